@@ -1,0 +1,116 @@
+"""The words that cross a process boundary: what a job asks for, what one image needs, what came of it.
+
+Plain frozen dataclasses that turn into msgpack maps and back. This module must never validate what a stranger sent
+(that is `core/schema.py`) and never touch numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+GATES = ("disabled", "variance", "edge_density", "both")
+ON_REJECT = ("discard", "keep", "drop")
+EMBED = ("full", "parameters", "none")
+FORMATS = {"png": "png", "webp": "webp", "jpeg": "jpg", "avif": "avif", "jxl": "jxl", "tiff": "tif"}
+"""Image format -> file extension."""
+
+T = TypeVar("T", bound="Message")
+
+
+class Message:
+    """Base of the dataclasses below: `to_map` and `from_map` with the field names as keys."""
+
+    __slots__ = ()
+
+    def to_map(self) -> dict[str, Any]:
+        """Return the fields as a map of plain values."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_map(cls: type[T], given: Mapping[str, Any]) -> T:
+        """Build from a map made by `to_map`, by this version or an older one: unknown keys are left out."""
+        return cls(**{field.name: given[field.name] for field in fields(cls) if field.name in given})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOptions(Message):
+    """What all images of one job share. JSON texts are kept as text: the farm passes them on, it does not live by them."""
+
+    output_dir: str
+    """Absolute folder below which every file of the job lies."""
+    save_path: str = ""
+    filename: str = ""
+    model_name: str = ""
+    quality_gate: str = "disabled"
+    min_quality_threshold: float = 0.3
+    on_reject: str = "discard"
+    png_compression: int = 4
+    lossy_quality: int = 90
+    lossless_webp: bool = False
+    embed: str = "full"
+    filename_index: int = 0
+    custom_metadata: str = ""
+    """JSON text of any value, "" for none."""
+    metadata: str = ""
+    """JSON text of a map of generation parameters (steps, cfg, seed, ...), "" for none."""
+    prompt: str = ""
+    """JSON text of ComfyUI's prompt, "" for none."""
+    extra_pnginfo: str = ""
+    """JSON text of a map, "" for none; its key `workflow` is ComfyUI's graph."""
+    timestamp: str = ""
+    """ISO 8601, one for the whole request."""
+    durable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTask(Message):
+    """One file to make: what a worker is handed together with the `SaveOptions` of its job.
+
+    Pixels are uint8, C-contiguous, `height * width * channels` bytes from `offset` in `segment`
+    ("shm:NAME" or "file:PATH").
+    """
+
+    job_id: str
+    index: int
+    affix: str
+    format: str
+    batch_index: int
+    batch_size: int
+    path: str
+    segment: str
+    offset: int
+    height: int
+    width: int
+    channels: int
+    attempt: int = 1
+    recovered: bool = False
+    thumbnail: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the pixels in bytes."""
+        return self.height * self.width * self.channels
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult(Message):
+    """What came of one image.
+
+    `state` is "saved", "discarded" (rejected by the gate, written to `_discarded`), "dropped" (rejected, not written) or
+    "failed". `temp` names a temporary link to remove once the result is journaled. `code` is "" or an error code;
+    "disk" means that the same write may succeed later. `ms` holds the milliseconds of gate, encode and write.
+    """
+
+    state: str
+    path: str = ""
+    bytes: int = 0
+    temp: str = ""
+    score: float | None = None
+    threshold: float | None = None
+    error: str = ""
+    code: str = ""
+    warnings: tuple[str, ...] = ()
+    ms: Mapping[str, float] | None = None
+    thumbnail: bytes = b""
