@@ -1,0 +1,67 @@
+"""Writes PNG files: pixels and a level in, the buffers that make the file out.
+
+The compiled kernel (`luna_farm.imaging._png`) does the work where it could be built; elsewhere numpy
+filters and a deflate library do (`png_library`). Both write ordinary PNG that any decoder reads, and the
+same pixels. This module must never touch files, never change a pixel, and never let the absence of a
+compiler become an error.
+
+Format: W3C PNG (third edition), sections 5 (chunks), 9 (filters) and 10 (deflate in a zlib stream).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luna_farm.imaging.encoders import png_library
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> gray, gray + alpha, RGB, RGBA
+_MAX_SIDE = 2**31 - 1
+
+
+def backend() -> str:
+    """Which encoder runs: "kernel" (the compiled one) or "library" (numpy and a deflate library)."""
+    return "library"
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A complete PNG chunk: length, type, data, CRC-32. ValueError unless the type is four ASCII letters."""
+    if len(kind) != 4 or not kind.isalpha() or not kind.isascii():
+        raise ValueError(f"a PNG chunk type is four ASCII letters, not {kind!r}")
+    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
+def encode(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], *, level: int, chunks: Sequence[bytes] = ()
+) -> list[bytes | memoryview]:
+    """Encodes one picture and returns the buffers that make the file, in order.
+
+    pixels: [H, W, C], C-contiguous, C = 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA); uint8 gives an
+    8-bit file, uint16 (native byte order) a 16-bit one. level: 0 (stored) to 9 (smallest). chunks: complete
+    chunks (see `chunk`) to stand between IHDR and IDAT. Raises ValueError for anything else.
+    """
+    _check(pixels, level)
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, _COLOUR_TYPES[channels], 0, 0, 0)
+    head = b"".join([SIGNATURE, chunk(b"IHDR", header), *chunks])
+    return [head, chunk(b"IDAT", png_library.zlib_stream(pixels, level)), chunk(b"IEND", b"")]
+
+
+def _check(pixels: NDArray[Any], level: int) -> None:
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"PNG takes uint8 or uint16 pixels in native byte order, not {pixels.dtype}")
+    if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4:
+        raise ValueError(f"PNG takes pixels of shape [H, W, C] with C = 1 to 4, not {list(pixels.shape)}")
+    if not all(1 <= side <= _MAX_SIDE for side in pixels.shape[:2]):
+        height, width = pixels.shape[:2]
+        raise ValueError(f"a PNG has 1 to {_MAX_SIDE} rows and columns, not {height} x {width}")
+    if not pixels.flags.c_contiguous:
+        raise ValueError("PNG takes C-contiguous pixels; make them so with numpy.ascontiguousarray")
+    if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level <= 9:
+        raise ValueError(f"the PNG compression level is a whole number from 0 to 9, not {level!r}")

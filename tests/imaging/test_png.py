@@ -1,0 +1,101 @@
+"""png.py: whatever goes in comes out of a foreign decoder, at every level."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from luna_farm.imaging.encoders import png
+
+
+def decoded(pixels: np.ndarray, level: int, chunks: tuple[bytes, ...] = ()) -> Image.Image:
+    image = Image.open(io.BytesIO(b"".join(png.encode(pixels, level=level, chunks=chunks))))
+    image.load()
+    return image
+
+
+def picture(height: int, width: int, channels: int, content: str) -> np.ndarray:
+    """Test contents by name: what an encoder meets at its best and at its worst."""
+    rng = np.random.default_rng(height * 7919 + width * 31 + channels)
+    shape = (height, width, channels)
+    if content == "noise":
+        return rng.integers(0, 256, shape, np.uint8)
+    if content == "flat":
+        return np.full(shape, 200, np.uint8)
+    if content == "smooth":
+        y, x = np.mgrid[:height, :width]
+        wave = 120 + 60 * np.sin(x / 17) + 60 * np.cos(y / 23)
+        return np.clip(wave[..., None] + rng.normal(0, 2, shape), 0, 255).astype(np.uint8)
+    return np.repeat(rng.integers(0, 2, (height, width, 1), np.uint8) * 255, channels, axis=2)  # "lines"
+
+
+CONTENTS = ("noise", "flat", "smooth", "lines")
+
+
+@pytest.mark.parametrize("level", range(10))
+@pytest.mark.parametrize("channels", (1, 2, 3, 4))
+def test_every_level_and_channel_count_decodes_to_the_same_pixels(level: int, channels: int) -> None:
+    for content in CONTENTS:
+        pixels = picture(67, 45, channels, content)
+        assert np.array_equal(np.asarray(decoded(pixels, level)).reshape(pixels.shape), pixels)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 40), st.integers(1, 300), st.integers(1, 4), st.integers(0, 9), st.sampled_from(CONTENTS)
+)
+def test_any_size_decodes_to_the_same_pixels(height: int, width: int, channels: int, level: int, content: str) -> None:
+    pixels = picture(height, width, channels, content)
+    assert np.array_equal(np.asarray(decoded(pixels, level)).reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("level", range(10))
+def test_sixteen_bit_gray_survives(level: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 2**16, (33, 21, 1)).astype(np.uint16)
+    assert np.array_equal(np.asarray(decoded(pixels, level)), pixels[..., 0])
+
+
+def test_chunks_stand_between_header_and_data() -> None:
+    text = png.chunk(b"tEXt", b"prompt\0{}")
+    data = b"".join(png.encode(np.zeros((2, 3, 3), np.uint8), level=4, chunks=[text]))
+    assert data.startswith(png.SIGNATURE)
+    kinds, position = [], 8
+    while position < len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        assert struct.unpack_from(">I", data, position + 8 + length)[0] == zlib.crc32(
+            data[position + 4 : position + 8 + length]
+        )
+        kinds.append(kind)
+        position += 12 + length
+    assert kinds[:2] == [b"IHDR", b"tEXt"] and kinds[-1] == b"IEND" and set(kinds[2:-1]) == {b"IDAT"}
+    assert decoded(np.zeros((2, 3, 3), np.uint8), 4, (text,)).info["prompt"] == "{}"
+
+
+@pytest.mark.parametrize(
+    ("pixels", "level", "says"),
+    [
+        (np.zeros((2, 2, 3), np.float32), 4, "float32"),
+        (np.zeros((2, 2, 5), np.uint8), 4, r"\[2, 2, 5\]"),
+        (np.zeros((2, 2), np.uint8), 4, r"\[2, 2\]"),
+        (np.zeros((0, 2, 3), np.uint8), 4, "0 x 2"),
+        (np.zeros((4, 4, 3), np.uint8)[:, ::2], 4, "ascontiguousarray"),
+        (np.zeros((2, 2, 3), np.uint8), 10, "10"),
+        (np.zeros((2, 2, 3), np.uint8), True, "True"),
+    ],
+)
+def test_what_it_cannot_write_it_refuses_by_name(pixels: np.ndarray, level: int, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        png.encode(pixels, level=level, chunks=[])
+
+
+@pytest.mark.parametrize("kind", (b"tEX", b"t3Xt", "tEXt".encode("utf-16")))
+def test_a_chunk_type_is_four_letters(kind: bytes) -> None:
+    with pytest.raises(ValueError, match="four ASCII letters"):
+        png.chunk(kind, b"")

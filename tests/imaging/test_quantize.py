@@ -1,0 +1,60 @@
+"""quantize.py: the bytes are ComfyUI's bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luna_farm.imaging.quantize import quantize
+
+
+def quantized(values: np.ndarray) -> np.ndarray:
+    out = np.full(values.shape, 77, np.uint8)
+    quantize(values, out)
+    return out
+
+
+def comfyui(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.float32(255) * values.astype(np.float32), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("dtype", (np.float16, np.float32, np.float64))
+@pytest.mark.parametrize("size", (0, 1, 15, 16, 17, 65535, 65536, 65537, 200_003))
+def test_the_bytes_are_those_of_clip_and_astype(dtype: type, size: int) -> None:
+    values = np.random.default_rng(size).uniform(-0.5, 1.5, size).astype(dtype)
+    assert np.array_equal(quantized(values), comfyui(values))
+
+
+def test_every_step_and_its_neighbours_truncate_alike() -> None:
+    steps = (np.arange(257) / 255).astype(np.float32)
+    near = np.concatenate([steps, np.nextafter(steps, np.float32(0)), np.nextafter(steps, np.float32(2))])
+    assert np.array_equal(quantized(near), comfyui(near))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(width=32, allow_nan=False), max_size=80))
+def test_any_number_is_clipped_like_numpy_does(numbers: list[float]) -> None:
+    values = np.array(numbers, np.float32)
+    with np.errstate(over="ignore"):
+        assert np.array_equal(quantized(values), comfyui(values))
+
+
+def test_nan_is_black_and_infinities_are_clipped() -> None:
+    values = np.array([np.nan, -np.nan, np.inf, -np.inf, -0.0, 1e38, -1e38] * 9, np.float32)
+    assert quantized(values).tolist() == [0, 0, 255, 0, 0, 255, 0] * 9
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "says"),
+    [
+        (np.zeros(3, np.int32), np.zeros(3, np.uint8), "int32"),
+        (np.zeros(3, np.float32), np.zeros(3, np.int8), "int8"),
+        (np.zeros(3, np.float32), np.zeros(4, np.uint8), r"\[3\] and \[4\]"),
+        (np.zeros(6, np.float32)[::2], np.zeros(3, np.uint8), "C-contiguous"),
+    ],
+)
+def test_what_it_cannot_convert_it_refuses(src: np.ndarray, dst: np.ndarray, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        quantize(src, dst)
