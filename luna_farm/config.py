@@ -1,0 +1,308 @@
+"""The settings of a farm: one table, read once at start, checked completely, then frozen.
+
+Order: command line, environment, `luna-farm.toml`, default. An unknown key or a value that is not allowed
+raises `ConfigError` naming the key, the value, where it came from, what is allowed and, for a key, the nearest
+known one. This module must never open a socket, create a folder or guess past an error: a farm with a misread
+setting must not start.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from luna_farm import config_values as read
+from luna_farm.config_values import FEED_OFF as FEED_OFF
+from luna_farm.errors import ConfigError
+
+ENV_PREFIX = "LUNA_FARM_"
+FILE_NAME = "luna-farm.toml"
+# Known in the environment, but no settings: the file to load, and what tests and fault injection use.
+OTHER_ENV = ("LUNA_FARM_CONFIG",)
+OTHER_ENV_PREFIXES = ("LUNA_FARM_TEST_", "LUNA_FARM_FAULT")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of one farm, checked. Times in seconds, sizes in bytes, paths absolute.
+
+    `feed_port` -1 means no feed, port 0 any free port; `arena_bytes` 0 the documented share of memory;
+    `fallback_dir` None no fallback; `allowed_dirs` empty any folder; `token` "" a new one per start.
+    """
+
+    host: str
+    port: int
+    feed_port: int
+    state_dir: Path
+    allowed_dirs: tuple[Path, ...]
+    tls_cert: Path | None
+    tls_key: Path | None
+    log_level: str
+    token: str = field(repr=False)
+    min_workers: int
+    max_workers: int
+    idle_timeout_s: float
+    worker_deadline_s: float
+    arena_bytes: int
+    output_dir: Path
+    fallback_dir: Path | None
+    on_reject: str
+    fsync: bool
+    durable: bool
+    max_jobs: int
+    max_queue_bytes: int
+    max_images: int
+    max_pixels: int
+    max_connections: int
+    journal_bytes: int
+    kept_reports: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table: how a setting is called in each place, how it is read, and what is allowed."""
+
+    name: str  # the field of Config
+    section: str
+    key: str
+    default: Any
+    reader: read.Reader[Any]
+    allowed: str
+    help: str
+    secret: bool = False  # environment only: neither process arguments nor a file that gets copied around
+
+    @property
+    def env(self) -> str:
+        """Name of the environment variable."""
+        return ENV_PREFIX + (self.name if self.key == "bytes" else self.key).upper()
+
+    @property
+    def option(self) -> str:
+        """Name of the command-line option."""
+        return "--" + self.name.removesuffix("_s").replace("_", "-")
+
+
+_PORT = "a whole number from 0 to 65535 (0: any free port)"
+_PATH_LIST = f"a list of paths (in the environment one text with {os.pathsep!r} between them)"
+_COUNT = "a whole number from {} to {}"
+_MIB = 2**20
+
+# fmt: off
+SETTINGS: tuple[Setting, ...] = (
+    Setting("host", "server", "host", "127.0.0.1", read.host, "a host name or an IP address",
+            "address of the job listener; beyond loopback it needs token, tls_cert, tls_key, allowed_dirs"),
+    Setting("port", "server", "port", 19283, read.whole(0, 65535), _PORT, "TCP port of the job listener"),
+    Setting("feed_port", "server", "feed_port", 19284, read.whole(0, 65535, off=True), _PORT + ", or off",
+            "port of status feed, dashboard and metrics"),
+    Setting("state_dir", "server", "state_dir", None, read.path, "a path",
+            "folder of token, journal, dead letters and log"),
+    Setting("allowed_dirs", "server", "allowed_dirs", (), read.paths, _PATH_LIST,
+            "output folders must lie in one of these; empty: any folder"),
+    Setting("tls_cert", "server", "tls_cert", None, read.path_or_none, "a path",
+            "certificate (PEM) of a listener beyond loopback"),
+    Setting("tls_key", "server", "tls_key", None, read.path_or_none, "a path",
+            "private key (PEM) of tls_cert"),
+    Setting("log_level", "server", "log_level", "info", read.one_of("debug", "info", "warning", "error"),
+            "debug, info, warning or error", "least important lines that are still logged"),
+    Setting("token", "server", "token", "", read.text, "printable text",
+            "explicit token; without one the farm makes a new one at each start", secret=True),
+    Setting("min_workers", "pool", "min_workers", 2, read.whole(1, 256), _COUNT.format(1, 256),
+            "workers that are always there"),
+    Setting("max_workers", "pool", "max_workers", 4, read.whole(1, 256),
+            _COUNT.format(1, 256) + ", at least min_workers", "workers at most, while the queue is deep"),
+    Setting("idle_timeout_s", "pool", "idle_timeout", 300.0, read.seconds(0.05, 86400),
+            "seconds from 0.05 to 86400", "idle time before a worker above the minimum is reaped"),
+    Setting("worker_deadline_s", "pool", "worker_deadline", 120.0, read.seconds(0.5, 86400),
+            "seconds from 0.5 to 86400",
+            "time without progress after which a worker is killed and its image handed to another"),
+    Setting("arena_bytes", "arena", "bytes", 0, read.size(_MIB, automatic=True),
+            "a size of at least 1 MiB such as 256MiB, or 0 for the automatic share",
+            "shared memory for pixels on their way"),
+    Setting("output_dir", "save", "output_dir", "output", read.path, "a path",
+            "folder for requests that name none"),
+    Setting("fallback_dir", "save", "fallback_dir", None, read.path_or_none, "a path",
+            "where files go while their own folder cannot be written"),
+    Setting("on_reject", "save", "on_reject", "discard", read.one_of("discard", "keep", "drop"),
+            "discard, keep or drop",
+            "images that the quality gate rejects: saved into _discarded, saved as usual, or not saved"),
+    Setting("fsync", "save", "fsync", True, read.switch, "true or false",
+            "write files through to the disk before they count as saved"),
+    Setting("durable", "save", "durable", False, read.switch, "true or false",
+            "spool pixels to disk before a job is accepted, so that accepted jobs survive a power cut"),
+    Setting("max_jobs", "limits", "max_jobs", 10_000, read.whole(1, 10**6), _COUNT.format(1, 10**6),
+            "unfinished jobs"),
+    Setting("max_queue_bytes", "limits", "max_queue_bytes", 4096 * _MIB, read.size(_MIB),
+            "a size of at least 1 MiB such as 4GiB", "pixels of unfinished jobs"),
+    Setting("max_images", "limits", "max_images", 512, read.whole(1, 10**5), _COUNT.format(1, 10**5),
+            "images of one job"),
+    Setting("max_pixels", "limits", "max_pixels", 2**28, read.whole(1, 2**31), _COUNT.format(1, 2**31),
+            "pixels (height x width) of one image"),
+    Setting("max_connections", "limits", "max_connections", 256, read.whole(1, 10**5),
+            _COUNT.format(1, 10**5), "clients connected at a time"),
+    Setting("journal_bytes", "limits", "journal_bytes", 64 * _MIB, read.size(64 * 1024),
+            "a size of at least 64 KiB such as 64MiB",
+            "journal; compacted before it reaches this, and busy if unfinished jobs alone fill it"),
+    Setting("kept_reports", "limits", "kept_reports", 1000, read.whole(0, 10**6), _COUNT.format(0, 10**6),
+            "reports of finished jobs that are kept"),
+)
+# fmt: on
+BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
+
+
+class _Given(NamedTuple):
+    """One value as somebody gave it."""
+
+    setting: Setting
+    value: Any
+    source: str  # for the error message
+    folder: Path  # that relative paths start from
+
+
+def load(cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) -> Config:
+    """Return the checked settings of a farm.
+
+    `cli` maps names of Config fields to values (None: not given); `environ` is usually os.environ; `file` is a
+    TOML file or None. Relative paths start from the working folder, those of the file from the file's folder.
+    Raises ConfigError for an unknown key, a value that is not allowed, or a file that cannot be read.
+    """
+    here = Path.cwd()
+    given: dict[str, Any] = {}
+    for entry in (*_from_cli(cli, here), *_from_environment(environ, here), *_from_file(file)):
+        if entry.setting.name not in given:  # the sources come strongest first
+            given[entry.setting.name] = _checked(entry)
+    values = {
+        setting.name: _default(setting, here) for setting in SETTINGS if setting.name not in given
+    } | given
+    # Who sets one end of the range means it: the default of the other end gives way.
+    if "max_workers" not in given:
+        values["max_workers"] = max(values["max_workers"], values["min_workers"])
+    if "min_workers" not in given:
+        values["min_workers"] = min(values["max_workers"], values["min_workers"])
+    config = Config(**values)
+    _check_together(config)
+    return config
+
+
+def find_file(environ: Mapping[str, str], cwd: Path) -> Path | None:
+    """Return the settings file to read, None without one.
+
+    It is the one LUNA_FARM_CONFIG names, else ./luna-farm.toml, else luna-farm.toml in the user's config folder.
+    """
+    named = environ.get("LUNA_FARM_CONFIG")
+    if named:
+        return cwd / named
+    import platformdirs
+
+    places = (cwd, Path(platformdirs.user_config_dir("luna-farm", appauthor=False)))
+    return next((place / FILE_NAME for place in places if (place / FILE_NAME).is_file()), None)
+
+
+def default_state_dir() -> Path:
+    """Return the platform's folder for the state of a user's programs, such as ~/.local/state/luna-farm."""
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("luna-farm", appauthor=False))
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` is reachable from this machine only (by its name: nothing is looked up)."""
+    return host == "localhost" or (read.is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _default(setting: Setting, here: Path) -> Any:
+    return default_state_dir() if setting.name == "state_dir" else setting.reader(setting.default, here)
+
+
+def _from_cli(cli: Mapping[str, Any], here: Path) -> Iterator[_Given]:
+    for name, value in cli.items():
+        if name not in BY_NAME:
+            raise _unknown(name, "the command line", BY_NAME)
+        if value is not None:
+            yield _Given(BY_NAME[name], value, f"the command line, {BY_NAME[name].option}", here)
+
+
+def _from_environment(environ: Mapping[str, str], here: Path) -> Iterator[_Given]:
+    by_env = {setting.env: setting for setting in SETTINGS}
+    for name, value in environ.items():
+        if not name.startswith(ENV_PREFIX) or name in OTHER_ENV or name.startswith(OTHER_ENV_PREFIXES):
+            continue
+        if name not in by_env:
+            raise _unknown(name, "the environment", (*by_env, *OTHER_ENV))
+        if value != "":  # an empty variable is how shells and unit files take one back
+            yield _Given(by_env[name], value, f"the environment, {name}", here)
+
+
+def _from_file(file: Path | None) -> Iterator[_Given]:
+    if file is None:
+        return
+    by_key = {f"{setting.section}.{setting.key}": setting for setting in SETTINGS if not setting.secret}
+    for section, entries in _parsed(file).items():
+        # A bare key is unknown whatever it is called: every setting lives in a section.
+        for key, value in entries.items() if isinstance(entries, dict) else [("", entries)]:
+            name = f"{section}.{key}".rstrip(".")
+            if name not in by_key:
+                raise _unknown(name, str(file), by_key)
+            yield _Given(by_key[name], value, f"{file}, {name}", file.absolute().parent)
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        import tomllib as toml
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as toml  # type: ignore[no-redef, unused-ignore]
+    try:
+        return toml.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        text = f"The settings file {file} cannot be read: {error.strerror}."
+        raise ConfigError(text, "file", str(file), "a readable TOML file") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        text = f"The settings file {file} is not valid TOML: {error}."
+        raise ConfigError(text, "file", str(file), "a readable TOML file") from error
+
+
+def _checked(entry: _Given) -> Any:
+    setting = entry.setting
+    try:
+        return setting.reader(entry.value, entry.folder)
+    except (ValueError, OverflowError, RuntimeError):  # RuntimeError: ~ of a user that does not exist
+        shown = "(hidden)" if setting.secret else repr(entry.value)
+        text = f"{setting.name}: {shown} is not allowed (from {entry.source}); allowed: {setting.allowed}."
+        raise ConfigError(text, setting.name, shown, setting.allowed) from None
+
+
+def _unknown(key: str, source: str, known: Iterable[str]) -> ConfigError:
+    names = list(known)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
+    text = f"{key}: there is no such setting (from {source}); the nearest known one is {near}."
+    return ConfigError(text, key, "", ", ".join(names))
+
+
+def _check_together(config: Config) -> None:
+    """Refuse values that are allowed one by one but not together."""
+    if config.min_workers > config.max_workers:
+        raise _refused(
+            "min_workers", config.min_workers, f"at most max_workers, which is {config.max_workers}"
+        )
+    if config.port and config.port == config.feed_port:
+        raise _refused("feed_port", config.feed_port, "a port other than that of the job listener")
+    if (config.tls_cert is None) != (config.tls_key is None):
+        raise _refused(
+            "tls_key" if config.tls_key is None else "tls_cert",
+            None,
+            "both of tls_cert and tls_key or neither",
+        )
+    needed = ("token", "tls_cert", "tls_key", "allowed_dirs")
+    if not is_loopback(config.host) and not all(getattr(config, name) for name in needed):
+        unset = ", ".join(name for name in needed if not getattr(config, name))
+        raise _refused(
+            "host", config.host, f"127.0.0.1, ::1, localhost, or another once {unset} are set, too"
+        )
+
+
+def _refused(key: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"{key}: {value!r} is not allowed; allowed: {allowed}.", key, repr(value), allowed)
