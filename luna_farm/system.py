@@ -1,0 +1,305 @@
+"""The one place for calls that differ between platforms: identity of the boot, sizes, priorities, locks,
+syncing.
+
+Each function says what it does on Linux and what its counterpart on macOS and Windows is. This module must
+never import anything of the project except its errors, and never numpy: the supervisor and every worker load
+it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from pathlib import Path
+
+from luna_farm.errors import AlreadyRunning, DiskError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+    import resource
+
+SHM_FOLDER = Path("/dev/shm")  # noqa: S108  the system's own folder for it, looked at, never written to by name
+"""Where Linux keeps POSIX shared memory; macOS and Windows have no such folder."""
+
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container's own memory limit is read, cgroup version 2 and 1."""
+
+NICENESS = 10
+"""How far workers step back behind the program that makes the pictures (0 .. 19)."""
+
+_LOCKED_BYTE = 1 << 30
+_PID_BYTES = 32
+
+
+# --- the machine --------------------------------------------------------------------------------------------
+
+
+def boot_id() -> str:
+    """Return a text that is the same until the machine boots again: memory of another boot is gone.
+
+    Linux: the kernel's random boot id. macOS and Windows: the boot time to the minute, which a clock that is
+    set anew can shift; the arena's header is then taken for one of another boot and its jobs are reported as
+    lost.
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        import psutil  # only here: Linux never pays for the import
+
+        return f"boot-{int(psutil.boot_time()) // 60}"
+
+
+def memory_bytes() -> int:
+    """Return how much memory this program may use: the machine's, or the limit of its container if that is
+    less."""
+    if sys.platform == "win32" or not hasattr(os, "sysconf"):
+        import psutil
+
+        return int(psutil.virtual_memory().total)
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(total, *(_read_limit(path, total) for path in CGROUP_LIMITS))
+
+
+def _read_limit(path: Path, without: int) -> int:
+    try:
+        return int(path.read_text("ascii"))
+    except (OSError, ValueError):  # no such version of cgroups, or "max": no limit here
+        return without
+
+
+def disk_bytes(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return (free for this user, total) bytes of the file system that holds `path`, or its nearest existing
+    parent.
+
+    Raises DiskError when no parent can be looked at.
+    """
+    folder = Path(path)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        if sys.platform == "win32":
+            import shutil
+
+            usage = shutil.disk_usage(folder)
+            return usage.free, usage.total
+        stat = os.statvfs(folder)
+    except OSError as error:
+        raise disk_error("look at the file system of", folder, error) from error
+    return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
+
+
+def shm_bytes() -> tuple[int, int] | None:
+    """Return (free, total) bytes of the file system behind shared memory, or None where memory alone is the
+    bound.
+
+    None on macOS and Windows, and on a Linux without /dev/shm.
+    """
+    if sys.platform != "linux" or not SHM_FOLDER.is_dir():
+        return None
+    return disk_bytes(SHM_FOLDER)
+
+
+def open_file_limit() -> tuple[int, int]:
+    """Return the (soft, hard) limit of open files of this process; Windows has none that matters here: 8192,
+    8192."""
+    if sys.platform == "win32":
+        return 8192, 8192
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+# --- processes ----------------------------------------------------------------------------------------------
+
+
+def lower_priority() -> None:
+    """Let this process step back behind others when the processor is short; a refusal is harmless and
+    ignored.
+
+    Linux, macOS: niceness + 10. Windows: BELOW_NORMAL_PRIORITY_CLASS.
+    """
+    try:
+        if sys.platform == "win32":
+            import psutil
+
+            psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        else:
+            os.nice(NICENESS)
+    except OSError:
+        return
+
+
+def peer_uid(sock: socket.socket) -> int | None:
+    """Return the user id at the other end of an accepted TCP connection of this host, or None if it is not
+    known.
+
+    Linux: the row of /proc/net/tcp or tcp6 whose local address is our peer. Elsewhere, for a peer on another
+    host and for a socket that is already closed: None; the token in the hello decides then.
+    """
+    try:
+        ours, theirs = sock.getsockname(), sock.getpeername()
+    except OSError:
+        return None
+    table = Path("/proc/net/tcp6" if sock.family == socket.AF_INET6 else "/proc/net/tcp")
+    wanted = (_proc_address(sock.family, theirs), _proc_address(sock.family, ours))
+    try:
+        with table.open("r", encoding="ascii") as rows:
+            for row in rows:
+                cells = row.split()
+                if (cells[1], cells[2]) == wanted:
+                    return int(cells[7])
+    except (OSError, ValueError, IndexError):
+        return None
+    return None
+
+
+def _proc_address(family: int, address: tuple[object, ...]) -> str:
+    """Write an address as /proc/net/tcp does: 32-bit words in host order as upper-case hex, a colon, the port
+    in hex."""
+    packed = socket.inet_pton(family, str(address[0]))
+    words = (packed[i : i + 4] for i in range(0, len(packed), 4))
+    text = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
+    return f"{text}:{int(str(address[1])):04X}"
+
+
+# --- the lock of the state folder ---------------------------------------------------------------------------
+
+
+class StateLock:
+    """Held by the one supervisor of a state folder for as long as it lives; the kernel drops it when it dies.
+
+    Linux, macOS: flock of the whole file. Windows: msvcrt.locking of one byte far behind the text, since a
+    locked byte cannot be read there and the next supervisor wants to read the pid. The file itself stays:
+    unlinking it would let two processes lock two files of one name.
+    """
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+
+    @classmethod
+    def acquire(cls, path: str | os.PathLike[str]) -> StateLock:
+        """Take the lock at `path` (made if missing, mode 0600) and write our pid into it.
+
+        Raises AlreadyRunning, with the pid of the holder, if another process has it; DiskError if the file
+        cannot be opened.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        except OSError as error:
+            raise disk_error("open the lock file", path, error) from error
+        try:
+            _lock(fd)
+        except OSError as error:
+            holder = _read_pid(fd)
+            os.close(fd)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise disk_error("lock", path, error) from error
+            named = f"process {holder}" if holder else "another process"
+            raise AlreadyRunning(
+                f"A farm already runs on the state folder {Path(path).parent}: {named} holds {Path(path).name}."
+                " Stop it with `luna-farm stop`, or start this one with another --state-dir and port.",
+                holder,
+            ) from error
+        try:
+            os.ftruncate(fd, 0)
+            os.write(fd, f"{os.getpid()}\n".encode("ascii"))
+        except OSError as error:  # a full disk: the lock holds all the same, only the pid is missing in it
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                os.close(fd)
+                raise disk_error("write the pid into", path, error) from error
+        return cls(os.fspath(path), fd)
+
+    def release(self) -> None:
+        """Give the lock back; safe to call twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def lock_holder(path: str | os.PathLike[str]) -> int | None:
+    """Return the pid that holds the lock at `path` (0: held, by whom is unknown), or None if nobody holds
+    it."""
+    try:
+        fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    except OSError:
+        return None
+    try:
+        _lock(fd)
+    except OSError:
+        return _read_pid(fd)
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    if sys.platform == "win32":
+        os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        os.lseek(fd, 0, os.SEEK_SET)
+    else:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _read_pid(fd: int) -> int:
+    os.lseek(fd, 0, os.SEEK_SET)
+    text = os.read(fd, _PID_BYTES).strip()
+    return int(text) if text.isdigit() else 0
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def sync_data(fd: int) -> None:
+    """Return once the bytes of `fd` are on the disk. Linux: fdatasync. macOS: F_FULLFSYNC, since fsync there
+    only reaches the drive's cache. Windows: FlushFileBuffers (os.fsync). Never call it again after it failed:
+    the kernel has dropped the pages by then, and a second call would report success."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    elif hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        os.fsync(fd)
+
+
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Return once the names in a folder are on the disk. Windows: nothing to do, NTFS journals its names;
+    file systems that refuse to sync a folder (EINVAL, some network ones) are taken at their word."""
+    if sys.platform == "win32":
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(fd)
+
+
+def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> DiskError:
+    """Build the DiskError for `error`: what was tried on which path, the system's reason, and what to do
+    about it."""
+    number = error.errno or 0
+    hint = _HINTS.get(number, "")
+    reason = error.strerror or str(error)
+    name = errno.errorcode.get(number, number)
+    text = f"Cannot {action} {os.fspath(path)}: {reason} ({name}).{hint and ' ' + hint}"
+    return DiskError(text, os.fspath(path), number)
+
+
+_HINTS = {
+    errno.ENOSPC: "Free some space (or inodes: `df -i`) on that disk.",
+    errno.EDQUOT: "The quota of this user on that disk is used up.",
+    errno.EROFS: "The file system is mounted read-only.",
+    errno.EACCES: "Give this user the right to write there, or choose another folder.",
+    errno.EPERM: "Give this user the right to write there, or choose another folder.",
+    errno.ENOENT: "A folder on the way is missing; if it is a network folder, mount it.",
+    errno.EIO: "The disk reports a hardware error; look at the system log.",
+    errno.EMFILE: "Too many open files: raise `ulimit -n`.",
+    errno.ENFILE: "Too many open files on the whole machine.",
+}
