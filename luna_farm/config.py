@@ -1,16 +1,15 @@
 """The settings of a farm: one table, read once at start, checked completely, then frozen.
 
 Order: command line, environment, `luna-farm.toml`, default. An unknown key or a value that is not allowed
-raises `ConfigError` naming the key, the value, where it came from, what is allowed and, for a key, the nearest
-known one. This module must never open a socket, create a folder or guess past an error: a farm with a misread
-setting must not start.
+raises `ConfigError` naming the key, the value, where it came from, what is allowed and, for a key, the
+nearest known one. This module must never open a socket, create a folder or guess past an error: a farm with a
+misread setting must not start.
 """
 
 from __future__ import annotations
 
 import difflib
 import ipaddress
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +87,7 @@ class Setting:
 
 
 _PORT = "a whole number from 0 to 65535 (0: any free port)"
-_PATH_LIST = f"a list of paths (in the environment one text with {os.pathsep!r} between them)"
+_PATH_LIST = "a list of paths (in the environment with : between them, on Windows ;)"
 _COUNT = "a whole number from {} to {}"
 _MIB = 2**20
 
@@ -166,8 +165,8 @@ class _Given(NamedTuple):
 def load(cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) -> Config:
     """Return the checked settings of a farm.
 
-    `cli` maps names of Config fields to values (None: not given); `environ` is usually os.environ; `file` is a
-    TOML file or None. Relative paths start from the working folder, those of the file from the file's folder.
+    `cli` maps names of Config fields to values (None: not given); `environ` is usually os.environ; `file` is
+    a TOML file or None. Relative paths start from the working folder, those of the file from its own folder.
     Raises ConfigError for an unknown key, a value that is not allowed, or a file that cannot be read.
     """
     here = Path.cwd()
@@ -191,7 +190,7 @@ def load(cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) 
 def find_file(environ: Mapping[str, str], cwd: Path) -> Path | None:
     """Return the settings file to read, None without one.
 
-    It is the one LUNA_FARM_CONFIG names, else ./luna-farm.toml, else luna-farm.toml in the user's config folder.
+    It is the one LUNA_FARM_CONFIG names, else ./luna-farm.toml, else the one in the user's config folder.
     """
     named = environ.get("LUNA_FARM_CONFIG")
     if named:

@@ -1,8 +1,8 @@
 """How one value of a setting is read, whether it came as text (command line, environment) or typed (TOML).
 
 A reader takes (value as given, folder that relative paths start from) and returns the value, or raises
-ValueError: not allowed. It must never ask the machine anything but the home folder: the same text always means
-the same.
+ValueError: not allowed. It must never ask the machine anything but the home folder: the same text always
+means the same.
 """
 
 from __future__ import annotations
