@@ -87,6 +87,8 @@ class ImageTask(Message):
     attempt: int = 1
     recovered: bool = False
     thumbnail: bool = False
+    root: str = ""
+    """Folder below which the file must stay; "" for the output_dir of the job (a fallback folder otherwise)."""
 
     @property
     def nbytes(self) -> int:

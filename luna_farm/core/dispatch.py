@@ -1,0 +1,202 @@
+"""Who makes which image, and when a worker is started, reaped or killed.
+
+Decides, as `farm.handle` documents; acts on nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+from luna_farm.core import events
+from luna_farm.core.ending import bury
+from luna_farm.core.instructions import Append, Bury, Dispatch, Instruction, Kill, Publish, Reply, Retire, Spawn
+from luna_farm.core.job import Image, ImageState
+from luna_farm.core.messages import ImageResult
+from luna_farm.core.retry import MAX_CRASHES
+from luna_farm.core.scaling import surplus, wanted
+from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
+
+S, W = ImageState, WorkerState
+AHEAD = 2
+"""Images a worker may hold, so that it need not wait for the supervisor between two small ones."""
+AHEAD_BYTES = 256 * 1024
+"""Only images up to this size are handed out ahead: larger ones share the workers better one by one."""
+BYTES_PER_SECOND = 1_000_000
+"""The slowest honest encoder (lossless WebP, AVIF) makes more; adds to the deadline of large images."""
+STOPPED_S = 2.0
+"""A gap between two ticks from which the supervisor concludes that it was stopped itself."""
+
+
+def advance(farm: Farm, now: float) -> list[Instruction]:
+    """Hand waiting images to workers and start another worker if the queue asks for it."""
+    done: list[Instruction] = []
+    idle = sorted((w for w in farm.workers.values() if w.state is W.IDLE), key=lambda w: w.since)
+    while farm.waiting:
+        image = farm.waiting[0]
+        if _held_up(farm, image, now):
+            farm.waiting.popleft()
+            image.move(S.HELD)
+            continue
+        # The worker idle for the shortest time is warm; the others get old enough to be reaped.
+        worker = idle.pop() if idle else _busy_with_room(farm, image)
+        if worker is None:
+            break
+        farm.waiting.popleft()
+        done += _dispatch(farm, worker, image, now)
+    alive = len(farm.alive())
+    low, high = farm.limits.min_workers, farm.limits.max_workers
+    if not farm.drained:
+        for _ in range(wanted(alive, len(farm.waiting), low, high) - alive):
+            farm.last_worker += 1
+            farm.workers[farm.last_worker] = Worker(farm.last_worker, now)
+            done += [Spawn(farm.last_worker), Publish({"event": "worker_started", "worker": farm.last_worker})]
+    return done
+
+
+def _held_up(farm: Farm, image: Image, now: float) -> bool:
+    folder = farm.folders.get(folder_of(image))
+    if folder is None:
+        return False
+    if folder.may_probe(now):
+        folder.probing = True
+        return False
+    return True
+
+
+def _busy_with_room(farm: Farm, image: Image) -> Worker | None:
+    if image.task.nbytes > AHEAD_BYTES or image.crashes:
+        return None
+    busy = [w for w in farm.workers.values() if w.state is W.BUSY and len(w.images) < AHEAD]
+    return min(busy, key=lambda w: w.since) if busy else None
+
+
+def _dispatch(farm: Farm, worker: Worker, image: Image, now: float) -> list[Instruction]:
+    done: list[Instruction] = []
+    job = farm.jobs[image.task.job_id]
+    if not job.announced:
+        job.announced = True
+        done.append(Publish({"event": "save_started", "job_id": job.job_id, "num_images": len(job.images)}))
+    image.move(S.RUNNING)
+    image.started_at = now
+    image.task = replace(image.task, attempt=image.crashes + 1)
+    worker.images.append(image)
+    if worker.state is W.IDLE:
+        worker.move(W.BUSY, now)
+    done.append(Dispatch(worker.number, image.task, job.options))
+    return done
+
+
+def worker_ready(farm: Farm, event: events.WorkerReady, now: float) -> list[Instruction]:
+    """A worker can take images. Its pid is in the journal before it gets one, so that a successor can fence it off."""
+    worker = farm.workers[event.worker]
+    worker.pid = event.pid
+    farm.encoders = event.encoders
+    if worker.state is not W.STARTING:
+        return []
+    worker.move(W.IDLE, now)
+    return [
+        Append({"r": "worker", "pid": event.pid, "created": event.created}),
+        Publish({"event": "worker_ready", "worker": worker.number, "pid": worker.pid}),
+        *advance(farm, now),
+    ]
+
+
+def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instruction]:
+    """A worker has ended and was collected: what it held goes to another."""
+    worker = farm.workers.pop(event.worker)
+    expected = worker.state is W.RETIRING
+    worker.move(W.GONE, now)
+    name = "worker_reaped" if expected else "worker_lost"
+    done: list[Instruction] = [
+        Publish({"event": name, "worker": worker.number, "pid": worker.pid, "reason": event.why})
+    ]
+    suspect = worker.images[0] if worker.images else None
+    for image in reversed(worker.images):
+        image.task = replace(image.task, recovered=True)
+        folder = farm.folders.get(folder_of(image))
+        if folder:
+            folder.probing = False
+        if image is suspect:
+            image.crashes += 1
+            if image.crashes >= MAX_CRASHES:
+                reason = f"It ended its worker {image.crashes} times (last: {event.why})."
+                done += bury(farm, image, ImageResult("failed", error=reason, code="crash"))
+                continue
+        image.move(S.WAITING)
+        farm.waiting.appendleft(image)
+    return [*done, *advance(farm, now)]
+
+
+def drain_asked(farm: Farm, event: events.DrainAsked, now: float) -> list[Instruction]:
+    """Take nothing new; the supervisor ends the workers once `farm.drained`."""
+    farm.draining = True
+    return []
+
+
+def tick(farm: Farm, event: events.Tick, now: float) -> list[Instruction]:
+    """Everything that depends on time alone."""
+    gap = now - farm.last_tick if farm.last_tick else 0.0
+    farm.last_tick = now
+    if gap > STOPPED_S:
+        # This process was stopped (SIGSTOP, suspend): nobody was late but us.
+        for worker in farm.workers.values():
+            worker.since += gap
+    farm.slots.expire(now)
+    return [*_late_waiters(farm, now), *_hung(farm, now), *_probe(farm, now), *_reap(farm, now), *_bury_again(farm, now)]
+
+
+def _late_waiters(farm: Farm, now: float) -> list[Instruction]:
+    late = [waiter for waiter in farm.waiters if waiter.until <= now]
+    farm.waiters = [waiter for waiter in farm.waiters if waiter.until > now]
+    return [Reply(w.client, w.reply, farm.jobs[w.job_id].report()) for w in late]
+
+
+def _hung(farm: Farm, now: float) -> list[Instruction]:
+    done: list[Instruction] = []
+    for worker in farm.workers.values():
+        if worker.state in (W.BUSY, W.STARTING, W.RETIRING):
+            size = worker.images[0].task.nbytes if worker.images else 0
+            deadline = farm.limits.worker_deadline_s + size / BYTES_PER_SECOND
+            if now - worker.since > deadline:
+                worker.move(W.KILLED, now)
+                done.append(Kill(worker.number, f"no progress for {deadline:.0f} s"))
+    return done
+
+
+def _probe(farm: Farm, now: float) -> list[Instruction]:
+    """Let one held image of each failing folder try, when its time has come."""
+    ready: deque[Image] = deque()
+    for folder in farm.folders.values():
+        if folder.may_probe(now):
+            held = next((i for i in farm.unfinished() if i.state is S.HELD and folder_of(i) == folder.path), None)
+            if held:
+                held.move(S.WAITING)
+                ready.append(held)
+    farm.waiting.extendleft(ready)
+    unused = [path for path, f in farm.folders.items() if not any(folder_of(i) == path for i in farm.unfinished())]
+    for path in unused:
+        del farm.folders[path]
+    return advance(farm, now)
+
+
+def _reap(farm: Farm, now: float) -> list[Instruction]:
+    idle = {w.number: w.since for w in farm.workers.values() if w.state is W.IDLE}
+    limits = farm.limits
+    reaped = surplus(idle, len(farm.alive()), limits.min_workers, limits.idle_timeout_s, now)
+    if farm.drained:
+        reaped = list(idle)
+    for number in reaped:
+        farm.workers[number].move(W.RETIRING, now)
+    return [Retire(number) for number in reaped]
+
+
+def _bury_again(farm: Farm, now: float) -> list[Instruction]:
+    done: list[Instruction] = []
+    for (job_id, index), at in list(farm.bury_at.items()):
+        if at <= now:
+            del farm.bury_at[job_id, index]
+            image = farm.image(job_id, index)
+            assert image is not None, "a job with an unfinished image is kept"
+            done.append(Bury(image.task, farm.jobs[job_id].options, image.result.error))
+    return done

@@ -1,0 +1,116 @@
+"""How an image and its job come to an end, and what the journal keeps of it.
+
+Decides, as `farm.handle` documents; acts on nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from luna_farm.core import events
+from luna_farm.core.instructions import Append, Bury, Instruction, Publish, Reply
+from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.messages import ImageResult
+from luna_farm.core.state import Farm
+
+S = ImageState
+BURY_AGAIN_S = 5.0
+
+
+def image_fields(image: Image) -> dict[str, Any]:
+    """What the journal keeps of one image: where it is, what came of it, and where its pixels lie durably."""
+    task = image.task
+    if image.spool:
+        task = replace(task, segment=image.spool, offset=image.spool_offset)
+    result = replace(image.result, thumbnail=b"").to_map()
+    return {"task": task.to_map(), "state": image.state.value, "result": result}
+
+
+def image_record(image: Image) -> dict[str, Any]:
+    """The journal record of a change of one image."""
+    job_id, index = image.key
+    return {"r": "image", "job_id": job_id, "index": index, **image_fields(image)}
+
+
+def finish(farm: Farm, image: Image) -> list[Instruction]:
+    """An image came to its end: its name and its pixels are free."""
+    farm.free_name(image)
+    return farm.release_pixels(image)
+
+
+def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
+    """Tell everybody once all images of a job are finished, and keep a bounded number of reports."""
+    if not job.finished or farm.open_jobs.pop(job.job_id, None) is None:
+        return []
+    if not job.count(S.FAILED):
+        job.forget_metadata()
+    report = job.report()
+    done: list[Instruction] = [Reply(w.client, w.reply, report) for w in farm.waiters if w.job_id == job.job_id]
+    farm.waiters = [waiter for waiter in farm.waiters if waiter.job_id != job.job_id]
+    done.append(
+        Publish(
+            {
+                "event": "save_job_done",
+                "job_id": job.job_id,
+                "state": job.state,
+                "images_saved": job.count(S.SAVED),
+                "images_discarded": job.count(S.DISCARDED, S.DROPPED),
+                "images_failed": job.count(S.FAILED, S.LOST),
+                "ms": (now - job.accepted_at) * 1e3,
+            }
+        )
+    )
+    farm.finished_order.append(job.job_id)
+    _forget_old(farm)
+    return done
+
+
+def _forget_old(farm: Farm) -> None:
+    """Drop the oldest reports above the bound; a job with dead letters is kept as long as they are."""
+    for _ in range(len(farm.finished_order) - farm.limits.kept_reports):
+        job_id = farm.finished_order.popleft()
+        job = farm.jobs.get(job_id)
+        if job is None or job_id in farm.open_jobs:
+            continue
+        if job.count(S.FAILED):
+            farm.finished_order.append(job_id)
+            continue
+        del farm.jobs[job_id]
+        farm.requests.pop(job.request_id, None)
+
+
+def bury(farm: Farm, image: Image, result: ImageResult) -> list[Instruction]:
+    """Set an image aside that cannot be made: its pixels and request go to the dead letters."""
+    image.move(S.BURYING)
+    image.result = replace(result, state="")
+    return [Bury(image.task, farm.jobs[image.task.job_id].options, result.error)]
+
+
+def buried(farm: Farm, event: events.Buried, now: float) -> list[Instruction]:
+    """The dead letter is on disk: the image has failed, its slot is free."""
+    image = farm.image(event.job_id, event.index)
+    assert image is not None, "a job with an unfinished image is kept"
+    farm.bury_at.pop(image.key, None)
+    job = farm.jobs[event.job_id]
+    image.move(S.FAILED)
+    farm.totals["images_failed"] += 1
+    done = finish(farm, image) if image.task.segment != event.segment else []
+    image.task = replace(image.task, segment=event.segment, offset=event.offset)
+    if not farm.segment_users[event.segment]:
+        farm.keep_pixels(image)
+    told = {
+        "event": "image_failed",
+        "job_id": job.job_id,
+        "index": image.task.index,
+        "path": image.task.path,
+        "error": image.result.error,
+        "code": image.result.code,
+    }
+    return [Append(image_record(image)), *done, Publish(told), *close(farm, job, now)]
+
+
+def bury_failed(farm: Farm, event: events.BuryFailed, now: float) -> list[Instruction]:
+    """No dead letter could be written: the image stays in its slot, the ticks try again."""
+    farm.bury_at[event.job_id, event.index] = now + BURY_AGAIN_S
+    return []

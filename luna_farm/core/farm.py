@@ -1,0 +1,41 @@
+"""The farm as a function: an event and the time go in, instructions come out.
+
+One image follows these modules in order: `intake` (lease, submit, accept), `dispatch` (to a worker), `results` (what came of
+it), `ending` (its end and its job's). No sockets, clocks, processes or files anywhere below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from luna_farm.core import dispatch, ending, events, intake, results
+from luna_farm.core.instructions import Instruction
+from luna_farm.core.state import Farm
+
+HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
+    events.LeaseAsked: intake.lease_asked,
+    events.LeasesReturned: intake.leases_returned,
+    events.ClientGone: intake.client_gone,
+    events.Submitted: intake.submitted,
+    events.NamesReserved: intake.names_reserved,
+    events.NamesRefused: intake.names_refused,
+    events.Spooled: intake.spooled,
+    events.SpoolFailed: intake.spool_failed,
+    events.WaitAsked: intake.wait_asked,
+    events.CancelAsked: intake.cancel_asked,
+    events.RetryAsked: intake.retry_asked,
+    events.WorkerReady: dispatch.worker_ready,
+    events.WorkerGone: dispatch.worker_gone,
+    events.ImageFinished: results.image_finished,
+    events.TempSettled: results.temp_settled,
+    events.Buried: ending.buried,
+    events.BuryFailed: ending.bury_failed,
+    events.DrainAsked: dispatch.drain_asked,
+    events.Tick: dispatch.tick,
+}
+
+
+def handle(farm: Farm, event: events.Event, now: float) -> list[Instruction]:
+    """Take an event at monotonic time `now` (seconds), change the state, return what is to be done, in order."""
+    return HANDLERS[type(event)](farm, event, now)

@@ -1,0 +1,97 @@
+"""Frames: a 4-byte big-endian unsigned length, then one msgpack map of that many bytes.
+
+Used alike by clients, the job listener and the pipes to the workers. No pickle, ever. This module knows bytes, not
+sockets, and must never buffer more than the limit that its caller set: a declared length is judged before its payload.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, cast
+
+import msgpack
+
+from luna_farm.errors import ProtocolError
+
+HEADER = struct.Struct(">I")
+HELLO_LIMIT = 4 * 1024
+"""Bytes a stranger may declare: "GET " read as a length is 1.1 GB, a TLS hello 352 MB, a pickle 2 GB."""
+FRAME_LIMIT = 16 * 1024 * 1024
+"""Bytes of a later frame; workflows of ComfyUI stay below 1 MiB, this leaves room for embedded inputs."""
+MAX_DEPTH_ITEMS = 100_000
+"""Items of one array or map; msgpack's own recursion limit (about 500 levels) bounds the depth."""
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """Return the frame of one message: header and msgpack map."""
+    body = cast(bytes, msgpack.packb(message, use_bin_type=True))
+    return HEADER.pack(len(body)) + body
+
+
+def decode(body: bytes | bytearray | memoryview) -> dict[str, Any]:
+    """Return the map in the payload of one frame.
+
+    Raises ProtocolError when it is not one msgpack map with text keys, holds extension types, or is nested too deep.
+    """
+    try:
+        message = msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=MAX_DEPTH_ITEMS,
+            max_map_len=MAX_DEPTH_ITEMS,
+            max_ext_len=0,
+        )
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise ProtocolError(f"A frame must hold one msgpack map; this one does not decode: {error}.") from None
+    if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
+        raise ProtocolError("A frame must hold one msgpack map with text keys.")
+    return message
+
+
+def check_length(length: int, limit: int) -> int:
+    """Return `length`, or raise ProtocolError when it is 0 or above `limit` bytes."""
+    if not 0 < length <= limit:
+        raise ProtocolError(
+            f"A frame of {length} bytes was announced; allowed here are 1 to {limit}. "
+            "Speak the luna-farm protocol on this port (the dashboard is on the feed port)."
+        )
+    return length
+
+
+class FrameBuffer:
+    """Cuts a stream of bytes into messages, sans input and output: `feed` bytes, iterate over whole messages.
+
+    `limit` may be raised after a hello. Holds at most one frame of `limit` bytes plus what one `feed` brought.
+    """
+
+    def __init__(self, limit: int = FRAME_LIMIT) -> None:
+        self.limit = limit
+        self._held = bytearray()
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take bytes as they came from the wire."""
+        self._held += data
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that is not whole yet."""
+        return len(self._held)
+
+    def take_rest(self) -> bytes:
+        """Return and forget the bytes behind the last whole message (raw pixels may follow a submit)."""
+        rest = bytes(self._held)
+        self._held.clear()
+        return rest
+
+    def next(self) -> dict[str, Any] | None:
+        """Return the next whole message, or None when more bytes are needed. Raises ProtocolError."""
+        if len(self._held) < HEADER.size:
+            return None
+        end = HEADER.size + check_length(HEADER.unpack_from(self._held)[0], self.limit)
+        if len(self._held) < end:
+            return None
+        with memoryview(self._held) as view:
+            message = decode(view[HEADER.size : end])
+        del self._held[:end]
+        return message

@@ -1,0 +1,285 @@
+"""Taking over: leases, submits, waiting for and cancelling jobs. Decides, as `farm.handle` documents; acts on nothing.
+
+The order in `accept` is the promise: the record is in the journal before the client hears yes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from luna_farm.core import events, filenames
+from luna_farm.core.dispatch import advance
+from luna_farm.core.ending import close, finish, image_fields, image_record
+from luna_farm.core.instructions import Append, Instruction, Publish, Reply, ReserveNames, SpoolPixels
+from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.messages import ImageTask
+from luna_farm.core.slots import Slot
+from luna_farm.core.state import Farm, Pending, Waiter, folder_of
+from luna_farm.errors import FarmBusy, FarmDraining, FarmError, NotPossible, StaleLease, TooLarge, UnknownJob
+
+QUARANTINE_S = 10.0
+"""How long the slots of a vanished connection rest, whose process may still be copying into them."""
+SPARE_SHARE = 0.25
+"""Share of the arena that leases granted ahead (with an acknowledgement) may hold."""
+
+
+def refusal(error: FarmError, job_id: str = "") -> dict[str, Any]:
+    """The answer that tells an error."""
+    return {"error": str(error), "code": error.code, "job_id": job_id, "details": error.details()}
+
+
+def busy(farm: Farm, what: str) -> FarmBusy:
+    """The refusal at a bound, with the depth and a hint when to come again."""
+    per_image_s = 0.02
+    hint = min(2.0, max(0.02, per_image_s * farm.depth / max(1, len(farm.alive()))))
+    return FarmBusy(f"The farm is busy: {what}. {farm.depth} images are ahead; try again in {hint:.2f} s.", farm.depth, hint)
+
+
+def grant(farm: Farm, slots: list[Slot]) -> list[dict[str, Any]]:
+    """What a client is told about its leases."""
+    return [{"lease": s.number, "segment": farm.segment, "offset": s.offset, "size": s.size} for s in slots]
+
+
+def lease_asked(farm: Farm, event: events.LeaseAsked, now: float) -> list[Instruction]:
+    """Grant slots, all or none."""
+    if farm.draining:
+        error: FarmError = FarmDraining("The farm is stopping and takes nothing new.")
+    elif sum(event.sizes) > farm.slots.size:
+        error = TooLarge.of(
+            "sizes", sum(event.sizes), f"at most {farm.slots.size:,} bytes, the size of the arena (setting arena_bytes)"
+        )
+    else:
+        slots = farm.slots.lease(event.client, event.sizes)
+        if slots is not None:
+            return [Reply(event.client, event.reply, {"leases": grant(farm, slots)})]
+        error = busy(farm, f"{farm.slots.used_bytes:,} of {farm.slots.size:,} bytes of its shared memory are in use")
+    return [Reply(event.client, event.reply, refusal(error))]
+
+
+def leases_returned(farm: Farm, event: events.LeasesReturned, now: float) -> list[Instruction]:
+    """Take unused leases back; numbers that the client does not hold are passed over."""
+    for number in event.leases:
+        slot = farm.slots.held_by(event.client, number)
+        if slot:
+            farm.slots.release(slot)
+    return []
+
+
+def client_gone(farm: Farm, event: events.ClientGone, now: float) -> list[Instruction]:
+    """Free what a connection held; its accepted jobs go on."""
+    farm.slots.drop_client(event.client, now + QUARANTINE_S if event.may_write else None)
+    farm.waiters = [waiter for waiter in farm.waiters if waiter.client != event.client]
+    return []
+
+
+def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instruction]:
+    """Judge a submit against the state of the farm and have its names reserved."""
+    submit = event.submit
+    known = farm.requests.get(submit.request_id)
+    if known in farm.jobs:
+        leases_returned(farm, events.LeasesReturned(event.client, tuple(e.lease for e in submit.entries)), now)
+        return [Reply(event.client, event.reply, receipt(farm, farm.jobs[known], event.client, submit.want))]
+    error = _objection(farm, event, known)
+    if error:
+        return [Reply(event.client, event.reply, refusal(error))]
+    slots = []
+    for entry in submit.entries:
+        slot = farm.slots.held_by(event.client, entry.lease)
+        assert slot is not None, "the objections made sure of the lease"
+        farm.slots.fill(slot, entry.batch)
+        slots.append(slot.number)
+    names = filenames.image_names(submit)
+    farm.requests[submit.request_id] = event.job_id
+    farm.pending[event.job_id] = Pending(event.client, event.reply, submit, tuple(slots), names.relatives)
+    return [ReserveNames(event.job_id, submit.options.output_dir, names.relatives, names.warnings)]
+
+
+def _objection(farm: Farm, event: events.Submitted, known: str | None) -> FarmError | None:
+    if known in farm.pending:
+        return busy(farm, "this very request is being taken over")
+    if farm.draining:
+        return FarmDraining("The farm is stopping and takes nothing new.")
+    if len(farm.open_jobs) + len(farm.pending) >= farm.limits.max_jobs:
+        return busy(farm, f"{len(farm.open_jobs)} jobs are open, as many as the setting max_jobs allows")
+    numbers = [entry.lease for entry in event.submit.entries]
+    for entry in event.submit.entries:
+        slot = farm.slots.held_by(event.client, entry.lease)
+        if slot is None or numbers.count(entry.lease) > 1:
+            return StaleLease(f"This connection does not hold lease {entry.lease}; lease again, fill and submit.")
+        if slot.size < entry.nbytes:
+            return TooLarge.of("shape", entry.nbytes, f"at most {slot.size} bytes, the size of the lease")
+    return None
+
+
+def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[Instruction]:
+    """The names stand: spool what must be durable, else accept."""
+    pending = farm.pending[event.job_id]
+    pending.paths, pending.warnings = event.paths, event.warnings
+    farm.taken.update(filenames.twin_key(path) for path in event.paths)
+    if pending.submit.options.durable:
+        slots = [farm.slots[number] for number in pending.slots]
+        sizes = [entry.nbytes for entry in pending.submit.entries]
+        places = tuple((farm.segment, slot.offset, size) for slot, size in zip(slots, sizes, strict=True))
+        return [SpoolPixels(event.job_id, places)]
+    return accept(farm, event.job_id, (), now)
+
+
+def names_refused(farm: Farm, event: events.NamesRefused, now: float) -> list[Instruction]:
+    """No names, no job."""
+    return _refuse(farm, event.job_id, event.error)
+
+
+def spooled(farm: Farm, event: events.Spooled, now: float) -> list[Instruction]:
+    """The pixels are on disk: accept."""
+    return accept(farm, event.job_id, event.segments, now)
+
+
+def spool_failed(farm: Farm, event: events.SpoolFailed, now: float) -> list[Instruction]:
+    """Durable was asked for and cannot be had: say so."""
+    for path in farm.pending[event.job_id].paths:
+        farm.taken.discard(filenames.twin_key(path))
+    return _refuse(farm, event.job_id, event.error)
+
+
+def _refuse(farm: Farm, job_id: str, error: FarmError) -> list[Instruction]:
+    pending = farm.pending.pop(job_id)
+    del farm.requests[pending.submit.request_id]
+    for number, entry in zip(pending.slots, pending.submit.entries, strict=True):
+        for _ in range(entry.batch):
+            farm.slots.done_with(number)
+    return [Reply(pending.client, pending.reply, refusal(error, job_id))]
+
+
+def accept(farm: Farm, job_id: str, spools: tuple[str, ...], now: float) -> list[Instruction]:
+    """Make the job: journal, then acknowledge, then dispatch, in this order."""
+    pending = farm.pending.pop(job_id)
+    images = _images(farm, job_id, pending, spools)
+    job = Job(job_id, pending.submit.request_id, pending.submit.options, images, now, pending.warnings)
+    failing = {folder: farm.folders[folder].error for image in images if (folder := folder_of(image)) in farm.folders}
+    for folder, error in failing.items():
+        job.warnings += (f"{folder} cannot be written now ({error}); the pictures are kept and saved once it can.",)
+    farm.jobs[job_id] = farm.open_jobs[job_id] = job
+    farm.totals["jobs"] += 1
+    for image in images:
+        image.queued_at = now
+        farm.keep_pixels(image)
+        farm.waiting.append(image)
+    queued = {"event": "save_job_queued", "job_id": job_id, "num_images": len(images), "paths": [i.task.path for i in images]}
+    return [
+        Append(job_record(job)),
+        Reply(pending.client, pending.reply, receipt(farm, job, pending.client, pending.submit.want)),
+        Publish(queued),
+        *advance(farm, now),
+    ]
+
+
+def _images(farm: Farm, job_id: str, pending: Pending, spools: tuple[str, ...]) -> list[Image]:
+    images: list[Image] = []
+    for at, (entry, number) in enumerate(zip(pending.submit.entries, pending.slots, strict=True)):
+        size = entry.height * entry.width * entry.channels
+        for batch_index in range(entry.batch):
+            index = len(images)
+            task = ImageTask(
+                job_id=job_id,
+                index=index,
+                affix=entry.affix,
+                format=entry.format,
+                batch_index=batch_index,
+                batch_size=entry.batch,
+                path=pending.paths[index],
+                segment=farm.segment,
+                offset=farm.slots[number].offset + batch_index * size,
+                height=entry.height,
+                width=entry.width,
+                channels=entry.channels,
+                root=pending.submit.options.output_dir,
+            )
+            spool = spools[at] if spools else ""
+            images.append(Image(task, slot=number, spool=spool, spool_offset=batch_index * size))
+    return images
+
+
+def receipt(farm: Farm, job: Job, client: int, want: tuple[int, ...]) -> dict[str, Any]:
+    """The acknowledgement of a job, with leases for the next submit while the arena has room for such."""
+    count = len(job.images)
+    slots: list[Slot] | None = None
+    if want and not farm.draining and farm.slots.leased_bytes + sum(want) <= farm.slots.size * SPARE_SHARE:
+        slots = farm.slots.lease(client, want)
+    return {
+        "success": True,
+        "job_id": job.job_id,
+        "message": f"Image save job submitted (ID: {job.job_id})",
+        "num_images": count,
+        "paths": [image.task.path for image in job.images],
+        "warnings": list(job.warnings),
+        "leases": grant(farm, slots or []),
+    }
+
+
+def job_record(job: Job) -> dict[str, Any]:
+    """The journal record from which `recovery.py` makes the job again."""
+    return {
+        "r": "job",
+        "job_id": job.job_id,
+        "request_id": job.request_id,
+        "options": job.options.to_map(),
+        "warnings": list(job.warnings),
+        "images": [image_fields(image) for image in job.images],
+    }
+
+
+def wait_asked(farm: Farm, event: events.WaitAsked, now: float) -> list[Instruction]:
+    """Answer at once when the job is finished, else when it is or when the time is up."""
+    job = farm.jobs.get(event.job_id)
+    if job is None:
+        return [Reply(event.client, event.reply, refusal(unknown(event.job_id), event.job_id))]
+    if job.finished or event.until <= now:
+        return [Reply(event.client, event.reply, job.report())]
+    farm.waiters.append(Waiter(event.client, event.reply, event.job_id, event.until))
+    return []
+
+
+def unknown(job_id: str) -> UnknownJob:
+    """The error for a job id that is not known."""
+    return UnknownJob(f"No job {job_id!r} is known here; `luna-farm jobs` lists those that are.", job_id)
+
+
+def cancel_asked(farm: Farm, event: events.CancelAsked, now: float) -> list[Instruction]:
+    """Cancel the images that no worker has begun."""
+    job = farm.jobs.get(event.job_id)
+    if job is None:
+        return [Reply(event.client, event.reply, refusal(unknown(event.job_id), event.job_id))]
+    stoppable = [image for image in job.images if image.state in (ImageState.WAITING, ImageState.HELD)]
+    if not stoppable:
+        error = NotPossible(f"Job {job.job_id} is {job.state}: none of its images can be cancelled any more.")
+        return [Reply(event.client, event.reply, refusal(error, job.job_id))]
+    done: list[Instruction] = []
+    for image in stoppable:
+        if image.state is ImageState.WAITING:
+            farm.waiting.remove(image)
+        image.move(ImageState.CANCELLED)
+        done += [Append(image_record(image)), *finish(farm, image)]
+    done += [Reply(event.client, event.reply, job.report()), *close(farm, job, now)]
+    return done
+
+
+def retry_asked(farm: Farm, event: events.RetryAsked, now: float) -> list[Instruction]:
+    """Queue the failed images of a job again, from their dead letters."""
+    job = farm.jobs.get(event.job_id)
+    if job is None:
+        return [Reply(event.client, event.reply, refusal(unknown(event.job_id), event.job_id))]
+    failed = [image for image in job.images if image.state is ImageState.FAILED]
+    if not failed:
+        error = NotPossible(f"Job {job.job_id} is {job.state}: it has no failed images to try again.")
+        return [Reply(event.client, event.reply, refusal(error, job.job_id))]
+    farm.open_jobs[job.job_id] = job
+    done: list[Instruction] = []
+    for image in failed:
+        image.move(ImageState.WAITING)
+        image.crashes = 0
+        image.result = replace(image.result, state="", error="", code="")
+        image.queued_at = now
+        farm.waiting.append(image)
+        done.append(Append(image_record(image)))
+    return [*done, Reply(event.client, event.reply, job.report()), *advance(farm, now)]

@@ -1,0 +1,153 @@
+"""A job and its images: the states they can be in, and what follows from them.
+
+An image moves along a table; the state of a job is derived from its images and cannot contradict them. This module must
+never decide when something happens (that is `work.py`), only what may.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+
+
+class ImageState(Enum):
+    """Where one image is. HELD: its folder cannot be written now. BURYING: on its way into the dead letters."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    HELD = "held"
+    BURYING = "burying"
+    SAVED = "saved"
+    DISCARDED = "discarded"
+    DROPPED = "dropped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+S = ImageState
+TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
+    S.WAITING: frozenset({S.RUNNING, S.HELD, S.CANCELLED, S.LOST}),
+    S.RUNNING: frozenset({S.SAVED, S.DISCARDED, S.DROPPED, S.HELD, S.WAITING, S.BURYING}),
+    S.HELD: frozenset({S.WAITING, S.CANCELLED, S.LOST}),
+    S.BURYING: frozenset({S.FAILED, S.WAITING, S.LOST}),
+    S.FAILED: frozenset({S.WAITING}),
+    S.SAVED: frozenset(),
+    S.DISCARDED: frozenset(),
+    S.DROPPED: frozenset(),
+    S.CANCELLED: frozenset(),
+    S.LOST: frozenset(),
+}
+UNFINISHED = frozenset({S.WAITING, S.RUNNING, S.HELD, S.BURYING})
+STORY_LENGTH = 32
+
+
+@dataclass(slots=True, eq=False)
+class Image:
+    """One file to be: its task, where it is, what came of it. `slot` is its slot in the arena of this supervisor."""
+
+    task: ImageTask
+    state: ImageState = S.WAITING
+    result: ImageResult = ImageResult("")
+    crashes: int = 0
+    slot: int | None = None
+    spool: str = ""
+    """File segment with the same pixels, for a durable job; the image begins at `spool_offset`."""
+    spool_offset: int = 0
+    queued_at: float = 0.0
+    started_at: float = 0.0
+    story: list[str] = field(default_factory=list)
+
+    def move(self, to: ImageState) -> None:
+        """Change state along the table; anything else is a bug of the farm, told with the story so far."""
+        if to not in TRANSITIONS[self.state]:
+            raise AssertionError(
+                f"image {self.task.index} of job {self.task.job_id} cannot go from {self.state.value} to {to.value}; "
+                f"story: {' > '.join(self.story)}"
+            )
+        self.story.append(self.state.value)
+        del self.story[:-STORY_LENGTH]
+        self.state = to
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will happen to it by itself."""
+        return self.state not in UNFINISHED
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """(job id, index): the name of this image inside the farm."""
+        return self.task.job_id, self.task.index
+
+    def report(self) -> dict[str, Any]:
+        """What a client is told about it."""
+        result = self.result
+        return {
+            "index": self.task.index,
+            "affix": self.task.affix,
+            "format": self.task.format,
+            "state": self.state.value,
+            "path": result.path or self.task.path,
+            "bytes": result.bytes,
+            "score": result.score,
+            "threshold": result.threshold,
+            "error": result.error,
+            "code": result.code,
+            "warnings": list(result.warnings),
+            "ms": dict(result.ms or {}),
+        }
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """What one submit became: options shared by all, images in order of submission."""
+
+    job_id: str
+    request_id: str
+    options: SaveOptions
+    images: list[Image]
+    accepted_at: float
+    warnings: tuple[str, ...] = ()
+    announced: bool = False
+    """`save_started` was published."""
+
+    @property
+    def finished(self) -> bool:
+        """All images are finished."""
+        return all(image.finished for image in self.images)
+
+    @property
+    def state(self) -> str:
+        """"queued", "running", "done", "failed", "cancelled" or "lost"."""
+        states = {image.state for image in self.images}
+        if states & UNFINISHED:
+            return "queued" if states <= {S.WAITING} else "running"
+        for worst, name in ((S.LOST, "lost"), (S.FAILED, "failed"), (S.CANCELLED, "cancelled")):
+            if worst in states:
+                return name
+        return "done"
+
+    def count(self, *states: ImageState) -> int:
+        """How many images are in one of `states`."""
+        return sum(image.state in states for image in self.images)
+
+    def report(self) -> dict[str, Any]:
+        """What `job`, `jobs` and `wait` answer."""
+        return {
+            "job_id": self.job_id,
+            "request_id": self.request_id,
+            "state": self.state,
+            "num_images": len(self.images),
+            "output_dir": self.options.output_dir,
+            "model_name": self.options.model_name,
+            "timestamp": self.options.timestamp,
+            "warnings": list(self.warnings),
+            "images": [image.report() for image in self.images],
+        }
+
+    def forget_metadata(self) -> None:
+        """Drop the texts that only the encoding needed: reports are kept, workflows of 100 KB each are not."""
+        self.options = replace(self.options, prompt="", extra_pnginfo="", custom_metadata="", metadata="")

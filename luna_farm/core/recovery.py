@@ -1,0 +1,131 @@
+"""What a predecessor left: the journal's records become jobs again, and the jobs become a compact journal.
+
+Pure: records in, state out. Which segments can still be read is told by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from luna_farm.core.ending import close, image_record
+from luna_farm.core.filenames import twin_key
+from luna_farm.core.instructions import Append, Instruction, Publish
+from luna_farm.core.intake import job_record
+from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.core.state import Farm
+
+S = ImageState
+RESUMED = {S.RUNNING.value: S.WAITING, S.HELD.value: S.WAITING, S.BURYING.value: S.WAITING}
+"""States that do not survive a restart: the image simply waits again."""
+
+
+@dataclass(slots=True)
+class Remains:
+    """What the records tell: jobs, the workers to fence off, the segments that unfinished images lie in."""
+
+    jobs: dict[str, Job]
+    workers: list[tuple[int, float]]
+    """(pid, creation time) of every worker that may have been handed an image."""
+    arenas: list[str]
+    """Arenas of predecessors; those that nothing needs are unlinked."""
+
+
+def read(records: Iterable[dict[str, Any]]) -> Remains:
+    """Replay the records of a journal in order. A record of an unknown kind (a newer farm) is passed over."""
+    remains = Remains({}, [], [])
+    for record in records:
+        kind = record.get("r")
+        if kind == "job":
+            job = _job(record)
+            remains.jobs[job.job_id] = job
+        elif kind == "image" and record["job_id"] in remains.jobs:
+            remains.jobs[record["job_id"]].images[record["index"]] = _image(record)
+        elif kind == "worker":
+            remains.workers.append((record["pid"], record["created"]))
+        elif kind == "arena":
+            remains.arenas.append(record["segment"])
+    return remains
+
+
+def _job(record: dict[str, Any]) -> Job:
+    return Job(
+        job_id=record["job_id"],
+        request_id=record["request_id"],
+        options=SaveOptions.from_map(record["options"]),
+        images=[_image(image) for image in record["images"]],
+        accepted_at=0.0,
+        warnings=tuple(record["warnings"]),
+    )
+
+
+def _image(record: dict[str, Any]) -> Image:
+    state = record["state"]
+    result = ImageResult.from_map(record["result"])
+    return Image(
+        task=ImageTask.from_map(record["task"]),
+        state=RESUMED.get(state) or S(state),
+        result=replace(result, warnings=tuple(result.warnings)),
+        story=["recovered"],
+    )
+
+
+def restore(farm: Farm, remains: Remains, readable: Callable[[str], bool], now: float) -> list[Instruction]:
+    """Take the jobs of a predecessor up again. `readable` tells whether the pixels in a segment can still be had.
+
+    Images whose pixels are gone (a reboot) are lost, and reported by name.
+    """
+    done: list[Instruction] = []
+    for job in remains.jobs.values():
+        farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
+        farm.requests[job.request_id] = job.job_id
+        job.accepted_at = now
+        for image in job.images:
+            if image.state is S.WAITING:
+                done += _resume(farm, image, readable, now)
+            elif image.state is S.FAILED:
+                farm.keep_pixels(image)
+        done += _close_quietly(farm, job, now) if not _news(job) else close(farm, job, now)
+    return done
+
+
+def _resume(farm: Farm, image: Image, readable: Callable[[str], bool], now: float) -> list[Instruction]:
+    image.task = replace(image.task, recovered=True)
+    image.queued_at = now
+    if readable(image.task.segment):
+        farm.keep_pixels(image)
+        farm.taken.add(twin_key(image.task.path))
+        farm.waiting.append(image)
+        return []
+    image.move(S.LOST)
+    farm.totals["images_failed"] += 1
+    reason = "Its pixels were in memory when the machine stopped, before the file was written."
+    image.result = ImageResult("", path=image.task.path, error=reason, code="lost")
+    told = {"event": "job_lost", "job_id": image.task.job_id, "index": image.task.index, "path": image.task.path, "error": reason}
+    return [Append(image_record(image)), Publish(told)]
+
+
+def _news(job: Job) -> bool:
+    """Whether this restart changed something that the feed has not heard yet."""
+    return any(image.story[-1:] != ["recovered"] for image in job.images)
+
+
+def _close_quietly(farm: Farm, job: Job, now: float) -> list[Instruction]:
+    """A job that was finished before the restart was told of then."""
+    close(farm, job, now)
+    return []
+
+
+def temps(farm: Farm) -> list[tuple[Image, str]]:
+    """Images that were published but whose temporary link may still be there."""
+    return [(image, image.result.temp) for job in farm.jobs.values() for image in job.images if image.result.temp]
+
+
+def snapshot(farm: Farm) -> list[dict[str, Any]]:
+    """The fewest records that make the same farm again: what a compacted journal holds."""
+    records: list[dict[str, Any]] = [{"r": "arena", "segment": farm.segment}]
+    records += [{"r": "arena", "segment": s} for s in farm.segment_users if s.startswith("shm:")]
+    records += [job_record(job) for job in farm.jobs.values()]
+    return records

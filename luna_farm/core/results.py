@@ -1,0 +1,144 @@
+"""What the result of an image means: a file, a rejection, a failing disk, a dead letter.
+
+Decides, as `farm.handle` documents; acts on nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Any
+
+from luna_farm.core import events
+from luna_farm.core.dispatch import advance
+from luna_farm.core.ending import bury, close, finish, image_record
+from luna_farm.core.instructions import Append, Instruction, Publish, Settle
+from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.messages import ImageResult
+from luna_farm.core.retry import FALLBACK_AFTER, Folder
+from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
+
+S, W = ImageState, WorkerState
+
+
+def image_finished(farm: Farm, event: events.ImageFinished, now: float) -> list[Instruction]:
+    """A result came up the pipe."""
+    worker = farm.workers[event.worker]
+    image = farm.image(event.job_id, event.index)
+    if image is None or image not in worker.images:
+        return []
+    worker.images.remove(image)
+    if worker.state is W.BUSY:
+        if worker.images:
+            worker.since = now
+        else:
+            worker.move(W.IDLE, now)
+    if event.result.code == "disk":
+        return [*_disk_failed(farm, image, event.result, now), *advance(farm, now)]
+    folder = farm.folders.get(folder_of(image))
+    if folder:
+        folder.probing = False
+    if event.result.state == "failed":
+        return [*bury(farm, image, event.result), *advance(farm, now)]
+    return [*_made(farm, worker, image, event.result, now), *advance(farm, now)]
+
+
+def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: float) -> list[Instruction]:
+    """The file is whole, synced and under its name (or the gate said no): journal, then tidy up, then tell."""
+    image.move(S(result.state))
+    image.result = result
+    worker.images_saved += result.state == "saved"
+    worker.bytes_written += result.bytes
+    farm.totals["images_saved"] += result.state == "saved"
+    farm.totals["images_discarded"] += result.state != "saved"
+    farm.totals["bytes_written"] += result.bytes
+    job = farm.jobs[image.task.job_id]
+    done: list[Instruction] = [Append(image_record(image))]
+    if result.temp:
+        done.append(Settle(worker.number, *image.key, result.temp, image.task.root))
+    done += finish(farm, image)
+    if result.state != "dropped":
+        done += _folder_works(farm, image)
+    done += [Publish(event) for event in _told(job, image, worker, result, now)]
+    return done + close(farm, job, now)
+
+
+def _told(job: Job, image: Image, worker: Worker, result: ImageResult, now: float) -> list[dict[str, Any]]:
+    """The feed's events of one finished image."""
+    ms = result.ms or {}
+    common = {
+        "job_id": job.job_id,
+        "index": image.task.index,
+        "path": result.path,
+        "format": image.task.format,
+        "width": image.task.width,
+        "height": image.task.height,
+        "score": result.score,
+        "worker": worker.pid,
+        "thumbnail": result.thumbnail,
+    }
+    told = []
+    if result.state != "saved":
+        told.append({**common, "event": "image_rejected", "threshold": result.threshold, "on_reject": job.options.on_reject})
+    if result.path:
+        told.append(
+            {
+                **common,
+                "event": "image_saved",
+                "bytes": result.bytes,
+                "ms": (now - image.queued_at) * 1e3,
+                "queue_ms": (image.started_at - image.queued_at) * 1e3,
+                "gate_ms": ms.get("gate", 0.0),
+                "encode_ms": ms.get("encode", 0.0),
+                "write_ms": ms.get("write", 0.0),
+                "warnings": list(result.warnings),
+            }
+        )
+    return told
+
+
+def _disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> list[Instruction]:
+    """The folder cannot be written now: keep the pixels, hold what goes there, let one image probe it later."""
+    image.move(S.HELD)
+    image.result = replace(result, state="")
+    image.task = replace(image.task, recovered=True)
+    path = folder_of(image)
+    first = path not in farm.folders
+    folder = farm.folders.setdefault(path, Folder(path, result.error, now))
+    folder.failed(result.error, now)
+    if folder.failures >= FALLBACK_AFTER and farm.limits.fallback_dir and image.task.root != farm.limits.fallback_dir:
+        _fall_back(farm, path)
+    if not first:
+        return []
+    return [Publish({"event": "folder_failing", "job_id": image.task.job_id, "path": path, "error": result.error})]
+
+
+def _fall_back(farm: Farm, folder: str) -> None:
+    """Send what waits for a failing folder below the fallback folder, under the same relative names."""
+    for image in list(farm.unfinished()):
+        if image.state is S.HELD and folder_of(image) == folder:
+            path, root = PurePath(image.task.path), PurePath(image.task.root)
+            fallback = farm.limits.fallback_dir
+            image.task = replace(image.task, path=str(PurePath(fallback) / path.relative_to(root)), root=fallback)
+            image.move(S.WAITING)
+            farm.waiting.append(image)
+    del farm.folders[folder]
+
+
+def _folder_works(farm: Farm, image: Image) -> list[Instruction]:
+    path = folder_of(image)
+    if farm.folders.pop(path, None) is None:
+        return []
+    for held in list(farm.unfinished()):
+        if held.state is S.HELD and folder_of(held) == path:
+            held.move(S.WAITING)
+            farm.waiting.append(held)
+    return [Publish({"event": "folder_recovered", "path": path})]
+
+
+def temp_settled(farm: Farm, event: events.TempSettled, now: float) -> list[Instruction]:
+    """The temporary link is gone: a successor need not look for it."""
+    image = farm.image(event.job_id, event.index)
+    if image:
+        image.result = replace(image.result, temp="")
+    return []

@@ -1,0 +1,226 @@
+"""What a submit may hold: the one place where the fields of a stranger's message are judged.
+
+Pure: a decoded map goes in, typed values or one InvalidRequest come out. It must never repair a value silently.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import ntpath
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from luna_farm.core.messages import EMBED, FORMATS, GATES, ON_REJECT, SaveOptions
+from luna_farm.errors import InvalidRequest, ProtocolError, TooLarge
+
+TEXT_LIMIT = 4096
+"""Characters of a path, name or template."""
+REQUEST_ID = re.compile(r"[0-9a-zA-Z_-]{8,64}")
+CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One element of `images`: `batch` pictures of the same size in one slot, behind one another.
+
+    `inline`: the bytes follow the submit frame instead of having been written to shared memory.
+    """
+
+    affix: str
+    format: str
+    subdir: bool
+    lease: int
+    batch: int
+    height: int
+    width: int
+    channels: int
+    inline: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pictures of the entry."""
+        return math.prod((self.batch, self.height, self.width, self.channels))
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A whole submit. `want` are the sizes of the leases that the answer shall bring for the next one."""
+
+    request_id: str
+    options: SaveOptions
+    entries: tuple[Entry, ...]
+    want: tuple[int, ...] = ()
+
+    @property
+    def num_images(self) -> int:
+        """Pictures, batches counted out."""
+        return sum(entry.batch for entry in self.entries)
+
+
+def text(given: Mapping[str, Any], field: str, default: str = "", limit: int = TEXT_LIMIT) -> str:
+    """Return a text field without NUL and without lone surrogates, at most `limit` characters."""
+    value = given.get(field, default)
+    if value is None:
+        return default
+    if not isinstance(value, str) or len(value) > limit or "\0" in value:
+        raise InvalidRequest.of(field, value, f"a text of at most {limit} characters without NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest.of(field, value, "a text without lone surrogates") from None
+    return value
+
+
+def choice(given: Mapping[str, Any], field: str, allowed: tuple[str, ...], default: str) -> str:
+    """Return one of `allowed`."""
+    value = given.get(field, default)
+    if value not in allowed:
+        raise InvalidRequest.of(field, value, " | ".join(allowed))
+    return str(value)
+
+
+def integer(given: Mapping[str, Any], field: str, low: int, high: int, default: int | None = None) -> int:
+    """Return a whole number from `low` to `high`; bool is not one."""
+    value = given.get(field, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidRequest.of(field, value, f"a whole number from {low} to {high}")
+    return value
+
+
+def boolean(given: Mapping[str, Any], field: str, default: bool) -> bool:
+    """Return true or false."""
+    value = given.get(field, default)
+    if not isinstance(value, bool):
+        raise InvalidRequest.of(field, value, "true or false")
+    return value
+
+
+def number(given: Mapping[str, Any], field: str, low: float, high: float, default: float) -> float:
+    """Return a number from `low` to `high`, not NaN."""
+    value = given.get(field, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise InvalidRequest.of(field, value, f"a number from {low} to {high}")
+    return float(value)
+
+
+def json_text(given: Mapping[str, Any], field: str, kind: type | None) -> str:
+    """Return a text that holds JSON (of a map, when `kind` is dict), or ""."""
+    value = text(given, field, limit=2**31)
+    if not value.strip():
+        return ""
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest.of(field, value, f"JSON text ({error})") from None
+    if kind is not None and not isinstance(parsed, kind):
+        raise InvalidRequest.of(field, value, "JSON text of a map")
+    return value
+
+
+def absolute(given: Mapping[str, Any], field: str) -> str:
+    """Return an absolute path, in the form of the platform or of the other one."""
+    value = text(given, field)
+    if not (posixpath.isabs(value) or (ntpath.isabs(value) and ntpath.splitdrive(value)[0])):
+        raise InvalidRequest.of(field, value, "an absolute path (the client makes it absolute)")
+    return value
+
+
+def options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SaveOptions:
+    """Judge the fields that all images share. `defaults` come from the configuration (output_dir, on_reject, durable).
+
+    `prompt`, `extra_pnginfo` and `metadata` are judged as texts here and as JSON where they are used: a workflow that
+    does not parse costs its metadata, not the picture. `custom_metadata` was typed by a person, who is told.
+    """
+    timestamp = text(given, "timestamp", limit=64)
+    try:
+        datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+    except ValueError:
+        raise InvalidRequest.of("timestamp", timestamp, "an ISO 8601 date and time") from None
+    embed = choice(given, "embed", EMBED, "full")
+    return SaveOptions(
+        output_dir=absolute(given if given.get("output_dir") else defaults, "output_dir"),
+        save_path=text(given, "save_path"),
+        filename=text(given, "filename"),
+        model_name=text(given, "model_name"),
+        quality_gate=choice(given, "quality_gate", GATES, "disabled"),
+        min_quality_threshold=number(given, "min_quality_threshold", 0.0, 1.0, 0.3),
+        on_reject=choice(given, "on_reject", ON_REJECT, str(defaults.get("on_reject", "discard"))),
+        png_compression=integer(given, "png_compression", 0, 9, 4),
+        lossy_quality=integer(given, "lossy_quality", 1, 100, 90),
+        lossless_webp=boolean(given, "lossless_webp", False),
+        embed=embed if boolean(given, "embed_workflow", True) else "none",
+        filename_index=integer(given, "filename_index", 0, 2**31 - 1, 0),
+        custom_metadata=json_text(given, "custom_metadata", None),
+        metadata=text(given, "metadata", limit=2**31),
+        prompt=text(given, "prompt", limit=2**31),
+        extra_pnginfo=text(given, "extra_pnginfo", limit=2**31),
+        timestamp=timestamp,
+        durable=boolean(given, "durable", bool(defaults.get("durable", False))),
+    )
+
+
+def entry(given: Any, max_pixels: int) -> Entry:
+    """Judge one element of `images`."""
+    if not isinstance(given, dict):
+        raise InvalidRequest.of("images", given, "a list of maps")
+    choice(given, "dtype", ("uint8",), "uint8")
+    shape = given.get("shape")
+    if not isinstance(shape, list) or len(shape) != 4 or not all(type(n) is int and n > 0 for n in shape):
+        raise InvalidRequest.of("shape", shape, "[batch, height, width, channels], each above 0")
+    batch, height, width, channels = shape
+    if channels not in CHANNELS:
+        raise InvalidRequest.of("channels", channels, "1, 3 or 4")
+    if height * width > max_pixels:
+        raise TooLarge.of("shape", shape, f"at most {max_pixels:,} pixels an image (setting max_pixels)")
+    return Entry(
+        affix=text(given, "affix", limit=200),
+        format=choice(given, "format", tuple(FORMATS), "png"),
+        subdir=boolean(given, "subdir", True),
+        lease=integer(given, "lease", 1, 2**62),
+        batch=batch,
+        height=height,
+        width=width,
+        channels=channels,
+        inline=boolean(given, "inline", False),
+    )
+
+
+def sizes(given: Mapping[str, Any], field: str, max_images: int, max_bytes: int) -> tuple[int, ...]:
+    """Return a list of sizes in bytes, one a slot."""
+    value = given.get(field, [])
+    if not isinstance(value, list) or len(value) > max_images or not all(type(n) is int and n > 0 for n in value):
+        raise InvalidRequest.of(field, value, f"a list of at most {max_images} sizes in bytes, each above 0")
+    if sum(value) > max_bytes:
+        raise TooLarge.of(field, value, f"at most {max_bytes:,} bytes together (setting arena_bytes)")
+    return tuple(value)
+
+
+def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mapping[str, int]) -> Submit:
+    """Judge a whole submit. `limits`: max_images, max_pixels, arena_bytes. Raises InvalidRequest."""
+    request_id = given.get("request_id")
+    if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):
+        raise InvalidRequest.of("request_id", request_id, "8 to 64 letters, digits, - and _")
+    images = given.get("images")
+    if not isinstance(images, list) or not images:
+        raise InvalidRequest.of("images", images, "a list of at least one image")
+    if len(images) > limits["max_images"]:
+        raise TooLarge.of("images", len(images), f"at most {limits['max_images']} images a job (setting max_images)")
+    entries = tuple(entry(image, limits["max_pixels"]) for image in images)
+    if sum(e.batch for e in entries) > limits["max_images"]:
+        batch = sum(e.batch for e in entries)
+        raise TooLarge.of("images", batch, f"at most {limits['max_images']} images a job (setting max_images)")
+    want = sizes(given, "want", limits["max_images"], limits["arena_bytes"])
+    return Submit(request_id, options(given, defaults), entries, want)
+
+
+def command(message: Mapping[str, Any]) -> str:
+    """Return the `cmd` of a message."""
+    name = message.get("cmd")
+    if not isinstance(name, str):
+        raise ProtocolError("A message must carry `cmd`, the name of a command.")
+    return name

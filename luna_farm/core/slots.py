@@ -1,0 +1,164 @@
+"""Slots: who holds which bytes of the arena. The lease is the backpressure, no unbounded queue of pixels exists.
+
+Pure bookkeeping over [0, size); it must never touch the memory itself. First fit from the low end keeps the pages in use
+few and warm (a first write of a fresh page costs ten times that of a warm one).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from enum import Enum
+
+ALIGN = 4096
+"""Slots start on a page, so that a view of one never shares a cache line or a page with another."""
+
+
+class SlotState(Enum):
+    """Life of a slot; FREE slots are not kept, their bytes are back in the free list."""
+
+    LEASED = "leased"
+    FILLED = "filled"
+    QUARANTINED = "quarantined"
+    FREE = "free"
+
+
+TRANSITIONS: dict[SlotState, frozenset[SlotState]] = {
+    SlotState.LEASED: frozenset({SlotState.FILLED, SlotState.QUARANTINED, SlotState.FREE}),
+    SlotState.FILLED: frozenset({SlotState.FREE}),
+    SlotState.QUARANTINED: frozenset({SlotState.FREE}),
+    SlotState.FREE: frozenset(),
+}
+
+
+@dataclass(slots=True)
+class Slot:
+    """`size` bytes from `offset`. `users` counts the images of a batch that still need them."""
+
+    number: int
+    offset: int
+    size: int
+    client: int
+    state: SlotState = SlotState.LEASED
+    users: int = 0
+    free_at: float = 0.0
+
+    def move(self, to: SlotState) -> None:
+        """Change state along the table; anything else is a bug of the farm."""
+        if to not in TRANSITIONS[self.state]:
+            raise AssertionError(f"slot {self.number} cannot go from {self.state.value} to {to.value}")
+        self.state = to
+
+
+class Slots:
+    """The slots of one arena of `size` bytes.
+
+    `high` and `low` are shares of `size`: above `high` no lease is granted until use has fallen below `low`.
+    """
+
+    def __init__(self, size: int, high: float = 1.0, low: float = 0.75) -> None:
+        self.size = size
+        self.used_bytes = 0
+        self.leased_bytes = 0
+        self._high = int(size * high)
+        self._low = int(size * low)
+        self._paused = False
+        self._free: list[tuple[int, int]] = [(0, size)] if size else []
+        self._slots: dict[int, Slot] = {}
+        self._quarantined: list[Slot] = []
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __getitem__(self, number: int) -> Slot:
+        return self._slots[number]
+
+    def lease(self, client: int, sizes: tuple[int, ...]) -> list[Slot] | None:
+        """Grant one slot for each size in bytes to `client`, all or none; None means busy."""
+        if self._paused and self.used_bytes > self._low:
+            return None
+        self._paused = False
+        rounded = [-(-max(size, 1) // ALIGN) * ALIGN for size in sizes]
+        granted: list[Slot] = []
+        if self.used_bytes + sum(rounded) <= self._high:
+            for size in rounded:
+                offset = self._cut(size)
+                if offset is None:
+                    break
+                self._last += 1
+                granted.append(Slot(self._last, offset, size, client))
+                self._slots[self._last] = granted[-1]
+                self.used_bytes += size
+                self.leased_bytes += size
+        if len(granted) == len(sizes):
+            return granted
+        for slot in granted:
+            self._free_slot(slot)
+        # Only a farm that has something to finish may pause: an empty one would never wake the waiting client.
+        self._paused = self.used_bytes > self._low
+        return None
+
+    def held_by(self, client: int, number: int) -> Slot | None:
+        """Return the slot if `client` leases it now."""
+        slot = self._slots.get(number)
+        return slot if slot and slot.client == client and slot.state is SlotState.LEASED else None
+
+    def fill(self, slot: Slot, users: int) -> None:
+        """The pixels are in; `users` images will be made of them."""
+        slot.move(SlotState.FILLED)
+        slot.users = users
+        self.leased_bytes -= slot.size
+
+    def release(self, slot: Slot) -> None:
+        """Give a leased slot back unused."""
+        self._free_slot(slot)
+
+    def done_with(self, number: int) -> None:
+        """One image of a filled slot is finished; the last one frees it."""
+        slot = self._slots[number]
+        slot.users -= 1
+        if slot.users == 0:
+            self._free_slot(slot)
+
+    def drop_client(self, client: int, free_at: float | None) -> None:
+        """A client is gone. Its leases are free at once, or at `free_at` if its process may still be writing."""
+        for slot in [s for s in self._slots.values() if s.client == client and s.state is SlotState.LEASED]:
+            if free_at is None:
+                self._free_slot(slot)
+            else:
+                slot.move(SlotState.QUARANTINED)
+                slot.free_at = free_at
+                self.leased_bytes -= slot.size
+                self._quarantined.append(slot)
+
+    def expire(self, now: float) -> None:
+        """Free the slots whose quarantine is over."""
+        for slot in [s for s in self._quarantined if s.free_at <= now]:
+            self._quarantined.remove(slot)
+            self._free_slot(slot)
+
+    def _cut(self, size: int) -> int | None:
+        for index, (offset, length) in enumerate(self._free):
+            if length >= size:
+                if length == size:
+                    del self._free[index]
+                else:
+                    self._free[index] = (offset + size, length - size)
+                return offset
+        return None
+
+    def _free_slot(self, slot: Slot) -> None:
+        if slot.state is SlotState.LEASED:
+            self.leased_bytes -= slot.size
+        slot.move(SlotState.FREE)
+        del self._slots[slot.number]
+        self.used_bytes -= slot.size
+        offset, length = slot.offset, slot.size
+        at = bisect_left(self._free, (offset, 0))
+        if at < len(self._free) and offset + length == self._free[at][0]:
+            length += self._free.pop(at)[1]
+        if at and sum(self._free[at - 1]) == offset:
+            offset, before = self._free.pop(at - 1)
+            length += before
+        insort(self._free, (offset, length))

@@ -1,0 +1,217 @@
+"""What the farm knows: jobs, slots, workers, failing folders. Data and the questions one may ask of it.
+
+The decisions are in `intake.py` (what is taken over), `work.py` (what is done) and `recovery.py` (what a predecessor left).
+This module must never return instructions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+from luna_farm.core.filenames import twin_key
+from luna_farm.core.instructions import Forget, Instruction
+from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.retry import Folder
+from luna_farm.core.schema import Submit
+from luna_farm.core.slots import Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds that the core keeps, from the configuration."""
+
+    arena_bytes: int
+    max_jobs: int = 10_000
+    max_images: int = 256
+    max_pixels: int = 2**28
+    kept_reports: int = 1_000
+    min_workers: int = 2
+    max_workers: int = 4
+    idle_timeout_s: float = 300.0
+    worker_deadline_s: float = 120.0
+    fallback_dir: str = ""
+
+    def of_request(self) -> dict[str, int]:
+        """The bounds that a request is judged by."""
+        return {"max_images": self.max_images, "max_pixels": self.max_pixels, "arena_bytes": self.arena_bytes}
+
+
+class WorkerState(Enum):
+    """Life of a worker. KILLED: a signal was sent, its end is not seen yet."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    RETIRING = "retiring"
+    KILLED = "killed"
+    GONE = "gone"
+
+
+W = WorkerState
+WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
+    W.STARTING: frozenset({W.IDLE, W.RETIRING, W.KILLED, W.GONE}),
+    W.IDLE: frozenset({W.BUSY, W.RETIRING, W.GONE}),
+    W.BUSY: frozenset({W.IDLE, W.KILLED, W.GONE}),
+    W.RETIRING: frozenset({W.KILLED, W.GONE}),
+    W.KILLED: frozenset({W.GONE}),
+    W.GONE: frozenset(),
+}
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker process. `images` are those it was handed, the one it works on first."""
+
+    number: int
+    since: float
+    """Monotonic time of the last change of state or of the image it works on."""
+    pid: int = 0
+    state: WorkerState = W.STARTING
+    images: deque[Image] = field(default_factory=deque)
+    images_saved: int = 0
+    bytes_written: int = 0
+
+    def move(self, to: WorkerState, now: float) -> None:
+        """Change state along the table; anything else is a bug of the farm."""
+        if to not in WORKER_TRANSITIONS[self.state]:
+            raise AssertionError(f"worker {self.number} cannot go from {self.state.value} to {to.value}")
+        self.state = to
+        self.since = now
+
+
+@dataclass(slots=True)
+class Pending:
+    """A submit on its way to acceptance: its slots are filled, its names are being reserved."""
+
+    client: int
+    reply: int
+    submit: Submit
+    slots: tuple[int, ...]
+    relatives: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A client that waits for the end of a job."""
+
+    client: int
+    reply: int
+    job_id: str
+    until: float
+
+
+class Farm:
+    """The state of the whole farm. `segment` is the arena of this supervisor; those of a predecessor are only read."""
+
+    def __init__(self, limits: Limits, segment: str) -> None:
+        self.limits = limits
+        self.segment = segment
+        self.slots = Slots(limits.arena_bytes)
+        self.jobs: dict[str, Job] = {}
+        self.open_jobs: dict[str, Job] = {}
+        """Those whose end was not told yet; a retry opens a job again."""
+        self.requests: dict[str, str] = {}
+        self.pending: dict[str, Pending] = {}
+        self.waiting: deque[Image] = deque()
+        self.workers: dict[int, Worker] = {}
+        self.folders: dict[str, Folder] = {}
+        self.taken: set[str] = set()
+        self.waiters: list[Waiter] = []
+        self.segment_users: Counter[str] = Counter()
+        self.encoders: dict[str, str] = {}
+        self.finished_order: deque[str] = deque()
+        self.totals = dict.fromkeys(("jobs", "images_saved", "images_discarded", "images_failed", "bytes_written"), 0)
+        self.draining = False
+        self.last_worker = 0
+        self.last_tick = 0.0
+        self.bury_at: dict[tuple[str, int], float] = {}
+
+    def image(self, job_id: str, index: int) -> Image | None:
+        """Return the image, or None when the job is no longer kept."""
+        job = self.jobs.get(job_id)
+        return job.images[index] if job else None
+
+    def unfinished(self) -> Iterator[Image]:
+        """All images that are accepted and not finished."""
+        return (image for job in self.open_jobs.values() for image in job.images if not image.finished)
+
+    @property
+    def depth(self) -> int:
+        """Images accepted and not yet finished that nothing but their turn holds up."""
+        return len(self.waiting) + sum(len(worker.images) for worker in self.workers.values())
+
+    def alive(self) -> list[Worker]:
+        """Workers that will go on taking images."""
+        return [w for w in self.workers.values() if w.state in (W.STARTING, W.IDLE, W.BUSY)]
+
+    @property
+    def ready(self) -> bool:
+        """Takes jobs and has somebody to do them."""
+        return not self.draining and any(w.state in (W.IDLE, W.BUSY) for w in self.workers.values())
+
+    @property
+    def drained(self) -> bool:
+        """Draining, and nothing is left that could be finished now (what a failing disk holds up stays in the journal)."""
+        return self.draining and not self.pending and all(i.state is ImageState.HELD for i in self.unfinished())
+
+    def keep_pixels(self, image: Image) -> None:
+        """Count an image as a user of the file or old arena that holds its pixels."""
+        for segment in _outside(image):
+            self.segment_users[segment] += 1
+
+    def release_pixels(self, image: Image) -> list[Instruction]:
+        """An image needs its pixels no more: free the slot, forget files that nobody needs."""
+        if image.slot is not None:
+            self.slots.done_with(image.slot)
+        unused: list[Instruction] = []
+        for segment in _outside(image):
+            self.segment_users[segment] -= 1
+            if self.segment_users[segment] <= 0:
+                del self.segment_users[segment]
+                unused.append(Forget(segment))
+        image.slot = None
+        image.spool = ""
+        return unused
+
+    def free_name(self, image: Image) -> None:
+        """The reserved name is a file now, or will never be one."""
+        self.taken.discard(twin_key(image.task.path))
+
+    def status(self) -> dict[str, Any]:
+        """What the core knows of `status`; the supervisor adds what the system knows."""
+        return {
+            "queue": {
+                "jobs": len(self.open_jobs),
+                "images": self.depth + sum(1 for i in self.unfinished() if i.state is ImageState.HELD),
+                "bytes": self.slots.used_bytes - self.slots.leased_bytes,
+            },
+            "arena": {"bytes": self.slots.size, "used_bytes": self.slots.used_bytes},
+            "totals": dict(self.totals),
+            "ready": self.ready,
+            "draining": self.draining,
+            "encoders": dict(self.encoders),
+            "dead_letters": [
+                {"job_id": job.job_id, "index": i.task.index, "path": i.task.path, "error": i.result.error}
+                for job in self.jobs.values()
+                for i in job.images
+                if i.state is ImageState.FAILED
+            ],
+        }
+
+
+def folder_of(image: Image) -> str:
+    """The folder that an image is written to: what fails together."""
+    return str(PurePath(image.task.path).parent)
+
+
+def _outside(image: Image) -> list[str]:
+    """Segments of an image that are not slots of this supervisor's arena."""
+    own = image.slot is not None
+    return [s for s in ("" if own else image.task.segment, image.spool) if s]
