@@ -23,7 +23,7 @@ ENV_PREFIX = "LUNA_FARM_"
 FILE_NAME = "luna-farm.toml"
 # Known in the environment, but no settings: the file to load, and what tests and fault injection use.
 OTHER_ENV = ("LUNA_FARM_CONFIG",)
-OTHER_ENV_PREFIXES = ("LUNA_FARM_TEST_", "LUNA_FARM_FAULT")
+OTHER_ENV_PREFIXES = ("LUNA_FARM_TEST_", "LUNA_FARM_CRASH")
 
 
 @dataclass(frozen=True, slots=True)

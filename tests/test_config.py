@@ -154,7 +154,7 @@ def test_variables_of_other_parts_are_left_alone():
     environ = {
         "LUNA_FARM_CONFIG": "x",
         "LUNA_FARM_TEST_ANY": "1",
-        "LUNA_FARM_FAULTS": "1",
+        "LUNA_FARM_CRASH_ONCE": "1",
         "LUNA_FARMER": "1",
     }
     assert load({}, environ, None).port == 19283
