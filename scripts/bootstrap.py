@@ -53,7 +53,7 @@ class Steps:
         show: bool = False,
         cwd: Path = ROOT,
     ) -> str:
-        """Run `command`, return its output (both streams); with `show` it goes straight to the terminal instead.
+        """Run `command` and return its output (both streams); with `show` it goes straight to the terminal.
 
         Raises StepFailed if the exit code is not 0.
         """
@@ -84,7 +84,7 @@ class Steps:
         return output
 
     def _follow(self, process: subprocess.Popen[str], label: str, started: float) -> str:
-        """Collect the output; on a terminal keep one line moving with the time and the last line of output."""
+        """Collect the output; on a terminal keep one line moving, with the time and the last line."""
         assert process.stdout is not None
         last: deque[str] = deque([""], maxlen=1)
         ended = threading.Event()
@@ -116,7 +116,7 @@ def _digest(*parts: bytes) -> str:
 
 
 def wanted_state(extras: str, packages: list[str]) -> dict[str, str]:
-    """Return what the environment must have been made from: interpreter, requirements, and compiled sources."""
+    """Return what the environment must be made from: interpreter, requirements, compiled sources."""
     requirements = [
         (ROOT / name).read_bytes() for name in ("setup.cfg", "pyproject.toml") if (ROOT / name).exists()
     ]
@@ -140,7 +140,7 @@ def stamped() -> dict[str, str]:
 
 
 def prepare(extras: str, packages: list[str]) -> None:
-    """Make `.venv` so that it holds the project (editable) with `extras` and `packages`; quick if it already does.
+    """Make `.venv` hold the project (editable) with `extras` and `packages`; quick if it already does.
 
     An environment that test made serves demo as well: its extras include those of demo.
     Raises StepFailed, or SystemExit with a sentence if this Python cannot make environments.
@@ -184,9 +184,8 @@ def _make_venv(steps: Steps) -> None:
         if bare.returncode or subprocess.run(own, capture_output=True).returncode:
             print(failed.output, file=sys.stderr)
             sys.exit(
-                f"{sys.executable} cannot make virtual environments. Debian and Ubuntu keep that part in a
-                package "
-                "of its own: sudo apt install python3-venv"
+                f"{sys.executable} cannot make virtual environments. Debian and Ubuntu keep that part in a "
+                "package of its own: sudo apt install python3-venv"
             )
 
 

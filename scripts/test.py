@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree  # noqa: S405  reads only the report that pytest has just written
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import bootstrap
@@ -81,7 +81,7 @@ def short_runs() -> list[tuple[str, list[str | Path]]]:
 
 
 def skipped() -> list[str]:
-    """Return a line for every test that was skipped, with its reason; the same reason is said once, with a count."""
+    """Return a line for every reason why tests were skipped, with their number and the first of them."""
     if not REPORT.exists():
         return []
     reasons: dict[str, list[str]] = {}
