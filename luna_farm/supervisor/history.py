@@ -1,0 +1,78 @@
+"""The last messages of the feed, so that a subscriber that was away can go on where it stopped.
+
+Bounded twice, by number and by bytes. This module must never know sockets or what an event means: it holds
+finished frames under rising sequence numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_EVENTS = 4096
+MAX_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What can be given to a subscriber that has seen everything up to `after`.
+
+    `frames` continue without a hole if `complete`, otherwise the events between `after` and `first` are
+    forgotten. `first` and `last` are sequence numbers; with no frames, `first` is `last` + 1.
+    """
+
+    after: int
+    first: int
+    last: int
+    complete: bool
+    frames: tuple[bytes, ...]
+
+
+class History:
+    """At most `max_events` frames of together at most `max_bytes` bytes; the oldest give way."""
+
+    def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
+        self._frames: deque[bytes] = deque()
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._last = 0
+
+    @property
+    def last(self) -> int:
+        """Sequence number of the newest event ever added, 0 before the first."""
+        return self._last
+
+    @property
+    def oldest(self) -> int:
+        """Sequence number of the oldest event still held; `last` + 1 if none is."""
+        return self._last - len(self._frames) + 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames held."""
+        return self._bytes
+
+    def add(self, frame: bytes) -> int:
+        """Take over the next frame and return its sequence number. A frame above the bound is counted, not
+        held."""
+        self._last += 1
+        self._frames.append(frame)
+        self._bytes += len(frame)
+        while len(self._frames) > self._max_events or self._bytes > self._max_bytes:
+            self._bytes -= len(self._frames.popleft())
+        return self._last
+
+    def after(self, seq: int) -> Replayed:
+        """Return what follows event `seq`. A number from the future (of an earlier farm) gets everything
+        held."""
+        known = 0 <= seq <= self._last
+        first = max(self.oldest, seq + 1) if known else self.oldest
+        return Replayed(seq, first, self._last, known and first == seq + 1, tuple(self._from(first)))
+
+    def _from(self, first: int) -> Iterator[bytes]:
+        skip = first - self.oldest
+        for number, frame in enumerate(self._frames):
+            if number >= skip:
+                yield frame

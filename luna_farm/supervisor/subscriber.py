@@ -1,0 +1,106 @@
+"""One subscriber of the feed: how much may wait for it, and how often it may ask.
+
+Finished frames go straight to the transport, many in one write; the websockets library does the handshake,
+the pings and the close. This module must never wait for a subscriber: who reads too slowly is told to come
+back and is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import State
+
+log = logging.getLogger("luna_farm.feed")
+
+QUEUE_BYTES = 2**19
+"""What may wait in the farm for one subscriber, beyond what the kernel holds."""
+KERNEL_BYTES = 2**18
+CLOSE_S = 2.0
+REQUESTS_PER_S = 20.0
+
+# ASCII on the wire: also a path that is no valid Unicode (a lone surrogate) makes a valid JSON text and a
+# valid frame.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def frame(message: Mapping[str, Any]) -> bytes:
+    """Encode one message as a whole, unmasked WebSocket text frame. Raises TypeError or ValueError if it is
+    not JSON."""
+    return Frame(Opcode.TEXT, _encode(message).encode()).serialize(mask=False)
+
+
+class Subscriber:
+    """An open connection. `thumbnails` tells whether somebody looks at pictures."""
+
+    def __init__(self, connection: ServerConnection, *, thumbnails: bool, now: float) -> None:
+        self.thumbnails = thumbnails
+        self._connection = connection
+        self._transport = connection.transport
+        self._grace = 0
+        self._allowance = REQUESTS_PER_S
+        self._asked_at = now
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """True if nothing waits for this subscriber."""
+        return self._transport.get_write_buffer_size() == 0
+
+    def push(self, buffer: bytes) -> bool:
+        """Hand over whole frames. False: it reads too slowly and got nothing."""
+        if self._connection.state is not State.OPEN:
+            return True  # it is leaving by itself
+        waiting = self._transport.get_write_buffer_size()
+        if waiting > QUEUE_BYTES + self._grace:
+            return False
+        if waiting <= QUEUE_BYTES:
+            self._grace = 0
+        self._transport.write(buffer)
+        return True
+
+    def replay(self, buffer: bytes) -> bool:
+        """Hand over a piece of history: it may wait beyond the usual bound, once, until it is read."""
+        pushed = self.push(buffer)
+        self._grace = len(buffer) if pushed else 0
+        return pushed
+
+    def may_ask(self, now: float) -> bool:
+        """Count one request; False if they come faster than `REQUESTS_PER_S`, with as many in one go."""
+        gained = (now - self._asked_at) * REQUESTS_PER_S
+        self._allowance = min(REQUESTS_PER_S, self._allowance + gained) - 1
+        self._asked_at = now
+        return self._allowance >= 0
+
+    def drop(self, code: CloseCode, reason: str) -> None:
+        """Close, and after `CLOSE_S` no longer politely. Returns at once."""
+        if self._closing is None:
+            loop = asyncio.get_running_loop()
+            # The close frame waits behind everything unread, possibly forever: only abort() is sure to end
+            # it.
+            loop.call_later(CLOSE_S, self._transport.abort)
+            self._closing = loop.create_task(self._connection.close(code, reason))
+
+
+def guest_type(connections: set[ServerConnection], limit: int) -> type[ServerConnection]:
+    """Return the kind of connection that keeps itself in `connections`, and turns away what is above
+    `limit`."""
+
+    class Guest(ServerConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            connections.add(self)
+            if len(connections) > limit:
+                self.transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            connections.discard(self)
+            super().connection_lost(exc)
+
+    return Guest

@@ -1,0 +1,177 @@
+"""What the feed port says to plain HTTP: the dashboard, health, metrics and the status.
+
+A path is one of a handful or it is refused; the dashboard's files are read once, at start. This module must
+never open a file for a request, nor put anything of a request into a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from luna_farm.supervisor.door import Door
+from luna_farm.supervisor.metrics import FeedFacts, Metrics
+
+log = logging.getLogger("luna_farm.feed")
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+_WORKING_STATES = frozenset({"idle", "busy"})
+_NEEDS_TOKEN = "Another user or machine needs the farm's token: Authorization: Bearer TOKEN (docs/feed.md)."  # noqa: S105
+_TYPES = {
+    "index.html": "text/html; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "charts.js": "text/javascript; charset=utf-8",
+    "link.js": "text/javascript; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+# Nothing from elsewhere, nothing inline, no string ever becomes script, nobody frames the page.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types"
+)
+_PAGE_HEADERS = (
+    ("Content-Security-Policy", _POLICY),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
+)
+_ALL_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Connection", "close"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file of the dashboard, in memory."""
+
+    body: bytes
+    content_type: str
+    etag: str
+
+
+def load_assets() -> Mapping[str, Asset]:
+    """Read the dashboard's files; return them by the path under which they are served ("/" is the page)."""
+    folder = resources.files("luna_farm.supervisor.dashboard")
+    assets = {}
+    for name, content_type in _TYPES.items():
+        body = folder.joinpath(name).read_bytes()
+        etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        assets["/" if name == "index.html" else f"/{name}"] = Asset(body, content_type, etag)
+    return assets
+
+
+def respond(status: int, body: bytes, content_type: str, extra: Iterable[tuple[str, str]] = ()) -> Response:
+    """Build a response that no browser guesses about and no cache keeps, unless `extra` says so."""
+    headers = Headers([*_ALL_HEADERS, ("Content-Type", content_type), ("Content-Length", str(len(body)))])
+    for name, value in extra:
+        headers[name] = value
+    if "Cache-Control" not in headers:
+        headers["Cache-Control"] = "no-store"
+    return Response(status, http.HTTPStatus(status).phrase, headers, body)
+
+
+def refuse(status: int, sentence: str, extra: Iterable[tuple[str, str]] = ()) -> Response:
+    """Build a refusal in one plain sentence."""
+    return respond(status, sentence.encode() + b"\n", TEXT, extra)
+
+
+def page(asset: Asset, if_none_match: str) -> Response:
+    """Serve one file of the dashboard: kept by the browser, but asked for again, so that an upgrade shows at
+    once."""
+    extra = [*_PAGE_HEADERS, ("ETag", asset.etag), ("Cache-Control", "no-cache")]
+    if asset.etag in (tag.strip().removeprefix("W/") for tag in if_none_match.split(",")):
+        return respond(304, b"", asset.content_type, extra)
+    return respond(200, asset.body, asset.content_type, extra)
+
+
+def not_ready(status: Mapping[str, Any]) -> str:
+    """Return why a farm of this status accepts no jobs, "" if it does. A full queue is busy, not unready."""
+    if not status.get("running"):
+        return "the farm is starting or has stopped"
+    if status.get("draining"):
+        return "the farm is draining"
+    if not any(worker.get("state") in _WORKING_STATES for worker in status.get("workers", ())):
+        return "no worker is ready"
+    return ""
+
+
+class Site:
+    """Answers every plain request. `current` returns the status, `subscribers` and `dropped` what the feed
+    counts."""
+
+    def __init__(
+        self, current: Callable[[], dict[str, Any]], metrics: Metrics, counts: Callable[[], tuple[int, int]]
+    ):
+        self._current = current
+        self._metrics = metrics
+        self._counts = counts
+        self._assets = load_assets()
+
+    def answer(self, door: Door, connection: ServerConnection, request: Request) -> Response | None:
+        """Answer one request; None: it wants the WebSocket at / and may have it. Never raises."""
+        # websockets below 17 parses GET only, and has no attribute for it.
+        method = getattr(request, "method", "GET")
+        try:
+            response = self._judge(door, connection, request, method)
+        except Exception:
+            log.exception("A request to the feed failed.")
+            response = refuse(500, "The farm could not answer; its log says why.")
+        if response is not None and method == "HEAD":
+            response.body = b""  # Content-Length stays what GET would bring
+        return response
+
+    def _judge(
+        self, door: Door, connection: ServerConnection, request: Request, method: str
+    ) -> Response | None:
+        refusal = door.refusal(request.headers)
+        if refusal:
+            return refuse(403, refusal)
+        if method not in ("GET", "HEAD"):
+            return refuse(
+                405, "Only GET: actions travel over the WebSocket (docs/feed.md).", [("Allow", "GET, HEAD")]
+            )
+        path = request.path.partition("?")[0]
+        upgrade = "Upgrade" in request.headers
+        if path in ("/", "/api/status") and (upgrade or path == "/api/status"):
+            # Paths and pictures are for the farm's own user, or for who holds the token.
+            if not door.brings_token(request.headers) and not door.is_own_user(connection):
+                return refuse(401, _NEEDS_TOKEN, [("WWW-Authenticate", "Bearer")])
+            return None if path == "/" else _json(200, self._current())
+        return self._public(path, request.headers)
+
+    def _public(self, path: str, headers: Headers) -> Response:
+        """Answer what any user of this machine may ask: it names no path, no picture and no job."""
+        asset = self._assets.get(path)
+        if asset is not None:
+            return page(asset, ", ".join(headers.get_all("If-None-Match")))
+        if path == "/healthz":  # the loop that answers is the loop that works
+            return _json(200, {"alive": True})
+        if path == "/readyz":
+            reason = not_ready(self._current())
+            return _json(503 if reason else 200, {"ready": not reason, "reason": reason})
+        if path == "/metrics":
+            status = self._current()
+            subscribers, dropped = self._counts()
+            facts = FeedFacts(not not_ready(status), subscribers, dropped)
+            body, content_type = self._metrics.render(status, facts, ", ".join(headers.get_all("Accept")))
+            return respond(200, body, content_type)
+        return refuse(404, "There is nothing here. The dashboard is at /.")
+
+
+def _json(status: int, value: Mapping[str, Any]) -> Response:
+    return respond(status, json.dumps(value).encode() + b"\n", JSON)
