@@ -31,6 +31,7 @@ CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/
 NICENESS = 10
 """How far workers step back behind the program that makes the pictures (0 .. 19)."""
 
+_ESTABLISHED = "01"
 _LOCKED_BYTE = 1 << 30
 _PID_BYTES = 32
 
@@ -106,9 +107,9 @@ def shm_bytes() -> tuple[int, int] | None:
 def open_file_limit() -> tuple[int, int]:
     """Return the (soft, hard) limit of open files of this process; Windows has none that matters here: 8192,
     8192."""
-    if sys.platform == "win32":
-        return 8192, 8192
-    return resource.getrlimit(resource.RLIMIT_NOFILE)
+    if sys.platform != "win32":
+        return resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 8192, 8192
 
 
 # --- processes ----------------------------------------------------------------------------------------------
@@ -148,7 +149,9 @@ def peer_uid(sock: socket.socket) -> int | None:
         with table.open("r", encoding="ascii") as rows:
             for row in rows:
                 cells = row.split()
-                if (cells[1], cells[2]) == wanted:
+                # Only an established socket shows its user; one that its program has closed shows 0, as
+                # root's do.
+                if (cells[1], cells[2]) == wanted and cells[3] == _ESTABLISHED:
                     return int(cells[7])
     except (OSError, ValueError, IndexError):
         return None
@@ -199,7 +202,7 @@ class StateLock:
                 raise disk_error("lock", path, error) from error
             named = f"process {holder}" if holder else "another process"
             raise AlreadyRunning(
-                f"A farm already runs on the state folder {Path(path).parent}: {named} holds {Path(path).name}."
+                f"A farm already runs on the state folder {Path(path).parent}: {named} holds its lock."
                 " Stop it with `luna-farm stop`, or start this one with another --state-dir and port.",
                 holder,
             ) from error

@@ -13,8 +13,7 @@ start.
                          a file of its name holding the pid. Tests prove by these files that a point fired.
 `LUNA_FARM_CRASH_WHILE`  a file: points fire only while it exists (a disk that is full now and free later).
 
-On Windows there is no SIGKILL or SIGSTOP: `kill` ends the process by TerminateProcess and `stop` is not
-available.
+On Windows there is no SIGKILL or SIGSTOP: `kill` and `stop` both end the process by TerminateProcess.
 """
 
 from __future__ import annotations
@@ -51,6 +50,12 @@ POINTS = (
     "dead_letter.pixels_written",
 )
 """Every crash point there is, in the order an image meets them."""
+
+
+if sys.platform == "win32":
+    _KILL = _STOP = signal.SIGTERM
+else:
+    _KILL, _STOP = signal.SIGKILL, signal.SIGSTOP
 
 
 class Faults:
@@ -129,10 +134,9 @@ def _check_how(how: str, text: str) -> None:
 
 def _fail(how: str) -> None:
     if how == "kill":
-        os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+        os.kill(os.getpid(), _KILL)
     elif how == "stop":
-        if sys.platform != "win32":
-            os.kill(os.getpid(), signal.SIGSTOP)
+        os.kill(os.getpid(), _STOP)
     else:
         number: int = getattr(errno, how.partition(":")[2])
         raise OSError(number, f"{os.strerror(number)} (simulated)")

@@ -1,0 +1,280 @@
+"""Segments of memory that several processes share: the arena of pixels, and files that stand in for it.
+
+A segment is named "shm:NAME" or "file:PATH"; either starts with a header that says what it is, how large
+exactly, of which boot and whose. File segments serve durable jobs, images larger than shared memory allows,
+machines without shared memory, and Windows.
+
+This module must never let a process that merely attached destroy a segment, never hand out a byte that is not
+there (SIGBUS), and never import numpy.
+
+Linux: POSIX shared memory on the tmpfs /dev/shm; it survives `kill -9` of its creator, until someone unlinks
+it or the machine boots. macOS: the same calls, names of at most 30 characters, nothing to reserve (memory is
+the bound, not a file system). Windows: a named mapping goes away with its last handle, so `create_best` makes
+a file segment there, which outlives a killed supervisor as the promise asks.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from uuid import UUID, uuid4
+
+from luna_farm import system
+from luna_farm.errors import ArenaError
+from luna_farm.storage.mapping import FileMapping, Mapping, SharedMapping, unlink_shared
+
+HEADER_BYTES = 4096
+"""The header has a page of its own; offset 0 of a segment is the first byte behind it."""
+FORMAT_VERSION = 1
+MAX_NAME_CHARS = 30
+"""Of a shared memory name: what macOS allows."""
+
+MAX_ATTACHED = 64
+"""How many segments a `Segments` cache keeps attached; the one unused for longest is closed first."""
+_WARM_BYTES = 4 << 20  # one step of `warm`: it holds the GIL, so it stays short (4 ms)
+
+_MAGIC = b"LUNAFARM"
+_HEADER = struct.Struct("<8sIIQ16s64s")  # magic, version, owner's pid, payload bytes, uuid, boot id
+_CRC = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a segment says of itself. `size` is exact: the mapping is rounded up to whole pages."""
+
+    owner_pid: int
+    size: int
+    uuid: UUID
+    boot_id: str
+
+    def pack(self) -> bytes:
+        """Return the bytes at the start of the segment, checksum included."""
+        boot = self.boot_id.encode("ascii")
+        body = _HEADER.pack(_MAGIC, FORMAT_VERSION, self.owner_pid, self.size, self.uuid.bytes, boot)
+        return body + _CRC.pack(zlib.crc32(body))
+
+    @classmethod
+    def unpack(cls, segment: str, page: bytes | memoryview, mapped_bytes: int) -> Header:
+        """Read and check a header; raises ArenaError for anything that is not a whole segment of this
+        version."""
+        body = bytes(page[: _HEADER.size])
+        checksum = bytes(page[_HEADER.size : _HEADER.size + _CRC.size])
+        if (
+            len(checksum) < _CRC.size
+            or not body.startswith(_MAGIC)
+            or checksum != _CRC.pack(zlib.crc32(body))
+        ):
+            raise ArenaError(
+                f"{segment} is no segment of Luna Farm, or only half of one: its header does not check."
+            )
+        _, version, pid, size, uuid, boot = _HEADER.unpack(body)
+        if version != FORMAT_VERSION:
+            raise ArenaError(
+                f"{segment} has format {version}, this program reads {FORMAT_VERSION}:"
+                " farm and client are of different versions, install the same one for both."
+            )
+        if mapped_bytes < HEADER_BYTES + size:
+            raise ArenaError(
+                f"{segment} was cut to {mapped_bytes} bytes; its header says {HEADER_BYTES + size}."
+            )
+        return cls(pid, size, UUID(bytes=uuid), boot.rstrip(b"\0").decode("ascii", "replace"))
+
+
+class Arena:
+    """One attached segment: `size` bytes behind its header, seen through `view`.
+
+    Made by `create` or `attach`, never by hand. Only the creator, or the supervisor that took it over
+    (`adopt`), can unlink it. Views stay valid after `close`: the mapping goes when the last of them does.
+    """
+
+    def __init__(self, name: str, mapping: Mapping, header: Header, owned: bool) -> None:
+        self.name = name
+        self.header = header
+        self.owned = owned
+        self._mapping = mapping
+        self._payload: memoryview | None = mapping.view()[HEADER_BYTES : HEADER_BYTES + header.size]
+
+    @classmethod
+    def create(cls, segment: str, size: int) -> Arena:
+        """Make a segment of `size` bytes, reserved in full: writing to it can never fail later.
+
+        Raises ArenaError if there is not that much room (nothing is left behind then) or the name is taken.
+        """
+        if size <= 0:
+            raise ArenaError(f"{segment}: {size} bytes is not allowed; allowed: 1 and more.")
+        header = Header(os.getpid(), size, uuid4(), system.boot_id())
+        mapping = _open(segment, HEADER_BYTES + size)
+        packed = header.pack()
+        mapping.view()[: len(packed)] = packed
+        return cls(segment, mapping, header, owned=True)
+
+    @classmethod
+    def attach(cls, segment: str) -> Arena:
+        """Map an existing segment. Raises ArenaError if it is gone, cut short, foreign or of another
+        version."""
+        mapping = _open(segment, None)
+        try:
+            buffer = mapping.view()
+            header = Header.unpack(segment, buffer[:HEADER_BYTES], len(buffer))
+        except ArenaError:
+            mapping.close()
+            raise
+        return cls(segment, mapping, header, owned=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes behind the header."""
+        return self.header.size
+
+    @property
+    def uuid(self) -> UUID:
+        """Identity of this segment; another one of the same name has another."""
+        return self.header.uuid
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """Return `size` writable bytes from `offset` (0 .. `Arena.size`), no copy. Raises ArenaError
+        outside."""
+        if self._payload is None:
+            raise ArenaError(f"{self.name} is closed.")
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise ArenaError(
+                f"{self.name}: bytes {offset} to {offset + size} do not lie in 0 to {self.size}."
+            )
+        return self._payload[offset : offset + size]
+
+    def warm(self, offset: int = 0, size: int | None = None) -> None:
+        """Map the pages of a range (default: all) into this process now, so that the first write is as fast
+        as the next.
+
+        For workers and clients. Never for the supervisor: the pages would count as its memory. Linux >= 5.14:
+        MADV_POPULATE_WRITE; elsewhere it does nothing, and the first write to each page is slower.
+        """
+        start = (HEADER_BYTES + offset) // mmap.PAGESIZE * mmap.PAGESIZE
+        end = HEADER_BYTES + (self.size if size is None else offset + size)
+        for at in range(start, end, _WARM_BYTES):
+            if not self._mapping.populate(at, min(_WARM_BYTES, end - at)):
+                return
+
+    def adopt(self) -> None:
+        """Take over the segment of a dead supervisor: its pid in the header becomes ours, and `unlink` is
+        allowed."""
+        self.header = replace(self.header, owner_pid=os.getpid())
+        packed = self.header.pack()
+        self._mapping.view()[: len(packed)] = packed
+        self.owned = True
+
+    def close(self) -> None:
+        """Let go of the mapping; safe to call twice and with views still in use."""
+        self._payload = None
+        self._mapping.close()
+
+    def unlink(self) -> None:
+        """Remove the name; memory is freed once every process has let go. Raises ArenaError if not the
+        owner."""
+        if not self.owned:
+            raise ArenaError(
+                f"{self.name} belongs to process {self.header.owner_pid}: who attached cannot unlink."
+            )
+        remove(self.name)
+
+
+class Segments:
+    """The segments that a worker or client uses, each attached once. Bounded: at most MAX_ATTACHED stay
+    open."""
+
+    def __init__(self) -> None:
+        self._arenas: OrderedDict[str, Arena] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def arena(self, segment: str) -> Arena:
+        """Return the segment, attached now or before. Raises ArenaError if it is gone."""
+        with self._lock:
+            arena = self._arenas.get(segment)
+            if arena is None:
+                arena = self._arenas[segment] = Arena.attach(segment)
+            self._arenas.move_to_end(segment)
+            if len(self._arenas) > MAX_ATTACHED:
+                self._arenas.popitem(last=False)[1].close()
+            return arena
+
+    def view(self, segment: str, offset: int, size: int) -> memoryview:
+        """Return `size` bytes from `offset` of a segment, no copy. Raises ArenaError if they are not
+        there."""
+        return self.arena(segment).view(offset, size)
+
+    def forget(self, segment: str) -> None:
+        """Close a segment that will not be used again; one that was never attached is fine too."""
+        with self._lock:
+            arena = self._arenas.pop(segment, None)
+        if arena is not None:
+            arena.close()
+
+    def close(self) -> None:
+        """Close them all."""
+        for segment in list(self._arenas):
+            self.forget(segment)
+
+
+def _open(segment: str, size: int | None) -> Mapping:
+    """Create (`size` bytes) or attach (None) what `segment` names; every failure becomes an ArenaError."""
+    kind, name = _split(segment)
+    action = "attach to" if size is None else f"reserve {mib(size)} for"
+    try:
+        return SharedMapping(name, size) if kind == "shm" else FileMapping(name, size)
+    except FileNotFoundError as error:
+        raise ArenaError(f"{segment} is gone: removed, or lost when the machine booted.") from error
+    except FileExistsError as error:
+        raise ArenaError(f"{segment} exists already: a segment is never made twice.") from error
+    except OSError as error:
+        raise ArenaError(str(system.disk_error(action, segment, error))) from error
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # an empty file cannot be mapped, nor one larger than addresses go
+        raise ArenaError(f"Cannot {action} {segment}: {error}.") from error
+
+
+def _split(segment: str) -> tuple[str, str]:
+    kind, _, name = segment.partition(":")
+    if kind == "file" and os.path.isabs(name) and "\0" not in name:
+        return kind, name
+    if (
+        kind == "shm"
+        and 0 < len(name) <= MAX_NAME_CHARS
+        and name.replace("-", "").isalnum()
+        and name.isascii()
+    ):
+        return kind, name
+    raise ArenaError(
+        f"{segment[:200]!r} names no segment; allowed: shm: and up to {MAX_NAME_CHARS} letters, digits and -,"
+        " or file: and an absolute path."
+    )
+
+
+def remove(segment: str) -> bool:
+    """Remove a segment by name, whatever it holds: the right of the supervisor alone. False: it was gone
+    already.
+
+    Raises ArenaError when the system refuses, as Windows does for a file that is still mapped somewhere.
+    """
+    kind, name = _split(segment)
+    try:
+        if kind == "file":
+            os.unlink(name)
+        else:
+            unlink_shared(name)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ArenaError(str(system.disk_error("remove", segment, error))) from error
+    return True
+
+
+def mib(size: int) -> str:
+    """Say a number of bytes as people read it."""
+    return f"{size / (1 << 20):.1f} MiB"

@@ -1,0 +1,145 @@
+"""How large the arena is and where it lies: as asked, or the best this machine has; and the way back to it.
+
+The names of the segments are noted in the state folder before they are made, so that no crash at any moment
+leaves memory behind that nobody knows of. Only the supervisor, which holds the lock of that folder, calls
+this module. It must never touch the pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+from luna_farm import system
+from luna_farm.errors import ArenaError
+from luna_farm.storage import arena
+from luna_farm.storage.arena import Arena
+
+MEMORY_SHARE = 1 / 8
+"""Share of the memory of this machine (or container) that the arena takes by default."""
+MAX_DEFAULT_BYTES = 1 << 30
+"""What the default never exceeds: room for 340 images of 1024x1024; reserving it costs about 0.3 s at the
+start."""
+FREE_SHARE = 0.8
+"""The arena takes no more than this of what is free on its file system: others need some too."""
+MIN_BYTES = 16 << 20
+"""Less in shared memory is not worth having (one 2048x2048 RGBA image); a file of a useful size is better
+then."""
+
+NOTE = "arena"
+"""Name of the file in the state folder that holds the names of the segments, one a line."""
+
+
+def default_size() -> int:
+    """Return how many bytes the arena takes unless told: MEMORY_SHARE of the memory, between MIN_BYTES and
+    MAX_DEFAULT_BYTES, and at most FREE_SHARE of what is free on the file system of shared memory."""
+    return min(_share_of_memory(), _shm_room())
+
+
+def establish(size: int, folder: str | os.PathLike[str]) -> tuple[Arena, list[str]]:
+    """Make an arena of `size` bytes (0: `default_size`) in shared memory; where that fails half as large, and
+    so on down to MIN_BYTES; then a file segment in `folder`, as large as asked for or halved likewise.
+
+    Returns it with one sentence for each compromise, for the log. What was noted in `folder` before is
+    removed: `recover` comes first. Raises ArenaError when not even MIN_BYTES fit into a file.
+    """
+    for name in _noted(folder):
+        arena.remove(name)
+    wanted = size or _share_of_memory()
+    warnings: list[str] = []
+    shared, file = fresh_names(folder)
+    _note(folder, shared, file)
+    if sys.platform != "win32":  # there it would go away with a killed supervisor
+        made = _halving(shared, wanted, min(wanted, _shm_room()), "Shared memory", warnings)
+        if made is not None:
+            return made, warnings
+    room = int(system.disk_bytes(folder)[0] * FREE_SHARE)
+    made = _halving(file, wanted, min(wanted, room), f"The disk of {folder}", warnings)
+    if made is None:
+        raise ArenaError(
+            " ".join(warnings) + " The farm needs that much in one of them; make room or set [arena] bytes."
+        )
+    if sys.platform != "win32":
+        warnings.append(
+            f"Pixels wait in the file {made.name[5:]} instead: as safe, somewhat slower, and it"
+            " writes to that disk. `luna-farm doctor` says what to do."
+        )
+    return made, warnings
+
+
+def recover(folder: str | os.PathLike[str]) -> Arena | None:
+    """Take over the arena that a dead supervisor of this state folder left, or return None if there is none.
+
+    One of another boot is removed and not returned: shared memory did not survive it, and of a file nobody
+    knows which pages reached the disk.
+    """
+    for name in _noted(folder):
+        try:
+            found = Arena.attach(name)
+        except ArenaError:
+            continue
+        if found.header.boot_id == system.boot_id():
+            found.adopt()
+            return found
+        found.close()
+        arena.remove(name)
+    return None
+
+
+def fresh_names(folder: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return names nobody has yet for a segment in shared memory and for one in a file of `folder`.
+
+    Never the same twice: a client that still holds an arena of before must not take the new one for it.
+    """
+    unique = uuid4().hex[:16]
+    return f"shm:luna-{unique}", f"file:{Path(folder).absolute() / f'arena-{unique}'}"
+
+
+def _noted(folder: str | os.PathLike[str]) -> list[str]:
+    try:
+        return Path(folder, NOTE).read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return []
+
+
+def _note(folder: str | os.PathLike[str], *names: str) -> None:
+    path = Path(folder, NOTE)
+    beside = path.with_name(f"{NOTE}.new")
+    try:
+        beside.write_text("\n".join(names), "utf-8", "surrogateescape")
+        os.replace(beside, path)
+    except OSError as error:
+        raise system.disk_error("write", path, error) from error
+
+
+def _share_of_memory() -> int:
+    return max(MIN_BYTES, min(int(system.memory_bytes() * MEMORY_SHARE), MAX_DEFAULT_BYTES))
+
+
+def _shm_room() -> int:
+    """Bytes that the arena may take of the file system of shared memory; no bound where there is no such
+    thing."""
+    room = system.shm_bytes()
+    return sys.maxsize if room is None else int(room[0] * FREE_SHARE)
+
+
+def _halving(name: str, wanted: int, size: int, place: str, warnings: list[str]) -> Arena | None:
+    """Try `size` bytes, then half, and so on down to MIN_BYTES (or `wanted`, if that is less)."""
+    least = min(wanted, MIN_BYTES)
+    reason = f"it can give {arena.mib(size)}."
+    while size >= least:
+        try:
+            made = Arena.create(name, size)
+        except ArenaError as error:
+            reason = str(error)
+            size //= 2
+            continue
+        if size < wanted:
+            warnings.append(
+                f"{place} has no room for {arena.mib(wanted)}, the arena has {arena.mib(size)}: {reason}"
+            )
+        return made
+    warnings.append(f"{place} has no room for an arena of {arena.mib(least)}: {reason}")
+    return None
