@@ -40,10 +40,14 @@ def link_packages() -> None:
             subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(ROOT / folder)], check=True)
 
 
-def static_checks() -> list[tuple[str, list[str | Path]]]:
+Command = list["str | Path"]
+
+
+def static_checks() -> list[tuple[str, Command]]:
     """Return title and command of each check that runs no code of the project."""
-    tool = [PYTHON, "-m"]
-    mypy = [*tool, "mypy", *(part for name in LINKS for part in ("-p", name))]
+    tool: Command = [PYTHON, "-m"]
+    scripts = sorted(script.stem for script in ROOT.glob("scripts/*.py"))
+    mypy: Command = [*tool, "mypy", *(f"-p{name}" for name in LINKS), *(f"-m{name}" for name in scripts)]
     return [
         ("lint (ruff)", [*tool, "ruff", "check", "."]),
         ("format (ruff)", [*tool, "ruff", "format", "--check", "."]),
@@ -52,9 +56,9 @@ def static_checks() -> list[tuple[str, list[str | Path]]]:
     ]
 
 
-def test_steps() -> list[tuple[str, list[str | Path]]]:
+def test_steps() -> list[tuple[str, Command]]:
     """Return title and command of the tests and of what judges their coverage, in order."""
-    coverage: list[str | Path] = [PYTHON, "-m", "coverage"]
+    coverage: Command = [PYTHON, "-m", "coverage"]
     pytest = [
         "-m",
         "pytest",
@@ -74,7 +78,7 @@ def test_steps() -> list[tuple[str, list[str | Path]]]:
     ]
 
 
-def short_runs() -> list[tuple[str, list[str | Path]]]:
+def short_runs() -> list[tuple[str, Command]]:
     """Return title and command of each sanitizer and fuzz script of the checkout, in its short form."""
     scripts = sorted([*ROOT.glob("scripts/sanitize*.py"), *ROOT.glob("scripts/fuzz*.py")])
     return [(f"{script.stem} (short)", [PYTHON, script, "--short"]) for script in scripts]

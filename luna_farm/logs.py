@@ -1,0 +1,225 @@
+"""What the farm says of itself: human lines on a terminal, JSON lines elsewhere and in a rotating file.
+
+Every line that belongs to a job carries its id (`extra={"job_id": ...}`). Writing happens in a thread of its
+own behind a bounded queue: a terminal that was paused or a disk that hangs must never hold the farm up, and no
+secret that was named to `hide` may ever appear in a line.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json as jsonlib
+import logging
+import logging.handlers
+import os
+import queue
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, TextIO
+
+from luna_farm.config import Config
+
+FILE_NAME = "luna-farm.log"
+FILE_BYTES = 4 * 2**20
+FILES_KEPT = 3
+QUEUED_LINES = 10_000
+
+_COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_root = logging.getLogger("luna_farm")
+_secrets: set[str] = set()
+_listener: logging.handlers.QueueListener | None = None
+
+
+def setup(
+    config: Config, json: bool | None = None, *, file: bool = True, stream: TextIO | None = None
+) -> None:
+    """Start logging to `stream` (standard error) and, with `file`, to luna-farm.log in the state folder.
+
+    `json`: True JSON lines, False human lines, None: human on a terminal. The file always gets JSON lines.
+    Workers pass file=False: only one process may rotate a file. Calling it again replaces what was set up.
+    """
+    global _listener
+    close()
+    if config.token:
+        hide(config.token)
+    out = sys.stderr if stream is None else stream
+    live = out.isatty()
+    terminal = logging.StreamHandler(out)
+    as_json = not live if json is None else json
+    terminal.setFormatter(
+        JsonLines() if as_json else HumanLines(colour=live and "NO_COLOR" not in os.environ)
+    )
+    handlers: list[logging.Handler] = [terminal]
+    if file:
+        handlers.append(_StateFile(config.state_dir / FILE_NAME))
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUED_LINES)
+    _listener = logging.handlers.QueueListener(lines, *handlers)
+    _listener.start()
+    _root.setLevel(config.log_level.upper())
+    _root.addHandler(_Queued(lines))
+    _root.propagate = False
+    # Standard error may be gone (`luna-farm start | head`); a farm does not fail, or shout, because of that.
+    logging.raiseExceptions = False
+
+
+def close() -> None:
+    """Write what is still queued and stop the thread. Safe to call twice."""
+    global _listener
+    for handler in list(_root.handlers):
+        _root.removeHandler(handler)
+        handler.close()
+    if _listener is not None:
+        _listener.stop()
+        for handler in _listener.handlers:
+            handler.close()
+        _listener = None
+
+
+atexit.register(close)
+
+
+def hide(secret: str) -> None:
+    """Replace `secret` by *** in every line from now on."""
+    if secret:
+        _secrets.add(secret)
+
+
+def tell(event: Mapping[str, Any]) -> None:
+    """Log one event of the farm in the words of the log; an event without words is logged at debug level."""
+    level, text = line_of(event)
+    if _root.isEnabledFor(level):
+        _root.log(
+            level, "%s", text, extra={"job_id": event.get("job_id", ""), "event": event.get("event", "")}
+        )
+
+
+def line_of(event: Mapping[str, Any]) -> tuple[int, str]:
+    """Return level and text for an event (the texts of job lines follow "Job a1b2c3d4: ")."""
+    level, template = _LINES.get(str(event.get("event")), (logging.DEBUG, "{event}"))
+    if event.get("event") == "save_job_done" and event.get("state") != "done":
+        level = logging.WARNING
+    return level, template.format_map(_Gaps(event))
+
+
+class _Gaps(dict[str, Any]):
+    """Fields of an event; one that is missing shows as ?, because a log line must not raise."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+_LINES: Mapping[str, tuple[int, str]] = {
+    "save_job_queued": (logging.INFO, "{num_images} images submitted"),
+    "save_started": (logging.INFO, "Starting save operation"),
+    "image_saved": (logging.INFO, "Saved to {path}"),
+    "image_rejected": (
+        logging.INFO,
+        "Rejected by the quality gate: score {score}, threshold {threshold}: {path}",
+    ),
+    "image_failed": (logging.ERROR, "Failed: {path}: {error}"),
+    "save_job_done": (
+        logging.INFO,
+        "{state}: {images_saved} saved, {images_discarded} discarded, {images_failed} failed in {ms} ms",
+    ),
+    "job_lost": (logging.ERROR, "Lost: {path}: {error}"),
+    "folder_failing": (logging.WARNING, "{path} cannot be written, trying again: {error}"),
+    "folder_recovered": (logging.INFO, "{path} can be written again"),
+    "worker_started": (logging.DEBUG, "Worker {worker} started"),
+    "worker_ready": (logging.INFO, "Worker {worker} is ready (process {pid})"),
+    "worker_reaped": (logging.INFO, "Worker {worker} was idle and ended (process {pid})"),
+    "worker_lost": (logging.WARNING, "Worker {worker} was lost (process {pid}): {reason}"),
+}
+
+
+class HumanLines(logging.Formatter):
+    """`[Image Save] Job a1b2c3d4: Saved to out/a.png`, and `[Luna Farm] ...` for what belongs to no job."""
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its newline."""
+        job = getattr(record, "job_id", "")
+        text = _masked(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname}: {text}"
+        if record.exc_info and record.levelno >= logging.ERROR:
+            text += "\n" + _masked(self.formatException(record.exc_info))
+        line = f"[Image Save] Job {job}: {text}" if job else f"[Luna Farm] {text}"
+        line = _one_line(line) if not record.exc_info else line
+        colour = _COLOURS.get(record.levelno, "") if self._colour else ""
+        return f"\033[{colour}m{line}\033[0m" if colour else line
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: timestamp (ISO 8601, UTC), level, logger, pid, message and the extras."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its newline."""
+        when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        entry = {
+            "timestamp": when,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+        }
+        entry["message"] = record.getMessage()
+        entry |= {key: value for key, value in vars(record).items() if key not in _STANDARD and value != ""}
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return _masked(jsonlib.dumps(entry, default=str))
+
+
+class _Queued(logging.handlers.QueueHandler):
+    """Hands records to the writing thread; when that is far behind, drops lines and says how many."""
+
+    queue: queue.Queue[Any]
+    _dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Take the record as it is: it stays in this process, so nothing of it need be flattened."""
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Put the record into the queue, never waiting."""
+        try:
+            if self._dropped:
+                gap = logging.LogRecord(
+                    _root.name, logging.WARNING, "", 0, "%d log lines were dropped", (self._dropped,), None
+                )
+                self.queue.put_nowait(gap)
+                self._dropped = 0
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+
+
+class _StateFile(logging.handlers.RotatingFileHandler):
+    """The rotating file, readable by its owner only: paths and prompts are nobody else's business."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8", delay=True)
+        self.setFormatter(JsonLines())
+
+    def _open(self) -> TextIOWrapper:
+        def private(path: str, flags: int) -> int:
+            return os.open(path, flags, 0o600)
+
+        return open(self.baseFilename, "a", encoding="utf-8", opener=private)
+
+
+def _masked(text: str) -> str:
+    for secret in _secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _one_line(text: str) -> str:
+    """Escape control characters: a name in a message must not be able to forge a line or move the cursor."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

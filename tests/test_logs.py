@@ -1,0 +1,185 @@
+"""Logs: the contract's lines, JSON, the file, and what must never appear."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import queue
+
+import pytest
+
+from luna_farm import config, logs
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return config.load({"state_dir": tmp_path / "state"}, {}, None)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_afterwards(monkeypatch):
+    monkeypatch.setattr(logs, "_secrets", set())
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    yield
+    logs.close()
+    logging.getLogger("luna_farm").propagate = True
+    logging.raiseExceptions = True
+
+
+def written(settings, *, json=None, terminal=False, write):
+    out = Terminal() if terminal else io.StringIO()
+    logs.setup(settings, json, stream=out)
+    write(logging.getLogger("luna_farm.any"))
+    logs.close()
+    return out.getvalue().splitlines()
+
+
+EVENTS = {
+    "save_job_queued": ({"num_images": 3}, "3 images submitted"),
+    "save_started": ({"num_images": 3}, "Starting save operation"),
+    "image_saved": ({"path": "outputs/m/a.png"}, "Saved to outputs/m/a.png"),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_job_lines_are_those_of_the_contract(name, settings):
+    fields, text = EVENTS[name]
+    event = {"event": name, "job_id": "a1b2c3d4", **fields}
+    lines = written(settings, terminal=True, write=lambda _: logs.tell(event))
+    assert lines == [f"[Image Save] Job a1b2c3d4: {text}"]
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "part"),
+    [
+        ({"event": "image_failed", "path": "x", "error": "no space"}, logging.ERROR, "x: no space"),
+        ({"event": "save_job_done", "state": "done", "images_saved": 2}, logging.INFO, "done: 2 saved"),
+        ({"event": "save_job_done", "state": "failed"}, logging.WARNING, "failed: ? saved"),
+        ({"event": "worker_lost", "worker": 3, "pid": 9, "reason": "killed"}, logging.WARNING, "Worker 3"),
+        ({"event": "something_new", "job_id": "x"}, logging.DEBUG, "something_new"),
+        ({}, logging.DEBUG, "?"),
+    ],
+)
+def test_every_event_has_a_level_and_words(event, level, part):
+    assert logs.line_of(event)[0] == level
+    assert part in logs.line_of(event)[1]
+
+
+def test_lines_of_no_job_say_who_speaks(settings):
+    assert written(settings, terminal=True, write=lambda log: log.info("hello")) == ["[Luna Farm] hello"]
+
+
+def test_elsewhere_a_line_is_a_json_object_with_the_job(settings):
+    event = {"event": "image_saved", "job_id": "a1b2c3d4", "path": "ü.png"}
+    (line,) = written(settings, write=lambda _: logs.tell(event))
+    entry = json.loads(line)
+    assert entry["job_id"] == "a1b2c3d4"
+    assert entry["event"] == "image_saved"
+    assert entry["message"] == "Saved to ü.png"
+    assert entry["level"] == "info"
+    assert entry["timestamp"].endswith("+00:00")
+    assert line.isascii()
+
+
+def test_json_can_be_asked_for_on_a_terminal_and_human_lines_elsewhere(settings):
+    assert written(settings, json=True, terminal=True, write=lambda log: log.info("a"))[0].startswith("{")
+    assert written(settings, json=False, write=lambda log: log.info("a")) == ["[Luna Farm] a"]
+
+
+def test_levels_are_configured(settings, tmp_path):
+    loud = config.load({"state_dir": tmp_path, "log_level": "error"}, {}, None)
+    assert written(loud, terminal=True, write=lambda log: log.warning("a")) == []
+    assert written(settings, terminal=True, write=lambda log: log.debug("a")) == []
+
+
+def test_warnings_say_so_and_are_coloured_unless_told_otherwise(settings, monkeypatch):
+    assert written(settings, terminal=True, write=lambda log: log.warning("a")) == [
+        "\033[33m[Luna Farm] WARNING: a\033[0m"
+    ]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert written(settings, terminal=True, write=lambda log: log.warning("a")) == ["[Luna Farm] WARNING: a"]
+
+
+def test_the_file_is_json_private_and_rotates(settings, monkeypatch):
+    monkeypatch.setattr(logs, "FILE_BYTES", 2000)
+    written(settings, terminal=True, write=lambda log: [log.info("line %d", number) for number in range(100)])
+    file = settings.state_dir / logs.FILE_NAME
+    assert json.loads(file.read_text().splitlines()[-1])["message"] == "line 99"
+    assert file.stat().st_mode & 0o077 == 0
+    assert len(list(settings.state_dir.glob("luna-farm.log*"))) == logs.FILES_KEPT + 1
+
+
+def test_workers_do_not_touch_the_file(settings):
+    logs.setup(settings, file=False, stream=io.StringIO())
+    logging.getLogger("luna_farm").info("a")
+    logs.close()
+    assert not settings.state_dir.exists()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_secrets_never_appear_in_message_extra_or_traceback(settings, terminal):
+    logs.hide("tok-123")
+    logs.hide("")
+
+    def write(log):
+        log.info("the token is %s", "tok-123", extra={"given": "tok-123"})
+        try:
+            raise ValueError("bad tok-123")
+        except ValueError:
+            log.exception("failed with tok-123")
+
+    text = "\n".join(written(settings, terminal=terminal, write=write))
+    file = (settings.state_dir / logs.FILE_NAME).read_text()
+    assert "tok-123" not in text + file
+    assert "***" in text
+    assert "ValueError" in text
+
+
+def test_the_configured_token_is_hidden_without_being_named(tmp_path):
+    settings = config.load({"state_dir": tmp_path}, {"LUNA_FARM_TOKEN": "sesame"}, None)
+    assert written(settings, terminal=True, write=lambda log: log.info("sesame")) == ["[Luna Farm] ***"]
+
+
+def test_a_name_cannot_forge_a_line(settings):
+    lines = written(
+        settings, terminal=True, write=lambda log: log.info("a\n[Image Save] Job x: Saved\033[2J")
+    )
+    assert lines == ["[Luna Farm] a\\n[Image Save] Job x: Saved\\x1b[2J"]
+
+
+def test_when_the_writer_is_far_behind_lines_are_dropped_and_counted():
+    lines = queue.Queue(2)
+    handler = logs._Queued(lines)
+    record = logging.makeLogRecord({"msg": "a"})
+    for _ in range(5):
+        handler.enqueue(record)
+    lines.get()
+    lines.get()
+    handler.enqueue(record)
+    assert lines.get().getMessage() == "3 log lines were dropped"
+    assert lines.get() is record
+
+
+def test_a_closed_terminal_does_not_disturb(settings, capsys):
+    out = Terminal()
+    logs.setup(settings, stream=out)
+    out.close()
+    logging.getLogger("luna_farm").info("into the void")
+    logs.close()
+    assert capsys.readouterr().err == ""
+    assert "into the void" in (settings.state_dir / logs.FILE_NAME).read_text()
+
+
+def test_setting_up_twice_writes_once(settings):
+    out = Terminal()
+    logs.setup(settings, stream=out)
+    logs.setup(settings, stream=out)
+    logging.getLogger("luna_farm").info("once")
+    logs.close()
+    assert out.getvalue() == "[Luna Farm] once\n"
