@@ -1,0 +1,260 @@
+"""The journal: what the farm has promised, one record after another, so that a restart knows what to finish.
+
+A record is [magic, length, crc32] and a msgpack map, appended with one `os.write`: once that returns, the
+record survives the death of every process (not a power cut, unless `sync` follows; fsync at acceptance would
+be pointless while the pixels are in memory). This module must never crash on any content of the file, never
+drop bytes it did not understand without keeping them aside, and never let a record stand behind half of
+another.
+
+The journal does not lock: whoever opens it holds the `StateLock` of the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgpack
+
+from luna_farm import system
+from luna_farm.errors import TooLarge
+from luna_farm.testing.faults import crash_point, half_write
+
+MAX_RECORD_BYTES = 64 << 20
+"""Of one record; a workflow of some MB fits many times over. A longer length in the file is damage, not a
+record."""
+KEPT_ASIDE_FILES = 4
+"""How many cut tails are kept beside the journal; the oldest makes room for a new one."""
+KEPT_ASIDE_BYTES = 16 << 20
+"""How much of one cut tail is kept."""
+
+_MAGIC = b"LFJ1"  # non-zero: crc32(b"") is 0, so a tail of zeros would read as empty records without it
+_HEAD = struct.Struct(">4sII")  # magic, payload bytes, crc32 of length and payload
+_LENGTH = struct.Struct(">I")
+_COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What opening a journal found: the whole records in order, and what was cut from the end, if
+    anything."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    cut_bytes: int = 0
+    kept_aside: str | None = None
+    """File that holds the cut bytes (the first KEPT_ASIDE_BYTES); None if none were cut or the disk
+    refused."""
+
+
+class Journal:
+    """An open journal. `bytes` is its size; not safe for several threads: the supervisor has one."""
+
+    def __init__(self, path: str, fd: int, size: int) -> None:
+        self.path = path
+        self.bytes = size
+        self._fd = fd
+        self._torn = False
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> tuple[Journal, Replay]:
+        """Open or make the journal at `path`, read its records, and cut off a bad tail.
+
+        A tail is bad from the first byte that does not belong to a whole record. Raises DiskError when the
+        file cannot be opened, read or cut.
+        """
+        path = os.fspath(path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _SAFE
+        try:
+            fd = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise system.disk_error("open the journal", path, error) from error
+        try:
+            records, good, total = _read(fd)
+            kept_aside = _cut(path, fd, good) if total > good else None
+        except OSError as error:
+            os.close(fd)
+            raise system.disk_error("read the journal", path, error) from error
+        return cls(path, fd, good), Replay(records, total - good, kept_aside)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record; it survives any death of this process once this returns.
+
+        Raises DiskError if it could not be written whole: the file then ends with the record before, and
+        nothing may be acknowledged. Raises TooLarge above MAX_RECORD_BYTES.
+        """
+        if self._torn:
+            self._mend()
+        frame = _frame(record)
+        try:
+            half_write("journal.half_record", self._fd, frame)
+            written = os.write(self._fd, frame)
+            if written < len(frame):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._torn = True
+            self._mend()
+            raise system.disk_error("append to the journal", self.path, error) from error
+        self.bytes += written
+
+    def _mend(self) -> None:
+        """Cut what a failed write left; until that succeeds nothing is appended, for it could not be read
+        back."""
+        try:
+            os.ftruncate(self._fd, self.bytes)
+        except OSError as error:
+            raise system.disk_error("cut half a record from the journal", self.path, error) from error
+        self._torn = False
+
+    def sync(self) -> None:
+        """Return once every record is on the disk (durable jobs). Raises DiskError; what failed to sync is
+        never synced again: the caller treats the records since the last sync as not written."""
+        try:
+            system.sync_data(self._fd)
+        except OSError as error:
+            raise system.disk_error("sync the journal", self.path, error) from error
+
+    def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the whole content by `records`, atomically: after a crash or power cut there is the old or
+        the new journal, never a mixture. Raises DiskError; the old one then stays in use, except when only
+        the folder could not be synced."""
+        beside = f"{self.path}.new"
+        fd = -1
+        try:
+            fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _SAFE, 0o600)
+            size = _write_all(fd, records)
+            system.sync_data(fd)
+            crash_point("journal.compacting")
+            os.replace(beside, self.path)
+        except (OSError, TooLarge) as error:
+            if fd >= 0:
+                os.close(fd)
+                _unlink(beside)
+            if isinstance(error, OSError):
+                raise system.disk_error("compact the journal", self.path, error) from error
+            raise
+        os.close(self._fd)
+        self._fd, self.bytes, self._torn = fd, size, False
+        try:
+            system.sync_folder(os.path.dirname(self.path) or ".")
+        except OSError as error:
+            raise system.disk_error("sync the folder of", self.path, error) from error
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+_SAFE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def _frame(record: Mapping[str, Any]) -> bytes:
+    payload: bytes = msgpack.packb(record, unicode_errors="surrogatepass")
+    if len(payload) > MAX_RECORD_BYTES:
+        raise TooLarge.of("size of one journal record", len(payload), f"up to {MAX_RECORD_BYTES} bytes")
+    return _HEAD.pack(_MAGIC, len(payload), _checksum(payload)) + payload
+
+
+def _checksum(payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(_LENGTH.pack(len(payload))))
+
+
+def _write_all(fd: int, records: Iterable[Mapping[str, Any]]) -> int:
+    """Write records in blocks, so that compaction is a handful of system calls, and return how many bytes."""
+    size = 0
+    block: list[bytes] = []
+    waiting = 0
+    for record in records:
+        block.append(_frame(record))
+        waiting += len(block[-1])
+        if waiting >= _COPY_BYTES:
+            size += _write_block(fd, block)
+            block, waiting = [], 0
+    return size + _write_block(fd, block)
+
+
+def _write_block(fd: int, block: list[bytes]) -> int:
+    data = memoryview(b"".join(block))
+    done = 0
+    while done < len(data):
+        done += os.write(fd, data[done:])
+    return done
+
+
+def _read(fd: int) -> tuple[list[dict[str, Any]], int, int]:
+    """Return the whole records, where the last of them ends, and how long the file is."""
+    with os.fdopen(os.dup(fd), "rb", buffering=_COPY_BYTES) as file:
+        total = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        found = list(_records(file, total))
+    return [record for record, _ in found], found[-1][1] if found else 0, total
+
+
+def _records(file: BinaryIO, total: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield each whole record with the offset of its end, until the first byte that does not fit."""
+    end = 0
+    while len(head := file.read(_HEAD.size)) == _HEAD.size:
+        magic, length, checksum = _HEAD.unpack(head)
+        if magic != _MAGIC or length > min(MAX_RECORD_BYTES, total - end - _HEAD.size):
+            return
+        payload = file.read(length)
+        if len(payload) < length or checksum != _checksum(payload):
+            return
+        record = _unpack(payload)
+        if record is None:
+            return
+        end += _HEAD.size + length
+        yield record, end
+
+
+def _unpack(payload: bytes) -> dict[str, Any] | None:
+    """Return the map in `payload`, or None: a right checksum over something else means another program wrote
+    it."""
+    try:
+        record = msgpack.unpackb(payload, strict_map_key=False, unicode_errors="surrogatepass")
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _cut(path: str, fd: int, good: int) -> str | None:
+    """Keep everything from `good` aside, then cut the journal there. Returns the file it is kept in."""
+    kept = _keep_aside(path, fd, good)
+    os.ftruncate(fd, good)
+    system.sync_data(fd)
+    return kept
+
+
+def _keep_aside(path: str, fd: int, start: int) -> str | None:
+    """Copy the tail to the first free, or else the oldest, of KEPT_ASIDE_FILES files. None if the disk
+    refuses: a full disk must not keep the farm from starting."""
+    names = [Path(f"{path}.cut-{number}") for number in range(1, KEPT_ASIDE_FILES + 1)]
+    try:
+        free = [name for name in names if not name.exists()]
+        target = free[0] if free else min(names, key=lambda name: name.stat().st_mtime_ns)
+        out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _SAFE, 0o600)
+        try:
+            os.lseek(fd, start, os.SEEK_SET)
+            left = KEPT_ASIDE_BYTES
+            while left > 0 and (block := os.read(fd, min(left, _COPY_BYTES))):
+                left -= _write_block(out, [block])
+            system.sync_data(out)
+        finally:
+            os.close(out)
+    except OSError:
+        return None
+    return str(target)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
