@@ -1,8 +1,8 @@
 """What the farm says of itself: human lines on a terminal, JSON lines elsewhere and in a rotating file.
 
 Every line that belongs to a job carries its id (`extra={"job_id": ...}`). Writing happens in a thread of its
-own behind a bounded queue: a terminal that was paused or a disk that hangs must never hold the farm up, and no
-secret that was named to `hide` may ever appear in a line.
+own behind a bounded queue: a terminal that was paused or a disk that hangs must never hold the farm up, and
+no secret that was named to `hide` may ever appear in a line.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def setup(
     live = out.isatty()
     terminal = logging.StreamHandler(out)
     as_json = not live if json is None else json
-    terminal.setFormatter(
-        JsonLines() if as_json else HumanLines(colour=live and "NO_COLOR" not in os.environ)
-    )
+    lines_of_json = JsonLines()
+    colour = live and "NO_COLOR" not in os.environ
+    terminal.setFormatter(lines_of_json if as_json else HumanLines(colour=colour))
     handlers: list[logging.Handler] = [terminal]
     if file:
-        handlers.append(_StateFile(config.state_dir / FILE_NAME))
+        handlers.append(_StateFile(config.state_dir / FILE_NAME, lines_of_json))
     lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUED_LINES)
     _listener = logging.handlers.QueueListener(lines, *handlers)
     _listener.start()
@@ -159,8 +159,19 @@ class HumanLines(logging.Formatter):
 class JsonLines(logging.Formatter):
     """One JSON object a line: timestamp (ISO 8601, UTC), level, logger, pid, message and the extras."""
 
+    _encode = jsonlib.JSONEncoder(default=str).encode
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: tuple[logging.LogRecord | None, str] = (None, "")
+
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its newline."""
+        """Return the line, without its newline; a record for both terminal and file is worded once."""
+        if self._last[0] is not record:
+            self._last = (record, self._line(record))
+        return self._last[1]
+
+    def _line(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         entry = {
             "timestamp": when,
@@ -169,10 +180,12 @@ class JsonLines(logging.Formatter):
             "pid": record.process,
         }
         entry["message"] = record.getMessage()
-        entry |= {key: value for key, value in vars(record).items() if key not in _STANDARD and value != ""}
+        entry.update(
+            (key, vars(record)[key]) for key in vars(record).keys() - _STANDARD if vars(record)[key] != ""
+        )
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return _masked(jsonlib.dumps(entry, default=str))
+        return _masked(self._encode(entry))
 
 
 class _Queued(logging.handlers.QueueHandler):
@@ -202,10 +215,19 @@ class _Queued(logging.handlers.QueueHandler):
 class _StateFile(logging.handlers.RotatingFileHandler):
     """The rotating file, readable by its owner only: paths and prompts are nobody else's business."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, formatter: logging.Formatter) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._bytes = path.stat().st_size if path.exists() else 0
         super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8", delay=True)
-        self.setFormatter(JsonLines())
+        self.setFormatter(formatter)
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802  the name is that of the base class
+        """Count bytes instead of asking the disk before each line; JSON lines are ASCII."""
+        self._bytes += len(self.format(record)) + 1
+        if self._bytes <= self.maxBytes:
+            return False
+        self._bytes = 0
+        return True
 
     def _open(self) -> TextIOWrapper:
         def private(path: str, flags: int) -> int:
