@@ -1,0 +1,91 @@
+"""JPEG: the fastest of the encoders that make the same file.
+
+simplejpeg (libjpeg-turbo, MIT) reads the pixels where they lie; Pillow, which copies them first, stands in
+where it is not installed. Both get the same quality and subsampling. It must never write more than 65,533
+bytes of EXIF, the most that a JPEG segment holds: then the metadata goes beside the file.
+
+Colour: 4:2:0 up to quality 95 (as Pillow's default), 4:4:4 above, where small coloured detail is what is
+paid for. JPEG knows no transparency: alpha is left out, the colours stay what they are, and the report says
+so.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luna_farm.core.messages import SaveOptions
+from luna_farm.errors import EncodeError
+from luna_farm.imaging import metadata_exif
+from luna_farm.imaging.encoders import Encoded
+from luna_farm.imaging.metadata import Embedded
+
+LONGEST_EXIF = 65_533
+"""Bytes in one segment without its two bytes of length (ITU-T T.81, B.1.1.4), the six of "Exif" included."""
+_LONGEST_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
+_EXIF = b"Exif\0\0"
+_FULL_COLOUR_ABOVE = 95
+
+
+def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) -> Encoded:
+    """Encode [H, W, C] uint8 as JPEG of quality `options.lossy_quality`."""
+    height, width, channels = pixels.shape
+    if max(height, width) > _LONGEST_SIDE:
+        raise EncodeError(
+            f"a JPEG has at most {_LONGEST_SIDE} rows and columns, this picture {height} x {width}"
+        )
+    encoded = Encoded([])
+    if channels == 4 and int(pixels[:, :, 3].min()) < 255:
+        encoded.warnings.append("JPEG holds no transparency; the alpha channel was left out")
+    exif = _exif(embedded, encoded)
+    stream = _stream(pixels, options.lossy_quality)
+    # The EXIF segment stands behind JFIF's, where Pillow puts it too; both encoders begin with SOI and APP0.
+    cut = 4 + int.from_bytes(stream[4:6], "big") if stream[2:4] == b"\xff\xe0" else 2
+    encoded.buffers = [stream[:cut] + exif, memoryview(stream)[cut:]] if exif else [stream]
+    return encoded
+
+
+def _exif(embedded: Embedded, encoded: Encoded) -> bytes:
+    """Return the APP1 segment; where not everything fits, what does, and the whole as a sidecar."""
+    block = metadata_exif.block(embedded)
+    if len(block) + len(_EXIF) > LONGEST_EXIF:
+        encoded.sidecar = metadata_exif.sidecar(embedded)
+        encoded.warnings.append(
+            f"the metadata needs {len(block) + len(_EXIF):,} bytes of EXIF, a JPEG holds {LONGEST_EXIF:,}; "
+            "it was written to a .json file beside the picture"
+        )
+        block = metadata_exif.block(Embedded(parameters=embedded.parameters))
+        if len(block) + len(_EXIF) > LONGEST_EXIF:
+            return b""
+    if not block:
+        return b""
+    return b"\xff\xe1" + struct.pack(">H", 2 + len(_EXIF) + len(block)) + _EXIF + block
+
+
+def _stream(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    channels = pixels.shape[2]
+    full_colour = quality > _FULL_COLOUR_ABOVE
+    try:
+        import simplejpeg
+    except ImportError:
+        return _by_pillow(pixels, quality, full_colour)
+    return bytes(
+        simplejpeg.encode_jpeg(
+            pixels,
+            quality=quality,
+            colorspace={1: "GRAY", 3: "RGB", 4: "RGBA"}[channels],
+            colorsubsampling="Gray" if channels == 1 else "444" if full_colour else "420",
+        )
+    )
+
+
+def _by_pillow(pixels: NDArray[np.uint8], quality: int, full_colour: bool) -> bytes:
+    from PIL import Image
+
+    colours = np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels[:, :, :3])
+    out = io.BytesIO()
+    Image.fromarray(colours).save(out, "JPEG", quality=quality, subsampling=0 if full_colour else 2)
+    return out.getvalue()

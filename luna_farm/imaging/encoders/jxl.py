@@ -1,0 +1,63 @@
+"""JPEG XL, by imagecodecs (libjxl, BSD), an optional package: `pip install "luna-farm[formats]"`.
+
+This module puts the compressed picture into a container of its own when there is metadata. It must never use
+more than one core: the farm runs several workers.
+
+Quality 100 is lossless, the rest libjxl's own scale from quality to distance. Effort 1 is the fastest; at it
+JPEG XL is lossless faster than Pillow writes PNG, and smaller. Format: ISO/IEC 18181-2 (boxes).
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luna_farm.core.messages import SaveOptions
+from luna_farm.errors import EncodeError
+from luna_farm.imaging import metadata_exif
+from luna_farm.imaging.encoders import Encoded
+from luna_farm.imaging.metadata import Embedded
+
+_EFFORT = 1
+_SIGNATURE = struct.pack(">I4sI", 12, b"JXL ", 0x0D0A870A)
+_FILE_TYPE = struct.pack(">I4s4sI4s", 20, b"ftyp", b"jxl ", 0, b"jxl ")
+
+
+def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) -> Encoded:
+    """Encode [H, W, C] uint8 as JPEG XL of quality `options.lossy_quality`, exact at 100."""
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise EncodeError(
+            'JPEG XL needs imagecodecs (pip install "luna-farm[formats]"); or choose another format'
+        ) from error
+    picture = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    quality = options.lossy_quality
+    how = {"lossless": True} if quality >= 100 else {"distance": distance(quality)}
+    stream = imagecodecs.jpegxl_encode(picture, effort=_EFFORT, usecontainer=False, numthreads=1, **how)
+    exif = metadata_exif.block(embedded)
+    if not exif:
+        return Encoded([memoryview(stream)])
+    # The box begins with the offset of the TIFF header in what follows: none.
+    return Encoded(
+        [
+            _SIGNATURE + _FILE_TYPE + _box(b"Exif", 4 + len(exif)) + bytes(4) + exif,
+            _box(b"jxlc", len(stream)),
+            memoryview(stream),
+        ]
+    )
+
+
+def distance(quality: int) -> float:
+    """Return libjxl's distance for a quality of 1..99, as its JxlEncoderDistanceFromQuality: 1.0 at 90."""
+    if quality >= 30:
+        return 0.1 + (100 - quality) * 0.09
+    return 53.0 / 3000.0 * quality * quality - 23.0 / 20.0 * quality + 25.0
+
+
+def _box(kind: bytes, length: int) -> bytes:
+    if length + 8 < 2**32:
+        return struct.pack(">I4s", length + 8, kind)
+    return struct.pack(">I4sQ", 1, kind, length + 16)

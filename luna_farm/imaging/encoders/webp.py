@@ -1,0 +1,100 @@
+"""WebP, lossy and lossless: Pillow compresses, and this module builds the file around the compressed picture.
+
+Why build it here: ComfyUI's frontend (1.27.10) walks the chunks of the file without their pad bytes, so
+after one chunk of odd length it never finds the workflow (about half of all lossless or alpha files). Here
+every chunk before EXIF has an even length: a pad byte is declared as part of the chunk, where decoders do
+not look, since VP8, VP8L and ALPH streams know their own end. It must never change a compressed stream
+otherwise.
+
+Methods, measured (docs/formats.md): lossy method 2 takes half the time of Pillow's 4 for 2 % more bytes;
+lossless quality 20 with method 1 takes a quarter of the time of Pillow's default for 2 % more bytes.
+
+Format: RFC 9649, sections 2.3 (RIFF), 2.7 (VP8X).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luna_farm.core.messages import SaveOptions
+from luna_farm.errors import EncodeError
+from luna_farm.imaging import metadata_exif
+from luna_farm.imaging.encoders import Encoded
+from luna_farm.imaging.metadata import Embedded
+
+_LONGEST_SIDE = 16_383
+_LOSSY_METHOD = 2
+_LOSSLESS_METHOD, _LOSSLESS_EFFORT = 1, 20
+_HAS_ALPHA, _HAS_EXIF = 0x10, 0x08
+_STREAMS = (b"ALPH", b"VP8 ", b"VP8L")
+
+
+def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) -> Encoded:
+    """Encode [H, W, C] uint8 as WebP of quality `options.lossy_quality`, exact if `lossless_webp`."""
+    height, width, channels = pixels.shape
+    if max(height, width) > _LONGEST_SIDE:
+        raise EncodeError(
+            f"a WebP has at most {_LONGEST_SIDE} rows and columns, this picture {height} x {width}"
+        )
+    file = _compress(pixels, options)
+    exif = metadata_exif.block(embedded)
+    if not exif:
+        return Encoded([file])
+    return Encoded(with_exif(file, exif, width=width, height=height, alpha=channels == 4))
+
+
+def _compress(pixels: NDArray[np.uint8], options: SaveOptions) -> bytes:
+    from PIL import Image
+
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    out = io.BytesIO()
+    if options.lossless_webp:
+        # exact: what lies under transparent pixels is part of the picture, too.
+        image.save(out, "WEBP", lossless=True, quality=_LOSSLESS_EFFORT, method=_LOSSLESS_METHOD, exact=True)
+    else:
+        image.save(out, "WEBP", quality=options.lossy_quality, method=_LOSSY_METHOD)
+    return out.getvalue()
+
+
+def with_exif(file: bytes, exif: bytes, *, width: int, height: int, alpha: bool) -> list[bytes | memoryview]:
+    """Return the parts of an extended WebP file: the picture of `file` and an EXIF chunk that any parser
+    finds.
+
+    file: a still WebP of `width` x `height` pixels. exif: from the TIFF header on. alpha: whether it has
+    transparency. Raises ValueError if `file` holds no compressed picture.
+    """
+    streams = [(kind, data) for kind, data in chunks(file) if kind in _STREAMS]
+    if not any(kind != b"ALPH" for kind, _ in streams):
+        raise ValueError("no compressed picture in this WebP file")
+    flags = _HAS_EXIF | (_HAS_ALPHA if alpha else 0)
+    size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    parts: list[bytes | memoryview] = [_header(b"VP8X", 10), struct.pack("<I", flags) + size]
+    for kind, data in streams:
+        pad = len(data) % 2
+        parts += [_header(kind, len(data) + pad), data, bytes(pad)]
+    pad = len(exif) % 2
+    parts += [_header(b"EXIF", len(exif) + pad), exif, bytes(pad)]
+    length = 4 + sum(len(part) for part in parts)
+    return [b"RIFF" + struct.pack("<I", length) + b"WEBP", *(part for part in parts if part)]
+
+
+def chunks(file: bytes) -> list[tuple[bytes, memoryview]]:
+    """Return the chunks of a WebP file in order, without pad bytes; ValueError if it is none or cut off."""
+    if len(file) < 12 or file[:4] != b"RIFF" or file[8:12] != b"WEBP":
+        raise ValueError("not a WebP file")
+    view, found, at = memoryview(file), [], 12
+    while at + 8 <= len(file):
+        kind, length = file[at : at + 4], int.from_bytes(file[at + 4 : at + 8], "little")
+        if at + 8 + length > len(file):
+            raise ValueError(f"the WebP chunk {kind!r} is cut off")
+        found.append((kind, view[at + 8 : at + 8 + length]))
+        at += 8 + length + length % 2
+    return found
+
+
+def _header(kind: bytes, length: int) -> bytes:
+    return kind + struct.pack("<I", length)

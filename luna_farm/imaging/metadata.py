@@ -1,0 +1,204 @@
+"""What a file says about its picture: collected once per image, neutral to the format.
+
+`embed` turns the JSON texts of a job into an `Embedded`: checked, free of NaN, in ASCII, and without secrets
+(`metadata_secrets`). The formats then write it their way (`metadata_png`, `metadata_exif`). This module must
+never raise for what a text holds: what cannot be used is left out with a warning, because a picture is worth
+more than what is written on it.
+
+What is written for `options.embed`:
+  full        everything
+  parameters  everything but the graph: no `prompt`, no `workflow`, no other key of extra_pnginfo
+  none        nothing
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from luna_farm.core.messages import ImageTask, SaveOptions
+from luna_farm.core.template import UNKNOWN_MODEL, split_model
+from luna_farm.imaging import metadata_a1111, metadata_secrets
+
+_MOST_KEYS = 200  # of extra_pnginfo: each takes a tag of EXIF, and there are 271 below ComfyUI's first
+_DEEPEST = 150  # levels of brackets: what walks the values stays far from Python's recursion limit
+
+
+class Item(NamedTuple):
+    """One thing to write: its name, its text, and whether the text is JSON (then it is pure ASCII)."""
+
+    key: str
+    text: str
+    is_json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """All that is to be written into one file.
+
+    `graph`: `prompt`, `workflow` and the other keys of extra_pnginfo, in this order. `parameters`: the text
+    that A1111 and most galleries read, "" where no generation parameters are known. `fields`:
+    `generation_metadata`, `custom_metadata`, `image_type`, `model_name`, `model_path`, `save_timestamp`,
+    `batch_index`. `generation`: one `gen_<field>` for each generation parameter. No key occurs twice in the
+    four.
+    """
+
+    graph: tuple[Item, ...] = ()
+    parameters: str = ""
+    fields: tuple[Item, ...] = ()
+    generation: tuple[Item, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.graph or self.parameters or self.fields or self.generation)
+
+
+NOTHING = Embedded()
+"""Nothing to write and nothing to say."""
+
+
+def embed(options: SaveOptions, task: ImageTask) -> Embedded:
+    """Collect what the file of `task` is to carry. Never raises for the contents of the options."""
+    if options.embed == "none":
+        return NOTHING
+    # The texts of a job are the same for each of its images, and a workflow can have a megabyte.
+    shared = _shared(
+        options.prompt if options.embed == "full" else "",
+        options.extra_pnginfo if options.embed == "full" else "",
+        options.metadata,
+        options.custom_metadata,
+    )
+    folders, name = split_model(options.model_name)
+    fields = [
+        *shared.fields,
+        Item("image_type", task.affix, False),
+        Item("model_name", name, False),
+        Item("model_path", "/".join((*folders, name)), False),
+        Item("save_timestamp", options.timestamp, False),
+        Item("batch_index", str(task.batch_index), False),
+    ]
+    taken = {item.key for item in fields} | {"parameters"}
+    generation = tuple(item for item in shared.generation if item.key not in taken)
+    taken |= {item.key for item in generation}
+    graph, warnings = [], list(shared.warnings)
+    for item in shared.graph:
+        if item.key in taken:
+            warnings.append(
+                f"metadata: extra_pnginfo has a key {item.key!r}, which is the farm's own; left out"
+            )
+        else:
+            graph.append(item)
+    parameters = ""
+    if shared.parameters:
+        model = "" if name == UNKNOWN_MODEL else name
+        parameters = metadata_a1111.text(shared.parameters, model=model, width=task.width, height=task.height)
+    return Embedded(
+        tuple(graph), parameters, tuple(item for item in fields if item.text), generation, tuple(warnings)
+    )
+
+
+class _Shared(NamedTuple):
+    graph: tuple[Item, ...]
+    parameters: dict[str, Any]
+    fields: tuple[Item, ...]
+    generation: tuple[Item, ...]
+    warnings: tuple[str, ...]
+
+
+@lru_cache(maxsize=2)
+def _shared(prompt: str, extra_pnginfo: str, metadata: str, custom_metadata: str) -> _Shared:
+    """Do the part that is the same for all images of a job."""
+    warnings: list[str] = []
+    graph_prompt = _parse(prompt, "prompt", warnings)
+    extra = _parse(extra_pnginfo, "extra_pnginfo", warnings, kind=dict)
+    known = _parse(metadata, "metadata", warnings, kind=dict)
+    custom = _parse(custom_metadata, "custom_metadata", warnings)
+
+    # What the user typed into custom_metadata was asked for word by word; the rest is collected by programs.
+    scrub = metadata_secrets.Scrubber()
+    graph_prompt, extra, known = scrub.all([graph_prompt, extra, known])
+    if scrub.count:
+        warnings.append(
+            f"metadata: {scrub.count} value(s) that look like passwords, keys or tokens were replaced by "
+            f"{metadata_secrets.MASK!r}"
+        )
+
+    graph: list[Item] = []
+    if prompt and graph_prompt is not None:
+        graph.append(Item("prompt", to_json(graph_prompt), True))
+    extra = extra or {}
+    keys = sorted(extra, key=lambda key: key != "workflow")  # stable: the others keep their order
+    if len(keys) > _MOST_KEYS:
+        warnings.append(f"metadata: extra_pnginfo has {len(keys)} keys; the first {_MOST_KEYS} are written")
+    for key in keys[:_MOST_KEYS]:
+        if key == "prompt" and graph:
+            warnings.append("metadata: extra_pnginfo has a key 'prompt' beside the prompt itself; left out")
+        else:
+            graph.append(Item(key, to_json(extra[key]), True))
+    fields: list[Item] = []
+    if known:
+        fields.append(Item("generation_metadata", to_json(known), True))
+    if custom_metadata and custom is not None:
+        fields.append(Item("custom_metadata", to_json(custom), True))
+    generation = tuple(
+        Item(f"gen_{key}", value if isinstance(value, str) else to_json(value), not isinstance(value, str))
+        for key, value in (known or {}).items()
+    )
+    return _Shared(tuple(graph), known or {}, tuple(fields), generation, tuple(warnings))
+
+
+def _parse(text: str, field: str, warnings: list[str], kind: type | None = None) -> Any:
+    """Parse JSON; NaN and the infinities, which are no JSON, become null. Else None, and a warning."""
+    if not text:
+        return None
+    try:
+        value = json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:  # RecursionError: some thousand brackets deep
+        warnings.append(f"metadata: {field} is not readable as JSON ({error}); left out")
+        return None
+    if not _shallow(value):
+        warnings.append(f"metadata: {field} is nested deeper than {_DEEPEST} levels; left out")
+        return None
+    if kind is not None and not isinstance(value, kind):
+        warnings.append(
+            f"metadata: {field} is a JSON {type(value).__name__}, a JSON object is needed; left out"
+        )
+        return None
+    return value
+
+
+def _shallow(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def to_json(value: Any) -> str:
+    """Return compact JSON in pure ASCII; NaN and the infinities (1e999 parses to one) become null."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
