@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luna_farm.imaging.encoders import png_library
+try:
+    from luna_farm.imaging import _png
+except ImportError:  # no compiler when this was installed
+    _png = None  # type: ignore[assignment]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> gray, gray + alpha, RGB, RGBA
@@ -27,7 +30,7 @@ _MAX_SIDE = 2**31 - 1
 
 def backend() -> str:
     """Which encoder runs: "kernel" (the compiled one) or "library" (numpy and a deflate library)."""
-    return "library"
+    return "kernel" if _png is not None else "library"
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -50,7 +53,21 @@ def encode(
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, _COLOUR_TYPES[channels], 0, 0, 0)
     head = b"".join([SIGNATURE, chunk(b"IHDR", header), *chunks])
-    return [head, chunk(b"IDAT", png_library.zlib_stream(pixels, level)), chunk(b"IEND", b"")]
+    return [head, *_data(pixels, level), chunk(b"IEND", b"")]
+
+
+def _data(pixels: NDArray[Any], level: int) -> list[bytes | memoryview]:
+    """The IDAT chunks."""
+    if _png is None:
+        # Imported here, because a worker that has the kernel need not carry the libraries.
+        from luna_farm.imaging.encoders import png_library
+
+        return [chunk(b"IDAT", png_library.zlib_stream(pixels, level))]
+    height, width, channels = pixels.shape
+    step = channels * pixels.itemsize
+    out = np.empty(_png.bound(height, width * step), np.uint8)
+    written, _ = _png.idat(pixels, height, width * step, step, pixels.itemsize, 0, height, level, out)
+    return [out[:written].data]
 
 
 def _check(pixels: NDArray[Any], level: int) -> None:

@@ -1,0 +1,19 @@
+"""What the compiled kernel offers; see _png.c."""
+
+from typing import Any
+
+def idat(
+    pixels: Any,
+    height: int,
+    row_bytes: int,
+    pixel_bytes: int,
+    sample_bytes: int,
+    first_row: int,
+    last_row: int,
+    level: int,
+    out: Any,
+    /,
+) -> tuple[int, int]: ...
+def bound(rows: int, row_bytes: int, /) -> int: ...
+def adler_join(first: int, second: int, second_bytes: int, /) -> int: ...
+def quantize(src: Any, dst: Any, /) -> None: ...

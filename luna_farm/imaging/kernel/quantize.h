@@ -1,0 +1,33 @@
+/* float32 0..1 to bytes, the way numpy's clip and astype truncate. */
+#ifndef LUNA_QUANTIZE_H
+#define LUNA_QUANTIZE_H
+
+#include "common.h"
+
+#define QUANTIZE_BODY                                                        \
+    for (size_t i = 0; i < n; i++) {                                         \
+        float v = src[i] * 255.0f;                                           \
+        v = v > 0.0f ? v : 0.0f; /* NaN compares false and becomes 0 */      \
+        v = v < 255.0f ? v : 255.0f;                                         \
+        dst[i] = (u8)(int32_t)v;                                             \
+    }
+
+static void quantize_base(const float *RESTRICT src, u8 *RESTRICT dst, size_t n) { QUANTIZE_BODY }
+
+#ifdef LUNA_DISPATCH
+__attribute__((target("avx2"))) static void quantize_avx2(const float *RESTRICT src, u8 *RESTRICT dst, size_t n) {
+    QUANTIZE_BODY
+}
+#endif
+
+static void quantize_floats(const float *src, u8 *dst, size_t n) {
+#ifdef LUNA_DISPATCH
+    if (detect_isa() >= ISA_AVX2) {
+        quantize_avx2(src, dst, n);
+        return;
+    }
+#endif
+    quantize_base(src, dst, n);
+}
+
+#endif
