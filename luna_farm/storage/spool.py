@@ -1,0 +1,73 @@
+"""The spool: pixels of durable jobs, on disk before the job is accepted, so that they survive a power cut.
+
+One file an image, a segment like any other (`storage/arena.py`): a worker maps it and encodes from it. This
+module must never leave a file under its final name that is not whole and synced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterator
+from uuid import uuid4
+
+from luna_farm import system
+from luna_farm.storage import files
+from luna_farm.storage.arena import HEADER_BYTES, Header
+from luna_farm.testing.faults import crash_point
+
+_SUFFIX = ".pixels"
+
+
+class Spool:
+    """The spool in `folder`, which is made if missing (mode 0700)."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = os.path.abspath(folder)
+        try:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise system.disk_error("make the folder", self.folder, error) from error
+
+    def write(self, job_id: str, index: int, view: memoryview) -> str:
+        """Put the pixels of one image on the disk and return their segment, "file:PATH"; offset 0 is the
+        first pixel.
+
+        Returns once the bytes and the name are synced (24 MB: some 30 ms, so call it in a thread). The same
+        image again replaces it. Raises DiskError and leaves nothing behind.
+        """
+        path = os.path.join(self.folder, files.image_id(job_id, index) + _SUFFIX)
+        head = Header(os.getpid(), view.nbytes, uuid4(), system.boot_id()).pack().ljust(HEADER_BYTES, b"\0")
+        half = view.nbytes // 2
+
+        def buffers() -> Iterator[bytes | memoryview]:
+            yield head
+            yield view[:half]
+            crash_point("spool.half_written")
+            yield view[half:]
+
+        files.replace(path, buffers(), lambda: crash_point("spool.written"))
+        return f"file:{path}"
+
+    def remove(self, segment: str) -> bool:
+        """Remove one image whose file is saved. False if it is gone already, or is not a segment of this
+        spool."""
+        path = segment.removeprefix("file:")
+        return os.path.dirname(path) == self.folder and files.remove(path)
+
+    def segments(self) -> list[str]:
+        """Return the segments of all whole images in the spool, sorted."""
+        return sorted(
+            f"file:{os.path.join(self.folder, name)}" for name in self._names() if name.endswith(_SUFFIX)
+        )
+
+    def sweep(self, keep: Container[str]) -> int:
+        """Remove all that is not in `keep` (segments of unfinished jobs): what a crash left before its job
+        was accepted. For the start, before any job is taken. Returns how many files went."""
+        paths = [os.path.join(self.folder, name) for name in self._names()]
+        return sum(files.remove(path) for path in paths if f"file:{path}" not in keep)
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.folder)
+        except OSError as error:
+            raise system.disk_error("look into", self.folder, error) from error
