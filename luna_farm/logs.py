@@ -13,8 +13,6 @@ import logging
 import logging.handlers
 import os
 import queue
-import sys
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from io import TextIOWrapper
 from pathlib import Path
@@ -34,28 +32,25 @@ _secrets: set[str] = set()
 _listener: logging.handlers.QueueListener | None = None
 
 
-def setup(
-    config: Config, json: bool | None = None, *, file: bool = True, stream: TextIO | None = None
-) -> None:
-    """Start logging to `stream` (standard error) and, with `file`, to luna-farm.log in the state folder.
+def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = None) -> None:
+    """Start logging to luna-farm.log in the state folder and, unless it is None, to `stream`.
 
     `json`: True JSON lines, False human lines, None: human on a terminal. The file always gets JSON lines.
-    Workers pass file=False: only one process may rotate a file. Calling it again replaces what was set up.
+    Only the supervisor calls this: one process may rotate a file. A second call replaces what was set up.
     """
     global _listener
     close()
-    if config.token:
-        hide(config.token)
-    out = sys.stderr if stream is None else stream
-    live = out.isatty()
-    terminal = logging.StreamHandler(out)
-    as_json = not live if json is None else json
-    lines_of_json = JsonLines()
-    colour = live and "NO_COLOR" not in os.environ
-    terminal.setFormatter(lines_of_json if as_json else HumanLines(colour=colour))
-    handlers: list[logging.Handler] = [terminal]
-    if file:
-        handlers.append(_StateFile(config.state_dir / FILE_NAME, lines_of_json))
+    hide(config.token)
+    json_lines = JsonLines()
+    handlers: list[logging.Handler] = [_StateFile(config.state_dir / FILE_NAME, json_lines)]
+    if stream is not None:
+        live = stream.isatty()
+        human = live if json is None else not json
+        terminal = logging.StreamHandler(stream)
+        terminal.setFormatter(
+            HumanLines(colour=live and "NO_COLOR" not in os.environ) if human else json_lines
+        )
+        handlers.append(terminal)
     lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUED_LINES)
     _listener = logging.handlers.QueueListener(lines, *handlers)
     _listener.start()
@@ -88,53 +83,6 @@ def hide(secret: str) -> None:
         _secrets.add(secret)
 
 
-def tell(event: Mapping[str, Any]) -> None:
-    """Log one event of the farm in the words of the log; an event without words is logged at debug level."""
-    level, text = line_of(event)
-    if _root.isEnabledFor(level):
-        _root.log(
-            level, "%s", text, extra={"job_id": event.get("job_id", ""), "event": event.get("event", "")}
-        )
-
-
-def line_of(event: Mapping[str, Any]) -> tuple[int, str]:
-    """Return level and text for an event (the texts of job lines follow "Job a1b2c3d4: ")."""
-    level, template = _LINES.get(str(event.get("event")), (logging.DEBUG, "{event}"))
-    if event.get("event") == "save_job_done" and event.get("state") != "done":
-        level = logging.WARNING
-    return level, template.format_map(_Gaps(event))
-
-
-class _Gaps(dict[str, Any]):
-    """Fields of an event; one that is missing shows as ?, because a log line must not raise."""
-
-    def __missing__(self, key: str) -> str:
-        return "?"
-
-
-_LINES: Mapping[str, tuple[int, str]] = {
-    "save_job_queued": (logging.INFO, "{num_images} images submitted"),
-    "save_started": (logging.INFO, "Starting save operation"),
-    "image_saved": (logging.INFO, "Saved to {path}"),
-    "image_rejected": (
-        logging.INFO,
-        "Rejected by the quality gate: score {score}, threshold {threshold}: {path}",
-    ),
-    "image_failed": (logging.ERROR, "Failed: {path}: {error}"),
-    "save_job_done": (
-        logging.INFO,
-        "{state}: {images_saved} saved, {images_discarded} discarded, {images_failed} failed in {ms} ms",
-    ),
-    "job_lost": (logging.ERROR, "Lost: {path}: {error}"),
-    "folder_failing": (logging.WARNING, "{path} cannot be written, trying again: {error}"),
-    "folder_recovered": (logging.INFO, "{path} can be written again"),
-    "worker_started": (logging.DEBUG, "Worker {worker} started"),
-    "worker_ready": (logging.INFO, "Worker {worker} is ready (process {pid})"),
-    "worker_reaped": (logging.INFO, "Worker {worker} was idle and ended (process {pid})"),
-    "worker_lost": (logging.WARNING, "Worker {worker} was lost (process {pid}): {reason}"),
-}
-
-
 class HumanLines(logging.Formatter):
     """`[Image Save] Job a1b2c3d4: Saved to out/a.png`, and `[Luna Farm] ...` for what belongs to no job."""
 
@@ -145,7 +93,7 @@ class HumanLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its newline."""
         job = getattr(record, "job_id", "")
-        text = _masked(record.getMessage())
+        text = _masked(record.getMessage()).removeprefix(f"Job {job}: ")
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname}: {text}"
         if record.exc_info and record.levelno >= logging.ERROR:
