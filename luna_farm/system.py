@@ -276,12 +276,18 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
         return
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
+        sync_open_folder(fd)
     finally:
         os.close(fd)
+
+
+def sync_open_folder(fd: int) -> None:
+    """Do the same for a folder that is open for reading."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
 
 
 def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> DiskError:
@@ -302,6 +308,8 @@ _HINTS = {
     errno.EACCES: "Give this user the right to write there, or choose another folder.",
     errno.EPERM: "Give this user the right to write there, or choose another folder.",
     errno.ENOENT: "A folder on the way is missing; if it is a network folder, mount it.",
+    errno.ELOOP: "A symbolic link is in the way: files are written only to real folders below output_dir.",
+    errno.ENOTDIR: "A file or a symbolic link is where a folder should be; move it away.",
     errno.EIO: "The disk reports a hardware error; look at the system log.",
     errno.EMFILE: "Too many open files: raise `ulimit -n`.",
     errno.ENFILE: "Too many open files on the whole machine.",

@@ -161,6 +161,21 @@ def assemble(folders: Sequence[str], stem: str, ending: str, room: int) -> str:
     return "/".join((*folders, stem + ending))
 
 
+def shorten(relative: str, limit: int) -> str:
+    """Return a path made here with each part cut to `limit` bytes, for a file system that takes less than
+    255.
+
+    Folders lose their end, the file name its middle: affix, batch and extension are behind that.
+    """
+    *folders, name = relative.split("/")
+    data = name.encode("utf-8")
+    if len(data) > limit:
+        behind = limit // 2
+        head = data[: limit - behind].decode("utf-8", "ignore")
+        name = clean_part(head + data[-behind:].decode("utf-8", "ignore"))
+    return "/".join((*(fit(part, limit) for part in folders), name))
+
+
 def with_number(name: str, number: int) -> str:
     """Return the path or name with `_00001` before its extension, for `number` 1."""
     stem, dot, extension = name.rpartition(".")

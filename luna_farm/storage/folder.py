@@ -1,0 +1,211 @@
+"""An open folder below the output folder, in which files are made, named and removed without following a
+link.
+
+On Linux and macOS everything happens relative to a descriptor that was reached without a link, so that
+folders may be swapped for links meanwhile and nothing lands outside. Windows has no such calls: each part
+of the path is looked at and paths are used, which leaves an instant in between (see docs/names.md). This
+module must never keep a folder open between two files: what its path leads to may change.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+from luna_farm.system import sync_folder, sync_open_folder
+from luna_farm.system_files import (
+    FOLDER_FLAGS,
+    HAS_DIR_FD,
+    ROOT_FLAGS,
+    is_real_folder,
+    open_folder_beneath,
+    rename_no_replace,
+)
+
+_CREATE = (
+    os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+)  # fmt: skip
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_COMPARED_BYTES = 1 << 20
+_OPEN_FILES = "/proc/self/fd" if os.path.isdir("/proc/self/fd") and sys.platform == "linux" else ""
+
+
+class Folder:
+    """Made by `Folder.open`, closed by `with`. All names are single parts; all methods raise OSError."""
+
+    def __init__(self, path: str, fd: int | None) -> None:
+        self.path = path
+        self._fd = fd
+
+    @classmethod
+    def open(cls, output_dir: str, parts: Sequence[str], *, create: bool, sync: bool) -> Folder:
+        """Open `parts` below `output_dir`, which itself may be a link; with `create`, make what is missing.
+
+        `sync`: a folder made here is on disk before this returns. Raises OSError: ELOOP or ENOTDIR for a
+        link.
+        """
+        path = os.path.join(output_dir, *parts, "")
+        try:
+            root = os.open(output_dir, ROOT_FLAGS) if HAS_DIR_FD else None
+        except FileNotFoundError:
+            if not create:
+                raise
+            _make_root(output_dir, sync)
+            root = os.open(output_dir, ROOT_FLAGS)
+        if root is None:
+            _make_path(output_dir, parts, create)
+            return cls(path, None)
+        if not parts:
+            return cls(path, root)
+        try:
+            return cls(path, open_folder_beneath(root, parts))
+        except FileNotFoundError:
+            if not create:
+                raise
+            return cls(path, _make_folders(root, parts, sync))
+        finally:
+            os.close(root)
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+    def _at(self, name: str) -> str:
+        return name if self._fd is not None else self.path + name
+
+    def create(self, name: str) -> int:
+        """Create a file that must not exist and return its descriptor for writing. The umask decides the
+        mode."""
+        return os.open(self._at(name), _CREATE, 0o666, dir_fd=self._fd)
+
+    def stat(self, name: str) -> os.stat_result | None:
+        """Return the status of what has the name (of a link itself, not its target), or None."""
+        try:
+            return os.stat(self._at(name), dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether both names are names of one file."""
+        first, second = self.stat(one), self.stat(other)
+        return first is not None and second is not None and os.path.samestat(first, second)
+
+    def is_file(self, name: str, fd: int) -> bool:
+        """Whether the name is one of the open file `fd`."""
+        status = self.stat(name)
+        return status is not None and os.path.samestat(status, os.fstat(fd))
+
+    def names(self) -> list[str]:
+        """Return everything that lies in the folder."""
+        return os.listdir(self.path if self._fd is None else self._fd)
+
+    def holds(self, name: str, views: Sequence[memoryview]) -> bool:
+        """Whether the file of that name holds exactly these bytes."""
+        status = self.stat(name)
+        if status is None or not stat.S_ISREG(status.st_mode) or status.st_size != sum(map(len, views)):
+            return False
+        fd = os.open(self._at(name), _READ, dir_fd=self._fd)
+        with open(fd, "rb") as file:
+            for view in views:
+                for start in range(0, len(view), _COMPARED_BYTES):
+                    wanted = view[start : start + _COMPARED_BYTES]
+                    if file.read(len(wanted)) != wanted:
+                        return False
+        return True
+
+    def link(self, fd: int, source: str, target: str) -> None:
+        """Give the open file `fd`, which has the name `source`, a second name, which must not exist.
+
+        Where the system has names for open files (Linux), `source` is not even looked at: should another
+        process have put a file of its own there, that one is not published. Raises FileNotFoundError then.
+        """
+        if _OPEN_FILES:
+            os.link(f"{_OPEN_FILES}/{fd}", target, dst_dir_fd=self._fd, follow_symlinks=True)
+        else:
+            os.link(self._at(source), self._at(target), src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def rename(self, source: str, target: str) -> None:
+        """Rename to a name that must not exist."""
+        rename_no_replace(self._at(source), self._at(target), self._fd)
+
+    def replace(self, source: str, target: str) -> None:
+        """Rename over a file of our own."""
+        os.replace(self._at(source), self._at(target), src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def unlink(self, name: str) -> None:
+        """Remove a name."""
+        os.unlink(self._at(name), dir_fd=self._fd)
+
+    def discard(self, name: str) -> None:
+        """Remove a name if that is possible: to clean up behind an error that matters more."""
+        try:
+            self.unlink(name)
+        except OSError:
+            return
+
+    def sync(self) -> None:
+        """Return once the names in the folder are on disk."""
+        if self._fd is None:
+            sync_folder(self.path)
+        else:
+            sync_open_folder(self._fd)
+
+
+def _make_folders(root: int, parts: Sequence[str], sync: bool) -> int:
+    """Make what is missing of `parts` below an open folder, never through a link; return the last, open."""
+    fd = os.dup(root)
+    for part in parts:
+        try:
+            try:
+                child = os.open(part, FOLDER_FLAGS, dir_fd=fd)
+            except FileNotFoundError:
+                _make(part, fd)
+                if sync:
+                    sync_open_folder(fd)
+                child = os.open(part, FOLDER_FLAGS, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = child
+    return fd
+
+
+def _make(path: str, dir_fd: int | None) -> None:
+    try:
+        os.mkdir(path, dir_fd=dir_fd)
+    except FileExistsError:
+        return  # another worker was faster; whether it is a folder shows when it is opened
+
+
+def _make_root(output_dir: str, sync: bool) -> None:
+    """Make the output folder and what is missing above it. The user named that path: links are fine."""
+    missing = [output_dir.rstrip("/" + os.sep)]
+    while not os.path.isdir(os.path.dirname(missing[-1])):
+        missing.append(os.path.dirname(missing[-1]))
+    for path in reversed(missing):
+        _make(path, None)
+        if sync:
+            sync_folder(os.path.dirname(path))
+
+
+def _make_path(output_dir: str, parts: Sequence[str], create: bool) -> None:
+    """Walk, and with `create` make, `parts` by path where nothing better exists; refuse links, junctions."""
+    if create and not os.path.isdir(output_dir):
+        _make_root(output_dir, False)
+    path = output_dir
+    for part in parts:
+        path = os.path.join(path, part)
+        if create:
+            _make(path, None)
+        if not is_real_folder(os.lstat(path)):
+            reason = "a link or a file is where a folder should be"
+            raise NotADirectoryError(errno.ENOTDIR, reason, path)
