@@ -57,16 +57,12 @@ def reserve(output_dir: str, relative: str, taken: Container[str]) -> str:
 
 
 def parts_below(path: str, output_dir: str) -> list[str]:
-    """Return the parts of `path` below `output_dir`. Raises InvalidRequest if it is not below, or a part is
-    odd."""
+    """Return the parts of `path` below `output_dir`. Raises InvalidRequest if it is not, or has odd parts."""
     root = os.path.join(output_dir, "")
     parts = path[len(root) :].split(os.sep)
-    odd = any(part in ("", ".", "..") or "/" in part or "\0" in part for part in parts)
-    if (
-        not path.startswith(root)
-        or odd
-        or (os.name == "nt" and any(set(part) & set("\\:") for part in parts))
-    ):
+    separators = set("/\\:\0") if os.name == "nt" else set("/\0")
+    odd = any(part in ("", ".", "..") or not separators.isdisjoint(part) for part in parts)
+    if odd or not path.startswith(root):
         raise InvalidRequest.of("path", path, f"a path below {output_dir}")
     return parts
 
@@ -78,14 +74,14 @@ def first_free(key: str, is_taken: Callable[[int], bool]) -> int:
     double and halve. A file that was deleted leaves a gap, which may be filled or not.
     """
     number = _numbers.get(key, 1)
-    if number > 1 and not is_taken(number - 1):
-        number = 1  # the folder was cleared: begin again
-    low = number - 1
-    step = 1
-    while is_taken(number):
-        low = number
-        number += step
-        step *= 2
+    low, step = number - 1, 1
+    if low == 0 or is_taken(low):
+        while is_taken(number):
+            low, number, step = number, number + step, step * 2
+    else:  # names were given up, or the folder was cleared: back to the last that is taken
+        number = low
+        while low > 0 and (low == number or not is_taken(low)):
+            low, number, step = max(low - step, 0), low, step * 2
     while number - low > 1:
         middle = (low + number) // 2
         if is_taken(middle):

@@ -34,7 +34,7 @@ _NO_RENAME = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A file that is there: its final path, its size, and the temporary path to settle ("" if there is none)."""
+    """A file that is there: its final path, its size, the temporary path to settle ("" if none is left)."""
 
     path: str
     bytes: int
@@ -147,7 +147,7 @@ def _fill(fd: int, views: list[memoryview], fsync: bool) -> int:
         sync_data(fd)
     os.close(
         os.dup(fd)
-    )  # network folders tell at the first close that the disk is full: before the file has its name
+    )  # some network folders tell of a full disk at a close: ask before the file has its name
     crash_point("writer.synced")
     return size
 
