@@ -35,7 +35,7 @@ from luna_farm.supervisor.subscriber import CLOSE_S, KERNEL_BYTES, Subscriber, f
 
 log = logging.getLogger("luna_farm.feed")
 
-WINDOW_S = 0.1
+WINDOW_S = 0.05
 STATUS_EVERY_S = 1.0
 STATUS_FRESH_S = 0.1
 THUMBNAILS_PER_S = 4

@@ -131,7 +131,7 @@ class FakeFarm:
         ]
         counts = {"saved": 0, "rejected": 0, "failed": 0}
         for index, path in enumerate(names):
-            outcome = self.chance.choices(["saved", "rejected", "failed"], [94, 4, 2])[0]
+            outcome = self.chance.choices(["saved", "rejected", "failed"], [95, 4, 1])[0]
             counts[outcome] += 1
             events.append(getattr(self, f"_{outcome}")(job_id, index, path, pictures))
         state = "failed" if counts["failed"] else "done"
