@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -46,7 +47,10 @@ def establish(size: int, folder: str | os.PathLike[str]) -> tuple[Arena, list[st
     removed: `recover` comes first. Raises ArenaError when not even MIN_BYTES fit into a file.
     """
     for name in _noted(folder):
-        arena.remove(name)
+        with suppress(
+            ArenaError
+        ):  # Windows, while an old worker still maps it: better an old file than no farm
+            arena.remove(name)
     wanted = size or _share_of_memory()
     warnings: list[str] = []
     shared, file = fresh_names(folder)
@@ -98,10 +102,13 @@ def fresh_names(folder: str | os.PathLike[str]) -> tuple[str, str]:
 
 
 def _noted(folder: str | os.PathLike[str]) -> list[str]:
+    """Read the names of the note; a line that `fresh_names` cannot have made is damage, no name of ours."""
     try:
-        return Path(folder, NOTE).read_text("utf-8", "surrogateescape").splitlines()
+        names = Path(folder, NOTE).read_text("utf-8", "surrogateescape").split("\n")
     except OSError:
         return []
+    ours = ("shm:luna-", f"file:{Path(folder).absolute() / 'arena-'}")
+    return [name for name in names if name.startswith(ours) and name.rpartition("-")[2].isalnum()]
 
 
 def _note(folder: str | os.PathLike[str], *names: str) -> None:

@@ -155,8 +155,9 @@ class DeadLetters:
         if len(others) < self.max_letters and sum(others) + size <= self.max_bytes:
             return
         raise DiskError(
-            f"{self.folder} holds {len(others)} dead letters of {sum(others)} bytes; allowed: {self.max_letters}"
-            f" of {self.max_bytes} bytes. Try them again (`luna-farm retry ID`) or remove the files.",
+            f"{self.folder} holds {len(others)} dead letters of {sum(others)} bytes; allowed:"
+            f" {self.max_letters} of {self.max_bytes} bytes. Try them again (`luna-farm retry ID`)"
+            " or remove them.",
             self.folder,
             errno.EDQUOT,
         )
