@@ -10,6 +10,7 @@ about jobs.
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import math
 import secrets
@@ -122,9 +123,15 @@ class Feed:
     def publish(self, event: Mapping[str, Any]) -> None:
         """Count an event and send it to all subscribers within `WINDOW_S`. Never blocks and never raises.
 
-        The feed numbers it (`seq`); `timestamp` and `job_id` (null: of no job) are added if they are missing.
+        The feed numbers it (`seq`), adds `timestamp` and `job_id` (null: of no job) if they are missing, and
+        turns the bytes of a `thumbnail` into base64.
         """
         numbered = {"job_id": None, "timestamp": _now(), **event, "seq": self._history.last + 1}
+        picture = numbered.get("thumbnail")
+        if isinstance(picture, bytes):
+            numbered["thumbnail"] = base64.b64encode(picture).decode()
+        if not picture:
+            numbered.pop("thumbnail", None)
         try:
             self._metrics.observe(numbered)
             encoded = frame(numbered)
@@ -253,7 +260,7 @@ class Feed:
             if not self._door.knows(request.token):
                 raise Unauthorized("The token is not that of the running farm. It is new after every start.")
             done = self._action(request.name, {"job_id": request.job_id})
-            return {**answer, "ok": True, "result": await asyncio.wait_for(done, ACTION_TIMEOUT_S)}
+            result = await asyncio.wait_for(done, ACTION_TIMEOUT_S)
         except FarmError as error:
             return {**answer, "ok": False, "code": error.code, "error": str(error)}
         except asyncio.TimeoutError:
@@ -265,12 +272,10 @@ class Feed:
             }
         except Exception:
             log.exception("The action %s failed.", request.name, extra={"job_id": request.job_id})
-            return {
-                **answer,
-                "ok": False,
-                "code": "error",
-                "error": "The action failed; the farm's log says why.",
-            }
+            return {**answer, "ok": False, "code": "error", "error": "It failed; the farm's log says why."}
+        if "error" in result:  # the farm's own refusal, in its own words
+            return {**answer, "ok": False, "code": result.get("code", "error"), "error": result["error"]}
+        return {**answer, "ok": True, "result": result}
 
     # --- sending
 

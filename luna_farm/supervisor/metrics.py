@@ -104,7 +104,8 @@ def _job_queued(metrics: Metrics, event: Mapping[str, Any]) -> None:
 
 
 def _image_saved(metrics: Metrics, event: Mapping[str, Any]) -> None:
-    metrics.images["saved", event.get("format", "")] += 1
+    if event.get("state", "saved") == "saved":  # a rejected image has a file too, and was counted as rejected
+        metrics.images["saved", event.get("format", "")] += 1
     metrics.written_bytes += event.get("bytes", 0)
     for key, histogram in (
         ("queue_ms", metrics.queue_wait),
@@ -126,8 +127,12 @@ def _image_failed(metrics: Metrics, event: Mapping[str, Any]) -> None:
     metrics.images["failed", event.get("code") or "error"] += 1
 
 
-def _job_ended(metrics: Metrics, event: Mapping[str, Any]) -> None:
-    metrics.jobs["lost" if event["event"] == "job_lost" else event.get("state", "done")] += 1
+def _image_lost(metrics: Metrics, event: Mapping[str, Any]) -> None:
+    metrics.images["failed", "lost"] += 1
+
+
+def _job_done(metrics: Metrics, event: Mapping[str, Any]) -> None:
+    metrics.jobs[event.get("state", "done")] += 1
 
 
 def _worker(metrics: Metrics, event: Mapping[str, Any]) -> None:
@@ -143,8 +148,8 @@ _COUNTED: Mapping[str, Callable[[Metrics, Mapping[str, Any]], None]] = {
     "image_saved": _image_saved,
     "image_rejected": _image_rejected,
     "image_failed": _image_failed,
-    "save_job_done": _job_ended,
-    "job_lost": _job_ended,
+    "save_job_done": _job_done,
+    "job_lost": _image_lost,
     "worker_started": _worker,
     "worker_reaped": _worker,
     "worker_lost": _worker,

@@ -74,6 +74,12 @@ let results = [];
 let failures = new Map(); // by job id, newest last
 let dirty = true;
 
+// A rejected image that was kept in a file is told of twice: that makes one tile.
+const remember = (event) => {
+  const [last] = results;
+  const same = last && last.job_id === event.job_id && last.index === event.index;
+  results = [same ? { ...last, ...event } : event, ...results.slice(same ? 1 : 0)].slice(0, RESULTS);
+};
 const heard = {
   status(data, now, seq) {
     status = data;
@@ -91,9 +97,9 @@ const heard = {
     } else if (event.event === "image_saved") {
       series.rate.put(at, 1);
       for (const [name, key] of [["wait", "queue_ms"], ["encode", "encode_ms"], ["write", "write_ms"]]) if (event[key] !== undefined) series[name].put(at, event[key]);
-      results = [event, ...results].slice(0, RESULTS);
+      remember(event);
     } else if (event.event === "image_rejected") {
-      results = [event, ...results].slice(0, RESULTS);
+      remember(event);
     } else if (event.event === "image_failed") {
       failures.set(event.job_id, event);
       if (failures.size > FAILURES) failures.delete(failures.keys().next().value);
@@ -253,11 +259,11 @@ function picture(event) {
     image.alt = "";
     return image;
   }
-  return make("span", "blank", event.event === "image_rejected" ? "gated" : (event.format ?? ""));
+  return make("span", "blank", event.threshold === undefined ? (event.format ?? "") : "gated");
 }
 const tiles = new WeakMap();
 function tile(event) {
-  const rejected = event.event === "image_rejected";
+  const rejected = event.threshold !== undefined; // only a rejection tells the threshold
   const copy = make("button", "frame", picture(event));
   copy.type = "button";
   copy.title = `${event.path}\nCopy the path`;
