@@ -163,13 +163,13 @@ def _blocks(shape: tuple[int, ...], largest: int) -> Iterator[tuple[slice, ...]]
 def _from_array(src: NDArray[Any], dst: NDArray[np.uint8], *, bfloat: bool = False) -> None:
     """Convert block by block, so that each stays in cache. `bfloat`: `src` holds the bits of bfloat16.
 
-    src: any strides. dst: the same shape, C-contiguous or one channel of what is, so that it can be flattened.
+    src: any strides. dst: the same shape, C-contiguous or one channel of what is: it can be flattened.
     """
     if src.flags.c_contiguous:
         src, dst = src.reshape(-1), dst.reshape(-1)
     elif src.ndim > 2 and abs(src.strides[-1]) > abs(src.strides[-2]):
-        # Channels first in memory, which is how ComfyUI's VAEs hand pictures out. Plane by plane, floats are read
-        # in order and only bytes are interleaved, in half the time.
+        # Channels first in memory, which is how ComfyUI's VAEs hand pictures out. Plane by plane, floats are
+        # read in order and only bytes are interleaved, in half the time.
         for block in _blocks(src.shape[:-1], _BLOCK):
             for channel in range(src.shape[-1]):
                 _from_array(src[block][..., channel], dst[block][..., channel], bfloat=bfloat)
@@ -225,8 +225,8 @@ def _table(bfloat: bool) -> NDArray[np.uint8]:
 def _refuse_nan(found: bool) -> None:
     if found:
         raise InvalidRequest(
-            "pixels: NaN is not allowed; allowed: numbers, 0 to 1. A decoder that overflows in 16 bits makes it: run "
-            "that in float32 (ComfyUI: --fp32-vae), or use torch.nan_to_num or numpy.nan_to_num.",
+            "pixels: NaN is not allowed; allowed: numbers, 0 to 1. A decoder that overflows in 16 bits "
+            "makes it; run it in float32 (ComfyUI: --fp32-vae), or use torch.nan_to_num or numpy.nan_to_num.",
             "pixels",
             "NaN",
             "numbers, 0 to 1",

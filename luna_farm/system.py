@@ -132,6 +132,37 @@ def lower_priority() -> None:
         return
 
 
+def process_exists(pid: int) -> bool:
+    """Tell whether a process of this number lives, whoever owns it.
+
+    Linux, macOS: signal 0. Windows, where that would end it: the process table.
+    """
+    if sys.platform == "win32":
+        import psutil
+
+        return bool(psutil.pid_exists(pid))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def raise_open_file_limit() -> None:
+    """Let this process open as many files as the hard limit allows; Windows has no such limit to raise."""
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):  # macOS refuses more than kern.maxfilesperproc: what we have will do
+            return
+
+
 def peer_uid(sock: socket.socket) -> int | None:
     """Return the user id at the other end of an accepted TCP connection of this host, or None if it is not
     known.

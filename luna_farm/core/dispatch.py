@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from typing import Any
 
 from luna_farm.core import events
 from luna_farm.core.ending import bury
-from luna_farm.core.instructions import Append, Bury, Dispatch, Instruction, Kill, Publish, Reply, Retire, Spawn
+from luna_farm.core.instructions import Append, Bury, Dispatch, Instruction, Kill, Publish, Reply, Retire, Settle, Spawn
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.retry import MAX_CRASHES
@@ -90,16 +91,28 @@ def _dispatch(farm: Farm, worker: Worker, image: Image, now: float) -> list[Inst
 def worker_ready(farm: Farm, event: events.WorkerReady, now: float) -> list[Instruction]:
     """A worker can take images. Its pid is in the journal before it gets one, so that a successor can fence it off."""
     worker = farm.workers[event.worker]
-    worker.pid = event.pid
+    worker.pid, worker.created = event.pid, event.created
     farm.encoders = event.encoders
     if worker.state is not W.STARTING:
         return []
     worker.move(W.IDLE, now)
     return [
-        Append({"r": "worker", "pid": event.pid, "created": event.created}),
+        Append(worker_record(worker)),
         Publish({"event": "worker_ready", "worker": worker.number, "pid": worker.pid}),
+        *_settle_inherited(farm, worker),
         *advance(farm, now),
     ]
+
+
+def worker_record(worker: Worker) -> dict[str, Any]:
+    """The journal record by which a successor can fence off a worker."""
+    return {"r": "worker", "pid": worker.pid, "created": worker.created}
+
+
+def _settle_inherited(farm: Farm, worker: Worker) -> list[Instruction]:
+    """What a predecessor published but perhaps had no time to tidy up behind."""
+    inherited, farm.unsettled = farm.unsettled, []
+    return [Settle(worker.number, *image.key, image.result.temp, image.task.root) for image in inherited]
 
 
 def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instruction]:

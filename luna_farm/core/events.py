@@ -81,6 +81,21 @@ class SpoolFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class JobJournaled:
+    """The record of a job is in the journal: from now on it survives."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFailed:
+    """The record of a job could not be written; the job was not accepted."""
+
+    job_id: str
+    error: FarmError
+
+
+@dataclass(frozen=True, slots=True)
 class WaitAsked:
     """A client wants to know when a job is finished, or that it is not by `until` (monotonic seconds)."""
 
@@ -182,6 +197,8 @@ Event = (
     | NamesRefused
     | Spooled
     | SpoolFailed
+    | JobJournaled
+    | JournalFailed
     | WaitAsked
     | CancelAsked
     | RetryAsked

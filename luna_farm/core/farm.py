@@ -22,6 +22,8 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
     events.NamesRefused: intake.names_refused,
     events.Spooled: intake.spooled,
     events.SpoolFailed: intake.spool_failed,
+    events.JobJournaled: intake.job_journaled,
+    events.JournalFailed: intake.journal_failed,
     events.WaitAsked: intake.wait_asked,
     events.CancelAsked: intake.cancel_asked,
     events.RetryAsked: intake.retry_asked,

@@ -36,8 +36,16 @@ class SpoolPixels:
 
 
 @dataclass(frozen=True, slots=True)
+class AppendJob:
+    """Append the record of a new job to the journal; answers with JobJournaled or JournalFailed."""
+
+    job_id: str
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
-    """Append a record to the journal. What stands behind it in the list happens only once it is written."""
+    """Append a record to the journal. A Settle that stands behind it happens only once it is written."""
 
     record: dict[str, Any]
 
@@ -111,6 +119,7 @@ Instruction = (
     Reply
     | ReserveNames
     | SpoolPixels
+    | AppendJob
     | Append
     | Dispatch
     | Settle

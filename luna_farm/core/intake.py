@@ -1,6 +1,6 @@
 """Taking over: leases, submits, waiting for and cancelling jobs. Decides, as `farm.handle` documents; acts on nothing.
 
-The order in `accept` is the promise: the record is in the journal before the client hears yes.
+The order of `accept` and `job_journaled` is the promise: the record is in the journal before the client hears yes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from luna_farm.core import events, filenames
 from luna_farm.core.dispatch import advance
 from luna_farm.core.ending import close, finish, image_fields, image_record
-from luna_farm.core.instructions import Append, Instruction, Publish, Reply, ReserveNames, SpoolPixels
+from luna_farm.core.instructions import Append, AppendJob, Instruction, Publish, Reply, ReserveNames, SpoolPixels
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageTask
 from luna_farm.core.slots import Slot
@@ -137,14 +137,13 @@ def spooled(farm: Farm, event: events.Spooled, now: float) -> list[Instruction]:
 
 def spool_failed(farm: Farm, event: events.SpoolFailed, now: float) -> list[Instruction]:
     """Durable was asked for and cannot be had: say so."""
-    for path in farm.pending[event.job_id].paths:
-        farm.taken.discard(filenames.twin_key(path))
     return _refuse(farm, event.job_id, event.error)
 
 
 def _refuse(farm: Farm, job_id: str, error: FarmError) -> list[Instruction]:
     pending = farm.pending.pop(job_id)
     del farm.requests[pending.submit.request_id]
+    farm.taken.difference_update(filenames.twin_key(path) for path in pending.paths)
     for number, entry in zip(pending.slots, pending.submit.entries, strict=True):
         for _ in range(entry.batch):
             farm.slots.done_with(number)
@@ -152,26 +151,39 @@ def _refuse(farm: Farm, job_id: str, error: FarmError) -> list[Instruction]:
 
 
 def accept(farm: Farm, job_id: str, spools: tuple[str, ...], now: float) -> list[Instruction]:
-    """Make the job: journal, then acknowledge, then dispatch, in this order."""
-    pending = farm.pending.pop(job_id)
+    """Make the job and have it journaled: only `job_journaled` acknowledges it."""
+    pending = farm.pending[job_id]
     images = _images(farm, job_id, pending, spools)
     job = Job(job_id, pending.submit.request_id, pending.submit.options, images, now, pending.warnings)
     failing = {folder: farm.folders[folder].error for image in images if (folder := folder_of(image)) in farm.folders}
     for folder, error in failing.items():
         job.warnings += (f"{folder} cannot be written now ({error}); the pictures are kept and saved once it can.",)
-    farm.jobs[job_id] = farm.open_jobs[job_id] = job
+    pending.job = job
+    return [AppendJob(job_id, job_record(job))]
+
+
+def job_journaled(farm: Farm, event: events.JobJournaled, now: float) -> list[Instruction]:
+    """The job survives everything from here on: acknowledge it, then get it done, in this order."""
+    pending = farm.pending.pop(event.job_id)
+    job = pending.job
+    assert job is not None, "a job is made before it is journaled"
+    farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
     farm.totals["jobs"] += 1
-    for image in images:
+    for image in job.images:
         image.queued_at = now
         farm.keep_pixels(image)
         farm.waiting.append(image)
-    queued = {"event": "save_job_queued", "job_id": job_id, "num_images": len(images), "paths": [i.task.path for i in images]}
+    paths = [image.task.path for image in job.images]
     return [
-        Append(job_record(job)),
         Reply(pending.client, pending.reply, receipt(farm, job, pending.client, pending.submit.want)),
-        Publish(queued),
+        Publish({"event": "save_job_queued", "job_id": job.job_id, "num_images": len(job.images), "paths": paths}),
         *advance(farm, now),
     ]
+
+
+def journal_failed(farm: Farm, event: events.JournalFailed, now: float) -> list[Instruction]:
+    """What is not in the journal is not accepted: nothing was begun, the client is told to come again."""
+    return _refuse(farm, event.job_id, busy(farm, f"its journal cannot be written now ({event.error})"))
 
 
 def _images(farm: Farm, job_id: str, pending: Pending, spools: tuple[str, ...]) -> list[Image]:
@@ -193,6 +205,7 @@ def _images(farm: Farm, job_id: str, pending: Pending, spools: tuple[str, ...]) 
                 height=entry.height,
                 width=entry.width,
                 channels=entry.channels,
+                in_affix_folder=entry.subdir and bool(entry.affix.strip(" .")),
                 root=pending.submit.options.output_dir,
             )
             spool = spools[at] if spools else ""

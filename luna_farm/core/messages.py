@@ -84,6 +84,8 @@ class ImageTask(Message):
     height: int
     width: int
     channels: int
+    in_affix_folder: bool = False
+    """The last folder of `path` is that of the affix (`subdir`); rejected images go beside it."""
     attempt: int = 1
     recovered: bool = False
     thumbnail: bool = False

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from luna_farm.core.dispatch import worker_record
 from luna_farm.core.ending import close, image_record
 from luna_farm.core.filenames import twin_key
 from luna_farm.core.instructions import Append, Instruction, Publish
@@ -29,13 +30,16 @@ class Remains:
     jobs: dict[str, Job]
     workers: list[tuple[int, float]]
     """(pid, creation time) of every worker that may have been handed an image."""
-    arenas: list[str]
-    """Arenas of predecessors; those that nothing needs are unlinked."""
+
+    def segments_in_use(self) -> set[str]:
+        """Where the pixels of unfinished images lie."""
+        images = [image for job in self.jobs.values() for image in job.images]
+        return {image.task.segment for image in images if not image.finished}
 
 
 def read(records: Iterable[dict[str, Any]]) -> Remains:
     """Replay the records of a journal in order. A record of an unknown kind (a newer farm) is passed over."""
-    remains = Remains({}, [], [])
+    remains = Remains({}, [])
     for record in records:
         kind = record.get("r")
         if kind == "job":
@@ -45,8 +49,6 @@ def read(records: Iterable[dict[str, Any]]) -> Remains:
             remains.jobs[record["job_id"]].images[record["index"]] = _image(record)
         elif kind == "worker":
             remains.workers.append((record["pid"], record["created"]))
-        elif kind == "arena":
-            remains.arenas.append(record["segment"])
     return remains
 
 
@@ -82,6 +84,7 @@ def restore(farm: Farm, remains: Remains, readable: Callable[[str], bool], now: 
         farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
         farm.requests[job.request_id] = job.job_id
         job.accepted_at = now
+        farm.unsettled += [image for image in job.images if image.result.temp]
         for image in job.images:
             if image.state is S.WAITING:
                 done += _resume(farm, image, readable, now)
@@ -118,14 +121,7 @@ def _close_quietly(farm: Farm, job: Job, now: float) -> list[Instruction]:
     return []
 
 
-def temps(farm: Farm) -> list[tuple[Image, str]]:
-    """Images that were published but whose temporary link may still be there."""
-    return [(image, image.result.temp) for job in farm.jobs.values() for image in job.images if image.result.temp]
-
-
 def snapshot(farm: Farm) -> list[dict[str, Any]]:
     """The fewest records that make the same farm again: what a compacted journal holds."""
-    records: list[dict[str, Any]] = [{"r": "arena", "segment": farm.segment}]
-    records += [{"r": "arena", "segment": s} for s in farm.segment_users if s.startswith("shm:")]
-    records += [job_record(job) for job in farm.jobs.values()]
-    return records
+    workers = [worker_record(worker) for worker in farm.workers.values() if worker.pid]
+    return workers + [job_record(job) for job in farm.jobs.values()]

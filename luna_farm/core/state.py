@@ -71,6 +71,8 @@ class Worker:
     since: float
     """Monotonic time of the last change of state or of the image it works on."""
     pid: int = 0
+    created: float = 0.0
+    """Start time of the process as the system tells it: with the pid, its identity."""
     state: WorkerState = W.STARTING
     images: deque[Image] = field(default_factory=deque)
     images_saved: int = 0
@@ -95,6 +97,8 @@ class Pending:
     relatives: tuple[str, ...]
     paths: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    job: Job | None = None
+    """The job as it is being journaled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,8 @@ class Farm:
         self.encoders: dict[str, str] = {}
         self.finished_order: deque[str] = deque()
         self.totals = dict.fromkeys(("jobs", "images_saved", "images_discarded", "images_failed", "bytes_written"), 0)
+        self.unsettled: list[Image] = []
+        """Published by a predecessor, temporary link perhaps still there."""
         self.draining = False
         self.last_worker = 0
         self.last_tick = 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -39,14 +40,16 @@ def default_size() -> int:
     return min(_share_of_memory(), _shm_room())
 
 
-def establish(size: int, folder: str | os.PathLike[str]) -> tuple[Arena, list[str]]:
+def establish(
+    size: int, folder: str | os.PathLike[str], keep: Collection[str] = ()
+) -> tuple[Arena, list[str]]:
     """Make an arena of `size` bytes (0: `default_size`) in shared memory; where that fails half as large, and
     so on down to MIN_BYTES; then a file segment in `folder`, as large as asked for or halved likewise.
 
     Returns it with one sentence for each compromise, for the log. What was noted in `folder` before is
-    removed: `recover` comes first. Raises ArenaError when not even MIN_BYTES fit into a file.
+    removed, except the segments in `keep`, which hold pixels of unfinished jobs. Raises ArenaError when not even MIN_BYTES fit into a file.
     """
-    for name in _noted(folder):
+    for name in set(_noted(folder)) - set(keep):
         with suppress(
             ArenaError
         ):  # Windows, while an old worker still maps it: better an old file than no farm
@@ -54,7 +57,7 @@ def establish(size: int, folder: str | os.PathLike[str]) -> tuple[Arena, list[st
     wanted = size or _share_of_memory()
     warnings: list[str] = []
     shared, file = fresh_names(folder)
-    _note(folder, shared, file)
+    _note(folder, shared, file, *keep)
     if sys.platform != "win32":  # there it would go away with a killed supervisor
         made = _halving(shared, wanted, min(wanted, _shm_room()), "Shared memory", warnings)
         if made is not None:

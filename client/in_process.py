@@ -1,0 +1,81 @@
+"""`save_here`: the same pipeline without a farm, in this process, blocking until the files are there.
+
+For nodes that must have the file before the next one runs, and for the day when no farm is there.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from luna_farm.core import filenames, schema
+from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.errors import FarmError
+from luna_farm.storage import names, writer
+from luna_farm.worker import pipeline
+from luna_farm_client.pixels import copy_into
+from luna_farm_client.requests import JobReport, Outgoing, SaveRequest
+
+import numpy as np
+
+
+def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | None = None) -> JobReport:
+    """Gate, encode and write every picture of `request` now; returns the same report as the farm would.
+
+    One picture that fails does not keep the others from being saved. `progress` is called with (done, all).
+    `output_dir` None is `./output`. Raises InvalidRequest before anything is written.
+    """
+    out = Outgoing(request)
+    defaults = {"output_dir": str(Path("output").absolute())}
+    entries = out.message([1] * len(out.infos), inline=True)["images"]
+    fields = {**out.fields, "images": entries}
+    limits = {"max_images": 2**31, "max_pixels": 2**40, "arena_bytes": 2**62}
+    submit = schema.submit(fields, defaults, limits)
+    job_id = secrets.token_hex(4)
+    relatives = filenames.image_names(submit)
+    job = Job(job_id, submit.request_id, submit.options, [], 0.0, relatives.warnings)
+    taken: set[str] = set()
+    for at, (image, entry) in enumerate(zip(request.images, submit.entries, strict=True)):
+        batch = np.empty((entry.batch, entry.height, entry.width, entry.channels), np.uint8)
+        copy_into(image.pixels, memoryview(batch).cast("B"))
+        for batch_index, pixels in enumerate(batch):
+            index = len(job.images)
+            path = names.reserve(submit.options.output_dir, relatives.relatives[index], taken)
+            taken.add(filenames.twin_key(path))
+            task = ImageTask(
+                job_id=job_id,
+                index=index,
+                affix=entry.affix,
+                format=entry.format,
+                batch_index=batch_index,
+                batch_size=entry.batch,
+                path=path,
+                segment="",
+                offset=0,
+                height=entry.height,
+                width=entry.width,
+                channels=entry.channels,
+                in_affix_folder=entry.subdir and bool(entry.affix.strip(" .")),
+                root=submit.options.output_dir,
+            )
+            job.images.append(Image(task, result=_saved(pixels, task, submit.options)))
+            job.images[-1].state = ImageState(job.images[-1].result.state)
+            if progress:
+                progress(index + 1, submit.num_images)
+    return JobReport.from_answer(job.report())
+
+
+def _saved(pixels: Any, task: ImageTask, options: SaveOptions) -> ImageResult:
+    try:
+        result = pipeline.make(pixels, task, options)
+        if result.temp:
+            writer.settle(result.temp, task.root)
+        return replace(result, temp="")
+    except FarmError as error:
+        return ImageResult("failed", path=task.path, error=str(error), code=error.code)
+    except Exception as error:  # an encoder's bug must cost its picture, not the workflow
+        return ImageResult("failed", path=task.path, error=f"{type(error).__name__}: {error}", code="encode")

@@ -1,0 +1,245 @@
+"""What a caller asks for and what it is told: requests, receipts and reports as plain dataclasses.
+
+`Outgoing` turns a request into the fields of the wire, and says at the caller what is wrong with it. No sockets here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from luna_farm.core import schema
+from luna_farm.core.messages import FORMATS
+from luna_farm.errors import InvalidRequest, ProtocolError
+from luna_farm_client.pixels import PixelInfo, describe
+
+Json = Mapping[str, Any] | str | None
+
+
+@dataclass(slots=True)
+class SaveImage:
+    """One picture, or a batch of the same size.
+
+    `pixels`: numpy array or torch tensor, [H,W], [H,W,C] or [B,H,W,C], uint8 or float 0..1, on CPU or CUDA, C = 1, 3, 4.
+    `affix` ends the name and, with `subdir`, names the folder. `format`: png, webp, jpeg, avif, jxl or tiff.
+    """
+
+    pixels: Any
+    affix: str = ""
+    format: str = "png"
+    subdir: bool = False
+
+
+@dataclass(slots=True)
+class SaveRequest:
+    """Pictures that are saved together, and how.
+
+    `output_dir`: None for the folder that the farm is configured with; a relative one starts from the caller's folder.
+    `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata`: maps, or JSON text. `embed`: "full", "parameters" or "none".
+    `on_reject`: None for what the farm is configured with. `durable`: pixels go to disk before the job is accepted.
+    """
+
+    images: Sequence[SaveImage]
+    output_dir: str | os.PathLike[str] | None = None
+    save_path: str = ""
+    filename: str = ""
+    model_name: str = ""
+    quality_gate: str = "disabled"
+    min_quality_threshold: float = 0.3
+    on_reject: str | None = None
+    png_compression: int = 4
+    lossy_quality: int = 90
+    lossless_webp: bool = False
+    embed: str = "full"
+    filename_index: int = 0
+    custom_metadata: Json = None
+    metadata: Json = None
+    prompt: Json = None
+    extra_pnginfo: Json = None
+    timestamp: datetime | str | None = None
+    durable: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the farm answers: the job is accepted, and these names are reserved for it, in order."""
+
+    job_id: str
+    paths: tuple[str, ...]
+    num_images: int
+    message: str
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> Receipt:
+        """Read the answer to a submit."""
+        try:
+            return cls(
+                answer["job_id"],
+                tuple(answer["paths"]),
+                answer["num_images"],
+                answer["message"],
+                tuple(answer["warnings"]),
+            )
+        except KeyError as error:
+            raise ProtocolError(f"The farm's receipt has no {error}.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """What came of one picture.
+
+    `state`: waiting, running, held (its folder cannot be written now), saved, discarded (by the gate, to `_discarded`),
+    dropped, failed, cancelled or lost. `ms`: milliseconds of gate, encode and write.
+    """
+
+    index: int
+    affix: str
+    format: str
+    state: str
+    path: str
+    bytes: int
+    score: float | None
+    threshold: float | None
+    error: str
+    code: str
+    warnings: tuple[str, ...]
+    ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """What came of a job: `state` is queued, running, done, failed, cancelled or lost."""
+
+    job_id: str
+    state: str
+    images: tuple[ImageReport, ...]
+    warnings: tuple[str, ...] = ()
+    output_dir: str = ""
+    timestamp: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will happen to it by itself."""
+        return self.state not in ("queued", "running")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that are there now."""
+        return tuple(image.path for image in self.images if image.state in ("saved", "discarded"))
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> JobReport:
+        """Read the answer to `job` or `wait`; fields that a newer farm adds are left out."""
+        images = []
+        for image in answer["images"]:
+            known = {name: image[name] for name in ImageReport.__slots__}
+            images.append(ImageReport(**{**known, "warnings": tuple(known["warnings"])}))
+        return cls(
+            answer["job_id"],
+            answer["state"],
+            tuple(images),
+            tuple(answer["warnings"]),
+            answer["output_dir"],
+            answer["timestamp"],
+        )
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A request on its way: judged, with the fields for the wire. Raises InvalidRequest when made."""
+
+    request: SaveRequest
+    infos: list[PixelInfo] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.request.images:
+            raise InvalidRequest.of("images", self.request.images, "at least one SaveImage")
+        self.infos = [describe(image.pixels) for image in self.request.images]
+        self.fields = _wire_fields(self.request)
+        schema.options({**self.fields, "output_dir": self.fields.get("output_dir", os.sep)}, {})
+        for image in self.request.images:
+            schema.choice({"format": image.format}, "format", tuple(FORMATS), "png")
+            schema.text({"affix": image.affix}, "affix", limit=200)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each slot that is needed."""
+        return [info.nbytes for info in self.infos]
+
+    def message(self, leases: Sequence[int], inline: bool) -> dict[str, Any]:
+        """Return the submit, with the pixels in `leases`, or to follow `inline`."""
+        images = [
+            {
+                "affix": image.affix,
+                "format": image.format,
+                "subdir": image.subdir,
+                "lease": lease,
+                "shape": [info.batch, info.height, info.width, info.channels],
+                "inline": inline,
+            }
+            for image, info, lease in zip(self.request.images, self.infos, leases, strict=True)
+        ]
+        # The next submit of a node is mostly like this one: its slots come with the answer.
+        return {**self.fields, "cmd": "save_images_async", "images": images, "want": [] if inline else self.sizes}
+
+
+def _wire_fields(request: SaveRequest) -> dict[str, Any]:
+    moment = request.timestamp or datetime.now().astimezone()
+    fields: dict[str, Any] = {
+        "request_id": uuid.uuid4().hex,
+        "save_path": request.save_path,
+        "filename": request.filename,
+        "model_name": request.model_name,
+        "quality_gate": request.quality_gate,
+        "min_quality_threshold": request.min_quality_threshold,
+        "png_compression": request.png_compression,
+        "lossy_quality": request.lossy_quality,
+        "lossless_webp": request.lossless_webp,
+        "embed": request.embed,
+        "filename_index": request.filename_index,
+        "timestamp": moment if isinstance(moment, str) else moment.isoformat(timespec="milliseconds"),
+    }
+    if request.output_dir is not None:
+        given = os.fspath(request.output_dir)
+        schema.text({"output_dir": given}, "output_dir")
+        fields["output_dir"] = os.path.abspath(os.path.expanduser(given))
+    if request.on_reject is not None:
+        fields["on_reject"] = request.on_reject
+    if request.durable is not None:
+        fields["durable"] = request.durable
+    for name in ("custom_metadata", "metadata", "prompt", "extra_pnginfo"):
+        value = getattr(request, name)
+        if value is not None and request.embed != "none" or name in ("prompt", "metadata", "custom_metadata"):
+            fields[name] = json_text(name, value)
+    return fields
+
+
+def json_text(name: str, value: Json) -> str:
+    """Return a map as JSON text: ASCII, and never NaN, which no reader of the files takes (it becomes null)."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    try:
+        try:
+            return json.dumps(value, allow_nan=False, default=str)
+        except ValueError:
+            return json.dumps(_finite(value), allow_nan=False, default=str)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidRequest.of(name, value, f"a map that JSON can hold ({error})") from None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

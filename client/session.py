@@ -1,0 +1,121 @@
+"""One connection's side of the conversation, sans input and output: which messages, which leases, in which order.
+
+Written as generators that yield what is to be done (`Call`, `Fill`) and are sent what came of it; `connection.py` drives
+them with a blocking socket, `aio.py` with asyncio. Pixels are copied once, by the `Fill`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from luna_farm.core import protocol
+from luna_farm.errors import ArenaError
+from luna_farm.storage.arena import Arena, Segments
+from luna_farm_client.pixels import copy_into
+from luna_farm_client.requests import Outgoing, Receipt
+
+FIT = 2
+"""A lease that was granted ahead is used for pictures of at least 1/FIT of its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Send a message and the raw bytes that follow it, receive the answer; it is sent back into the generator."""
+
+    message: dict[str, Any]
+    payload: Sequence[memoryview] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Run `work`, which copies pixels: up to some milliseconds for large ones."""
+
+    work: Callable[[], None]
+
+
+Steps = Generator[Call | Fill, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A slot that is ours to write into: `size` bytes from `offset` of `segment`."""
+
+    lease: int
+    segment: str
+    offset: int
+    size: int
+
+
+@dataclass(slots=True)
+class Session:
+    """What a connection knows: the arena of the farm, if it can be mapped here, and leases granted ahead."""
+
+    segments: Segments
+    shared: bool = False
+    limits: dict[str, int] = field(default_factory=dict)
+    spare: list[Lease] = field(default_factory=list)
+    warm_bytes: int = 0
+
+    def greet(self, token: str) -> Steps:
+        """Say hello; find out whether this process can map the arena."""
+        answer = yield Call(protocol.hello(token, os.getpid()))
+        self.limits = dict(answer["limits"])
+        arena = answer["arena"]
+        try:
+            self.shared = str(self.segments.arena(arena["segment"]).uuid) == arena["uuid"]
+        except (ArenaError, OSError):
+            self.shared = False  # another host, another container: the bytes go over the wire
+        return answer
+
+    def submit(self, out: Outgoing) -> Steps:
+        """Lease (unless the last answer brought leases that fit), fill, submit; returns the Receipt."""
+        leases = self._take(out.sizes)
+        if leases is None:
+            if self.spare:
+                yield Call({"cmd": "release", "leases": [lease.lease for lease in self.spare]})
+                self.spare.clear()
+            answer = yield Call({"cmd": "lease", "sizes": out.sizes})
+            leases = [Lease(**lease) for lease in answer["leases"]]
+        self.spare += leases  # ours until the submit is answered, also when filling fails
+        payload: list[memoryview] = []
+        yield Fill(lambda: payload.extend(self._fill(out, leases)))
+        answer = yield Call(out.message([lease.lease for lease in leases], not self.shared), payload)
+        used = {lease.lease for lease in leases}
+        self.spare = [lease for lease in self.spare if lease.lease not in used]
+        self.spare += [Lease(**lease) for lease in answer["leases"]]
+        return Receipt.from_answer(answer)
+
+    def _take(self, sizes: Sequence[int]) -> list[Lease] | None:
+        left = sorted(self.spare, key=lambda lease: lease.size)
+        taken: list[Lease] = []
+        for size in sizes:
+            found = next((lease for lease in left if size <= lease.size <= max(FIT * size, 8192)), None)
+            if found is None:
+                return None
+            left.remove(found)
+            taken.append(found)
+        self.spare = left
+        return taken
+
+    def _fill(self, out: Outgoing, leases: Sequence[Lease]) -> list[memoryview]:
+        """Copy the pixels into the slots; returns the bytes to send where there is no shared memory."""
+        payload = []
+        for image, info, lease in zip(out.request.images, out.infos, leases, strict=True):
+            if self.shared:
+                arena = self.segments.arena(lease.segment)
+                self._warm(arena, lease)
+                copy_into(image.pixels, arena.view(lease.offset, info.nbytes))
+            else:
+                payload.append(memoryview(bytearray(info.nbytes)))
+                copy_into(image.pixels, payload[-1])
+        return payload
+
+    def _warm(self, arena: Arena, lease: Lease) -> None:
+        """Map what was not mapped yet in one go: page faults one by one cost ten times as much."""
+        end = lease.offset + lease.size
+        if end > self.warm_bytes:
+            arena.warm(self.warm_bytes, end - self.warm_bytes)
+            self.warm_bytes = end

@@ -1,0 +1,38 @@
+"""The lines a person reads while the farm works: one for each event worth one, made from the feed's events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+log = logging.getLogger("luna_farm.jobs")
+
+Event = Mapping[str, Any]
+LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
+    "save_job_queued": (logging.INFO, lambda e: f"{e['num_images']} images submitted"),
+    "save_started": (logging.INFO, lambda e: "Starting save operation"),
+    "image_saved": (logging.INFO, lambda e: f"Saved to {e['path']}"),
+    "image_rejected": (
+        logging.INFO,
+        lambda e: f"Image {e['index']} rejected by the quality gate: {e['score']:.3f} is below {e['threshold']:.3f}",
+    ),
+    "image_failed": (logging.ERROR, lambda e: f"Image {e['index']} failed and is set aside ({e['error']})"),
+    "job_lost": (logging.ERROR, lambda e: f"Image {e['index']} ({e['path']}) is lost: {e['error']}"),
+    "save_job_done": (logging.INFO, lambda e: f"{e['state'].capitalize()}: {e['images_saved']} saved in {e['ms']:.0f} ms"),
+    "folder_failing": (logging.WARNING, lambda e: f"{e['path']} cannot be written now: {e['error']}"),
+    "folder_recovered": (logging.WARNING, lambda e: f"{e['path']} can be written again"),
+    "worker_ready": (logging.INFO, lambda e: f"Worker {e['worker']} is ready (pid {e['pid']})"),
+    "worker_reaped": (logging.INFO, lambda e: f"Worker {e['worker']} ended ({e['reason']})"),
+    "worker_lost": (logging.WARNING, lambda e: f"Worker {e['worker']} (pid {e['pid']}) is lost: {e['reason']}"),
+}
+
+
+def announce(event: Event) -> None:
+    """Log the line of one event, if it has one, with its job id."""
+    row = LINES.get(event["event"])
+    if row is None or not log.isEnabledFor(row[0]):
+        return
+    job_id = event.get("job_id") or ""
+    text = row[1](event)
+    log.log(row[0], f"Job {job_id}: {text}" if job_id else text, extra={"job_id": job_id})

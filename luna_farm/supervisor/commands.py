@@ -1,0 +1,171 @@
+"""What each command of a client means: an event for the core, or a question that is answered at once.
+
+One table from the name of a command to the function for it. This module must never change the state of the farm itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
+from typing import Any, Protocol
+
+from luna_farm import __version__
+from luna_farm.core import events, schema
+from luna_farm.core.intake import refusal, unknown
+from luna_farm.core.protocol import NAME, VERSION
+from luna_farm.core.state import Farm
+from luna_farm.errors import FarmError, InvalidRequest, ProtocolError
+from luna_farm.storage.arena import Arena
+from luna_farm.supervisor.listener import Connection
+from luna_farm.testing.faults import crash_point
+
+MAX_WAIT_S = 3600.0
+MAX_LISTED = 10_000
+
+
+class Shell(Protocol):
+    """What commands need of the supervisor."""
+
+    farm: Farm
+    arena: Arena
+
+    def now(self) -> float:
+        """Monotonic time in seconds."""
+
+    def happened(self, event: events.Event) -> None:
+        """Have the core handle an event and execute what it decides."""
+
+    def status(self) -> dict[str, Any]:
+        """The status of the whole farm."""
+
+    def stop(self, now: bool) -> None:
+        """Begin to stop: finish what was accepted, or leave it to the journal."""
+
+
+class Commands:
+    """Takes the messages of known clients. `defaults` stand for fields that a submit leaves out."""
+
+    def __init__(self, shell: Shell, defaults: Mapping[str, Any], allowed_dirs: tuple[Path, ...]) -> None:
+        self._shell = shell
+        self._defaults = defaults
+        self._allowed = tuple(PurePath(folder) for folder in allowed_dirs)
+        self._table: dict[str, Callable[[Connection, int, dict[str, Any]], dict[str, Any] | None]] = {
+            "ping": lambda *_: {"pong": True},
+            "status": lambda *_: shell.status(),
+            "lease": self._lease,
+            "release": self._release,
+            "save_images_async": self._submit,
+            "job": self._job,
+            "jobs": self._jobs,
+            "wait": self._wait,
+            "cancel": self._cancel,
+            "retry": self._retry,
+            "drain": lambda *_: self._stop(False),
+            "shutdown": lambda *_: self._stop(True),
+        }
+
+    def welcome(self) -> dict[str, Any]:
+        """What a client learns when it is let in: who it speaks to, where the arena is, what the bounds are."""
+        arena = self._shell.arena
+        return {
+            "protocol": NAME,
+            "version": VERSION,
+            "server": __version__,
+            "arena": {"segment": arena.name, "bytes": arena.size, "uuid": str(arena.uuid)},
+            "limits": self._shell.farm.limits.of_request(),
+        }
+
+    def gone(self, connection: Connection) -> None:
+        """A client is gone."""
+        self._shell.happened(events.ClientGone(connection.number, connection.may_write))
+
+    def message(self, connection: Connection, message: dict[str, Any]) -> None:
+        """Carry out one command; what is wrong with it is told in its answer."""
+        reply = message.get("id", 0)
+        if not isinstance(reply, int):
+            raise ProtocolError("`id` must be a whole number.")
+        name = schema.command(message)
+        run = self._table.get(name)
+        if run is None:
+            raise ProtocolError(f"There is no command {name!r}; there are {', '.join(self._table)}.")
+        try:
+            answer = run(connection, reply, message)
+        except FarmError as error:
+            if any(isinstance(i, dict) and i.get("inline") for i in message.get("images") or ()):
+                raise  # raw pixels follow that nobody can interpret any more: the connection ends
+            answer = refusal(error)
+        if answer is not None:
+            connection.send({**answer, "id": reply})
+
+    def _lease(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
+        limits = self._shell.farm.limits
+        sizes = schema.sizes(message, "sizes", limits.max_images, limits.arena_bytes)
+        self._shell.happened(events.LeaseAsked(connection.number, reply, sizes))
+        crash_point("supervisor.leased")
+
+    def _release(self, connection: Connection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
+        leases = schema.sizes(message, "leases", self._shell.farm.limits.max_images, 2**62)
+        self._shell.happened(events.LeasesReturned(connection.number, leases))
+        return {"success": True}
+
+    def _submit(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
+        farm = self._shell.farm
+        submit = schema.submit(message, self._defaults, farm.limits.of_request())
+        self._check_allowed(submit.options.output_dir)
+        event = events.Submitted(connection.number, reply, submit, self._fresh_id())
+        inline = [entry for entry in submit.entries if entry.inline]
+        if not inline:
+            crash_point("supervisor.submitted")
+            self._shell.happened(event)
+            return
+        views = []
+        for entry in inline:
+            slot = farm.slots.held_by(connection.number, entry.lease)
+            if slot is None or slot.size < entry.nbytes:
+                raise InvalidRequest.of("lease", entry.lease, "a lease of this connection with room for the pixels")
+            views.append(self._shell.arena.view(slot.offset, entry.nbytes))
+        connection.receive_pixels(views, lambda: self._shell.happened(event))
+
+    def _check_allowed(self, output_dir: str) -> None:
+        if self._allowed and not any(PurePath(output_dir).is_relative_to(folder) for folder in self._allowed):
+            folders = ", ".join(map(str, self._allowed))
+            raise InvalidRequest.of("output_dir", output_dir, f"a folder below {folders} (setting allowed_dirs)")
+
+    def _fresh_id(self) -> str:
+        farm = self._shell.farm
+        while True:
+            job_id = secrets.token_hex(4)
+            if job_id not in farm.jobs and job_id not in farm.pending:
+                return job_id
+
+    def _job(self, connection: Connection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
+        job = self._shell.farm.jobs.get(self._id(message))
+        if job is None:
+            raise unknown(self._id(message))
+        return job.report()
+
+    def _jobs(self, connection: Connection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
+        limit = schema.integer(message, "limit", 1, MAX_LISTED, 100)
+        jobs = list(self._shell.farm.jobs.values())[-limit:]
+        return {"jobs": [job.report() for job in reversed(jobs)]}
+
+    def _wait(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
+        timeout_s = schema.number(message, "timeout", 0.0, MAX_WAIT_S, 30.0)
+        until = self._shell.now() + timeout_s
+        self._shell.happened(events.WaitAsked(connection.number, reply, self._id(message), until))
+
+    def _cancel(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
+        self._shell.happened(events.CancelAsked(connection.number, reply, self._id(message)))
+
+    def _retry(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
+        self._shell.happened(events.RetryAsked(connection.number, reply, self._id(message)))
+
+    def _stop(self, now: bool) -> dict[str, Any]:
+        # After this answer was written: the caller shall hear it.
+        asyncio.get_running_loop().call_soon(self._shell.stop, now)
+        return {"success": True, "pid": self._shell.status()["pid"]}
+
+    def _id(self, message: Mapping[str, Any]) -> str:
+        return schema.text(message, "job_id", limit=64)

@@ -1,0 +1,98 @@
+"""Keeps the journal in step with the farm: what is appended when, what waits for a disk, when it is compacted.
+
+A new job is refused when its record cannot be written. Everything else has happened already and is written as soon as it
+can be; what must come after it (the removal of temporary links) waits with it, in order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from luna_farm.core.instructions import Append, Settle
+from luna_farm.errors import DiskError, FarmBusy, FarmError
+from luna_farm.storage.journal import Journal
+from luna_farm.testing.faults import crash_point
+
+log = logging.getLogger("luna_farm.journal")
+
+
+class Ledger:
+    """The journal of one supervisor. `settle` carries out what waited behind a record."""
+
+    def __init__(self, journal: Journal, max_bytes: int, settle: Callable[[Settle], None]) -> None:
+        self._journal = journal
+        self._max_bytes = max_bytes
+        self._settle = settle
+        self._behind: deque[Append | Settle] = deque()
+        self._compact_at = max_bytes // 2
+
+    @property
+    def error(self) -> str:
+        """Why the journal is behind, "" when it is not."""
+        return f"{len(self._behind)} records wait for the journal's disk" if self._behind else ""
+
+    def append_job(self, record: dict[str, Any], sync: bool) -> FarmError | None:
+        """Write the record of a new job (synced for a durable one), or return why it must not be accepted."""
+        self.catch_up()
+        if self._behind:
+            return DiskError(self.error)
+        if self._journal.bytes >= self._max_bytes:
+            return FarmBusy(f"the journal holds {self._journal.bytes:,} bytes of open jobs (setting journal_bytes)")
+        try:
+            self._journal.append(record)
+            if sync:
+                self._journal.sync()
+        except FarmError as error:
+            return error
+        crash_point("supervisor.journaled")
+        return None
+
+    def append(self, instruction: Append) -> None:
+        """Write what has happened, now or when the disk lets us."""
+        self._behind.append(instruction)
+        self.catch_up()
+        crash_point("supervisor.result_journaled")
+
+    def settle(self, instruction: Settle) -> None:
+        """Remove a temporary link, but not before the record in front of it is written."""
+        if self._behind:
+            self._behind.append(instruction)
+        else:
+            self._settle(instruction)
+
+    def catch_up(self) -> None:
+        """Write what waits, in order, until the disk refuses."""
+        while self._behind:
+            first = self._behind[0]
+            if isinstance(first, Append):
+                try:
+                    self._journal.append(first.record)
+                except FarmError as error:
+                    log.error("The journal cannot be written, no new jobs are taken: %s", error)
+                    return
+            else:
+                self._settle(first)
+            self._behind.popleft()
+
+    def compact_if_due(self, snapshot: Callable[[], Iterable[dict[str, Any]]]) -> None:
+        """Make the journal small again once it has grown; to be called only while no record is on its way."""
+        if self._journal.bytes < self._compact_at or self._behind:
+            return
+        before = self._journal.bytes
+        try:
+            self._journal.rewrite(snapshot())
+        except FarmError as error:
+            log.error("The journal cannot be compacted: %s", error)
+        # Twice what is needed at least, so that a journal full of open jobs is not written anew for each of them.
+        self._compact_at = max(self._max_bytes // 2, 2 * self._journal.bytes)
+        log.debug("Journal compacted from %d to %d bytes", before, self._journal.bytes)
+
+    def close(self) -> None:
+        """Close the file; what could not be written is told."""
+        self.catch_up()
+        if self._behind:
+            log.error("%s; the next start finds the files by their temporary links.", self.error)
+        self._journal.close()

@@ -1,0 +1,213 @@
+"""The worker processes: spawned, spoken to over one private pipe each, ended, and collected.
+
+Executes what the core decided. One pipe a worker, never a queue that they share: a queue's lock can die with its holder.
+A worker is reported gone only after it was collected, so that nothing of it can still write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.context import SpawnProcess
+from typing import Any, cast
+
+import psutil
+
+from luna_farm.core import events, frames
+from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.errors import FarmError
+from luna_farm.worker import spawned
+
+log = logging.getLogger("luna_farm.pool")
+
+FENCE_S = 5.0
+"""How long to wait for a killed worker of a predecessor to be gone."""
+
+
+class Pipe(asyncio.Protocol):
+    """The supervisor's end of one worker's pipe."""
+
+    def __init__(self, pool: Pool, worker: int) -> None:
+        self._pool = pool
+        self._worker = worker
+        self._frames = frames.FrameBuffer()
+
+    def data_received(self, data: bytes) -> None:
+        """Turn messages into events."""
+        self._frames.feed(data)
+        try:
+            while message := self._frames.next():
+                self._pool.heard(self._worker, message)
+        except FarmError as error:
+            log.error("Worker %d speaks nonsense and is ended: %s", self._worker, error)
+            self._pool.kill(self._worker, "it spoke nonsense")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The worker has ended or is about to: collect it."""
+        self._pool.ended(self._worker)
+
+
+class Pool:
+    """All worker processes of this supervisor. `happened` takes the events."""
+
+    def __init__(self, happened: Callable[[events.Event], None], fsync: bool) -> None:
+        self._happened = happened
+        self._fsync = fsync
+        self._context = multiprocessing.get_context("spawn")
+        self._processes: dict[int, SpawnProcess] = {}
+        self._pipes: dict[int, asyncio.Transport] = {}
+        self._collecting: set[asyncio.Task[None]] = set()
+        self._why: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def pids(self) -> dict[int, int]:
+        """Worker number -> process id."""
+        return {number: process.pid or 0 for number, process in self._processes.items()}
+
+    def spawn(self, worker: int) -> None:
+        """Start a process; it reports ready by itself."""
+        task = asyncio.get_running_loop().create_task(self._spawn(worker))
+        self._collecting.add(task)
+        task.add_done_callback(self._collecting.discard)
+
+    async def _spawn(self, worker: int) -> None:
+        ours, theirs = socket.socketpair()
+        name = f"luna-farm worker {worker}"
+        process = self._context.Process(target=spawned.start, args=(theirs, self._fsync), name=name, daemon=True)
+        try:
+            with _signals_blocked():
+                process.start()
+        except OSError as error:
+            ours.close()
+            log.error("A worker could not be started: %s", error)
+            await asyncio.sleep(1.0)  # out of processes or file descriptors: not again at once
+            self._happened(events.WorkerGone(worker, f"could not be started: {error}"))
+            return
+        finally:
+            theirs.close()
+        self._processes[worker] = process
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(lambda: Pipe(self, worker), sock=ours)
+        self._pipes[worker] = cast(asyncio.Transport, transport)
+
+    def dispatch(self, worker: int, task: ImageTask, options: SaveOptions) -> None:
+        """Hand an image to a worker."""
+        self._tell(worker, {"t": "image", "task": task.to_map(), "options": options.to_map()})
+
+    def settle(self, worker: int, job_id: str, index: int, temp: str, root: str) -> None:
+        """Have a worker remove a temporary link."""
+        self._tell(worker, {"t": "settle", "job_id": job_id, "index": index, "temp": temp, "root": root})
+
+    def retire(self, worker: int) -> None:
+        """Ask a worker to end."""
+        self._why[worker] = "idle"
+        self._tell(worker, {"t": "stop"})
+
+    def forget(self, segment: str) -> None:
+        """Have all workers let go of a segment."""
+        for worker in self._pipes:
+            self._tell(worker, {"t": "forget", "segment": segment})
+
+    def kill(self, worker: int, why: str) -> None:
+        """End a worker by force (SIGKILL; TerminateProcess on Windows)."""
+        self._why[worker] = why
+        process = self._processes.get(worker)
+        if process is not None:
+            process.kill()
+
+    def _tell(self, worker: int, message: dict[str, Any]) -> None:
+        pipe = self._pipes.get(worker)
+        if pipe is not None and not pipe.is_closing():
+            pipe.write(frames.encode(message))
+
+    def heard(self, worker: int, message: dict[str, Any]) -> None:
+        """Turn a message of a worker into an event."""
+        kind = message["t"]
+        if kind == "result":
+            result = ImageResult.from_map(message["result"])
+            self._happened(events.ImageFinished(worker, message["job_id"], message["index"], result))
+        elif kind == "settled":
+            self._happened(events.TempSettled(message["job_id"], message["index"]))
+        elif kind == "ready":
+            self._happened(events.WorkerReady(worker, message["pid"], message["created"], message["encoders"]))
+
+    def ended(self, worker: int) -> None:
+        """The pipe of a worker is closed: wait for its end in a thread, then tell."""
+        self._pipes.pop(worker, None)
+        task = asyncio.get_running_loop().create_task(self._collect(worker))
+        self._collecting.add(task)
+        task.add_done_callback(self._collecting.discard)
+
+    async def _collect(self, worker: int) -> None:
+        process = self._processes[worker]
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, process.join, 2.0)
+        if process.exitcode is None:  # closed its pipe and lives: not a worker any more
+            process.kill()
+            await loop.run_in_executor(None, process.join)
+        code = process.exitcode
+        process.close()
+        del self._processes[worker]
+        why = self._why.pop(worker, "") or _exit_reason(code)
+        self._happened(events.WorkerGone(worker, why))
+
+    async def close(self) -> None:
+        """End all that are left and wait until they are collected."""
+        for worker in list(self._processes):
+            self.kill(worker, "the farm stops")
+        while self._collecting:
+            await asyncio.wait(set(self._collecting))
+
+
+def _exit_reason(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            return f"ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"ended by signal {-code}"
+    return f"ended with exit code {code}"
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Keep Ctrl-C away from a process that is being started; it inherits the mask. Windows has no masks, and there
+    CREATE_NEW_PROCESS_GROUP is not needed either: the worker ignores SIGINT as its first act."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def fence(workers: list[tuple[int, float]]) -> int:
+    """Kill the workers of a dead supervisor and wait until they are gone; returns how many there were.
+
+    They would leave by themselves once their file is written; a hung one would not, and could write later. A pid counts
+    only together with the creation time of its process.
+    """
+    left = []
+    for pid, created in workers:
+        try:
+            process = psutil.Process(pid)
+            if abs(process.create_time() - created) < 0.02:
+                process.kill()
+                left.append(process)
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.AccessDenied:
+            log.warning("Process %d belongs to somebody else and cannot be an old worker.", pid)
+    _, alive = psutil.wait_procs(left, FENCE_S)
+    for process in alive:
+        log.error("Old worker %d cannot be ended (a dead network folder?); its image may be written twice.", process.pid)
+    return len(left)

@@ -1,0 +1,105 @@
+"""The status of the farm as a dict: what the core knows, and what the system knows of its processes and disks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from luna_farm import __version__, system
+from luna_farm.core.state import Farm, folder_of
+from luna_farm.errors import DiskError
+
+FRESH_S = 0.5
+"""Looking at the processes costs about 0.3 ms each: done at most this often."""
+
+
+class Status:
+    """Makes the status. `facts` never change: ports, folders, limits."""
+
+    def __init__(self, farm: Farm, facts: Mapping[str, Any], output_dir: Path, now: Callable[[], float]) -> None:
+        self._farm = farm
+        self._facts = facts
+        self._output_dir = output_dir
+        self._now = now
+        self._started = now()
+        self._processes: dict[int, psutil.Process] = {}
+        self._cached: tuple[float, dict[str, Any]] | None = None
+        self.notes: list[str] = []
+
+    def get(self) -> dict[str, Any]:
+        """Return the status; what concerns processes and disks is at most FRESH_S old."""
+        now = self._now()
+        if self._cached is None or now - self._cached[0] > FRESH_S:
+            self._cached = (now, self._of_system(now))
+        return {**self._facts, **self._cached[1], **self._farm.status(), "notes": list(self.notes)}
+
+    def _of_system(self, now: float) -> dict[str, Any]:
+        rows = [self._worker(worker, now) for worker in self._farm.workers.values() if worker.pid]
+        alive = {row["pid"] for row in rows} | {os.getpid()}
+        self._processes = {pid: process for pid, process in self._processes.items() if pid in alive}
+        return {
+            "running": True,
+            "pid": os.getpid(),
+            "version": __version__,
+            "uptime_s": now - self._started,
+            "supervisor": self._process(os.getpid()),
+            "workers": rows,
+            "folders": self._folders(now),
+        }
+
+    def _worker(self, worker: Any, now: float) -> dict[str, Any]:
+        process = self._process(worker.pid)
+        image = worker.images[0] if worker.images else None
+        uptime_s = max(0.001, process.get("uptime_s", 0.0))
+        return {
+            "pid": worker.pid,
+            "state": worker.state.value,
+            "images_saved": worker.images_saved,
+            "mb_per_s": worker.bytes_written / 1e6 / uptime_s,
+            "current": {"job_id": image.task.job_id, "path": image.task.path} if image else None,
+            **process,
+        }
+
+    def _process(self, pid: int) -> dict[str, Any]:
+        """CPU percent since the last look, memory, threads, open files; zeros for one that is just gone."""
+        try:
+            process = self._processes.get(pid) or psutil.Process(pid)
+            self._processes[pid] = process
+            with process.oneshot():
+                memory = process.memory_info()
+                return {
+                    "rss_bytes": memory.rss,
+                    # The arena is mapped by everybody and counts in each RSS; this is what the process has for itself.
+                    "own_bytes": memory.rss - getattr(memory, "shared", 0),
+                    "cpu_percent": process.cpu_percent(),
+                    "threads": process.num_threads(),
+                    "open_files": process.num_fds() if hasattr(process, "num_fds") else process.num_handles(),
+                    "uptime_s": time.time() - process.create_time(),
+                }
+        except psutil.Error:
+            return dict.fromkeys(("rss_bytes", "own_bytes", "cpu_percent", "threads", "open_files", "uptime_s"), 0)
+
+    def _folders(self, now: float) -> list[dict[str, Any]]:
+        known = {folder_of(image) for image in self._farm.unfinished()} or {str(self._output_dir)}
+        rows = []
+        for path in sorted(known | set(self._farm.folders))[:100]:
+            failing = self._farm.folders.get(path)
+            row = {
+                "path": path,
+                "state": "failing" if failing else "ok",
+                "error": failing.error if failing else "",
+                "since_s": now - failing.since if failing else 0.0,
+                "free_bytes": 0,
+                "total_bytes": 0,
+            }
+            try:
+                row["free_bytes"], row["total_bytes"] = system.disk_bytes(path)
+            except DiskError as error:
+                row["error"] = row["error"] or str(error)
+            rows.append(row)
+        return rows

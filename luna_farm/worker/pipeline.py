@@ -1,0 +1,117 @@
+"""One image, from its pixels to its file: view -> gate -> encode -> write -> result.
+
+The farm's workers and the blocking `save_here` take the same road. Pixels are never copied here: the encoder reads the
+slot. This module must never know of pipes or jobs.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.errors import FarmError
+from luna_farm.imaging import metadata, quality, thumbnail
+from luna_farm.imaging.encoders import encode, png
+from luna_farm.storage import writer
+from luna_farm.storage.arena import Segments
+from luna_farm.testing.faults import crash_point
+
+Pixels = NDArray[np.uint8]
+DISCARDED = "_discarded"
+
+
+def encoders() -> dict[str, str]:
+    """Which implementation encodes what here."""
+    return {"png": png.backend()}
+
+
+def view(segments: Segments, task: ImageTask) -> Pixels:
+    """Return the pixels of a task, [H,W,C] uint8, as a view on the slot; raises ArenaError if they are gone.
+
+    `np.frombuffer` pins the mapping, `np.ndarray(buffer=...)` would not (a segmentation fault once it is closed).
+    """
+    if task.segment.startswith("npy:"):
+        dead: Pixels = np.load(task.segment[4:], mmap_mode="r", allow_pickle=False)
+        return dead
+    flat = np.frombuffer(segments.view(task.segment, task.offset, task.nbytes), dtype=np.uint8)
+    return flat.reshape(task.height, task.width, task.channels)
+
+
+def make(pixels: Pixels, task: ImageTask, options: SaveOptions, *, fsync: bool = True) -> ImageResult:
+    """Gate, encode and write one image, [H,W,C] uint8. Raises DiskError, EncodeError and InvalidRequest."""
+    ms: dict[str, float] = {}
+    started = time.perf_counter()
+    verdict = quality.judge(pixels, options.quality_gate, options.min_quality_threshold)
+    ms["gate"] = _lap(started)
+    path, state, warnings = task.path, "saved", []
+    if not verdict.passed:
+        if options.on_reject == "drop":
+            return ImageResult("dropped", score=verdict.score, threshold=verdict.threshold, ms=ms)
+        if options.on_reject == "discard":
+            path, state = discarded(task), "discarded"
+        else:
+            warnings.append(f"The quality gate rejects it ({verdict.score:.3f} of {verdict.threshold:.3f}); it is kept.")
+    started = time.perf_counter()
+    encoded = encode(pixels, task.format, options, metadata.embed(options, task))
+    ms["encode"] = _lap(started)
+    crash_point("worker.encoded")
+    started = time.perf_counter()
+    published = writer.publish(
+        path,
+        encoded.buffers,
+        output_dir=task.root or options.output_dir,
+        temp_name=writer.temp_name(task.job_id, task.index),
+        fsync=fsync,
+        recovered=task.recovered,
+    )
+    warnings += encoded.warnings
+    if encoded.sidecar is not None:
+        warnings += _beside(published.path, encoded.sidecar, task, options, fsync)
+    ms["write"] = _lap(started)
+    if published.path != path:
+        warnings.append(f"{PurePath(path).name} had been made by somebody else in the meantime; this is the next free name.")
+    return ImageResult(
+        state,
+        path=published.path,
+        bytes=published.bytes,
+        temp=published.temp,
+        score=verdict.score,
+        threshold=verdict.threshold,
+        warnings=tuple(warnings),
+        ms=ms,
+        thumbnail=thumbnail.thumbnail(pixels) if task.thumbnail else b"",
+    )
+
+
+def discarded(task: ImageTask) -> str:
+    """Where a rejected image goes: `<save_path>/_discarded/`, under its own name (which holds the affix)."""
+    path = PurePath(task.path)
+    save_path = path.parent.parent if task.in_affix_folder else path.parent
+    return str(save_path / DISCARDED / path.name)
+
+
+def _beside(path: str, sidecar: bytes, task: ImageTask, options: SaveOptions, fsync: bool) -> list[str]:
+    """Write the metadata that does not fit into the file beside it; its failure costs a warning, not the picture."""
+    root = task.root or options.output_dir
+    try:
+        written = writer.publish(
+            str(PurePath(path).with_suffix(".json")),
+            [sidecar],
+            output_dir=root,
+            temp_name=writer.temp_name(task.job_id, task.index, "json"),
+            fsync=fsync,
+            recovered=task.recovered,
+        )
+        writer.settle(written.temp, root)
+    except FarmError as error:
+        return [f"The metadata beside it could not be written: {error}"]
+    return []
+
+
+def _lap(started: float) -> float:
+    return (time.perf_counter() - started) * 1e3
+

@@ -1,0 +1,28 @@
+"""What a spawned process starts with. The supervisor imports this to name it, so it must stay free of numpy and imaging."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from luna_farm import system
+
+
+def start(pipe: socket.socket, fsync: bool) -> None:
+    """Become a worker that serves the supervisor at the other end of `pipe`, until told to stop or left alone.
+
+    Ctrl-C reaches the whole group: only the supervisor acts on it. The mask was inherited blocked, so that not even a
+    worker that is still starting is hit.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    system.lower_priority()
+    # One thread each: the farm's parallelism is its processes.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from luna_farm.worker.main import serve
+
+    serve(pipe, fsync)
