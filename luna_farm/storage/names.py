@@ -79,8 +79,8 @@ def first_free(key: str, is_taken: Callable[[int], bool]) -> int:
         while is_taken(number):
             low, number, step = number, number + step, step * 2
     else:  # names were given up, or the folder was cleared: back to the last that is taken
-        number = low
-        while low > 0 and (low == number or not is_taken(low)):
+        number, low = low, low - 1
+        while low > 0 and not is_taken(low):
             low, number, step = max(low - step, 0), low, step * 2
     while number - low > 1:
         middle = (low + number) // 2

@@ -77,11 +77,13 @@ def publish(
 
 
 def settle(temp: str, output_dir: str) -> None:
-    """Remove a temporary name, once its result is in the journal or its job is given up; done is fine.
+    """Remove a temporary name once its result is in the journal, or its job is given up; "" and done are fine.
 
     Raises InvalidRequest if `temp` is no temporary file below `output_dir`, DiskError if it cannot be
     removed.
     """
+    if not temp:
+        return
     *folders, name = parts_below(temp, output_dir)
     _check_temp(name)
     try:

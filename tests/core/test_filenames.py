@@ -1,0 +1,242 @@
+"""From text to names: where files go, what is replaced, what is cut, and that nothing ever leads outside."""
+
+from __future__ import annotations
+
+import ntpath
+import posixpath
+import sys
+import unicodedata
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from luna_farm.core.filenames import (
+    AFFIX_BYTES,
+    NAME_BYTES,
+    PART_BYTES,
+    PATH_BYTES,
+    clean_folders,
+    clean_part,
+    fit,
+    image_name,
+    image_names,
+    shorten,
+    twin_key,
+    with_number,
+)
+from luna_farm.core.messages import SaveOptions
+from luna_farm.core.schema import Entry, Submit
+from luna_farm.core.template import JobFacts, Resolved
+from luna_farm.errors import InvalidRequest
+
+STAMP = "2025-03-04T15:06:09"
+ODD = [*'/\\.:<>"|?*\0\n\x7f ~%$-', "\u202e", "\u2066", "\ufeff", "\ud800", "\udfff", "\u0301"]
+HOSTILE = st.text(st.characters() | st.sampled_from(ODD), max_size=60)
+DEVICES = ["CON", "nul", "COM1", "lpt9", "COM¹", "CONIN$", "aux .txt", "PRN.a.b", "clock$"]
+ESCAPES = ["..", "/", "\\", "C:", "\\\\server\\share", "~", "../../etc", "%model_path%", "%KSampler.x%"]
+LENGTHS = ["a" * 300, "🎨" * 90, "é", "e\u0301", " ", ".", "\0", "x", "%time:YYYY/mm%", "\u202egnp"]
+PIECES = st.sampled_from([*ESCAPES, *LENGTHS, *DEVICES])
+BIDIRECTIONAL = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+TEMPLATE = HOSTILE | st.lists(PIECES | HOSTILE, max_size=8).map("".join)
+
+
+def name(
+    affix: str = "RAW", output_dir: str = "/out", path_bytes: int = PATH_BYTES, **given: Any
+) -> Resolved:
+    shape = {"format": "png", "subdir": True, "batch_index": 0, "batch_size": 1, "width": 8, "height": 8}
+    shape.update((key, given.pop(key)) for key in list(given) if key in shape)
+    facts = JobFacts(SaveOptions(output_dir, timestamp=STAMP, **given))
+    return image_name(facts, affix=affix, path_bytes=path_bytes, **shape)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"save_path": "shots", "filename": "a"}, "shots/RAW/a_RAW.png"),
+        ({"save_path": "shots", "filename": "a", "subdir": False}, "shots/a_RAW.png"),
+        ({"filename": "a", "affix": ""}, "a.png"),
+        ({"filename": "a", "affix": " . "}, "a.png"),
+        ({"filename": "a", "batch_size": 2, "batch_index": 1}, "RAW/a_RAW_1.png"),
+        ({"filename": "a", "batch_size": 1, "batch_index": 1}, "RAW/a_RAW.png"),
+        ({"filename": "a", "format": "jpeg"}, "RAW/a_RAW.jpg"),
+        ({"filename": "a", "format": "tiff", "affix": ""}, "a.tif"),
+        ({}, "RAW/2025_03_04_150609_UnknownModel_RAW.png"),
+        ({"filename": " ", "model_name": "x/y.pt"}, "RAW/2025_03_04_150609_y_RAW.png"),
+        ({"filename": "%model_dir%"}, "RAW/2025_03_04_150609_UnknownModel_RAW.png"),
+        ({"filename": "%model_path%", "model_name": "x/y.pt"}, "RAW/x_y_RAW.png"),
+        ({"filename": "a/b\\c"}, "RAW/a_b_c_RAW.png"),
+        ({"save_path": "%model_path%", "filename": "a", "model_name": "x\\y.pt"}, "x/y/RAW/a_RAW.png"),
+        ({"save_path": "a/b\\c", "filename": "a"}, "a/b/c/RAW/a_RAW.png"),
+        ({"save_path": "/abs//./x/", "filename": "a"}, "abs/x/RAW/a_RAW.png"),
+        ({"save_path": "../../etc", "filename": ".."}, "_/_/etc/RAW/2025_03_04_150609_UnknownModel_RAW.png"),
+        ({"save_path": "C:\\x", "filename": "a"}, "C_/x/RAW/a_RAW.png"),
+        ({"save_path": "\\\\server\\share", "filename": "a"}, "server/share/RAW/a_RAW.png"),
+        ({"save_path": "x", "filename": "a", "affix": "../b"}, "x/.._b/a_.._b.png"),
+        ({"filename": "CON", "affix": ""}, "_CON.png"),
+        ({"save_path": "nul.txt", "filename": "a"}, "_nul.txt/RAW/a_RAW.png"),
+        ({"filename": "%counter%"}, "RAW/%counter%_RAW.png"),
+        ({"save_path": "take_%counter%", "filename": "a"}, "take_%counter%/RAW/a_RAW.png"),
+        ({"filename": "~root"}, "RAW/~root_RAW.png"),
+    ],
+)
+def test_where_a_picture_goes(options: dict[str, Any], expected: str) -> None:
+    assert name(**options) == Resolved(expected)
+
+
+def test_a_submit_names_its_batches_in_order_and_warns_once() -> None:
+    entries = (Entry("RAW", "png", True, 1, 2, 8, 8, 3), Entry("UP", "webp", False, 2, 1, 16, 16, 3))
+    submit = Submit("r" * 8, SaveOptions("/out", "p", "%foo%%width%", timestamp=STAMP), entries)
+    names = image_names(submit)
+    assert names.relatives == ("p/RAW/%foo%8_RAW_0.png", "p/RAW/%foo%8_RAW_1.png", "p/%foo%16_UP.webp")
+    assert names.warnings == ("%foo% is not a known token; it stays in the name as it is.",)
+
+
+@pytest.mark.parametrize(
+    ("given_text", "expected"),
+    [
+        ("plain name", "plain name"),
+        (' <>:"/\\|?*', "_________"),
+        ("a\0b\x1fc\x7fd\x85e", "a_b_c_d_e"),
+        ("\u202egnp.exe", "_gnp.exe"),
+        ("a\u2066b\u200ec\u061cd\ufeffe\u2028f", "a_b_c_d_e_f"),
+        ("\ud800x\udfff", "_x_"),
+        ("trailing. . .", "trailing"),
+        ("  both  ", "both"),
+        ("..", "_"),
+        (".", "_"),
+        ("", "_"),
+        (".hidden", ".hidden"),
+        ("e\u0301", "é"),
+        ("con", "_con"),
+        ("CON.", "_CON"),
+        ("Con .x", "_Con .x"),
+        ("CONSOLE", "CONSOLE"),
+        ("COM", "COM"),
+        ("COM0", "_COM0"),
+        ("LPT².gz", "_LPT².gz"),
+        ("👨‍👩‍👧", "👨‍👩‍👧"),
+    ],
+)
+def test_what_is_replaced(given_text: str, expected: str) -> None:
+    assert clean_part(given_text) == expected
+
+
+def reserved(part: str) -> bool:
+    """Whether Python's own knowledge of Windows refuses the name."""
+    if sys.version_info >= (3, 13):
+        return bool(ntpath.isreserved(part))
+    return PureWindowsPath(part).is_reserved()
+
+
+def assert_safe_part(part: str, limit: int = PART_BYTES) -> None:
+    assert part not in ("", ".", "..")
+    assert len(part.encode("utf-8")) <= limit
+    assert not set(part) & set('<>:"/\\|?*')
+    assert all(unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp") for letter in part)
+    assert all(unicodedata.bidirectional(letter) not in BIDIRECTIONAL for letter in part)
+    assert part == part.strip(" ").rstrip(".")
+    assert not reserved(part)
+    assert unicodedata.normalize("NFC", part) == part
+
+
+@settings(max_examples=400)
+@given(HOSTILE | PIECES, st.integers(8, 300))
+@example("CON        x", 8)
+@example("." * 300 + "x", 255)
+def test_cleaning_is_safe_and_final(text: str, limit: int) -> None:
+    part = fit(clean_part(text), limit)
+    assert_safe_part(part, limit)
+    assert clean_part(part) == part
+    assert fit(part, limit) == part
+
+
+@settings(max_examples=300)
+@given(TEMPLATE)
+def test_folders_stay_below(text: str) -> None:
+    parts = clean_folders(text)
+    for part in parts:
+        assert_safe_part(part, limit=1 << 20)
+    assert clean_folders("/".join(parts)) == parts
+
+
+@settings(max_examples=2000, deadline=None)
+@given(TEMPLATE, TEMPLATE, TEMPLATE, TEMPLATE, st.booleans(), st.integers(1, 3))
+def test_no_template_leads_outside(
+    save_path: str, filename: str, affix: str, model: str, subdir: bool, batch: int
+) -> None:
+    options: dict[str, Any] = {
+        "save_path": save_path,
+        "filename": filename,
+        "model_name": model,
+        "subdir": subdir,
+        "batch_size": batch,
+    }
+    try:
+        relative = name(affix=affix, **options).text
+    except InvalidRequest:
+        assert save_path.count("/") + save_path.count("\\") > 20  # deeper than any path may be
+        return
+    parts = relative.split("/")
+    for part in parts:
+        assert_safe_part(part)
+    assert len(parts[-1].encode("utf-8")) <= NAME_BYTES
+    assert len(f"/out/{relative}".encode()) <= PATH_BYTES
+    assert posixpath.normpath(f"/out/{relative}") == f"/out/{relative}"
+    assert ntpath.splitdrive(relative)[0] == ""
+    assert PurePosixPath("/out", relative).is_relative_to("/out")
+    assert PureWindowsPath("C:/out", relative).is_relative_to("C:/out")
+    assert parts[-1].endswith("_0.png" if batch > 1 else ".png")
+
+
+def test_long_names_keep_affix_batch_and_extension() -> None:
+    long = name(filename="f" * 400, affix="A" * 40, batch_size=12, batch_index=11).text
+    assert len(long.split("/")[-1]) == NAME_BYTES
+    assert long.endswith("f_" + "A" * 40 + "_11.png")
+    affix = name(filename="é" * 400, affix="ü" * 400).text.split("/")[-1]
+    assert affix.endswith("_" + "ü" * (AFFIX_BYTES // 2) + ".png")
+    assert NAME_BYTES - 1 <= len(affix.encode()) <= NAME_BYTES
+
+
+def test_long_paths_lose_of_the_filename_first_then_of_the_folders() -> None:
+    room = 300
+    first = name(save_path="a" * 100, filename="f" * 200, subdir=False, path_bytes=room).text
+    assert first.startswith("a" * 100 + "/ff")
+    second = name(
+        save_path="a" * 200 + "/" + "b" * 200, filename="f" * 200, subdir=False, path_bytes=room
+    ).text
+    folders = second.split("/")[:-1]
+    assert [set(part) for part in folders] == [{"a"}, {"b"}]
+    assert len(set(map(len, folders))) == 1
+    assert second.endswith("f" * 24 + "_RAW.png")
+    assert max(len(first), len(second)) + len("/out/") + 24 <= room
+
+
+def test_a_path_that_cannot_be_short_enough_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="fewer folders or a shorter output_dir"):
+        name(save_path="/".join("abcdefghijklmnopq" for _ in range(100)), filename="a")
+    with pytest.raises(InvalidRequest, match="output_dir: "):
+        name(filename="a" * 30, output_dir="/o" * 490, subdir=False)
+
+
+def test_numbers_stand_before_the_extension() -> None:
+    assert with_number("x.y/a.b.png", 1) == "x.y/a.b_00001.png"
+    assert with_number("a.png", 123456) == "a_123456.png"
+
+
+def test_shortening_for_a_small_file_system_keeps_the_end() -> None:
+    path = "f" * 200 + "/" + "n" * 200 + "_RAW_3.png"
+    folder, file = shorten(path, 119).split("/")
+    assert folder == "f" * 119
+    assert len(file) == 119
+    assert file.endswith("_RAW_3.png")
+    assert shorten("a/b.png", 119) == "a/b.png"
+
+
+def test_twins_have_one_key() -> None:
+    assert twin_key("/out/A.PNG") == twin_key("/out/a.png")
+    assert twin_key("/out/É.png") == twin_key("/out/e\u0301.png") == twin_key("/out/E\u0301.png")
+    assert twin_key("/out/STRASSE") == twin_key("/out/straße")
+    assert twin_key("/out/a") != twin_key("/out/b")
