@@ -1,0 +1,84 @@
+"""The one place where the nodes touch ComfyUI: folders, flags, messages to the browser, progress, interruption.
+
+Everything is looked up when it is used: folders and flags may change between two prompts, and the package can be
+imported where there is no ComfyUI. This module must never hold policy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a later message is for: the node as it was executed, the node that shows it, the prompt and the browser."""
+
+    node: str
+    display_node: str
+    prompt_id: str
+    client_id: str | None
+
+
+def output_directory() -> str:
+    """Return ComfyUI's output folder, absolute, as it is now."""
+    import folder_paths
+
+    return os.path.abspath(folder_paths.get_output_directory())
+
+
+def metadata_disabled() -> bool:
+    """Tell whether ComfyUI was started with --disable-metadata."""
+    from comfy.cli_args import args
+
+    return bool(args.disable_metadata)
+
+
+def server() -> Any | None:
+    """Return ComfyUI's PromptServer, or None where there is none (a script that imports the nodes)."""
+    module = sys.modules.get("server")
+    return getattr(getattr(module, "PromptServer", None), "instance", None)
+
+
+def caller(unique_id: str | None) -> Caller:
+    """Return who is executing now. To be asked on ComfyUI's own thread, inside a node."""
+    node, here = str(unique_id or ""), server()
+    # Set right before a node runs: inside a subgraph it is the node that the user sees.
+    shown = getattr(here, "last_node_id", None) or node
+    return Caller(node, str(shown), _prompt_id(), getattr(here, "client_id", None))
+
+
+def _prompt_id() -> str:
+    module = sys.modules.get("comfy_execution.utils")  # ComfyUI >= 0.3.48
+    context = module.get_executing_context() if module is not None else None
+    return str(context.prompt_id) if context is not None else ""
+
+
+def send(event: str, data: dict[str, Any], client_id: str | None) -> None:
+    """Send a message to one browser, from any thread. Without a browser (a program's prompt) nothing is sent."""
+    here = server()
+    if here is not None and client_id is not None:
+        here.send_sync(event, data, client_id)
+
+
+def raise_if_interrupted() -> None:
+    """Raise ComfyUI's own exception when the user pressed cancel."""
+    import comfy.model_management
+
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def progress(total: int) -> Any:
+    """Return ComfyUI's progress bar of the node that runs now; call `update_absolute(done)`."""
+    import comfy.utils
+
+    return comfy.utils.ProgressBar(total)
+
+
+def nothing() -> Any:
+    """Return what stops the nodes behind an output quietly: there is nothing for them to work on."""
+    from comfy_execution.graph import ExecutionBlocker
+
+    return ExecutionBlocker(None)

@@ -1,0 +1,197 @@
+"""The nodes: widgets to a SaveRequest, and what came of it to a status and to ComfyUI's `ui`. Nothing else.
+
+The work is elsewhere: handing over in `handover`, previews in `previews`, the pictures themselves in the farm. A node
+must never stop a workflow for a failed hand-over unless the user asked for that (`on_error: raise`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from . import barrier, handover, host, previews, widgets
+from .handover import Handed, NotHandedOver
+
+log = logging.getLogger("luna_farm.nodes")
+
+ALIASES = ["save image", "save", "export", "png", "webp", "jpeg", "avif", "async save", "fast save", "luna", "farm"]
+SHARED = (
+    "save_path", "filename", "model_name", "quality_gate", "min_quality_threshold", "png_compression",
+    "lossy_quality", "lossless_webp", "filename_index", "custom_metadata",
+)  # fmt: skip
+
+
+def save_request(inputs: Mapping[str, Any], output_dir: str, embed: bool) -> Any:
+    """Return the SaveRequest of a saver's inputs. Raises NotHandedOver when no image is connected or one is unusable."""
+    package = handover.client()
+    images = [
+        package.SaveImage(
+            inputs[f"image_{n}"],
+            affix=inputs.get(f"affix_{n}", widgets.AFFIXES[n - 1]),
+            format=inputs.get(f"format_{n}", "png"),
+            subdir=inputs.get(f"subdir_{n}", True),
+        )
+        for n in widgets.SLOTS
+        if inputs.get(f"image_{n}") is not None
+    ]
+    if not images:
+        raise NotHandedOver("No image is connected. Connect at least image_1.")
+    shared = {name: inputs[name] for name in SHARED if name in inputs}
+    return package.SaveRequest(
+        images=images,
+        output_dir=output_dir,
+        embed="full" if embed else "none",
+        metadata=inputs.get("metadata"),
+        prompt=_without_bookkeeping(inputs.get("prompt")),  # names are made of it even where nothing is embedded
+        extra_pnginfo=inputs.get("extra_pnginfo"),
+        **shared,
+    )
+
+
+def _without_bookkeeping(prompt: Any) -> Any:
+    """Return the prompt without the `is_changed` that ComfyUI notes in it while it executes."""
+    if not isinstance(prompt, dict):
+        return None
+    return {
+        node: {key: value for key, value in fields.items() if key != "is_changed"} if isinstance(fields, dict) else fields
+        for node, fields in prompt.items()
+    }
+
+
+class _Saver:
+    """What the two savers share."""
+
+    TITLE = ""
+    CATEGORY = widgets.CATEGORY
+    FUNCTION = "save"
+    OUTPUT_NODE = True
+    SEARCH_ALIASES = ALIASES
+
+    @classmethod
+    def IS_CHANGED(cls, unique_id: str | None = None, **_inputs: Any) -> int:  # noqa: N802 - ComfyUI's name
+        """Same inputs are not saved again, as with SaveImage, unless they could not be saved the last time."""
+        return handover.unsaved[str(unique_id)]
+
+    def save(self, **inputs: Any) -> dict[str, Any]:
+        """Run the node; ComfyUI passes every input by name."""
+        node = inputs.get("unique_id")
+        try:
+            output_dir = host.output_directory()
+            embed = bool(inputs.get("embed_workflow", True)) and not host.metadata_disabled()
+            handed = self._hand(save_request(inputs, output_dir, embed), inputs)
+            job = previews.announce(handed, host.caller(node), output_dir)
+            text = self._status(handed, job.state)
+            failed = job.state.get("failed", 0)
+        except NotHandedOver as error:
+            handed, job, failed = Handed("", ()), None, 1
+            text = f"ERROR: {error}"
+        text = f"[{self.TITLE}] {text}"
+        if failed:
+            handover.unsaved[str(node)] += 1
+            log.error(text)
+            if inputs.get("on_error") == "raise":
+                raise RuntimeError(text)
+        ui = job.ui(text) if job is not None else {"images": [], "text": [text], "luna_farm": [_refused(text)]}
+        return {"ui": ui, "result": self._result(text, handed)}
+
+    def _hand(self, request: Any, inputs: Mapping[str, Any]) -> Handed:
+        raise NotImplementedError
+
+    def _status(self, handed: Handed, state: Mapping[str, Any]) -> str:
+        """Return the status without its title: what was saved here, how long it took, and what was not saved and why."""
+        parts = [f"Saved {state['saved']} images in {handed.seconds * 1000:.0f} ms."]
+        if state["discarded"]:
+            parts.append(f"{state['discarded']} rejected by the quality gate.")
+        if state["failed"]:
+            parts.append(f"ERROR: {state['failed']} not saved.")
+        return " ".join([*parts, *state["reasons"], f"Job ID: {handed.job_id}"])
+
+    def _result(self, text: str, handed: Handed) -> tuple[Any, ...]:
+        return (text,)
+
+
+def _refused(text: str) -> dict[str, Any]:
+    return {"job_id": "", "state": "refused", "images": 0, "saved": 0, "discarded": 0, "failed": 1, "reasons": [text]}
+
+
+class LunaDaemonImageSaver(_Saver):
+    """Hands the images to the farm and returns at once."""
+
+    TITLE = "Luna Daemon Image Saver"
+    DESCRIPTION = (
+        "Hands up to five images or batches to the Luna Farm, which saves them in the background: your workflow goes "
+        "on after about a millisecond. The preview appears when the files are there."
+    )
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("status",)
+    OUTPUT_TOOLTIPS = ("What became of the hand-over, with the job id. Connect it to a Luna Save Barrier to wait.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> widgets.Inputs:  # noqa: N802 - ComfyUI's name
+        """Return the inputs of the node."""
+        return widgets.daemon_saver()
+
+    def _hand(self, request: Any, inputs: Mapping[str, Any]) -> Handed:
+        return handover.hand_over(request, inputs.get("on_error", "report"), inputs.get("when_busy", "wait"))
+
+    def _status(self, handed: Handed, state: Mapping[str, Any]) -> str:
+        if handed.report is not None:
+            return super()._status(handed, state)
+        return f"Submitted {len(handed.paths)} images to daemon. Job ID: {handed.job_id}"
+
+
+class LunaMultiSaver(_Saver):
+    """Saves the images in ComfyUI's own process."""
+
+    TITLE = "Luna Multi Saver"
+    DESCRIPTION = (
+        "Saves up to five images or batches before the workflow goes on, with the names, formats, metadata and quality "
+        "gate of the Luna Farm. Needs no farm."
+    )
+    RETURN_TYPES = ("STRING", "STRING")
+    RETURN_NAMES = ("status", "paths")
+    OUTPUT_IS_LIST = (False, True)
+    OUTPUT_TOOLTIPS = ("What was saved.", "The paths of the saved files, a list.")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> widgets.Inputs:  # noqa: N802 - ComfyUI's name
+        """Return the inputs of the node."""
+        return widgets.multi_saver()
+
+    def _hand(self, request: Any, inputs: Mapping[str, Any]) -> Handed:
+        return handover.save_here(request)
+
+    def _result(self, text: str, handed: Handed) -> tuple[Any, ...]:
+        images = handed.report.images if handed.report is not None else ()
+        return text, [image.path for image in images if image.state == "saved"] or [host.nothing()]
+
+
+class LunaSaveBarrier:
+    """Waits until jobs are saved."""
+
+    DESCRIPTION = (
+        "Waits until the jobs of Luna Daemon Image Savers are saved and outputs the paths of the files, so that later "
+        "nodes can read them."
+    )
+    CATEGORY = widgets.CATEGORY
+    FUNCTION = "wait"
+    OUTPUT_NODE = True
+    RETURN_TYPES = ("STRING", "STRING")
+    RETURN_NAMES = ("paths", "report")
+    OUTPUT_IS_LIST = (True, False)
+    OUTPUT_TOOLTIPS = ("The paths of the saved files, a list.", "One line per image.")
+    SEARCH_ALIASES = ["wait for save", "wait", "barrier", "saved paths", "luna", "farm"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> widgets.Inputs:  # noqa: N802 - ComfyUI's name
+        """Return the inputs of the node."""
+        return widgets.barrier()
+
+    def wait(self, jobs: str, timeout: int = widgets.BARRIER_TIMEOUT_S, **inputs: Any) -> dict[str, Any]:
+        """Run the node. Raises RuntimeError when a job failed, is unknown, or takes longer than `timeout` seconds."""
+        texts = [jobs, *(inputs.get(f"jobs_{n}") or "" for n in widgets.SLOTS[1:])]
+        images = barrier.wait(barrier.job_ids(texts), timeout)
+        lines = [barrier.line(image) for image in images]
+        paths = [image.path for image in images if image.state == "saved"] or [host.nothing()]
+        return {"ui": {"text": ["\n".join(lines)]}, "result": (paths, "\n".join(lines))}

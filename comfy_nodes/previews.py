@@ -1,0 +1,185 @@
+"""What the browser and /history are told about files that are still being written.
+
+A job is announced with the names reserved for it (`Announced.ui`). ComfyUI keeps the very dicts made here, in its
+cache and its history, so when the job ends they are corrected in place: a picture that the gate set aside gets its real
+name. The browser gets its previews by a second, merging "executed" message, and whoever asks /view for a file that is
+on its way waits a moment for it instead of getting a 404. This module must never wait on ComfyUI's own threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import handover, host
+from .watcher import Watcher
+
+if TYPE_CHECKING:
+    from luna_farm_client import JobReport
+
+EVENT_JOB, EVENT_QUEUE = "luna_farm.job", "luna_farm.queue"
+HELD_REQUESTS, HOLD_S, LOOK_S = 32, 30.0, 0.05
+"""Requests for coming files that wait at once, how long, and how often they look."""
+
+Picture = dict[str, str]
+QUEUED = {"state": "queued", "saved": 0, "discarded": 0, "failed": 0, "reasons": []}
+
+_coming: dict[str, Future[None]] = {}
+"""Absolute path of a reserved file -> done when its job ended. Few: only of open jobs."""
+_held = threading.BoundedSemaphore(HELD_REQUESTS)
+
+
+def picture(path: str, output_dir: str) -> Picture:
+    """Return how ComfyUI names a file of its output folder: name, relative subfolder with slashes, type."""
+    folder, name = os.path.split(os.path.relpath(path, output_dir))
+    return {"filename": name, "subfolder": folder.replace(os.sep, "/"), "type": "output"}
+
+
+def _viewable(path: str, output_dir: str) -> bool:
+    """Tell whether ComfyUI serves this file: one that went to the farm's fallback folder it does not."""
+    return not os.path.relpath(path, output_dir).startswith(os.pardir)
+
+
+@dataclass(slots=True)
+class Announced:
+    """One job on its way, as the browser and the history know it."""
+
+    job_id: str
+    caller: host.Caller
+    output_dir: str
+    pictures: list[Picture]
+    paths: tuple[str, ...] = ()
+    state: dict[str, Any] = field(default_factory=dict)
+    over: Future[None] = field(default_factory=Future)
+
+    def ui(self, text: str) -> dict[str, list[Any]]:
+        """Return the node's `ui`: lists only, and the dicts themselves, for they are corrected in place later."""
+        return {"images": list(self.pictures), "text": [text], "luna_farm": [self.state]}
+
+    def waiting(self, queue: dict[str, Any]) -> None:
+        """Show the depth of the queue on the node."""
+        self._send(EVENT_QUEUE, {"images": len(self.pictures), "queue": queue})
+
+    def finished(self, report: JobReport | None, reason: str, queue: dict[str, Any] | None) -> None:
+        """Correct the names, let go whoever waits, and show the pictures or why there are none."""
+        self.state.update(outcome(report, reason))
+        self.state["pictures"] = shown = [] if report is None else self._correct(report)
+        if self.state["failed"]:
+            handover.unsaved[self.caller.node] += 1
+        _forget(self)
+        self._send(EVENT_JOB, {**self.state, "queue": queue})
+        if shown:
+            # The merge appends: the script in web/ has kept the first message's pictures back until now.
+            self._send("executed", {"output": {"images": shown}, "prompt_id": self.caller.prompt_id, "merge": True})
+
+    def _correct(self, report: JobReport) -> list[Picture]:
+        """Give every dict the final name of its file; return those of files that ComfyUI can show."""
+        shown = []
+        for known, image in zip(self.pictures, report.images, strict=True):
+            known.update(picture(image.path, self.output_dir))
+            if image.state in ("saved", "discarded") and _viewable(image.path, self.output_dir):
+                shown.append(known)
+        return shown
+
+    def _send(self, event: str, data: dict[str, Any]) -> None:
+        who = {"node": self.caller.node, "display_node": self.caller.display_node}
+        host.send(event, who | data, self.caller.client_id)
+
+
+def outcome(report: JobReport | None, reason: str = "") -> dict[str, Any]:
+    """Return what the node shows of a job that ended: counts, the time it took, and a sentence per picture not kept."""
+    if report is None:
+        return {"state": "lost", "saved": 0, "discarded": 0, "failed": 1, "reasons": [reason]}
+    states = [image.state for image in report.images]
+    rejected = states.count("discarded") + states.count("dropped")
+    saved = states.count("saved")
+    return {
+        "state": report.state,
+        "saved": saved,
+        "discarded": rejected,
+        "failed": len(states) - rejected - saved,
+        "reasons": [text for image in report.images if (text := _reason(image))],
+    }
+
+
+def _reason(image: Any) -> str:
+    name = os.path.basename(image.path)
+    if image.state in ("discarded", "dropped"):
+        where = f", kept as {image.path}" if image.state == "discarded" else ", not kept"
+        score = "unknown" if image.score is None else f"{image.score:.3f}"
+        return f"{name}: quality {score} is below {image.threshold:.3f}{where}"
+    return "" if image.state == "saved" else f"{name}: {image.error or image.state}"
+
+
+def announce(handed: handover.Handed, caller: host.Caller, output_dir: str) -> Announced:
+    """Announce a job: what was saved here is over already, what the farm has is watched from now on."""
+    pictures = [picture(path, output_dir) for path in handed.paths]
+    job = Announced(handed.job_id, caller, output_dir, pictures, handed.paths)
+    # Every key from the start: ComfyUI may copy this dict on its thread while the watcher corrects it.
+    job.state.update({"job_id": handed.job_id, "images": len(pictures), "pictures": [], **QUEUED})
+    if handed.report is not None:
+        job.pictures = job._correct(handed.report)
+        job.state.update({**outcome(handed.report), "pictures": job.pictures})
+        return job
+    for path in handed.paths:
+        _coming[os.path.abspath(path)] = job.over
+    watcher.add(job)
+    return job
+
+
+def _forget(job: Announced) -> None:
+    for path in job.paths:
+        _coming.pop(os.path.abspath(path), None)
+    job.over.set_result(None)
+
+
+def hold_requests() -> None:
+    """Let /view wait for files that are on their way: programs fetch their pictures right after the prompt ended.
+
+    Called once, while ComfyUI loads the nodes; without a server nothing happens.
+    """
+    here = host.server()
+    if here is not None:
+        from aiohttp import web
+
+        here.app.middlewares.append(web.middleware(hold))
+
+
+async def hold(request: Any, handler: Any) -> Any:
+    """Answer a request for a coming file when it is there, or when its job ended, or after HOLD_S."""
+    if _coming and request.path in ("/view", "/api/view"):
+        path = _requested(request.query)
+        over = _coming.get(path)
+        if over is not None and _held.acquire(blocking=False):
+            try:
+                await _there(path, over)
+            finally:
+                _held.release()
+    return await handler(request)
+
+
+def _requested(query: Any) -> str:
+    if query.get("type", "output") != "output":
+        return ""
+    return os.path.abspath(os.path.join(host.output_directory(), query.get("subfolder", ""), query.get("filename", "")))
+
+
+async def _there(path: str, over: Future[None]) -> None:
+    ended = asyncio.wrap_future(over)
+    for _ in range(round(HOLD_S / LOOK_S)):
+        if os.path.isfile(path):
+            return
+        done, _pending = await asyncio.wait([ended], timeout=LOOK_S)
+        if done:
+            return
+
+
+def _connect() -> Any:
+    return handover.client().FarmClient(timeout=handover.ANSWER_TIMEOUT_S)
+
+
+watcher = Watcher(_connect)

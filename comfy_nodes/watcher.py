@@ -1,0 +1,128 @@
+"""One thread per ComfyUI process that waits for jobs to end, so that no node has to.
+
+It runs only while jobs are open. It must never touch ComfyUI (that is `previews`), and never end by an error: a farm
+that restarts is asked again, a farm that stays away is given up after `PATIENCE_S`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from luna_farm_client import FarmClient, JobReport
+
+POLL_S = 0.5
+PATIENCE_S = 600.0
+MAX_OPEN = 2000
+"""Jobs waited for at most; the oldest is given up beyond that. The farm bounds its queue long before."""
+
+log = logging.getLogger("luna_farm.nodes")
+
+
+class Watched(Protocol):
+    """What is waited for: a job id, and what to do about it."""
+
+    @property
+    def job_id(self) -> str: ...
+
+    def finished(self, report: JobReport | None, reason: str, queue: dict[str, Any] | None) -> None:
+        """The job ended with `report`, or (None) for `reason` nothing more is known of it."""
+
+    def waiting(self, queue: dict[str, Any]) -> None:
+        """It is not done yet; `queue` is the farm's."""
+
+
+class Watcher:
+    """Waits for the oldest open job, and looks at the others whenever that takes longer than `POLL_S`."""
+
+    def __init__(
+        self,
+        connect: Callable[[], FarmClient],
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._pause = pause
+        self._lock = threading.Lock()
+        self._open: dict[str, Watched] = {}
+        self._thread: threading.Thread | None = None
+        self._farm: FarmClient | None = None
+        self._silent_since: float | None = None
+
+    def add(self, job: Watched) -> None:
+        """Wait for `job` from now on."""
+        with self._lock:
+            dropped = self._open.pop(next(iter(self._open))) if len(self._open) >= MAX_OPEN else None
+            self._open[job.job_id] = job
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="luna-farm-watcher", daemon=True)
+                self._thread.start()
+        if dropped is not None:
+            dropped.finished(None, f"More than {MAX_OPEN} jobs are open; this one is not watched any more.", None)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._open:
+                    self._thread = None
+                    return
+            self.step()
+
+    def step(self) -> None:
+        """Wait a little for the oldest job, and tell what is known after that."""
+        with self._lock:
+            jobs = list(self._open.values())
+        if not jobs:
+            return
+        try:
+            if self._farm is None:
+                self._farm = self._connect()
+            if not self._look(jobs[0], wait=True):
+                still = [job for job in jobs[1:] if not self._look(job)]
+                queue = self._farm.status()["queue"]
+                for job in [jobs[0], *still]:
+                    job.waiting(queue)
+            self._silent_since = None
+        except Exception as error:
+            self._no_answer(jobs, error)
+
+    def _look(self, job: Watched, wait: bool = False) -> bool:
+        """Ask for one job; tell it when it is over and return True."""
+        import luna_farm_client
+
+        assert self._farm is not None
+        report, reason = None, ""
+        try:
+            report = self._farm.wait(job.job_id, timeout=POLL_S) if wait else self._farm.job(job.job_id)
+            if not report.finished:
+                return False
+        except TimeoutError:
+            return False
+        except luna_farm_client.UnknownJob as error:
+            reason = str(error)
+        self._close(job, report, reason, self._farm.status()["queue"])
+        return True
+
+    def _close(self, job: Watched, report: JobReport | None, reason: str, queue: dict[str, Any] | None) -> None:
+        with self._lock:
+            self._open.pop(job.job_id, None)
+        try:
+            job.finished(report, reason, queue)
+        except Exception:  # what one job's browser makes of it must not cost the others their watcher
+            log.exception("Job %s: its end could not be shown", job.job_id)
+
+    def _no_answer(self, jobs: list[Watched], error: Exception) -> None:
+        now = self._clock()
+        if self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since > PATIENCE_S:
+            self._silent_since = None
+            for job in jobs:
+                self._close(job, None, f"The farm does not answer any more: {error}", None)
+            return
+        self._pause(POLL_S)

@@ -1,0 +1,153 @@
+"""What the nodes show: their inputs, tooltips and help, as ComfyUI's V1 schema wants them.
+
+Pure tables. The English of `locales/en/nodeDefs.json` repeats these texts (a test compares them), the other languages
+translate them. This module must never import anything: ComfyUI asks for it while it starts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CATEGORY = "image/Luna Farm"
+SLOTS = (1, 2, 3, 4, 5)
+AFFIXES = ("RAW", "UPSCALED", "DETAILED", "IMAGE4", "IMAGE5")
+GATES = ("disabled", "variance", "edge_density", "both")
+FORMATS = ("png", "webp", "jpeg", "avif", "jxl", "tiff")
+FILENAME = "%time:YYYY_mm_dd.HH.MM.SS%_%model_name%"
+ON_ERROR = ("report", "raise", "save_here")
+WHEN_BUSY = ("wait", "save_here", "report")
+BARRIER_TIMEOUT_S = 300
+TOKENS = "%model_name%, %model_path%, %seed%, %width%, %height%, %date:yyyy-MM-dd%, %time:YYYY_mm_dd%, %NodeTitle.widget%"
+
+Inputs = dict[str, dict[str, Any]]
+
+
+def saver() -> Inputs:
+    """Return the inputs that both savers share, in the order in which a workflow file lists their values."""
+    optional: dict[str, Any] = {
+        "model_name": ("STRING", {
+            "default": "",
+            "tooltip": "Name of the model, for %model_name%, %model_path% and the metadata. Empty: UnknownModel.",
+        }),
+    }  # fmt: skip
+    for number in SLOTS:
+        optional |= _image(number, AFFIXES[number - 1])
+    optional |= {
+        "png_compression": ("INT", {
+            "default": 4, "min": 0, "max": 9,
+            "tooltip": "PNG: 0 writes fastest, 9 smallest. 4 is smaller than what Save Image writes, and much faster.",
+        }),
+        "lossy_quality": ("INT", {
+            "default": 90, "min": 70, "max": 100,
+            "tooltip": "Quality of JPEG, AVIF, JPEG XL and lossy WebP.",
+        }),
+        "lossless_webp": ("BOOLEAN", {"default": False, "tooltip": "WebP: keep every pixel as it is."}),
+        "embed_workflow": ("BOOLEAN", {
+            "default": True,
+            "tooltip": "Write workflow and prompt into the files, so that dropping a file on ComfyUI opens its workflow.",
+        }),
+        "filename_index": ("INT", {
+            "default": 0, "min": 0, "max": 2**31 - 1,
+            "tooltip": "The number that %index% stands for.",
+        }),
+        "custom_metadata": ("STRING", {
+            "default": "",
+            "tooltip": 'Anything else to write into the files, as JSON, for example {"artist": "me"}. Empty: nothing.',
+        }),
+        "metadata": ("METADATA", {
+            "tooltip": "Generation parameters (steps, cfg, seed, sampler, ...) from a node that collects them.",
+        }),
+    }  # fmt: skip
+    required = {
+        "save_path": ("STRING", {
+            "default": "",
+            "tooltip": f"Folder below ComfyUI's output folder; empty: that folder itself. Tokens: {TOKENS}",
+        }),
+        "filename": ("STRING", {
+            "default": FILENAME,
+            "tooltip": f"Name of the files; affix, batch number and extension are added. Tokens: {TOKENS}",
+        }),
+        "quality_gate": (list(GATES), {
+            "default": "disabled",
+            "tooltip": "Set flat or blurred pictures aside (into _discarded): by variance of brightness, by density "
+            "of edges, or by both.",
+        }),
+        "min_quality_threshold": ("FLOAT", {
+            "default": 0.3, "min": 0.0, "max": 1.0, "step": 0.01,
+            "tooltip": "Pictures that score below this are set aside.",
+        }),
+    }  # fmt: skip
+    hidden = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"}
+    return {"required": required, "optional": optional, "hidden": hidden}
+
+
+def _image(number: int, affix: str) -> dict[str, Any]:
+    return {
+        f"image_{number}": ("IMAGE", {"tooltip": "An image or a batch. Not connected: not saved."}),
+        f"affix_{number}": ("STRING", {
+            "default": affix,
+            "tooltip": f"Added to the file names of image_{number}, and the name of its subfolder.",
+        }),
+        f"format_{number}": (list(FORMATS), {
+            "default": "png",
+            "tooltip": f"File format of image_{number}.",
+        }),
+        f"subdir_{number}": ("BOOLEAN", {
+            "default": True,
+            "tooltip": f"Put image_{number} into a subfolder named after its affix.",
+        }),
+    }  # fmt: skip
+
+
+def daemon_saver() -> Inputs:
+    """Return the inputs of the node that hands over and goes on."""
+    inputs = saver()
+    inputs["optional"] |= {
+        "on_error": (list(ON_ERROR), {
+            "default": "report",
+            "tooltip": "When the farm cannot take the images: report it and go on, raise an error and stop, or save "
+            "them here and wait.",
+        }),
+        "when_busy": (list(WHEN_BUSY), {
+            "default": "wait",
+            "tooltip": "When the farm has as much to do as it may take: wait for room, save here, or report it and go on.",
+        }),
+    }  # fmt: skip
+    return inputs
+
+
+def multi_saver() -> Inputs:
+    """Return the inputs of the node that saves in ComfyUI's own process."""
+    inputs = saver()
+    inputs["optional"] |= {
+        "on_error": (list(ON_ERROR[:2]), {
+            "default": "report",
+            "tooltip": "When an image cannot be saved: report it and go on, or raise an error and stop.",
+        }),
+    }  # fmt: skip
+    return inputs
+
+
+def barrier() -> Inputs:
+    """Return the inputs of the node that waits."""
+    more = {
+        f"jobs_{number}": ("STRING", {
+            "forceInput": True,
+            "tooltip": "The status of a further Luna Daemon Image Saver.",
+        })
+        for number in SLOTS[1:]
+    }  # fmt: skip
+    return {
+        "required": {
+            "jobs": ("STRING", {
+                "forceInput": True,
+                "tooltip": "The status of a Luna Daemon Image Saver, or job ids.",
+            }),
+            "timeout": ("INT", {
+                "default": BARRIER_TIMEOUT_S, "min": 1, "max": 86400,
+                "tooltip": "Seconds to wait at most, for all jobs together.",
+            }),
+        },
+        "optional": more,
+        "hidden": {"unique_id": "UNIQUE_ID"},
+    }  # fmt: skip

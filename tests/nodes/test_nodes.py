@@ -1,0 +1,246 @@
+"""The savers as ComfyUI calls them: every input by name, a dict with `ui` and `result` back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from luna_farm_client import FarmBusy
+
+from luna_farm_nodes import NODE_CLASS_MAPPINGS, handover, host, previews, widgets
+from luna_farm_nodes.nodes import LunaDaemonImageSaver, LunaMultiSaver, LunaSaveBarrier
+
+TITLE = "[Luna Daemon Image Saver]"
+
+
+def defaults(inputs: widgets.Inputs) -> dict[str, Any]:
+    """What ComfyUI passes when the user changed nothing and connected nothing."""
+    given = {}
+    for group in ("required", "optional"):
+        for name, (kind, *options) in inputs[group].items():
+            if options and "default" in options[0]:
+                given[name] = options[0]["default"]
+            elif isinstance(kind, list):
+                given[name] = kind[0]
+    return given | {"prompt": {"9": {"inputs": {}}}, "extra_pnginfo": {"workflow": {"nodes": []}}, "unique_id": "9"}
+
+
+def run(node: Any, **inputs: Any) -> tuple[dict[str, Any], tuple[Any, ...]]:
+    answer = node.save(**{**defaults(node.INPUT_TYPES()), **inputs})
+    return answer["ui"], answer["result"]
+
+
+def test_the_status_is_the_one_of_the_contract(comfy, farm, tensor):
+    ui, result = run(LunaDaemonImageSaver(), image_1=tensor, image_3=tensor[:1])
+    assert result == (f"{TITLE} Submitted 3 images to daemon. Job ID: a1b2c301",)
+    assert ui["text"] == list(result)
+
+
+def test_the_tensor_itself_goes_to_the_client_unconverted(comfy, farm, tensor):
+    run(LunaDaemonImageSaver(), image_2=tensor, affix_2="BIG", format_2="webp", subdir_2=False)
+    (image,) = farm.requests[0].images
+    assert image.pixels is tensor
+    assert (image.affix, image.format, image.subdir) == ("BIG", "webp", False)
+
+
+def test_every_widget_reaches_the_request(comfy, farm, tensor):
+    given = {"save_path": "a/b", "filename": "f", "model_name": "m.safetensors", "quality_gate": "both",
+             "min_quality_threshold": 0.5, "png_compression": 7, "lossy_quality": 80, "lossless_webp": True,
+             "filename_index": 5, "custom_metadata": '{"a": 1}'}  # fmt: skip
+    run(LunaDaemonImageSaver(), image_1=tensor, metadata={"seed": 1}, **given)
+    request = farm.requests[0]
+    assert {name: getattr(request, name) for name in given} == given
+    assert request.metadata == {"seed": 1}
+    assert request.extra_pnginfo == {"workflow": {"nodes": []}}
+    assert request.embed == "full"
+
+
+def test_the_output_folder_is_read_at_every_call(comfy, farm, tensor, tmp_path):
+    node = LunaDaemonImageSaver()
+    run(node, image_1=tensor)
+    comfy.output = tmp_path / "elsewhere"
+    run(node, image_1=tensor)
+    assert [request.output_dir for request in farm.requests] == [str(tmp_path / "output"), str(tmp_path / "elsewhere")]
+
+
+@pytest.mark.parametrize("how", ["widget", "flag"])
+def test_nothing_is_embedded_without_leave_but_names_still_know_the_prompt(how, comfy, farm, tensor):
+    comfy.args.disable_metadata = how == "flag"
+    run(LunaDaemonImageSaver(), image_1=tensor, embed_workflow=how != "widget")
+    assert farm.requests[0].embed == "none"
+    assert farm.requests[0].prompt == {"9": {"inputs": {}}}
+
+
+def test_comfyui_bookkeeping_is_not_written_into_the_files(comfy, farm, tensor):
+    prompt = {"1": {"class_type": "LoadImage", "inputs": {}, "is_changed": [float("nan")]}}
+    run(LunaDaemonImageSaver(), image_1=tensor, prompt=prompt)
+    assert farm.requests[0].prompt == {"1": {"class_type": "LoadImage", "inputs": {}}}
+    assert "is_changed" in prompt["1"], "the prompt of ComfyUI itself stays as it is"
+
+
+def test_ui_carries_the_reserved_names_in_lists_with_relative_subfolders(comfy, farm, tensor):
+    ui, _ = run(LunaDaemonImageSaver(), image_1=tensor, save_path="shots/x")
+    assert ui["images"] == [
+        {"filename": f"RAW_{n}.png", "subfolder": "shots/x", "type": "output"} for n in range(2)
+    ]
+    assert all(isinstance(value, list) for value in ui.values())
+    assert json.dumps(ui)
+
+
+def test_no_farm_is_said_in_the_words_of_the_contract_and_the_workflow_goes_on(comfy, no_farm, tensor):
+    ui, result = run(LunaDaemonImageSaver(), image_1=tensor)
+    assert result == (f"{TITLE} ERROR: Connection refused. Is daemon running?",)
+    assert ui["images"] == []
+    assert ui["luna_farm"][0]["state"] == "refused"
+
+
+def test_raise_stops_the_workflow(comfy, no_farm, tensor):
+    with pytest.raises(RuntimeError, match="Connection refused. Is daemon running"):
+        run(LunaDaemonImageSaver(), image_1=tensor, on_error="raise")
+
+
+def test_save_here_saves_without_a_farm(comfy, no_farm, tensor, saved_here):
+    ui, (status,) = run(LunaDaemonImageSaver(), image_1=tensor, on_error="save_here")
+    assert status.startswith(f"{TITLE} Saved 2 images in ")
+    assert status.endswith("Job ID: beef0001")
+    assert ui["luna_farm"][0]["pictures"] == ui["images"]
+    assert len(ui["images"]) == 2
+
+
+def test_no_image_connected_says_what_to_do(comfy, farm):
+    _, (status,) = run(LunaDaemonImageSaver())
+    assert status == f"{TITLE} ERROR: No image is connected. Connect at least image_1."
+
+
+@pytest.mark.parametrize("wrong", [{"image_1": np.zeros((4, 4, 7), np.uint8)}, {"custom_metadata": "{no json"}])
+def test_bad_input_is_a_sentence_even_where_saving_here_was_asked(wrong, comfy, farm, tensor):
+    _, (status,) = run(LunaDaemonImageSaver(), **{"image_1": tensor, "on_error": "save_here", **wrong})
+    assert status.startswith(f"{TITLE} ERROR: ")
+    assert "allowed" in status
+
+
+def test_a_full_farm_is_waited_for(comfy, farm, tensor, monkeypatch):
+    slept = []
+    monkeypatch.setattr(handover, "_pause", slept.append)
+    farm.fail = [FarmBusy("full", 10, 0.25)] * 3
+    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor)
+    assert "Submitted 2 images" in status
+    assert slept == [0.25] * 3
+
+
+def test_a_full_farm_can_be_reported(comfy, farm, tensor):
+    farm.fail = [FarmBusy("The farm has 10 images to do.", 10)]
+    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor, when_busy="report")
+    assert status == f"{TITLE} ERROR: The farm has 10 images to do."
+
+
+def test_a_full_farm_can_be_relieved(comfy, farm, tensor, saved_here):
+    farm.fail = [FarmBusy("full")]
+    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor, when_busy="save_here")
+    assert "Saved 2 images" in status
+
+
+def test_waiting_for_room_ends_with_cancel(comfy, farm, tensor):
+    farm.fail = [FarmBusy("full", retry_after_s=1.0)] * 99
+    comfy.interrupted = True
+    with pytest.raises(BaseException) as caught:
+        run(LunaDaemonImageSaver(), image_1=tensor)
+    assert type(caught.value).__name__ == "Interrupted"
+
+
+def test_waiting_for_room_has_an_end(comfy, farm, tensor, monkeypatch):
+    monkeypatch.setattr(handover, "BUSY_LIMIT_S", -1.0)
+    farm.fail = [FarmBusy("still full")]
+    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor)
+    assert status == f"{TITLE} ERROR: still full"
+
+
+def test_same_inputs_are_cached_unless_they_were_not_saved(comfy, farm, tensor):
+    node = LunaDaemonImageSaver()
+    before = node.IS_CHANGED(unique_id="9", image_1=None)
+    run(node, image_1=tensor)
+    assert node.IS_CHANGED(unique_id="9", image_1=None) == before
+    farm.fail = [FarmBusy("full")]
+    run(node, image_1=tensor, when_busy="report")
+    assert node.IS_CHANGED(unique_id="9", image_1=None) != before
+    assert node.IS_CHANGED(unique_id="10") == 0
+
+
+def test_a_missing_dependency_is_a_sentence_with_the_command_to_type(comfy, tensor, monkeypatch):
+    class Broken(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise ImportError("no", name="msgpack")
+
+    monkeypatch.setitem(sys.modules, "luna_farm_client", Broken("luna_farm_client"))
+    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor)
+    assert status.startswith(f"{TITLE} ERROR: The Python package msgpack is missing. Run: ")
+    assert "-m pip install -r" in status
+
+
+def test_multi_saver_returns_status_and_paths(comfy, tensor, saved_here):
+    ui, (status, paths) = run(LunaMultiSaver(), image_1=tensor)
+    assert status.startswith("[Luna Multi Saver] Saved 2 images in ")
+    assert [Path(path).name for path in paths] == ["RAW_0.png", "RAW_1.png"]
+    assert ui["images"] == ui["luna_farm"][0]["pictures"]
+
+
+def test_multi_saver_with_nothing_saved_blocks_what_comes_behind(comfy, tensor, saved_here):
+    saved_here[:] = ["failed", "discarded"]
+    ui, (status, paths) = run(LunaMultiSaver(), image_1=tensor)
+    assert paths == [("blocked", None)]
+    assert "1 rejected by the quality gate." in status
+    assert "ERROR: 1 not saved." in status
+    assert [image["filename"] for image in ui["images"]] == ["RAW_1.png"], "the rejected one exists and is shown"
+
+
+def test_multi_saver_raises_when_asked_to(comfy, tensor, saved_here):
+    saved_here[:] = ["failed"]
+    with pytest.raises(RuntimeError, match="2 not saved"):
+        run(LunaMultiSaver(), image_1=tensor, on_error="raise")
+
+
+def test_workflow_files_fit_both_savers():
+    """Values are stored by position: a saver exchanged for the other must find its own."""
+    daemon, multi = (list(node.INPUT_TYPES()["optional"]) for node in (LunaDaemonImageSaver, LunaMultiSaver))
+    assert daemon[: len(multi)] == multi
+
+
+@pytest.mark.parametrize("name", NODE_CLASS_MAPPINGS)
+def test_every_input_has_a_tooltip_and_every_node_its_words(name):
+    node = NODE_CLASS_MAPPINGS[name]
+    for group in ("required", "optional"):
+        for kind, options in node.INPUT_TYPES()[group].values():
+            assert options["tooltip"], kind
+    assert node.DESCRIPTION
+    assert node.SEARCH_ALIASES
+    assert len(node.RETURN_TYPES) == len(node.RETURN_NAMES) == len(node.OUTPUT_TOOLTIPS)
+
+
+def test_the_lists_are_those_of_the_farm():
+    from luna_farm.core import messages
+
+    assert widgets.FORMATS == tuple(messages.FORMATS)
+    assert widgets.GATES == messages.GATES
+
+
+def test_barrier_outputs_paths(comfy, farm, tensor):
+    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor)
+    farm.end("a1b2c301", "saved", "discarded", score=0.1, threshold=0.3)
+    answer = LunaSaveBarrier().wait(status, unique_id="4")
+    paths, report = answer["result"]
+    assert [Path(path).name for path in paths] == ["RAW_0.png"]
+    assert report.splitlines()[1].startswith("discarded: ")
+    assert answer["ui"]["text"] == [report]
+
+
+def test_a_node_without_a_server_still_runs(comfy, farm, tensor, monkeypatch):
+    monkeypatch.delitem(sys.modules, "server")
+    assert host.caller("3").client_id is None
+    ui, _ = run(LunaDaemonImageSaver(), image_1=tensor)
+    assert len(ui["images"]) == 2
+    previews.hold_requests()
