@@ -162,8 +162,10 @@ class _Given(NamedTuple):
     folder: Path  # that relative paths start from
 
 
-def load(cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) -> Config:
-    """Return the checked settings of a farm.
+def load(
+    cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | None, *, serving: bool = True
+) -> Config:
+    """Return the checked settings of a farm; with `serving` False those of a client of one, anywhere.
 
     `cli` maps names of Config fields to values (None: not given); `environ` is usually os.environ; `file` is
     a TOML file or None. Relative paths start from the working folder, those of the file from its own folder.
@@ -184,6 +186,8 @@ def load(cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) 
         values["min_workers"] = min(values["max_workers"], values["min_workers"])
     config = Config(**values)
     _check_together(config)
+    if serving:
+        _check_listener(config)
     return config
 
 
@@ -295,6 +299,10 @@ def _check_together(config: Config) -> None:
             None,
             "both of tls_cert and tls_key or neither",
         )
+
+
+def _check_listener(config: Config) -> None:
+    """Refuse to listen beyond this machine unless that was prepared for."""
     needed = ("token", "tls_cert", "tls_key", "allowed_dirs")
     if not is_loopback(config.host) and not all(getattr(config, name) for name in needed):
         unset = ", ".join(name for name in needed if not getattr(config, name))

@@ -185,6 +185,10 @@ def test_beyond_loopback_needs_all_four():
     assert settings.allowed_dirs == (Path("/x"),)
 
 
+def test_a_client_may_speak_to_a_farm_anywhere():
+    assert load({"host": "farm.example"}, {}, None, serving=False).host == "farm.example"
+
+
 def test_two_free_ports_and_no_feed_are_allowed():
     assert load({"port": 0, "feed_port": 0}, {}, None).feed_port == 0
     assert load({}, {"LUNA_FARM_FEED_PORT": "off"}, None).feed_port == config.FEED_OFF

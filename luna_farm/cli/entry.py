@@ -1,0 +1,104 @@
+"""From arguments to an exit code: find the command, read the settings, run it, put errors into sentences.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no farm there (130 after Ctrl-C, as shells have it). This file
+must stay cheap to import: every start of the program pays for it, and every spawned worker again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from luna_farm import __version__, config
+from luna_farm.cli import options
+from luna_farm.errors import ConfigError, FarmError, FarmUnavailable
+
+DONE, FAILED, WRONG_USAGE, NO_FARM, INTERRUPTED = 0, 1, 2, 3, 130
+
+# Command -> module; in the order of the help.
+COMMANDS = {
+    "start": "start",
+    "stop": "stop",
+    "status": "status",
+    "jobs": "jobs",
+    "job": "jobs",
+    "retry": "jobs",
+    "save": "save",
+    "bench": "bench",
+    "doctor": "doctor",
+    "nodes": "nodes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; `argv` is without the program's name. Returns the exit code."""
+    try:
+        return _run(sys.argv[1:] if argv is None else list(argv))
+    except KeyboardInterrupt:
+        return _fail("Stopped.", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has enough; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except FarmUnavailable as error:
+        return _fail(str(error), NO_FARM)
+    except ConfigError as error:
+        return _fail(str(error), WRONG_USAGE)
+    except FarmError as error:
+        return _fail(str(error), FAILED)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}.", FAILED)
+    except Exception as error:
+        if os.environ.get("LUNA_FARM_LOG_LEVEL", "").lower() == "debug":
+            raise
+        kind = type(error).__name__
+        hint = "this is a bug, LUNA_FARM_LOG_LEVEL=debug shows where"
+        return _fail(f"Unexpected {kind}: {error} ({hint}).", FAILED)
+
+
+def _run(arguments: list[str]) -> int:
+    parser = parser_for(arguments)
+    args = parser.parse_args(arguments)
+    if args.command is None:
+        parser.print_help()
+        return WRONG_USAGE
+    args.arguments = arguments
+    file = Path(args.config) if args.config else config.find_file(os.environ, Path.cwd())
+    settings = config.load(options.given(args), os.environ, file, serving=args.command == "start")
+    code: int = args.run(args, settings)
+    return code
+
+
+def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser: with the one command that `arguments` names, with all if it names none."""
+    parser = argparse.ArgumentParser(
+        prog="luna-farm",
+        description="Takes finished pictures over in a millisecond and saves them in the background.",
+        epilog="luna-farm COMMAND --help says more, with examples. Settings: docs/configuration.md.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"luna-farm {__version__}")
+    parser.set_defaults(run=None, config=None)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    named = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    modules = [COMMANDS[named]] if named else dict.fromkeys(COMMANDS.values())
+    for name in modules:
+        module = importlib.import_module(f"luna_farm.cli.{name}")
+        known = set(subparsers.choices)
+        module.add_parser(subparsers)
+        for command in set(subparsers.choices) - known:
+            of_command = subparsers.choices[command]
+            options.add_common(of_command)
+            of_command.set_defaults(run=module.run)
+    return parser
+
+
+def _fail(text: str, code: int) -> int:
+    colour = sys.stderr is not None and sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr)
+    return code

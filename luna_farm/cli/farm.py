@@ -1,0 +1,43 @@
+"""Where the farm is that a command speaks to, and the client for it. It must never start one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from luna_farm.config import BY_NAME, Config, is_loopback
+
+if TYPE_CHECKING:
+    from luna_farm_client import FarmClient
+
+
+def place(config: Config) -> tuple[str, int]:
+    """Return host and port: those that were set, else those where the farm of the state folder listens."""
+    from luna_farm.supervisor.home import read_endpoint
+
+    defaults = (BY_NAME["host"].default, BY_NAME["port"].default)
+    if config.port and (config.host, config.port) != defaults:
+        return config.host, config.port
+    endpoint = read_endpoint(config.state_dir)
+    return str(endpoint.get("host", config.host)), int(endpoint.get("port", config.port))
+
+
+def connect(config: Config, timeout_s: float = 30.0) -> FarmClient:
+    """Return a client of a farm that answers. Raises Unauthorized, FarmUnavailable."""
+    from luna_farm_client import FarmClient
+
+    # Where the client finds the token, and finds it again when the farm was restarted.
+    os.environ[BY_NAME["state_dir"].env] = str(config.state_dir)
+    host, port = place(config)
+    tls = None
+    if not is_loopback(host):
+        import ssl
+
+        tls = ssl.create_default_context(cafile=config.tls_cert)
+    client = FarmClient(host, port, config.token or None, timeout_s, tls=tls)
+    try:
+        client.ping()
+    except BaseException:
+        client.close()
+        raise
+    return client

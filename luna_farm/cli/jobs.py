@@ -1,0 +1,134 @@
+"""`luna-farm jobs`, `job ID` and `retry ID`: what became of what was handed over.
+
+It must never change a job except to retry it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from luna_farm.cli import options, terminal
+from luna_farm.config import Config
+
+if TYPE_CHECKING:
+    from luna_farm_client import FarmClient, JobReport
+
+_JOBS = """
+luna-farm jobs                the last 20 jobs, newest first
+luna-farm jobs --limit 500 --json
+luna-farm jobs --state failed
+"""
+_JOB = """
+luna-farm job a1b2c3d4           every image of the job: state, file, size, times, score
+luna-farm job a1b2c3d4 --wait    wait until it is finished; exit code 1 unless it is done
+"""
+_RETRY = """
+luna-farm retry a1b2c3d4    try the failed images of the job again, and wait for them
+"""
+STATES = ("queued", "running", "done", "failed", "cancelled", "lost")
+_STYLES = {
+    "done": "green",
+    "saved": "green",
+    "failed": "red",
+    "lost": "red",
+    "running": "cyan",
+    "held": "yellow",
+}
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    """Add the three commands."""
+    jobs = options.command(subparsers, "jobs", "list the latest jobs", _JOBS)
+    jobs.add_argument("--limit", type=int, default=20, metavar="N", help="how many at most (20)")
+    jobs.add_argument("--state", choices=STATES, help="only jobs in this state")
+    job = options.command(subparsers, "job", "show one job", _JOB)
+    job.add_argument("--wait", action="store_true", help="until it is finished")
+    retry = options.command(subparsers, "retry", "try failed images of a job again", _RETRY)
+    retry.add_argument("--no-wait", action="store_true", help="return at once")
+    for parser in (job, retry):
+        parser.add_argument("job_id", metavar="ID", help="id of the job, such as a1b2c3d4")
+        parser.add_argument("--timeout", type=float, metavar="SECONDS", help="wait this long at most")
+    for parser in (jobs, job, retry):
+        parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Run one of the three. Returns the exit code: 0, or 1 if a job that was waited for is not done."""
+    from luna_farm.cli.farm import connect
+
+    with connect(config) as farm:
+        if args.command == "jobs":
+            return _list(farm, args)
+        if args.command == "retry":
+            report = farm.retry(args.job_id)
+            wait = not args.no_wait
+        else:
+            report = farm.job(args.job_id)
+            wait = args.wait
+        if wait and not report.finished:
+            report = farm.wait(args.job_id, timeout=args.timeout)
+    _show(report, as_json=args.json)
+    if wait:
+        return 0 if report.state == "done" else 1
+    return 0
+
+
+def _list(farm: FarmClient, args: argparse.Namespace) -> int:
+    reports = farm.jobs(limit=args.limit)
+    if args.state:
+        reports = [report for report in reports if report.state == args.state]
+    if args.json:
+        terminal.print_json([as_map(report) for report in reports])
+        return 0
+    if not reports:
+        print("No jobs.")
+        return 0
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("job", "state", "images", "size", "submitted", "first file"):
+        table.add_column(name, justify="right" if name in ("images", "size") else "left", overflow="fold")
+    for report in reports:
+        first = report.images[0].path if report.images else ""
+        written = sum(image.bytes for image in report.images)
+        state = Text(report.state, style=_STYLES.get(report.state, ""))
+        images = str(len(report.images))
+        table.add_row(report.job_id, state, images, terminal.size(written), report.timestamp[:19], first)
+    terminal.console().print(table)
+    return 0
+
+
+def _show(report: JobReport, *, as_json: bool) -> None:
+    if as_json:
+        terminal.print_json(as_map(report))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    console = terminal.console()
+    console.print(Text.assemble(f"Job {report.job_id}: ", (report.state, _STYLES.get(report.state, ""))))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("image", "state", "size", "encode", "write", "score", "file"):
+        table.add_column(name, justify="left" if name in ("state", "file") else "right", overflow="fold")
+    for image in report.images:
+        score = "" if image.score is None else f"{image.score:.2f}"
+        times = [f"{image.ms[name]:.1f} ms" if name in image.ms else "" for name in ("encode", "write")]
+        state = Text(image.state, style=_STYLES.get(image.state, ""))
+        table.add_row(str(image.index), state, terminal.size(image.bytes), *times, score, image.path)
+    console.print(table)
+    for image in report.images:
+        if image.error:
+            console.print(Text(f"image {image.index}: {image.error}", style="red"))
+        for warning in image.warnings:
+            console.print(Text(f"image {image.index}: {warning}", style="yellow"))
+    for warning in report.warnings:
+        console.print(Text(warning, style="yellow"))
+
+
+def as_map(report: JobReport) -> dict[str, Any]:
+    """Return a report as plain values."""
+    images = [{**dataclasses.asdict(image), "ms": dict(image.ms)} for image in report.images]
+    return {**dataclasses.asdict(dataclasses.replace(report, images=())), "images": images}

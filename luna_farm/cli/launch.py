@@ -1,0 +1,99 @@
+"""Starting a farm as a process of its own and waiting until it answers: for `start --detach`, bench and demo.
+
+It must never leave a process behind that did not get ready.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luna_farm.errors import FarmError
+
+READY_WITHIN_S = 30.0
+_POLL_S = 0.01
+OUTPUT_FILE = "start.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A farm that answers: its process, where it listens, and how long that took."""
+
+    process: subprocess.Popen[bytes]
+    host: str
+    port: int
+    feed_port: int | None
+    pid: int
+    open_after_s: float
+
+
+class LaunchFailed(FarmError):
+    """The new process ended, or did not answer in time; the message is what it said."""
+
+    code = "launch"
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def launch(arguments: Sequence[str], state_dir: Path, environ: dict[str, str] | None = None) -> Launched:
+    """Run `luna-farm start` with `arguments`, cut off from this terminal, and return when its port answers.
+
+    Raises LaunchFailed with the sentence that the new process gave.
+    """
+    from luna_farm.supervisor.home import read_endpoint
+
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = read_endpoint(state_dir)
+    started = time.monotonic()
+    process = _spawn(arguments, state_dir / OUTPUT_FILE, environ)
+    while time.monotonic() - started < READY_WITHIN_S:
+        endpoint = read_endpoint(state_dir)
+        # The pid is not compared: on Windows our child is a launcher, and the farm a child of that.
+        if endpoint and endpoint != before and _answers(endpoint):
+            return Launched(process, **endpoint, open_after_s=time.monotonic() - started)
+        if process.poll() is not None:
+            raise LaunchFailed(_said(state_dir), process.returncode)
+        time.sleep(_POLL_S)
+    process.kill()
+    process.wait()
+    raise LaunchFailed(f"The farm did not answer within {READY_WITHIN_S:.0f} s; it said: {_said(state_dir)}")
+
+
+def _spawn(arguments: Sequence[str], output: Path, environ: dict[str, str] | None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "luna_farm", "start", *arguments, "--background"]
+    apart: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        apart = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with os.fdopen(os.open(output, flags, 0o600), "wb") as file:
+        return subprocess.Popen(  # noqa: S603  ourselves, with the arguments that we were given
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **(environ or {})},
+            **apart,
+        )
+
+
+def _answers(endpoint: dict[str, Any]) -> bool:
+    try:
+        with socket.create_connection((endpoint["host"], endpoint["port"]), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _said(state_dir: Path) -> str:
+    """Return the last line that the new process wrote."""
+    lines = (state_dir / OUTPUT_FILE).read_text("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else "nothing"

@@ -1,0 +1,177 @@
+"""`luna-farm save FILE...`: hand pictures and arrays over to the farm and wait until they are saved.
+
+One file is one job, so that a bad one fails alone. It must never hold more than one decoded picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luna_farm.cli import options, terminal
+from luna_farm.cli.jobs import as_map
+from luna_farm.config import Config
+from luna_farm.core.messages import FORMATS, GATES
+from luna_farm.errors import FarmError, FarmUnavailable, InvalidRequest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from luna_farm_client import FarmClient, JobReport, SaveRequest
+
+_EXAMPLES = """
+luna-farm save a.tif b.bmp                       as PNG, into the farm's output folder
+luna-farm save *.png --format webp --lossless-webp --output-dir web
+luna-farm save frames.npy --filename frame       [B,H,W,C] makes frame_0.png, frame_1.png ...
+luna-farm save a.png --save-path '%date:yyyy-MM-dd%' --filename 'shot_%counter%'
+"""
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    """Add the command."""
+    parser = options.command(
+        subparsers, "save", "save image files and .npy arrays through the farm", _EXAMPLES
+    )
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="image, or .npy with uint8 or float 0..1 values"
+    )
+    names = parser.add_argument_group("where")
+    names.add_argument("--output-dir", metavar="DIR", help="folder of this machine (default: the farm's)")
+    names.add_argument("--save-path", default="", metavar="PATH", help="folders below it; tokens as in docs")
+    names.add_argument(
+        "--filename", metavar="NAME", help="name without ending; tokens as in docs (default: FILE's)"
+    )
+    names.add_argument("--affix", default="", help="appended to the name")
+    how = parser.add_argument_group("how")
+    how.add_argument("--format", choices=tuple(FORMATS), default="png")
+    how.add_argument(
+        "--png-compression", type=int, default=4, metavar="0..9", help="4: as small as Pillow's 4"
+    )
+    how.add_argument("--lossy-quality", type=int, default=90, metavar="70..100")
+    how.add_argument("--lossless-webp", action="store_true")
+    how.add_argument("--quality-gate", choices=GATES, default="disabled")
+    how.add_argument("--min-quality-threshold", type=float, default=0.3, metavar="0..1")
+    parser.add_argument("--no-wait", action="store_true", help="return once all is accepted")
+    parser.add_argument("--json", action="store_true", help="the reports as JSON")
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Save every file. Returns the exit code: 1 if any of them was not saved."""
+    from luna_farm.cli.farm import connect
+
+    accepted: list[tuple[str, str]] = []
+    problems: list[str] = []
+    reports: list[JobReport] = []
+    with connect(config) as farm:
+        shown, task = terminal.progress("Saving", len(args.files))
+        with shown:
+            for name in args.files:
+                try:
+                    accepted.append((name, farm.submit(_request(name, args)).job_id))
+                except FarmUnavailable:
+                    raise
+                except FarmError as error:
+                    problems.append(f"{name}: {error}")
+                # Reports of what is finished meanwhile, so that the display moves while files are still read.
+                if not args.no_wait:
+                    reports += _finished(farm, accepted[len(reports) :])
+                shown.update(task, completed=len(accepted) if args.no_wait else len(reports))
+            if not args.no_wait:
+                for _, job_id in accepted[len(reports) :]:
+                    reports.append(farm.wait(job_id))
+                    shown.update(task, completed=len(reports))
+    _print(accepted, reports, as_json=args.json)
+    problems += [
+        f"{image.path}: {image.error or image.state}" for report in reports for image in _unsaved(report)
+    ]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def read_pixels(path: Path) -> NDArray[Any]:
+    """Return the pixels of an image file, upright, as [H,W,C] or [H,W] uint8, or the array of a .npy file.
+
+    Raises InvalidRequest for what cannot be read as a picture.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        if path.suffix.lower() == ".npy":
+            array: NDArray[Any] = np.load(
+                path, allow_pickle=False
+            )  # a pickle would run what a stranger wrote
+            return array
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(
+                upright if upright.mode in ("L", "RGB", "RGBA") else upright.convert(_mode(upright))
+            )
+    except FileNotFoundError:
+        raise InvalidRequest.of("FILE", str(path), "a file that exists") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, EOFError) as error:
+        text = f"FILE: {str(path)!r} cannot be read ({error}); allowed: an image that Pillow knows, or .npy."
+        raise InvalidRequest(text, "FILE", str(path), "an image or .npy") from error
+
+
+def _mode(image: Any) -> str:
+    """Return the 8-bit mode that keeps what the picture shows."""
+    if image.has_transparency_data:
+        return "RGBA"
+    return "L" if image.mode == "1" or image.mode.startswith("I;16") else "RGB"
+
+
+def _request(name: str, args: argparse.Namespace) -> SaveRequest:
+    from luna_farm_client import SaveImage, SaveRequest
+
+    path = Path(name)
+    return SaveRequest(
+        images=[SaveImage(read_pixels(path), affix=args.affix, format=args.format)],
+        output_dir=args.output_dir,
+        save_path=args.save_path,
+        # A name that was not asked for is no template: its percent signs are just that.
+        filename=args.filename if args.filename is not None else path.stem.replace("%", "_"),
+        png_compression=args.png_compression,
+        lossy_quality=args.lossy_quality,
+        lossless_webp=args.lossless_webp,
+        quality_gate=args.quality_gate,
+        min_quality_threshold=args.min_quality_threshold,
+    )
+
+
+def _finished(farm: FarmClient, accepted: list[tuple[str, str]]) -> list[JobReport]:
+    """Return the reports of the first jobs of the list that are finished already."""
+    reports = []
+    for _, job_id in accepted:
+        report = farm.job(job_id)
+        if not report.finished:
+            break
+        reports.append(report)
+    return reports
+
+
+def _unsaved(report: JobReport) -> list[Any]:
+    return [image for image in report.images if image.state not in ("saved", "discarded", "dropped")]
+
+
+def _print(accepted: list[tuple[str, str]], reports: list[JobReport], *, as_json: bool) -> None:
+    if as_json:
+        jobs = [{"file": name, "job_id": job_id} for name, job_id in accepted]
+        terminal.print_json([job | as_map(report) for job, report in zip(jobs, reports)] if reports else jobs)  # noqa: B905
+        return
+    if not reports:
+        for name, job_id in accepted:
+            print(f"{name}: job {job_id}")
+    for report in reports:
+        for image in report.images:
+            if image.state in ("saved", "discarded", "dropped"):
+                what = (
+                    ""
+                    if image.state == "saved"
+                    else f" ({image.state} by the quality gate, {image.score:.2f})"
+                )
+                took = sum(image.ms.values())
+                print(f"{image.path}  {terminal.size(image.bytes)}  {took:.0f} ms{what}")

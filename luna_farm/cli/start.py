@@ -1,0 +1,105 @@
+"""`luna-farm start`: run the farm here, or detached. It must never start a second one beside the first."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+
+from luna_farm.cli import options
+from luna_farm.config import FEED_OFF, SETTINGS, Config
+from luna_farm.errors import FarmError
+
+_EXAMPLES = """
+luna-farm start                                  in this terminal, Ctrl-C stops it
+luna-farm start --detach                         in the background, until luna-farm stop
+luna-farm start --max-workers 8 --output-dir ~/pictures
+luna-farm start --log-format json                one JSON object a line, for a log collector
+"""
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    """Add the command."""
+    parser = options.command(subparsers, "start", "start the farm", _EXAMPLES)
+    parser.add_argument(
+        "--detach", action="store_true", help="go to the background; returns when the port answers"
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("auto", "human", "json"),
+        default="auto",
+        help="how log lines look; auto: human on a terminal, JSON elsewhere",
+    )
+    # Set by whoever detached this process: nobody reads its standard error, the log file has everything.
+    parser.add_argument("--background", action="store_true", help=argparse.SUPPRESS)
+    names = [
+        setting.name for setting in SETTINGS if not setting.secret and setting.name not in options.COMMON
+    ]
+    options.add_settings(parser.add_argument_group("settings (docs/configuration.md)"), names)
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Run the farm until it is told to stop, or start one in the background. Returns the exit code."""
+    if args.detach:
+        return _detach(args, config)
+    from luna_farm import logs
+    from luna_farm.supervisor.run import run as run_farm
+
+    as_json = {"auto": None, "human": False, "json": True}[args.log_format]
+    logs.setup(config, as_json, stream=None if args.background else sys.stderr)
+    try:
+        return run_farm(config)
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            raise
+        raise FarmError(_taken(config, error)) from error
+    finally:
+        logs.close()
+
+
+def _detach(args: argparse.Namespace, config: Config) -> int:
+    from luna_farm import logs
+    from luna_farm.cli.launch import LaunchFailed, launch
+
+    arguments = [argument for argument in args.arguments[1:] if argument != "--detach"]
+    try:
+        farm = launch(arguments, config.state_dir)
+    except LaunchFailed as error:
+        print(error, file=sys.stderr)
+        return error.exit_code or 1
+    print(f"Luna Farm runs in the background, process {farm.pid}.")
+    print(f"  jobs       {farm.host}:{farm.port}")
+    if farm.feed_port:
+        print(f"  dashboard  http://{farm.host}:{farm.feed_port}/")
+    print(f"  log        {config.state_dir / logs.FILE_NAME}")
+    print("  stop it    luna-farm stop")
+    return 0
+
+
+def _taken(config: Config, error: OSError) -> str:
+    """Return a sentence on a port that cannot be had, with who holds it if the system tells."""
+    wanted = {config.port, config.feed_port} - {0, FEED_OFF}
+    if error.errno != errno.EADDRINUSE:
+        return (
+            f"Cannot listen on {config.host}: {error.strerror}; choose another --host, --port or --feed-port."
+        )
+    for port in sorted(wanted):
+        holder = _holder(port)
+        if holder:
+            return f"Port {port} is taken by {holder}; stop that, or choose another --port or --feed-port."
+    ports = " or ".join(map(str, sorted(wanted)))
+    return f"Port {ports} is taken by another program; choose another --port or --feed-port."
+
+
+def _holder(port: int) -> str:
+    """Return the process that listens on a port, "" if the system does not tell."""
+    import psutil
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr
+            if listens and connection.laddr[1] == port and connection.pid:
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except psutil.Error:
+        return ""
+    return ""

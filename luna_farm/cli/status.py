@@ -1,0 +1,102 @@
+"""`luna-farm status`: what each process of the farm does and costs, once or watched in place.
+
+It must cost next to nothing while it watches: one question a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from luna_farm.cli import options, terminal
+from luna_farm.config import Config
+from luna_farm.errors import FarmUnavailable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from luna_farm_client import FarmClient
+
+_EXAMPLES = """
+luna-farm status                            processes, queue, memory, disks
+luna-farm status --watch                    the same in place, with the last minute as curves
+luna-farm status --json | jq .queue.images  for scripts
+"""
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    """Add the command."""
+    parser = options.command(subparsers, "status", "show what the farm does and what it costs", _EXAMPLES)
+    parser.add_argument("--watch", action="store_true", help="refresh in place until Ctrl-C")
+    parser.add_argument(
+        "--json", action="store_true", help="everything, as JSON (with --watch one line a second)"
+    )
+    parser.add_argument("--interval", type=_interval, default=1.0, metavar="SECONDS", help="of --watch (1)")
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Show the status once or until Ctrl-C. Returns the exit code."""
+    from luna_farm.cli.farm import connect
+
+    with connect(config) as farm:
+        if args.watch:
+            try:
+                watch(farm, _every(args.interval), as_json=args.json, console=terminal.console())
+            except KeyboardInterrupt:
+                return 0
+        elif args.json:
+            terminal.print_json(farm.status())
+        else:
+            from luna_farm.cli.view import status_view
+
+            terminal.console().print(status_view(farm.status()))
+    return 0
+
+
+def watch(farm: FarmClient, ticks: Iterable[float], *, as_json: bool, console: Console) -> None:
+    """Show the status at each tick (monotonic seconds); look for a farm that is away again."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from luna_farm.cli.view import Trend, status_view
+
+    if as_json:
+        for _ in ticks:
+            _print_line(farm.status())
+        return
+    trend = Trend()
+    with Live(console=console, auto_refresh=False, screen=False, vertical_overflow="crop") as live:
+        for now in ticks:
+            try:
+                status = farm.status()
+            except FarmUnavailable as error:
+                live.update(
+                    Text(f"{error} Looking again every second; Ctrl-C ends.", style="red"), refresh=True
+                )
+                continue
+            trend.add(status, now)
+            live.update(status_view(status, trend), refresh=True)
+
+
+def _print_line(status: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(status, default=str), flush=True)
+
+
+def _every(interval_s: float) -> Iterator[float]:
+    """Yield the monotonic time, now and then once per interval, without drifting."""
+    due = time.monotonic()
+    while True:
+        yield time.monotonic()
+        due = max(due + interval_s, time.monotonic())
+        time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
+
+
+def _interval(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: 0.1 to 3600 seconds")
+    return value

@@ -1,0 +1,77 @@
+"""`luna-farm stop`: let the farm finish what it accepted and end, or end now.
+
+It must never lose an accepted job: what is not finished stays in the journal for the next start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from luna_farm.cli import options, terminal
+from luna_farm.config import Config
+from luna_farm.errors import FarmError
+
+if TYPE_CHECKING:
+    from luna_farm_client import FarmClient
+
+POLL_S = 0.05
+
+_EXAMPLES = """
+luna-farm stop          finish everything that was accepted, then end
+luna-farm stop --now    end at once; the journal keeps the rest for the next start
+"""
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    """Add the command."""
+    parser = options.command(subparsers, "stop", "stop the farm", _EXAMPLES)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--drain", action="store_true", help="finish what was accepted first (the default)")
+    how.add_argument("--now", action="store_true", help="end at once and leave the rest to the next start")
+    parser.add_argument(
+        "--timeout", type=float, default=90.0, metavar="SECONDS", help="how long to wait for the end (90)"
+    )
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Stop the farm and wait until its process is gone. Returns the exit code."""
+    from luna_farm.cli.farm import connect
+
+    # The second one only feeds the display: it gives up soon once the farm has closed its port.
+    with connect(config) as farm, connect(config, timeout_s=0.3) as watched:
+        images = int(farm.status()["queue"]["images"])
+        pid = farm.shutdown(now=args.now)
+        shown, task = terminal.progress("Finishing", images or None)
+        with shown:
+            for left in _left(watched, pid, args.timeout):
+                shown.update(task, completed=images - left)
+    print(f"The farm (process {pid}) has stopped.")
+    return 0
+
+
+def _left(farm: FarmClient, pid: int, timeout_s: float) -> Iterator[int]:
+    """Yield how many images are unfinished until the process is gone. Raises FarmError at the timeout."""
+    until = time.monotonic() + timeout_s
+    answers, here = True, _is_alive(pid)  # not here: the farm is on another host or in a container
+    while _is_alive(pid) if here else answers:
+        try:
+            yield farm.status()["queue"]["images"] if answers else 0
+        except FarmError:  # it closed its port and is tidying up
+            answers = False
+        if time.monotonic() > until:
+            text = f"The farm (process {pid}) was told to stop, but is still working after {timeout_s:g} s"
+            raise FarmError(f"{text}; luna-farm stop --now leaves the rest to its next start.")
+        time.sleep(POLL_S)
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell whether the process runs. One that ended but was not collected (no init there) does not."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,52 @@
+"""What people see: consoles, numbers with units, progress. It must never print a secret or a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console: colours on a terminal, plain text elsewhere, names never read as markup."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=False)
+
+
+def progress(title: str, total: int | None) -> tuple[Progress, Any]:
+    """Return a progress display on standard error and its one task; use it as a context manager."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    shown = Progress(*columns, console=console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    return shown, shown.add_task(title, total=total)
+
+
+def print_json(value: Any) -> None:
+    """Print a value for scripts."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def size(number: float) -> str:
+    """Return bytes as people read them: 1.5 MB."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while number >= 999.5 and len(units) > 1:
+        number /= 1000
+        units.pop(0)
+    return f"{number:.0f} {units[0]}" if units[0] == "B" or number >= 100 else f"{number:.1f} {units[0]}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as people read it: 12 s, 3 min, 5.2 h, 12 d."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.2f} ms"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 100 * 3600 else f"{seconds / 86400:.0f} d"

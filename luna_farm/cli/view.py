@@ -1,0 +1,167 @@
+"""The status of a farm as it looks in a terminal: a pure function from the status dict to what rich prints.
+
+It must never ask the farm or the system anything: what it shows is what the status says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from luna_farm.cli.terminal import duration, size
+
+_BARS = "▁▂▃▄▅▆▇█"
+_KEPT = 60
+_LISTED = 5
+
+
+@dataclass(slots=True)
+class Trend:
+    """The last minute of a farm that is watched: images and bytes a second, depth of the queue, CPU."""
+
+    images_per_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    bytes_per_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    queued: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    cpu_percent: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    _last: tuple[float, int, int] | None = None
+
+    def add(self, status: Mapping[str, Any], now: float) -> None:
+        """Take a status, seen at monotonic time `now`."""
+        totals = status["totals"]
+        seen = (now, int(totals["images_saved"]), int(totals["bytes_written"]))
+        if self._last is not None and now > self._last[0]:
+            span = now - self._last[0]
+            # A farm that was restarted counts from zero again.
+            self.images_per_s.append(max(0, seen[1] - self._last[1]) / span)
+            self.bytes_per_s.append(max(0, seen[2] - self._last[2]) / span)
+        self._last = seen
+        self.queued.append(status["queue"]["images"])
+        self.cpu_percent.append(sum(row.get("cpu_percent", 0.0) for row in _processes(status)))
+
+
+def sparkline(values: Iterable[float]) -> str:
+    """Return values as a line of bars, the highest full; zeros are the lowest bar."""
+    numbers = list(values)
+    top = max(numbers, default=0.0)
+    if top <= 0:
+        return _BARS[0] * len(numbers)
+    return "".join(
+        _BARS[min(len(_BARS) - 1, int(number / top * (len(_BARS) - 1) + 0.5))] for number in numbers
+    )
+
+
+def status_view(status: Mapping[str, Any], trend: Trend | None = None) -> RenderableType:
+    """Return everything `status` says, for a terminal of 80 columns and more."""
+    parts: list[RenderableType] = [_head(status), _process_table(status), _figures(status)]
+    if trend is not None:
+        parts.append(_trends(trend))
+    if status.get("folders"):
+        parts.append(_folder_table(status["folders"]))
+    if status.get("dead_letters"):
+        parts.append(_dead_letters(status["dead_letters"]))
+    parts += [Text(f"Note: {note}", style="yellow") for note in status.get("notes", ())]
+    return Group(*parts)
+
+
+def _processes(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    supervisor = {"pid": status.get("pid"), "state": "supervisor", **status.get("supervisor", {})}
+    return [supervisor, *status.get("workers", ())]
+
+
+def _head(status: Mapping[str, Any]) -> Text:
+    host, port, feed_port = (status.get(name) for name in ("host", "port", "feed_port"))
+    up = duration(float(status.get("uptime_s", 0)))
+    text = Text.assemble(
+        (f"Luna Farm {status.get('version', '')}", "bold"), f"  up {up}, jobs on {host}:{port}"
+    )
+    if feed_port:
+        text.append(f", dashboard http://{host}:{feed_port}/")
+    if status.get("draining"):
+        text.append("  draining", style="yellow bold")
+    return text
+
+
+def _process_table(status: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("process", justify="right")
+    table.add_column("state")
+    for name in ("CPU", "memory", "threads", "files", "up", "images", "MB/s"):
+        table.add_column(name, justify="right")
+    for row in _processes(status):
+        is_worker = row["state"] != "supervisor"
+        table.add_row(
+            str(row.get("pid", "")),
+            Text(str(row["state"]), style="green" if row["state"] == "busy" else ""),
+            f"{row.get('cpu_percent', 0):.0f} %",
+            size(row.get("own_bytes") or row.get("rss_bytes", 0)),
+            str(row.get("threads", "")),
+            str(row.get("open_files", "")),
+            duration(float(row.get("uptime_s", 0))),
+            str(row.get("images_saved", "")) if is_worker else "",
+            f"{row.get('mb_per_s', 0):.1f}" if is_worker else "",
+        )
+    return table
+
+
+def _figures(status: Mapping[str, Any]) -> Table:
+    queue, arena, totals = status["queue"], status["arena"], status["totals"]
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("queue", f"{queue['jobs']} jobs, {queue['images']} images, {size(queue['bytes'])}")
+    share = arena["used_bytes"] / arena["bytes"] if arena["bytes"] else 0.0
+    table.add_row("arena", f"{size(arena['used_bytes'])} of {size(arena['bytes'])} ({share:.0%})")
+    failed = Text(f"{totals['images_failed']} failed", style="red" if totals["images_failed"] else "")
+    saved = f"{totals['images_saved']} saved ({size(totals['bytes_written'])}), "
+    table.add_row("images", Text.assemble(saved, f"{totals['images_discarded']} discarded, ", failed))
+    if status.get("encoders"):
+        table.add_row("encoders", ", ".join(f"{name}: {how}" for name, how in status["encoders"].items()))
+    return table
+
+
+def _trends(trend: Trend) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(min_width=_KEPT, no_wrap=True, style="cyan")
+    table.add_column(justify="right")
+    images, written = (values[-1] if values else 0.0 for values in (trend.images_per_s, trend.bytes_per_s))
+    table.add_row("images/s", sparkline(trend.images_per_s), f"{images:.1f}")
+    table.add_row("written", sparkline(trend.bytes_per_s), f"{size(written)}/s")
+    table.add_row("queued", sparkline(trend.queued), f"{trend.queued[-1]:.0f}")
+    table.add_row("CPU", sparkline(trend.cpu_percent), f"{trend.cpu_percent[-1]:.0f} %")
+    return table
+
+
+def _folder_table(folders: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("folder", overflow="fold")
+    table.add_column("free", justify="right")
+    table.add_column("state")
+    for folder in folders:
+        total = folder.get("total_bytes", 0)
+        free = f"{size(folder['free_bytes'])} of {size(total)}" if total else "?"
+        state, error = str(folder.get("state", "ok")), str(folder.get("error", ""))
+        text = (
+            f"{state} for {duration(float(folder.get('since_s', 0)))}: {error}"
+            if state != "ok"
+            else error or state
+        )
+        table.add_row(str(folder["path"]), free, Text(text, style="red" if state != "ok" else ""))
+    return table
+
+
+def _dead_letters(letters: Iterable[Mapping[str, Any]]) -> Group:
+    rows = list(letters)
+    lines = [Text(f"{len(rows)} dead letters (luna-farm retry ID tries again):", style="red")]
+    lines += [
+        Text(f"  {row['job_id']}  {row.get('path', '')}: {row.get('error', '')}") for row in rows[:_LISTED]
+    ]
+    if len(rows) > _LISTED:
+        lines.append(Text(f"  and {len(rows) - _LISTED} more"))
+    return Group(*lines)
