@@ -202,6 +202,11 @@ class Segments:
                 self._arenas.popitem(last=False)[1].close()
             return arena
 
+    def add(self, arena: Arena) -> None:
+        """Take in a segment that this process made."""
+        with self._lock:
+            self._arenas[arena.name] = arena
+
     def view(self, segment: str, offset: int, size: int) -> memoryview:
         """Return `size` bytes from `offset` of a segment, no copy. Raises ArenaError if they are not
         there."""

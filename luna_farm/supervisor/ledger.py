@@ -34,6 +34,10 @@ class Ledger:
         """Why the journal is behind, "" when it is not."""
         return f"{len(self._behind)} records wait for the journal's disk" if self._behind else ""
 
+    def begin(self, records: Iterable[dict[str, Any]]) -> None:
+        """Start the journal of this supervisor with what it took over. Raises DiskError."""
+        self._journal.rewrite(records)
+
     def append_job(self, record: dict[str, Any], sync: bool) -> FarmError | None:
         """Write the record of a new job (synced for a durable one), or return why it must not be accepted."""
         self.catch_up()

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from luna_farm import __version__, system
-from luna_farm.core.state import Farm, folder_of
+from luna_farm.core.state import Farm, Worker, folder_of
 from luna_farm.errors import DiskError
 
 FRESH_S = 0.5
@@ -19,11 +19,11 @@ FRESH_S = 0.5
 
 
 class Status:
-    """Makes the status. `facts` never change: ports, folders, limits."""
+    """Makes the status. `facts` are told once: ports, folders, limits. `notes` is what a person should know."""
 
-    def __init__(self, farm: Farm, facts: Mapping[str, Any], output_dir: Path, now: Callable[[], float]) -> None:
+    def __init__(self, farm: Farm, output_dir: Path, now: Callable[[], float]) -> None:
         self._farm = farm
-        self._facts = facts
+        self.facts: Mapping[str, Any] = {}
         self._output_dir = output_dir
         self._now = now
         self._started = now()
@@ -31,15 +31,20 @@ class Status:
         self._cached: tuple[float, dict[str, Any]] | None = None
         self.notes: list[str] = []
 
-    def get(self) -> dict[str, Any]:
-        """Return the status; what concerns processes and disks is at most FRESH_S old."""
+    def get(self, problem: str = "") -> dict[str, Any]:
+        """Return the status; what concerns processes and disks is at most FRESH_S old. `problem` joins the notes."""
         now = self._now()
         if self._cached is None or now - self._cached[0] > FRESH_S:
             self._cached = (now, self._of_system(now))
-        return {**self._facts, **self._cached[1], **self._farm.status(), "notes": list(self.notes)}
+        return {
+            **self.facts,
+            **self._cached[1],
+            **self._farm.status(),
+            "notes": self.notes + [problem] * bool(problem),
+        }
 
     def _of_system(self, now: float) -> dict[str, Any]:
-        rows = [self._worker(worker, now) for worker in self._farm.workers.values() if worker.pid]
+        rows = [self._worker(worker) for worker in self._farm.workers.values() if worker.pid]
         alive = {row["pid"] for row in rows} | {os.getpid()}
         self._processes = {pid: process for pid, process in self._processes.items() if pid in alive}
         return {
@@ -52,7 +57,7 @@ class Status:
             "folders": self._folders(now),
         }
 
-    def _worker(self, worker: Any, now: float) -> dict[str, Any]:
+    def _worker(self, worker: Worker) -> dict[str, Any]:
         process = self._process(worker.pid)
         image = worker.images[0] if worker.images else None
         uptime_s = max(0.001, process.get("uptime_s", 0.0))

@@ -1,0 +1,211 @@
+"""Executes what the core decides: one method for each instruction, in the order of the list. No policy.
+
+What may wait for a disk runs in a thread and comes back as an event; everything else is done when `execute` returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any
+
+from luna_farm.core import events, instructions
+from luna_farm.core.filenames import twin_key
+from luna_farm.core.state import Farm
+from luna_farm.errors import FarmError
+from luna_farm.storage import arena as arenas
+from luna_farm.storage import names
+from luna_farm.storage.arena import Segments
+from luna_farm.storage.dead_letters import DeadLetters
+from luna_farm.storage.spool import Spool
+from luna_farm.supervisor.announce import announce
+from luna_farm.supervisor.feed import Feed
+from luna_farm.supervisor.ledger import Ledger
+from luna_farm.supervisor.listener import Listener
+from luna_farm.supervisor.metrics import Metrics
+from luna_farm.supervisor.pool import Pool
+from luna_farm.testing.faults import crash_point
+
+log = logging.getLogger("luna_farm.executor")
+
+INTERNAL = 0
+"""The "connection" of the dashboard's actions; those of clients count from 1."""
+DISK_THREADS = 2
+
+
+@dataclass(slots=True)
+class Rooms:
+    """What instructions act on."""
+
+    farm: Farm
+    pool: Pool
+    ledger: Ledger
+    listener: Listener
+    segments: Segments
+    spool: Spool
+    letters: DeadLetters
+    metrics: Metrics
+    feed: Feed | None = None
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """When the submits arrived that are being taken over: what the hand-over time is measured from."""
+
+    started: dict[str, float] = field(default_factory=dict)
+
+    def note(self, job_id: str) -> None:
+        """A submit is whole."""
+        self.started[job_id] = time.perf_counter()
+
+    def took_ms(self, job_id: str) -> float | None:
+        """Milliseconds since then; None for a job that a predecessor took over."""
+        started = self.started.pop(job_id, None)
+        return None if started is None else (time.perf_counter() - started) * 1e3
+
+
+class Executor:
+    """Carries out instructions on `rooms`; `happened` takes the events that come of them."""
+
+    def __init__(self, rooms: Rooms, happened: Callable[[events.Event], None]) -> None:
+        self._rooms = rooms
+        self._happened = happened
+        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self._background: set[asyncio.Task[None]] = set()
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.arrivals = Arrivals()
+        self._table: dict[type, Callable[[Any], None]] = {
+            instructions.Reply: self._reply,
+            instructions.ReserveNames: self._reserve_names,
+            instructions.SpoolPixels: self._spool_pixels,
+            instructions.AppendJob: self._append_job,
+            instructions.Append: rooms.ledger.append,
+            instructions.Dispatch: self._dispatch,
+            instructions.Settle: rooms.ledger.settle,
+            instructions.Spawn: lambda i: rooms.pool.spawn(i.worker),
+            instructions.Retire: lambda i: rooms.pool.retire(i.worker),
+            instructions.Kill: lambda i: rooms.pool.kill(i.worker, i.why),
+            instructions.Bury: self._bury,
+            instructions.Forget: self._forget,
+            instructions.Publish: self._publish,
+        }
+
+    def execute(self, instruction: instructions.Instruction) -> None:
+        """Carry out one instruction."""
+        self._table[type(instruction)](instruction)
+
+    async def answer(self, ask: Callable[[int], None]) -> dict[str, Any]:
+        """Call `ask` with the number of a request of our own, and return the answer to it."""
+        reply = max(self._answers, default=0) + 1
+        self._answers[reply] = asyncio.get_running_loop().create_future()
+        future = self._answers[reply]
+        ask(reply)
+        return await future
+
+    async def close(self) -> None:
+        """Wait for what still writes."""
+        while self._background:
+            await asyncio.wait(set(self._background))
+        self._disk.shutdown()
+
+    def _reply(self, i: instructions.Reply) -> None:
+        if i.client == INTERNAL:
+            self._answers.pop(i.reply).set_result(i.message)
+            return
+        connection = self._rooms.listener.connections.get(i.client)
+        if connection:
+            connection.send({**i.message, "id": i.reply})
+        crash_point("supervisor.acknowledged")
+
+    def _reserve_names(self, i: instructions.ReserveNames) -> None:
+        taken = self._rooms.farm.taken
+        reserved: list[str] = []
+        try:
+            for relative in i.relatives:
+                reserved.append(names.reserve(i.output_dir, relative, taken))
+                taken.add(twin_key(reserved[-1]))
+        except FarmError as error:
+            taken.difference_update(map(twin_key, reserved))
+            self._happened(events.NamesRefused(i.job_id, error))
+            return
+        self._happened(events.NamesReserved(i.job_id, tuple(reserved), i.warnings))
+
+    def _append_job(self, i: instructions.AppendJob) -> None:
+        error = self._rooms.ledger.append_job(i.record, sync=i.record["options"]["durable"])
+        self._happened(events.JournalFailed(i.job_id, error) if error else events.JobJournaled(i.job_id))
+
+    def _dispatch(self, i: instructions.Dispatch) -> None:
+        feed = self._rooms.feed
+        task = replace(i.task, thumbnail=True) if feed and feed.wants_thumbnail() else i.task
+        self._rooms.pool.dispatch(i.worker, task, i.options)
+        crash_point("supervisor.dispatched")
+
+    def _publish(self, i: instructions.Publish) -> None:
+        event = i.event
+        if event["event"] == "save_job_queued":
+            event = {**event, "handover_ms": self.arrivals.took_ms(event["job_id"])}
+        announce(event)
+        if self._rooms.feed:
+            self._rooms.feed.publish(event)
+        else:
+            self._rooms.metrics.observe(event)
+
+    # --- what may wait for a disk: in a thread, and back as an event
+
+    def _aside(self, work: Callable[[], events.Event | None]) -> None:
+        async def run() -> None:
+            event = await asyncio.get_running_loop().run_in_executor(self._disk, work)
+            if event is not None:
+                self._happened(event)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _spool_pixels(self, i: instructions.SpoolPixels) -> None:
+        rooms = self._rooms
+
+        def work() -> events.Event:
+            try:
+                files = [rooms.spool.write(i.job_id, n, rooms.segments.view(*place)) for n, place in enumerate(i.places)]
+            except FarmError as error:
+                return events.SpoolFailed(i.job_id, error)
+            return events.Spooled(i.job_id, tuple(files))
+
+        self._aside(work)
+
+    def _bury(self, i: instructions.Bury) -> None:
+        rooms, task = self._rooms, i.task
+
+        def work() -> events.Event:
+            if task.segment.startswith("npy:"):  # it failed again, and lies there already
+                return events.Buried(task.job_id, task.index, task.segment, 0)
+            try:
+                pixels = rooms.segments.view(task.segment, task.offset, task.nbytes)
+                letter = rooms.letters.put(i.options.to_map(), task.to_map(), pixels, i.reason)
+            except FarmError as error:
+                log.error("Image %d of job %s cannot be set aside: %s", task.index, task.job_id, error)
+                return events.BuryFailed(task.job_id, task.index, str(error))
+            return events.Buried(task.job_id, task.index, f"npy:{PurePath(letter).with_suffix('.npy')}", 0)
+
+        self._aside(work)
+
+    def _forget(self, i: instructions.Forget) -> None:
+        rooms, segment = self._rooms, i.segment
+        rooms.pool.forget(segment)
+        rooms.segments.forget(segment)
+
+        def work() -> None:
+            with contextlib.suppress(FarmError, OSError):  # what stays is swept at the next start
+                if segment.startswith("npy:"):
+                    rooms.letters.remove(PurePath(segment[4:]).stem)
+                else:
+                    arenas.remove(segment)
+
+        self._aside(work)
