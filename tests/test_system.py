@@ -1,0 +1,292 @@
+"""Platform calls: what they say of this machine, and what they do when the machine refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import luna_farm
+from luna_farm import system
+from luna_farm.errors import AlreadyRunning, DiskError
+
+ROOT = str(Path(luna_farm.__file__).parents[1])
+
+
+def _python(code: str, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *args],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_boot_id_is_one_line_and_stays() -> None:
+    assert system.boot_id() == system.boot_id()
+    assert 0 < len(system.boot_id()) <= 64
+    assert system.boot_id().isprintable()
+
+
+def test_without_a_kernel_that_tells_the_boot_time_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(self: Path, encoding: str) -> str:
+        raise FileNotFoundError(2, "none")
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert system.boot_id().startswith("boot-")
+    assert system.boot_id() == system.boot_id()
+
+
+def test_a_limit_of_the_container_counts_when_it_is_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = tuple(tmp_path / name for name in ("v2", "v1", "absent"))
+    monkeypatch.setattr(system, "CGROUP_LIMITS", limits)
+    whole = system.memory_bytes()
+    limits[0].write_text("max\n")
+    limits[1].write_text("9223372036854771712\n")
+    assert system.memory_bytes() == whole > 0
+    limits[0].write_text("1000000\n")
+    assert system.memory_bytes() == 1_000_000
+
+
+def test_a_folder_that_is_not_there_yet_is_measured_by_its_parent(tmp_path: Path) -> None:
+    free, total = system.disk_bytes(tmp_path / "not" / "yet")
+    assert 0 < free <= total
+    assert total == system.disk_bytes(tmp_path)[1]
+
+
+def test_a_file_system_that_cannot_be_asked_is_a_disk_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "statvfs", broken)
+    with pytest.raises(DiskError, match=r"Cannot look at the file system of .*\(EIO\)\. The disk reports"):
+        system.disk_bytes(tmp_path)
+
+
+def test_no_shared_memory_folder_is_no_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "SHM_FOLDER", tmp_path / "none")
+    assert system.shm_bytes() is None
+    monkeypatch.setattr(system, "SHM_FOLDER", tmp_path)
+    assert system.shm_bytes() is not None
+
+
+def test_the_limit_of_open_files_is_that_of_this_process() -> None:
+    soft, hard = system.open_file_limit()
+    assert soft > 0
+    assert hard == -1 or soft <= hard
+
+
+LOWER = """
+import os
+from luna_farm import system
+before = os.nice(0)
+system.lower_priority()
+print(os.nice(0) - before)
+"""
+
+
+def test_a_worker_steps_back_and_a_refusal_is_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _python(LOWER) as process:
+        assert int(process.communicate(timeout=30)[0]) > 0
+
+    def refuse(step: int) -> int:
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(os, "nice", refuse)
+    system.lower_priority()
+
+
+# --- who is at the other end --------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    """A listener on a loopback address."""
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    try:
+        server = socket.create_server((request.param, 0), family=family)
+    except OSError:
+        pytest.skip(f"NOT TESTED: this machine has no {request.param}")
+    server.settimeout(30)
+    with server:
+        yield server
+
+
+def test_a_peer_of_this_user_is_known(listener: socket.socket) -> None:
+    with socket.create_connection(listener.getsockname()[:2]) as client:
+        accepted, _ = listener.accept()
+        with accepted:
+            assert system.peer_uid(accepted) == os.getuid()
+            assert system.peer_uid(client) == os.getuid()
+
+
+CLIENT = """
+import encodings.idna, os, socket, sys  # idna now: that user may not read where Python lies
+os.setuid(65534)
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))):
+    sys.stdin.read()
+"""
+
+
+def test_a_peer_of_another_user_is_known_by_that_users_id(listener: socket.socket) -> None:
+    if os.getuid() != 0:
+        pytest.skip("NOT TESTED: becoming another user needs root")
+    host, port = listener.getsockname()[:2]
+    with _python(CLIENT, host, str(port)) as process:
+        accepted, _ = listener.accept()
+        with accepted:
+            assert system.peer_uid(accepted) == 65534
+        process.communicate(timeout=30)
+
+
+def test_a_peer_that_has_closed_is_not_taken_for_root(listener: socket.socket) -> None:
+    client = socket.create_connection(listener.getsockname()[:2])
+    accepted, _ = listener.accept()
+    client.close()
+    with accepted:
+        assert system.peer_uid(accepted) is None
+    assert system.peer_uid(accepted) is None
+
+
+def test_without_a_table_of_connections_nobody_is_known(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(self: Path, *args: object, **kwargs: object) -> None:
+        raise FileNotFoundError(2, "none")
+
+    with socket.create_connection(listener.getsockname()[:2]) as client:
+        monkeypatch.setattr(Path, "open", missing)
+        assert system.peer_uid(client) is None
+
+
+# --- the lock of the state folder ---------------------------------------------------------------------------
+
+
+def test_a_second_supervisor_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
+    first = system.StateLock.acquire(tmp_path / "lock")
+    with pytest.raises(
+        AlreadyRunning, match=rf"already runs on .*{tmp_path.name}: process {os.getpid()}"
+    ) as caught:
+        system.StateLock.acquire(tmp_path / "lock")
+    assert caught.value.pid == system.lock_holder(tmp_path / "lock") == os.getpid()
+    first.release()
+    first.release()
+    assert system.lock_holder(tmp_path / "lock") is None
+    system.StateLock.acquire(tmp_path / "lock").release()
+
+
+HOLD = """
+import sys
+from luna_farm.system import StateLock
+lock = StateLock.acquire(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_supervisor_holds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with _python(HOLD, str(path)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert system.lock_holder(path) == process.pid
+        process.send_signal(signal.SIGKILL)
+    assert system.lock_holder(path) is None
+    system.StateLock.acquire(path).release()
+
+
+def test_a_holder_without_a_readable_pid_is_another_process(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    held = system.StateLock.acquire(path)
+    path.write_text("not a number")
+    with pytest.raises(AlreadyRunning, match="another process holds"):
+        system.StateLock.acquire(path)
+    assert system.lock_holder(path) == 0
+    held.release()
+
+
+def test_a_lock_is_not_inherited_and_is_for_this_user_only(tmp_path: Path) -> None:
+    held = system.StateLock.acquire(tmp_path / "lock")
+    assert os.get_inheritable(held._fd) is False
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+    held.release()
+
+
+def test_a_lock_that_cannot_be_made_is_a_disk_error(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="Cannot open the lock file"):
+        system.StateLock.acquire(tmp_path / "none" / "lock")
+    assert system.lock_holder(tmp_path / "none" / "lock") is None
+
+
+@pytest.mark.parametrize(("number", "held"), [(errno.ENOSPC, True), (errno.EIO, False)])
+def test_a_full_disk_does_not_keep_the_farm_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, held: bool
+) -> None:
+    def fail(fd: int, data: bytes) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "write", fail)
+    if held:
+        system.StateLock.acquire(tmp_path / "lock").release()
+    else:
+        with pytest.raises(DiskError, match="write the pid"):
+            system.StateLock.acquire(tmp_path / "lock")
+
+
+def test_a_file_system_without_locks_is_a_disk_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(system, "_lock", fail)
+    with pytest.raises(DiskError, match="Cannot lock"):
+        system.StateLock.acquire(tmp_path / "lock")
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def test_syncing_reaches_files_and_folders(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        system.sync_data(file.fileno())
+    system.sync_folder(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        system.sync_folder(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("number", "raised"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_folder_that_cannot_be_synced_is_taken_at_its_word_but_not_a_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: bool
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    before = len(os.listdir("/proc/self/fd"))
+    if raised:
+        with pytest.raises(OSError, match="Input/output"):
+            system.sync_folder(tmp_path)
+    else:
+        system.sync_folder(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_disk_error_says_what_why_and_what_to_do() -> None:
+    error = system.disk_error("write", "/full/a.png", OSError(errno.ENOSPC, "No space left on device"))
+    assert str(error) == (
+        "Cannot write /full/a.png: No space left on device (ENOSPC)."
+        " Free some space (or inodes: `df -i`) on that disk."
+    )
+    assert (error.path, error.errno) == ("/full/a.png", errno.ENOSPC)
+    assert str(system.disk_error("write", "/x", OSError("odd"))) == "Cannot write /x: odd (0)."

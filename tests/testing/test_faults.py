@@ -1,0 +1,115 @@
+"""Crash points: nothing while off, exactly what was asked while on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import luna_farm
+from luna_farm.testing import faults
+from luna_farm.testing.faults import POINTS, Faults
+
+PACKAGE = Path(luna_farm.__file__).parent
+
+
+def test_off_is_an_empty_function(tmp_path: Path) -> None:
+    assert faults.crash_point is faults._nothing
+    assert faults.half_write is faults._nothing_written
+    faults.crash_point("writer.linked")
+    with (tmp_path / "file").open("wb") as file:
+        faults.half_write("journal.half_record", file.fileno(), b"whole")
+    assert (tmp_path / "file").read_bytes() == b""
+    assert not Faults({})
+
+
+def test_the_catalogue_and_the_code_name_the_same_points() -> None:
+    named = {
+        point
+        for path in PACKAGE.rglob("*.py")
+        if path.parent.name != "testing"
+        for point in re.findall(r'\b(?:crash_point|half_write)\(\s*"([\w.]+)"', path.read_text("utf-8"))
+    }
+    assert named == set(POINTS)
+
+
+def test_a_point_fires_at_the_passing_it_was_given_and_only_then() -> None:
+    plan = Faults({"LUNA_FARM_CRASH": "writer.linked:2:raise:ENOSPC,worker.encoded::stop"})
+    assert [plan.due("writer.linked") for _ in range(4)] == ["", "raise:ENOSPC", "", ""]
+    assert [plan.due("worker.encoded") for _ in range(2)] == ["stop", ""]
+    assert plan.due("writer.written") == ""
+
+
+def test_a_star_fires_every_time_while_the_file_is_there(tmp_path: Path) -> None:
+    full = tmp_path / "disk is full"
+    plan = Faults({"LUNA_FARM_CRASH": "writer.linked:*:raise:EIO", "LUNA_FARM_CRASH_WHILE": str(full)})
+    plan.at("writer.linked")
+    full.touch()
+    for _ in range(3):
+        with pytest.raises(OSError, match=r"\[Errno 5\] .*simulated"):
+            plan.at("writer.linked")
+    full.unlink()
+    plan.at("writer.linked")
+
+
+def test_once_over_all_processes_leaves_a_file_as_proof(tmp_path: Path) -> None:
+    environ = {"LUNA_FARM_CRASH": "writer.linked:*", "LUNA_FARM_CRASH_ONCE": str(tmp_path)}
+    assert [Faults(environ).due("writer.linked") for _ in range(3)] == ["kill", "", ""]
+    assert (tmp_path / "writer.linked").read_text() == str(os.getpid())
+
+
+def test_half_a_write_is_half_a_write(tmp_path: Path) -> None:
+    plan = Faults({"LUNA_FARM_CRASH": "journal.half_record::raise:ENOSPC"})
+    with (tmp_path / "file").open("wb") as file:
+        with pytest.raises(OSError, match="Errno 28"):
+            plan.half_write("journal.half_record", file.fileno(), b"12345678")
+        plan.half_write("journal.half_record", file.fileno(), b"12345678")
+    assert (tmp_path / "file").read_bytes() == b"1234"
+
+
+@pytest.mark.parametrize(
+    ("plan", "complaint"),
+    [
+        ("writer.nowhere", "is no crash point; there are: writer.temp_created"),
+        ("writer.linked:0", "has the count '0'"),
+        ("writer.linked:x", "has the count 'x'"),
+        ("writer.linked:1:burn", "ends in 'burn'; allowed: kill, stop"),
+        ("writer.linked:1:raise:ENOTHING", "ends in 'raise:ENOTHING'"),
+        ("writer.linked:1:raise", "ends in 'raise'"),
+        ("writer.linked:1:kill:now", "ends in 'kill:now'"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_at_the_start(plan: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        Faults({"LUNA_FARM_CRASH": plan})
+
+
+CODE = """
+from luna_farm.testing.faults import crash_point
+crash_point("writer.linked")
+print("passed", flush=True)
+"""
+
+
+def _start(plan: str) -> subprocess.Popen[str]:
+    environ = {**os.environ, "LUNA_FARM_CRASH": plan, "PYTHONPATH": str(PACKAGE.parent)}
+    return subprocess.Popen([sys.executable, "-c", CODE], env=environ, stdout=subprocess.PIPE, text=True)
+
+
+def test_kill_is_a_real_kill() -> None:
+    with _start("writer.linked") as process:
+        assert process.communicate(timeout=30)[0] == ""
+        assert process.returncode == -signal.SIGKILL
+
+
+def test_stop_hangs_until_it_is_continued() -> None:
+    with _start("writer.linked:1:stop") as process:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=30)[0] == "passed\n"
