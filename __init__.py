@@ -1,7 +1,8 @@
 """What ComfyUI loads when this repository itself was cloned into custom_nodes/.
 
-The nodes are in comfy_nodes/; here they are only passed on. In a clone the packages of the farm need no installation: the
-finder below knows their folders. It is asked last, so an installed luna-farm goes first. Must never import more than that.
+The nodes are in comfy_nodes/; here they are only passed on. In a clone the packages of the farm need no
+installation: the finder below knows their folders. It is asked last, so an installed luna-farm goes
+first. Must never import more than that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What ComfyUI loads: the nodes, their names, and the folder of their scripts and help pages.
 
-ComfyUI imports this folder under its path as module name, so imports inside are relative and everything else is the
-installed package `luna_farm_client`, imported when a node runs. Importing must never be slow, start anything or fail.
+ComfyUI imports this folder under its path as module name, so imports inside are relative and everything
+else is the installed package `luna_farm_client`, imported when a node runs. Importing must never be slow,
+start anything or fail.
 """
 
 from __future__ import annotations

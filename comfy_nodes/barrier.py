@@ -20,7 +20,8 @@ JOB_ID = re.compile(r"(?<![0-9A-Za-z-])[0-9a-f]{8,32}(?![0-9A-Za-z-])")
 
 
 def job_ids(texts: Iterable[str]) -> list[str]:
-    """Return the job ids in status texts or lists of ids, each once, in order. Raises RuntimeError if a text has none."""
+    """Return the job ids in status texts or lists of ids, each once, in order. Raises RuntimeError if a text
+    has none."""
     found: dict[str, None] = {}
     for text in texts:
         ids = JOB_ID.findall(text)
@@ -40,8 +41,8 @@ def wait(
 ) -> list[Any]:
     """Return the images of all jobs once they are over.
 
-    Raises RuntimeError when an image could not be saved, a job is unknown, the farm is away or `timeout_s` passed, and
-    ComfyUI's own interruption.
+    Raises RuntimeError when an image could not be saved, a job is unknown, the farm is away or
+    `timeout_s` passed, and ComfyUI's own interruption.
     """
     package = handover.client()
     give_up = clock() + timeout_s
@@ -64,7 +65,9 @@ def wait(
         if all(report.finished for report in reports):
             return _unless_failed(images)
         if clock() > give_up:
-            raise RuntimeError(f"After {timeout_s:.0f} s {len(images) - over} of {len(images)} images are not saved yet.")
+            raise RuntimeError(
+                f"After {timeout_s:.0f} s {len(images) - over} of {len(images)} images are not saved yet."
+            )
         sleep(POLL_S)
 
 

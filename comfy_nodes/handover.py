@@ -1,7 +1,9 @@
-"""From a SaveRequest to a job id: the connection of this process, and what happens when the farm cannot take it.
+"""From a SaveRequest to a job id: the connection of this process, and what happens when the farm cannot
+take it.
 
-`on_error` and `when_busy` are decided here and nowhere else. Whatever goes wrong comes out as one NotHandedOver with
-a sentence for the user. This module must never import the client at the top: ComfyUI starts without it.
+`on_error` and `when_busy` are decided here and nowhere else. Whatever goes wrong comes out as one
+NotHandedOver with a sentence for the user. This module must never import the client at the top: ComfyUI
+starts without it.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Handed:
 
 
 unsaved: Counter[str] = Counter()
-"""Node id -> how often its images were not saved. ComfyUI runs a node again when this changed (see IS_CHANGED)."""
+"""Node id -> how often its images were not saved. ComfyUI runs a node again when this changed (see
+IS_CHANGED)."""
 
 _lock = threading.Lock()
 _farm: FarmClient | None = None
@@ -55,7 +58,10 @@ def client() -> Any:
     try:
         import luna_farm_client
 
-        _ = luna_farm_client.FarmClient, luna_farm_client.SaveRequest  # loaded with what they need when first named
+        _ = (
+            luna_farm_client.FarmClient,
+            luna_farm_client.SaveRequest,
+        )  # loaded with what they need when first named
     except ImportError as error:
         missing = error.name or "luna_farm_client"
         raise NotHandedOver(f"The Python package {missing} is missing. Run: {_install_command()}") from None
@@ -69,7 +75,8 @@ def _install_command() -> str:
 
 
 def farm() -> FarmClient:
-    """Return the one client of this process; it connects when it is used, and again after the farm restarted."""
+    """Return the one client of this process; it connects when it is used, and again after the farm
+    restarted."""
     global _farm
     package = client()
     with _lock:
@@ -87,7 +94,7 @@ def hand_over(request: SaveRequest, on_error: str, when_busy: str) -> Handed:
     give_up = time.monotonic() + BUSY_LIMIT_S
     while True:
         try:
-            receipt = farm().submit(request)
+            receipt = farm().submit(request, when_busy="report")
             return Handed(receipt.job_id, tuple(receipt.paths))
         except package.FarmBusy as error:
             if when_busy == "save_here":
@@ -106,9 +113,10 @@ def hand_over(request: SaveRequest, on_error: str, when_busy: str) -> Handed:
 def save_here(request: SaveRequest) -> Handed:
     """Save in this process, blocking, by the pipeline that the farm's workers use."""
     package = client()
+    bar = host.progress(1)
     started = time.perf_counter()
     try:
-        report = package.save_here(request)
+        report = package.save_here(request, progress=lambda done, all_: bar.update_absolute(done, all_))
     except package.FarmError as error:
         raise NotHandedOver(f"{error}") from None
     _saved_here[report.job_id] = report

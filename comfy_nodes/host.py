@@ -1,7 +1,8 @@
-"""The one place where the nodes touch ComfyUI: folders, flags, messages to the browser, progress, interruption.
+"""The one place where the nodes touch ComfyUI: folders, flags, messages to the browser, progress,
+interruption.
 
-Everything is looked up when it is used: folders and flags may change between two prompts, and the package can be
-imported where there is no ComfyUI. This module must never hold policy.
+Everything is looked up when it is used: folders and flags may change between two prompts, and the package
+can be imported where there is no ComfyUI. This module must never hold policy.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a later message is for: the node as it was executed, the node that shows it, the prompt and the browser."""
+    """Who a later message is for: the node as it was executed, the node that shows it, the prompt and the
+    browser."""
 
     node: str
     display_node: str
@@ -26,7 +28,7 @@ def output_directory() -> str:
     """Return ComfyUI's output folder, absolute, as it is now."""
     import folder_paths
 
-    return os.path.abspath(folder_paths.get_output_directory())
+    return os.path.abspath(str(folder_paths.get_output_directory()))
 
 
 def metadata_disabled() -> bool:
@@ -57,7 +59,8 @@ def _prompt_id() -> str:
 
 
 def send(event: str, data: dict[str, Any], client_id: str | None) -> None:
-    """Send a message to one browser, from any thread. Without a browser (a program's prompt) nothing is sent."""
+    """Send a message to one browser, from any thread. Without a browser (a program's prompt) nothing is
+    sent."""
     here = server()
     if here is not None and client_id is not None:
         here.send_sync(event, data, client_id)

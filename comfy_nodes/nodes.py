@@ -1,7 +1,8 @@
 """The nodes: widgets to a SaveRequest, and what came of it to a status and to ComfyUI's `ui`. Nothing else.
 
-The work is elsewhere: handing over in `handover`, previews in `previews`, the pictures themselves in the farm. A node
-must never stop a workflow for a failed hand-over unless the user asked for that (`on_error: raise`).
+The work is elsewhere: handing over in `handover`, previews in `previews`, the pictures themselves in the
+farm. A node must never stop a workflow for a failed hand-over unless the user asked for that (`on_error:
+raise`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,19 @@ from .handover import Handed, NotHandedOver
 
 log = logging.getLogger("luna_farm.nodes")
 
-ALIASES = ["save image", "save", "export", "png", "webp", "jpeg", "avif", "async save", "fast save", "luna", "farm"]
+ALIASES = (
+    "save image",
+    "save",
+    "export",
+    "png",
+    "webp",
+    "jpeg",
+    "avif",
+    "async save",
+    "fast save",
+    "luna",
+    "farm",
+)
 SHARED = (
     "save_path", "filename", "model_name", "quality_gate", "min_quality_threshold", "png_compression",
     "lossy_quality", "lossless_webp", "filename_index", "custom_metadata",
@@ -23,7 +36,8 @@ SHARED = (
 
 
 def save_request(inputs: Mapping[str, Any], output_dir: str, embed: bool) -> Any:
-    """Return the SaveRequest of a saver's inputs. Raises NotHandedOver when no image is connected or one is unusable."""
+    """Return the SaveRequest of a saver's inputs. Raises NotHandedOver when no image is connected or one is
+    unusable."""
     package = handover.client()
     images = [
         package.SaveImage(
@@ -43,7 +57,9 @@ def save_request(inputs: Mapping[str, Any], output_dir: str, embed: bool) -> Any
         output_dir=output_dir,
         embed="full" if embed else "none",
         metadata=inputs.get("metadata"),
-        prompt=_without_bookkeeping(inputs.get("prompt")),  # names are made of it even where nothing is embedded
+        prompt=_without_bookkeeping(
+            inputs.get("prompt")
+        ),  # names are made of it even where nothing is embedded
         extra_pnginfo=inputs.get("extra_pnginfo"),
         **shared,
     )
@@ -54,7 +70,9 @@ def _without_bookkeeping(prompt: Any) -> Any:
     if not isinstance(prompt, dict):
         return None
     return {
-        node: {key: value for key, value in fields.items() if key != "is_changed"} if isinstance(fields, dict) else fields
+        node: {key: value for key, value in fields.items() if key != "is_changed"}
+        if isinstance(fields, dict)
+        else fields
         for node, fields in prompt.items()
     }
 
@@ -70,7 +88,7 @@ class _Saver:
 
     @classmethod
     def IS_CHANGED(cls, unique_id: str | None = None, **_inputs: Any) -> int:  # noqa: N802 - ComfyUI's name
-        """Same inputs are not saved again, as with SaveImage, unless they could not be saved the last time."""
+        """As with SaveImage, the same inputs are not saved again, unless that failed the last time."""
         return handover.unsaved[str(unique_id)]
 
     def save(self, **inputs: Any) -> dict[str, Any]:
@@ -92,14 +110,17 @@ class _Saver:
             log.error(text)
             if inputs.get("on_error") == "raise":
                 raise RuntimeError(text)
-        ui = job.ui(text) if job is not None else {"images": [], "text": [text], "luna_farm": [_refused(text)]}
+        ui = (
+            job.ui(text) if job is not None else {"images": [], "text": [text], "luna_farm": [_refused(text)]}
+        )
         return {"ui": ui, "result": self._result(text, handed)}
 
     def _hand(self, request: Any, inputs: Mapping[str, Any]) -> Handed:
         raise NotImplementedError
 
     def _status(self, handed: Handed, state: Mapping[str, Any]) -> str:
-        """Return the status without its title: what was saved here, how long it took, and what was not saved and why."""
+        """Return the status without its title: what was saved here, how long it took, and what was not saved
+        and why."""
         parts = [f"Saved {state['saved']} images in {handed.seconds * 1000:.0f} ms."]
         if state["discarded"]:
             parts.append(f"{state['discarded']} rejected by the quality gate.")
@@ -112,7 +133,15 @@ class _Saver:
 
 
 def _refused(text: str) -> dict[str, Any]:
-    return {"job_id": "", "state": "refused", "images": 0, "saved": 0, "discarded": 0, "failed": 1, "reasons": [text]}
+    return {
+        "job_id": "",
+        "state": "refused",
+        "images": 0,
+        "saved": 0,
+        "discarded": 0,
+        "failed": 1,
+        "reasons": [text],
+    }
 
 
 class LunaDaemonImageSaver(_Saver):
@@ -120,12 +149,14 @@ class LunaDaemonImageSaver(_Saver):
 
     TITLE = "Luna Daemon Image Saver"
     DESCRIPTION = (
-        "Hands up to five images or batches to the Luna Farm, which saves them in the background: your workflow goes "
-        "on after about a millisecond. The preview appears when the files are there."
+        "Hands up to five images or batches to the Luna Farm, which saves them in the background: your "
+        "workflow goes on after about a millisecond. The preview appears when the files are there."
     )
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("status",)
-    OUTPUT_TOOLTIPS = ("What became of the hand-over, with the job id. Connect it to a Luna Save Barrier to wait.",)
+    OUTPUT_TOOLTIPS = (
+        "What became of the hand-over, with the job id. Connect it to a Luna Save Barrier to wait.",
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> widgets.Inputs:  # noqa: N802 - ComfyUI's name
@@ -146,8 +177,8 @@ class LunaMultiSaver(_Saver):
 
     TITLE = "Luna Multi Saver"
     DESCRIPTION = (
-        "Saves up to five images or batches before the workflow goes on, with the names, formats, metadata and quality "
-        "gate of the Luna Farm. Needs no farm."
+        "Saves up to five images or batches before the workflow goes on, with the names, formats, metadata "
+        "and quality gate of the Luna Farm. Needs no farm."
     )
     RETURN_TYPES = ("STRING", "STRING")
     RETURN_NAMES = ("status", "paths")
@@ -171,8 +202,8 @@ class LunaSaveBarrier:
     """Waits until jobs are saved."""
 
     DESCRIPTION = (
-        "Waits until the jobs of Luna Daemon Image Savers are saved and outputs the paths of the files, so that later "
-        "nodes can read them."
+        "Waits until the jobs of Luna Daemon Image Savers are saved and outputs the paths of the files, so "
+        "that later nodes can read them."
     )
     CATEGORY = widgets.CATEGORY
     FUNCTION = "wait"
@@ -181,7 +212,7 @@ class LunaSaveBarrier:
     RETURN_NAMES = ("paths", "report")
     OUTPUT_IS_LIST = (True, False)
     OUTPUT_TOOLTIPS = ("The paths of the saved files, a list.", "One line per image.")
-    SEARCH_ALIASES = ["wait for save", "wait", "barrier", "saved paths", "luna", "farm"]
+    SEARCH_ALIASES = ("wait for save", "wait", "barrier", "saved paths", "luna", "farm")
 
     @classmethod
     def INPUT_TYPES(cls) -> widgets.Inputs:  # noqa: N802 - ComfyUI's name
@@ -189,7 +220,8 @@ class LunaSaveBarrier:
         return widgets.barrier()
 
     def wait(self, jobs: str, timeout: int = widgets.BARRIER_TIMEOUT_S, **inputs: Any) -> dict[str, Any]:
-        """Run the node. Raises RuntimeError when a job failed, is unknown, or takes longer than `timeout` seconds."""
+        """Run the node. Raises RuntimeError when a job failed, is unknown, or takes longer than `timeout`
+        seconds."""
         texts = [jobs, *(inputs.get(f"jobs_{n}") or "" for n in widgets.SLOTS[1:])]
         images = barrier.wait(barrier.job_ids(texts), timeout)
         lines = [barrier.line(image) for image in images]

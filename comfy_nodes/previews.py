@@ -1,9 +1,10 @@
 """What the browser and /history are told about files that are still being written.
 
-A job is announced with the names reserved for it (`Announced.ui`). ComfyUI keeps the very dicts made here, in its
-cache and its history, so when the job ends they are corrected in place: a picture that the gate set aside gets its real
-name. The browser gets its previews by a second, merging "executed" message, and whoever asks /view for a file that is
-on its way waits a moment for it instead of getting a 404. This module must never wait on ComfyUI's own threads.
+A job is announced with the names reserved for it (`Announced.ui`). ComfyUI keeps the very dicts made
+here, in its cache and its history, so when the job ends they are corrected in place: a picture that the
+gate set aside gets its real name. The browser gets its previews by a second, merging "executed" message,
+and whoever asks /view for a file that is on its way waits a moment for it instead of getting a 404. This
+module must never wait on ComfyUI's own threads.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Announced:
     over: Future[None] = field(default_factory=Future)
 
     def ui(self, text: str) -> dict[str, list[Any]]:
-        """Return the node's `ui`: lists only, and the dicts themselves, for they are corrected in place later."""
+        """Return the node's `ui`: lists only, and the dicts themselves, for they are corrected in place
+        later."""
         return {"images": list(self.pictures), "text": [text], "luna_farm": [self.state]}
 
     def waiting(self, queue: dict[str, Any]) -> None:
@@ -74,7 +76,9 @@ class Announced:
         self._send(EVENT_JOB, {**self.state, "queue": queue})
         if shown:
             # The merge appends: the script in web/ has kept the first message's pictures back until now.
-            self._send("executed", {"output": {"images": shown}, "prompt_id": self.caller.prompt_id, "merge": True})
+            self._send(
+                "executed", {"output": {"images": shown}, "prompt_id": self.caller.prompt_id, "merge": True}
+            )
 
     def _correct(self, report: JobReport) -> list[Picture]:
         """Give every dict the final name of its file; return those of files that ComfyUI can show."""
@@ -91,7 +95,8 @@ class Announced:
 
 
 def outcome(report: JobReport | None, reason: str = "") -> dict[str, Any]:
-    """Return what the node shows of a job that ended: counts, the time it took, and a sentence per picture not kept."""
+    """Return what the node shows of a job that ended: counts, the time it took, and a sentence per picture
+    not kept."""
     if report is None:
         return {"state": "lost", "saved": 0, "discarded": 0, "failed": 1, "reasons": [reason]}
     states = [image.state for image in report.images]
@@ -138,7 +143,8 @@ def _forget(job: Announced) -> None:
 
 
 def hold_requests() -> None:
-    """Let /view wait for files that are on their way: programs fetch their pictures right after the prompt ended.
+    """Let /view wait for files that are on their way: programs fetch their pictures right after the
+    prompt ended.
 
     Called once, while ComfyUI loads the nodes; without a server nothing happens.
     """
@@ -165,7 +171,9 @@ async def hold(request: Any, handler: Any) -> Any:
 def _requested(query: Any) -> str:
     if query.get("type", "output") != "output":
         return ""
-    return os.path.abspath(os.path.join(host.output_directory(), query.get("subfolder", ""), query.get("filename", "")))
+    return os.path.abspath(
+        os.path.join(host.output_directory(), query.get("subfolder", ""), query.get("filename", ""))
+    )
 
 
 async def _there(path: str, over: Future[None]) -> None:

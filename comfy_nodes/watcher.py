@@ -1,7 +1,7 @@
 """One thread per ComfyUI process that waits for jobs to end, so that no node has to.
 
-It runs only while jobs are open. It must never touch ComfyUI (that is `previews`), and never end by an error: a farm
-that restarts is asked again, a farm that stays away is given up after `PATIENCE_S`.
+It runs only while jobs are open. It must never touch ComfyUI (that is `previews`), and never end by an
+error: a farm that restarts is asked again, a farm that stays away is given up after `PATIENCE_S`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Watcher:
                 self._thread = threading.Thread(target=self._run, name="luna-farm-watcher", daemon=True)
                 self._thread.start()
         if dropped is not None:
-            dropped.finished(None, f"More than {MAX_OPEN} jobs are open; this one is not watched any more.", None)
+            dropped.finished(
+                None, f"More than {MAX_OPEN} jobs are open; this one is not watched any more.", None
+            )
 
     def _run(self) -> None:
         while True:
@@ -108,7 +110,9 @@ class Watcher:
         self._close(job, report, reason, self._farm.status()["queue"])
         return True
 
-    def _close(self, job: Watched, report: JobReport | None, reason: str, queue: dict[str, Any] | None) -> None:
+    def _close(
+        self, job: Watched, report: JobReport | None, reason: str, queue: dict[str, Any] | None
+    ) -> None:
         with self._lock:
             self._open.pop(job.job_id, None)
         try:

@@ -1,7 +1,8 @@
 """What the nodes show: their inputs, tooltips and help, as ComfyUI's V1 schema wants them.
 
-Pure tables. The English of `locales/en/nodeDefs.json` repeats these texts (a test compares them), the other languages
-translate them. This module must never import anything: ComfyUI asks for it while it starts.
+Pure tables. The English of `locales/en/nodeDefs.json` repeats these texts (a test compares them), the
+other languages translate them. This module must never import anything: ComfyUI asks for it while it
+starts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ FILENAME = "%time:YYYY_mm_dd.HH.MM.SS%_%model_name%"
 ON_ERROR = ("report", "raise", "save_here")
 WHEN_BUSY = ("wait", "save_here", "report")
 BARRIER_TIMEOUT_S = 300
-TOKENS = "%model_name%, %model_path%, %seed%, %width%, %height%, %date:yyyy-MM-dd%, %time:YYYY_mm_dd%, %NodeTitle.widget%"
+TOKENS = (
+    "%model_name%, %model_path%, %seed%, %width%, %height%, %date:yyyy-MM-dd%, %time:YYYY_mm_dd%, "
+    "%NodeTitle.widget%"
+)
 
 Inputs = dict[str, dict[str, Any]]
 
@@ -27,7 +31,8 @@ def saver() -> Inputs:
     optional: dict[str, Any] = {
         "model_name": ("STRING", {
             "default": "",
-            "tooltip": "Name of the model, for %model_name%, %model_path% and the metadata. Empty: UnknownModel.",
+            "tooltip": "Name of the model, for %model_name%, %model_path% and the metadata. Empty: "
+            "UnknownModel.",
         }),
     }  # fmt: skip
     for number in SLOTS:
@@ -35,7 +40,8 @@ def saver() -> Inputs:
     optional |= {
         "png_compression": ("INT", {
             "default": 4, "min": 0, "max": 9,
-            "tooltip": "PNG: 0 writes fastest, 9 smallest. 4 is smaller than what Save Image writes, and much faster.",
+            "tooltip": "PNG: 0 writes fastest, 9 smallest. 4 is smaller than what Save Image writes, and "
+            "much faster.",
         }),
         "lossy_quality": ("INT", {
             "default": 90, "min": 70, "max": 100,
@@ -44,7 +50,8 @@ def saver() -> Inputs:
         "lossless_webp": ("BOOLEAN", {"default": False, "tooltip": "WebP: keep every pixel as it is."}),
         "embed_workflow": ("BOOLEAN", {
             "default": True,
-            "tooltip": "Write workflow and prompt into the files, so that dropping a file on ComfyUI opens its workflow.",
+            "tooltip": "Write workflow and prompt into the files, so that dropping a file on ComfyUI opens "
+            "its workflow.",
         }),
         "filename_index": ("INT", {
             "default": 0, "min": 0, "max": 2**31 - 1,
@@ -52,10 +59,12 @@ def saver() -> Inputs:
         }),
         "custom_metadata": ("STRING", {
             "default": "",
-            "tooltip": 'Anything else to write into the files, as JSON, for example {"artist": "me"}. Empty: nothing.',
+            "tooltip": 'Anything else to write into the files, as JSON, for example {"artist": "me"}. Empty: '
+            'nothing.',
         }),
         "metadata": ("METADATA", {
-            "tooltip": "Generation parameters (steps, cfg, seed, sampler, ...) from a node that collects them.",
+            "tooltip": "Generation parameters (steps, cfg, seed, sampler, ...) from a node that collects "
+            "them.",
         }),
     }  # fmt: skip
     required = {
@@ -69,7 +78,8 @@ def saver() -> Inputs:
         }),
         "quality_gate": (list(GATES), {
             "default": "disabled",
-            "tooltip": "Set flat or blurred pictures aside (into _discarded): by variance of brightness, by density "
+            "tooltip": "Set flat or blurred pictures aside (into _discarded): by variance of brightness, by "
+            "density "
             "of edges, or by both.",
         }),
         "min_quality_threshold": ("FLOAT", {
@@ -105,12 +115,14 @@ def daemon_saver() -> Inputs:
     inputs["optional"] |= {
         "on_error": (list(ON_ERROR), {
             "default": "report",
-            "tooltip": "When the farm cannot take the images: report it and go on, raise an error and stop, or save "
+            "tooltip": "When the farm cannot take the images: report it and go on, raise an error and stop, "
+            "or save "
             "them here and wait.",
         }),
         "when_busy": (list(WHEN_BUSY), {
             "default": "wait",
-            "tooltip": "When the farm has as much to do as it may take: wait for room, save here, or report it and go on.",
+            "tooltip": "When the farm has as much to do as it may take: wait for room, save here, or report "
+            "it and go on.",
         }),
     }  # fmt: skip
     return inputs

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import luna_farm_client
 import numpy as np
 import pytest
+
+import luna_farm_client
 from luna_farm_client import FarmUnavailable, ImageReport, JobReport, Receipt, UnknownJob
 from luna_farm_client.requests import Outgoing, SaveRequest
-
 from luna_farm_nodes import handover, previews
 
 
@@ -83,30 +83,37 @@ def comfy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comfy:
 
 
 def image_report(path: str, state: str = "saved", **more: Any) -> ImageReport:
-    fields = {"index": 0, "affix": "RAW", "format": "png", "bytes": 10, "score": None, "threshold": None, "error": "",
-              "code": "", "warnings": (), "ms": {}}  # fmt: skip
+    fields = {"index": 0, "affix": "RAW", "format": "png", "bytes": 10, "score": None, "threshold": None,
+              "error": "", "code": "", "warnings": (), "ms": {}}  # fmt: skip
     return ImageReport(**{**fields, **more, "path": path, "state": state})
 
 
 @dataclass
 class FakeFarm:
-    """Takes requests as FarmClient does. `fail`: raised by the next submits; `reports`: what `job` and `wait` answer."""
+    """Takes requests as FarmClient does. `fail`: raised by the next submits; `reports`: what `job` and
+    `wait` answer."""
 
     fail: list[Exception] = field(default_factory=list)
     requests: list[SaveRequest] = field(default_factory=list)
     reports: dict[str, Any] = field(default_factory=dict)
     queue: dict[str, int] = field(default_factory=lambda: {"jobs": 1, "images": 2, "bytes": 3})
 
-    def submit(self, request: SaveRequest) -> Receipt:
+    def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
+        assert when_busy == "report", "waiting is up to the node: it can be interrupted"
         outgoing = Outgoing(request)
         if self.fail:
             raise self.fail.pop(0)
         self.requests.append(request)
-        names = [f"{request.save_path}/{image.affix}_{batch}.{image.format}"
-                 for image, info in zip(request.images, outgoing.infos, strict=True) for batch in range(info.batch)]  # fmt: skip
+        names = [
+            f"{request.save_path}/{image.affix}_{batch}.{image.format}"
+            for image, info in zip(request.images, outgoing.infos, strict=True)
+            for batch in range(info.batch)
+        ]
         paths = tuple(str(Path(str(request.output_dir), name.lstrip("/"))) for name in names)
         job_id = f"a1b2c3{len(self.requests):02x}"
-        self.reports[job_id] = JobReport(job_id, "queued", tuple(image_report(path, "waiting") for path in paths))
+        self.reports[job_id] = JobReport(
+            job_id, "queued", tuple(image_report(path, "waiting") for path in paths)
+        )
         return Receipt(job_id, paths, len(paths), "")
 
     def job(self, job_id: str) -> JobReport:
@@ -128,7 +135,9 @@ class FakeFarm:
     def end(self, job_id: str, *states: str, state: str = "done", **more: Any) -> None:
         """Let a job end: one state per image, repeated."""
         images = self.reports[job_id].images
-        done = tuple(image_report(image.path, states[i % len(states)], **more) for i, image in enumerate(images))
+        done = tuple(
+            image_report(image.path, states[i % len(states)], **more) for i, image in enumerate(images)
+        )
         self.reports[job_id] = JobReport(job_id, state, done)
 
 
@@ -151,8 +160,9 @@ def saved_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """`save_here` of the client without encoders; the list says how its images end, repeated."""
     states, scribe = ["saved"], FakeFarm()
 
-    def save_here(request: SaveRequest) -> JobReport:
-        receipt = scribe.submit(request)
+    def save_here(request: SaveRequest, *, progress: Any) -> JobReport:
+        receipt = scribe.submit(request, when_busy="report")
+        progress(receipt.num_images, receipt.num_images)
         scribe.end(receipt.job_id, *states, score=0.1, threshold=0.3)
         return replace(scribe.reports[receipt.job_id], job_id=f"beef{len(scribe.requests):04x}")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from luna_farm_client import FarmBusy
 
+from luna_farm_client import FarmBusy
 from luna_farm_nodes import NODE_CLASS_MAPPINGS, handover, host, previews, widgets
 from luna_farm_nodes.nodes import LunaDaemonImageSaver, LunaMultiSaver, LunaSaveBarrier
 
@@ -27,7 +27,11 @@ def defaults(inputs: widgets.Inputs) -> dict[str, Any]:
                 given[name] = options[0]["default"]
             elif isinstance(kind, list):
                 given[name] = kind[0]
-    return given | {"prompt": {"9": {"inputs": {}}}, "extra_pnginfo": {"workflow": {"nodes": []}}, "unique_id": "9"}
+    return given | {
+        "prompt": {"9": {"inputs": {}}},
+        "extra_pnginfo": {"workflow": {"nodes": []}},
+        "unique_id": "9",
+    }
 
 
 def run(node: Any, **inputs: Any) -> tuple[dict[str, Any], tuple[Any, ...]]:
@@ -65,7 +69,10 @@ def test_the_output_folder_is_read_at_every_call(comfy, farm, tensor, tmp_path):
     run(node, image_1=tensor)
     comfy.output = tmp_path / "elsewhere"
     run(node, image_1=tensor)
-    assert [request.output_dir for request in farm.requests] == [str(tmp_path / "output"), str(tmp_path / "elsewhere")]
+    assert [request.output_dir for request in farm.requests] == [
+        str(tmp_path / "output"),
+        str(tmp_path / "elsewhere"),
+    ]
 
 
 @pytest.mark.parametrize("how", ["widget", "flag"])
@@ -100,7 +107,7 @@ def test_no_farm_is_said_in_the_words_of_the_contract_and_the_workflow_goes_on(c
 
 
 def test_raise_stops_the_workflow(comfy, no_farm, tensor):
-    with pytest.raises(RuntimeError, match="Connection refused. Is daemon running"):
+    with pytest.raises(RuntimeError, match=r"Connection refused\. Is daemon running"):
         run(LunaDaemonImageSaver(), image_1=tensor, on_error="raise")
 
 
@@ -117,7 +124,9 @@ def test_no_image_connected_says_what_to_do(comfy, farm):
     assert status == f"{TITLE} ERROR: No image is connected. Connect at least image_1."
 
 
-@pytest.mark.parametrize("wrong", [{"image_1": np.zeros((4, 4, 7), np.uint8)}, {"custom_metadata": "{no json"}])
+@pytest.mark.parametrize(
+    "wrong", [{"image_1": np.zeros((4, 4, 7), np.uint8)}, {"custom_metadata": "{no json"}]
+)
 def test_bad_input_is_a_sentence_even_where_saving_here_was_asked(wrong, comfy, farm, tensor):
     _, (status,) = run(LunaDaemonImageSaver(), **{"image_1": tensor, "on_error": "save_here", **wrong})
     assert status.startswith(f"{TITLE} ERROR: ")
@@ -186,6 +195,7 @@ def test_multi_saver_returns_status_and_paths(comfy, tensor, saved_here):
     ui, (status, paths) = run(LunaMultiSaver(), image_1=tensor)
     assert status.startswith("[Luna Multi Saver] Saved 2 images in ")
     assert [Path(path).name for path in paths] == ["RAW_0.png", "RAW_1.png"]
+    assert comfy.progress[-1] == (2, 2)
     assert ui["images"] == ui["luna_farm"][0]["pictures"]
 
 
@@ -195,7 +205,9 @@ def test_multi_saver_with_nothing_saved_blocks_what_comes_behind(comfy, tensor, 
     assert paths == [("blocked", None)]
     assert "1 rejected by the quality gate." in status
     assert "ERROR: 1 not saved." in status
-    assert [image["filename"] for image in ui["images"]] == ["RAW_1.png"], "the rejected one exists and is shown"
+    assert [image["filename"] for image in ui["images"]] == ["RAW_1.png"], (
+        "the rejected one exists and is shown"
+    )
 
 
 def test_multi_saver_raises_when_asked_to(comfy, tensor, saved_here):
@@ -224,7 +236,7 @@ def test_every_input_has_a_tooltip_and_every_node_its_words(name):
 def test_the_lists_are_those_of_the_farm():
     from luna_farm.core import messages
 
-    assert widgets.FORMATS == tuple(messages.FORMATS)
+    assert tuple(messages.FORMATS) == widgets.FORMATS
     assert widgets.GATES == messages.GATES
 
 

@@ -1,4 +1,5 @@
-"""From the reserved names to pictures that exist: what browser and history are told, and who waits for a file."""
+"""From the reserved names to pictures that exist: what browser and history are told, and who waits for a
+file."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ def test_history_gets_the_final_names_in_the_very_dicts_it_holds(job, farm, comf
     job.finished(_with(report, images=moved), "", None)
     assert kept["images"][0] == {"filename": "RAW_0.png", "subfolder": "shots/_discarded", "type": "output"}
     assert kept["luna_farm"][0]["state"] == "done"
-    assert set(kept["luna_farm"][0]) == keys, "no key may come late: ComfyUI copies the dict on another thread"
+    assert set(kept["luna_farm"][0]) == keys, (
+        "no key may come late: ComfyUI copies the dict on another thread"
+    )
 
 
 def _with(value: Any, **changed: Any) -> Any:
@@ -82,13 +85,17 @@ def test_rejections_are_told_with_their_score(job, comfy, farm):
     end(farm, job, "saved", "discarded", score=0.1234, threshold=0.3)
     (told,) = comfy.events("luna_farm.job")
     assert (told["discarded"], told["failed"]) == (1, 0)
-    assert told["reasons"] == [f"RAW_1.png: quality 0.123 is below 0.300, kept as {comfy.output / 'shots' / 'RAW_1.png'}"]
+    assert told["reasons"] == [
+        f"RAW_1.png: quality 0.123 is below 0.300, kept as {comfy.output / 'shots' / 'RAW_1.png'}"
+    ]
     assert len(comfy.events("executed")[0]["output"]["images"]) == 2, "a rejected picture exists"
 
 
 def test_a_dropped_picture_is_not_shown(job, comfy, farm):
     end(farm, job, "saved", "dropped", score=0.1, threshold=0.3)
-    assert comfy.events("luna_farm.job")[0]["reasons"] == ["RAW_1.png: quality 0.100 is below 0.300, not kept"]
+    assert comfy.events("luna_farm.job")[0]["reasons"] == [
+        "RAW_1.png: quality 0.100 is below 0.300, not kept"
+    ]
     assert len(comfy.events("executed")[0]["output"]["images"]) == 1
 
 

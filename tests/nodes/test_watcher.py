@@ -1,4 +1,5 @@
-"""The thread that waits: ends are told once, a farm that restarts is asked again, one that stays away is given up."""
+"""The thread that waits: ends are told once, a farm that restarts is asked again, one that stays away is
+given up."""
 
 from __future__ import annotations
 
@@ -6,8 +7,8 @@ import threading
 from typing import Any
 
 import pytest
-from luna_farm_client import FarmUnavailable, JobReport
 
+from luna_farm_client import FarmUnavailable, JobReport
 from luna_farm_nodes import watcher
 from luna_farm_nodes.watcher import Watcher
 
