@@ -35,8 +35,7 @@ KEPT_ASIDE_BYTES = 16 << 20
 """How much of one cut tail is kept."""
 
 _MAGIC = b"LFJ1"  # non-zero: crc32(b"") is 0, so a tail of zeros would read as empty records without it
-_HEAD = struct.Struct(">4sII")  # magic, payload bytes, crc32 of length and payload
-_LENGTH = struct.Struct(">I")
+_HEAD = struct.Struct(">4sII")  # magic, payload bytes, crc32 of the payload
 _COPY_BYTES = 1 << 20
 
 
@@ -159,11 +158,7 @@ def _frame(record: Mapping[str, Any]) -> bytes:
     payload: bytes = msgpack.packb(record, unicode_errors="surrogatepass")
     if len(payload) > MAX_RECORD_BYTES:
         raise TooLarge.of("size of one journal record", len(payload), f"up to {MAX_RECORD_BYTES} bytes")
-    return _HEAD.pack(_MAGIC, len(payload), _checksum(payload)) + payload
-
-
-def _checksum(payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(_LENGTH.pack(len(payload))))
+    return _HEAD.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
 
 
 def _write_all(fd: int, records: Iterable[Mapping[str, Any]]) -> int:
@@ -205,7 +200,7 @@ def _records(file: BinaryIO, total: int) -> Iterator[tuple[dict[str, Any], int]]
         if magic != _MAGIC or length > min(MAX_RECORD_BYTES, total - end - _HEAD.size):
             return
         payload = file.read(length)
-        if len(payload) < length or checksum != _checksum(payload):
+        if len(payload) < length or checksum != zlib.crc32(payload):
             return
         record = _unpack(payload)
         if record is None:

@@ -167,9 +167,10 @@ def test_any_other_file_is_kept_aside_and_the_journal_starts_anew(
 def test_a_right_checksum_over_no_map_is_damage_too(tmp_path: Path, payload: bytes) -> None:
     path = tmp_path / "journal"
     _write(path, SAMPLE[:2])
-    length = len(payload).to_bytes(4, "big")
     with path.open("ab") as file:
-        file.write(b"LFJ1" + length + zlib.crc32(length + payload).to_bytes(4, "big") + payload)
+        file.write(
+            b"LFJ1" + len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big") + payload
+        )
     assert _replay(path).records == SAMPLE[:2]
 
 
