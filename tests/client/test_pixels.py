@@ -1,0 +1,248 @@
+"""Pixels into a slot: the bytes of ComfyUI's formula, for every type and layout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from luna_farm.errors import InvalidRequest
+from luna_farm_client import pixels
+from luna_farm_client.pixels import PixelInfo, copy_into, describe
+
+
+def _comfyui(x):
+    return np.clip(255.0 * x, 0, 255).astype(np.uint8)
+
+
+def _bytes(x):
+    out = bytearray(describe(x).nbytes)
+    copy_into(x, memoryview(out))
+    return np.frombuffer(out, np.uint8)
+
+
+def _same(x, expected):
+    assert np.array_equal(_bytes(x), np.ascontiguousarray(expected).reshape(-1))
+
+
+FLOATS = {np.float16: 16, np.float32: 32, np.float64: 64}
+SHAPES = [(5, 7), (5, 7, 1), (5, 7, 3), (2, 5, 7, 4), (1, 1, 3), (3, 400, 301, 3)]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_floats_become_comfyuis_bytes(dtype, shape):
+    x = np.random.default_rng(1).uniform(-0.1, 1.1, shape).astype(dtype)
+    _same(x, _comfyui(x))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_every_level_and_its_neighbours_are_truncated_alike(dtype):
+    levels = (np.arange(256) / 255).astype(dtype)
+    up, down = np.nextafter(levels, dtype(2)), np.nextafter(levels, dtype(-1))
+    x = np.stack([levels, up, down], axis=1)[None]
+    _same(x, _comfyui(x))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_finite_or_infinite_number(data):
+    dtype = data.draw(st.sampled_from([*FLOATS]))
+    elements = st.floats(width=FLOATS[dtype], allow_nan=False)
+    x = data.draw(hnp.arrays(dtype, (3, 5, 3), elements=elements))
+    with np.errstate(over="ignore"):
+        expected = _comfyui(x)
+    _same(x, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64, ">f4"])
+def test_layouts(dtype):
+    rng = np.random.default_rng(2)
+    base = (rng.random((3, 64, 80, 4)) * (255 if dtype == np.uint8 else 1)).astype(dtype)
+    views = {
+        "channels first in memory": np.ascontiguousarray(base.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)[
+            ..., :3
+        ],
+        "cropped": base[:, 3:50, 5:71],
+        "every second": base[:, ::2, ::2],
+        "mirrored": base[:, ::-1, ::-1],
+        "alpha cut off": base[..., :3],
+        "one channel": base[..., 1:2],
+        "transposed": base[0].transpose(1, 0, 2),
+        "broadcast": np.broadcast_to(base[0, :1, :, :3], (9, 80, 3)),
+        "flat": base[0, :, :, 0].T,
+    }
+    for x in views.values():
+        _same(x, x if dtype == np.uint8 else _comfyui(x.astype(x.dtype.newbyteorder("="))))
+
+
+def test_rows_longer_than_a_block():
+    x = np.random.default_rng(3).random((2, 100_000, 3), dtype=np.float32)
+    _same(x, _comfyui(x))
+    strided = x[:, ::-1]
+    _same(strided, _comfyui(strided))
+
+
+@pytest.mark.parametrize("layout", ["plain", "channels first"])
+def test_no_full_size_temporary(layout):
+    x = np.zeros((2048, 2048, 3), np.float32)
+    if layout == "channels first":
+        x = np.zeros((3, 2048, 2048), np.float32).transpose(1, 2, 0)
+    out = memoryview(bytearray(x.size))
+    copy_into(x, out)
+    tracemalloc.start()
+    copy_into(x, out)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < x.size / 8  # a full-size temporary has at least x.size bytes
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("place", [0, 1_000, -1])
+def test_nan_is_refused_wherever_it_is(dtype, place):
+    x = np.full((400, 300, 3), 0.5, dtype)
+    x.reshape(-1)[place] = np.nan
+    for given_ in (x, x[:, ::-1]):
+        with pytest.raises(InvalidRequest, match=r"NaN is not allowed; .*--fp32-vae") as caught:
+            _bytes(given_)
+        assert caught.value.given == "NaN"
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((4, 5), PixelInfo(1, 4, 5, 1, 20)),
+        ((4, 5, 3), PixelInfo(1, 4, 5, 3, 60)),
+        ((2, 4, 5, 4), PixelInfo(2, 4, 5, 4, 160)),
+    ],
+)
+def test_describe(shape, expected):
+    assert describe(np.zeros(shape, np.uint8)) == expected
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int32", "int64", "uint16", "bool", "object", "complex64", "longdouble", "U1", "M8[s]"]
+)
+def test_other_types_are_refused(dtype):
+    with pytest.raises(
+        InvalidRequest, match=r"pixels\.dtype: .*allowed: uint8 \(0\.\.255\), or float16, bfloat16"
+    ):
+        describe(np.zeros((4, 4, 3), dtype))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((), r"\[\]"),
+        ((5,), r"\[5\]"),
+        ((1, 2, 3, 4, 3), r"\[1, 2, 3, 4, 3\]"),
+        ((4, 4, 2), "C = 1, 3 or 4"),
+        ((4, 4, 5), "C = 1, 3 or 4"),
+        ((3, 64, 64), r"channels come last, so this may need \.movedim"),
+        ((2, 3, 64, 64), "channels come last"),
+        ((0, 4, 3), "at least one pixel"),
+        ((0, 4, 4, 3), "at least one picture"),
+    ],
+)
+def test_other_shapes_are_refused(shape, said):
+    with pytest.raises(InvalidRequest, match=rf"pixels\.shape: .*{said}"):
+        describe(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("thing", [None, [[1, 2], [3, 4]], b"abc", 5, "image.png"])
+def test_other_things_are_refused(thing):
+    with pytest.raises(InvalidRequest, match="a numpy array or torch tensor"):
+        describe(thing)
+
+
+def test_a_pil_image_is_told_the_way():
+    from PIL import Image
+
+    with pytest.raises(InvalidRequest, match=r"numpy\.asarray\(image\)"):
+        describe(Image.new("RGB", (2, 2)))
+
+
+@pytest.mark.parametrize(
+    "view", [memoryview(bytearray(11)), memoryview(bytes(12)), memoryview(bytearray(24))[::2]]
+)
+def test_a_view_that_does_not_fit_is_a_mistake_of_the_caller(view):
+    with pytest.raises(ValueError, match="writable view of just that length"):
+        copy_into(np.zeros((2, 2, 3), np.uint8), view)
+
+
+def test_numpy_alone_never_loads_torch():
+    code = """
+import sys, numpy as np
+from luna_farm_client.pixels import copy_into, register_cuda, unregister_cuda
+out = memoryview(bytearray(12))
+copy_into(np.zeros((2, 2, 3), np.float32), out)
+assert not register_cuda(out)
+unregister_cuda(out)
+print("torch" in sys.modules, "PIL" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="torch is an extra; tensors cannot be tested without it")
+
+
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("layout", ["plain", "channels first", "gradient"])
+def test_tensors_become_comfyuis_bytes(torch, name, layout):
+    x = torch.rand(2, 40, 33, 3).to(getattr(torch, name))
+    if layout == "channels first":
+        x = torch.rand(2, 3, 40, 33).to(getattr(torch, name)).movedim(1, -1)
+    if layout == "gradient":
+        x.requires_grad_()
+    _same(x, _comfyui(x.detach().numpy()))
+
+
+def test_bfloat16_is_computed_in_float32(torch):
+    x = torch.linspace(-0.1, 1.1, 3 * 50 * 40).bfloat16().view(3, 50, 40).movedim(0, -1)
+    _same(x, _comfyui(x.float().numpy()))
+    _same(x.contiguous(), _comfyui(x.float().numpy()))
+
+
+def test_nan_in_a_tensor_is_refused(torch):
+    for name in ("float16", "bfloat16", "float32"):
+        x = torch.zeros(4, 4, 3, dtype=getattr(torch, name))
+        x[3, 3, 2] = float("nan")
+        with pytest.raises(InvalidRequest, match="NaN"):
+            _bytes(x)
+
+
+def test_bytes_of_a_tensor(torch):
+    x = torch.randint(0, 256, (3, 20, 10), dtype=torch.uint8).movedim(0, -1)
+    _same(x, x.numpy())
+
+
+def test_tensors_that_are_no_pictures_are_refused(torch):
+    for name in ("int32", "int64", "bool", "complex64", "int8", "float8_e5m2"):
+        with pytest.raises(InvalidRequest, match=rf"pixels\.dtype: '{name}'"):
+            describe(torch.zeros(4, 4, 3, dtype=getattr(torch, name)))
+    with pytest.raises(InvalidRequest, match="dense tensor"):
+        describe(torch.zeros(4, 4, 3, device="meta"))
+    with pytest.raises(InvalidRequest, match="dense tensor"):
+        describe(torch.zeros(4, 4, 3).to_sparse())
+
+
+def test_the_road_of_a_gpu_gives_the_same_bytes(torch, monkeypatch):
+    """No GPU is needed to walk it: everything but the address is as there."""
+    monkeypatch.setattr(pixels, "_DEVICE_BLOCK", 5_000)
+    for name in ("float16", "float32", "float64", "bfloat16", "uint8"):
+        x = torch.rand(2, 3, 40, 33).movedim(1, -1)
+        x = (x * 255).byte() if name == "uint8" else x.to(getattr(torch, name))
+        out = bytearray(describe(x).nbytes)
+        pixels._from_device(x, memoryview(out))
+        assert np.array_equal(np.frombuffer(out, np.uint8), _bytes(x))
+    with pytest.raises(InvalidRequest, match="NaN"):
+        pixels._from_device(torch.full((4, 4, 3), float("nan")), memoryview(bytearray(48)))

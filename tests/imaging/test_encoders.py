@@ -1,0 +1,138 @@
+"""The one door: every format, odd sizes, and metadata that may fail without taking the picture along."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from luna_farm.core.messages import FORMATS
+from luna_farm.errors import EncodeError, InvalidRequest
+from luna_farm.imaging import metadata_exif, metadata_png
+from luna_farm.imaging.encoders import encode, webp
+from luna_farm.imaging.metadata import NOTHING, embed
+
+SIZES = [(1, 1), (1, 7), (9, 1), (33, 65)]
+
+
+def _decode(name, file):
+    if name == "jxl":
+        imagecodecs = pytest.importorskip("imagecodecs", reason="JPEG XL is read and written by imagecodecs")
+        return imagecodecs.jpegxl_decode(file)
+    with Image.open(io.BytesIO(file)) as image:
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_takes_every_size_and_channel_count(options, task, picture, name, channels):
+    for height, width in SIZES:
+        for embedded in (NOTHING, embed(options(), task())):
+            encoded = encode(picture(height, width, channels), name, options(), embedded)
+            decoded = _decode(name, b"".join(encoded.buffers))
+            assert decoded.shape[:2] == (height, width)
+            assert encoded.sidecar is None
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("name", ["png", "tiff"])
+def test_lossless_formats_return_the_same_pixels(options, task, picture, name, channels):
+    for height, width in SIZES:
+        pixels = picture(height, width, channels)
+        file = b"".join(encode(pixels, name, options(), embed(options(), task())).buffers)
+        assert np.array_equal(_decode(name, file).reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_pixels_are_read_and_left_alone(options, picture, name):
+    pixels = picture(40, 30, 4)
+    before = pixels.copy()
+    pixels.flags.writeable = False
+    encode(pixels, name, options(), NOTHING)
+    assert np.array_equal(pixels, before)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 8, 3), np.uint8)[:, ::2],
+    ],
+)
+def test_other_pixels_are_refused(options, pixels):
+    with pytest.raises(InvalidRequest, match=r"pixels: .* is not allowed"):
+        encode(pixels, "png", options(), NOTHING)
+
+
+def test_an_unknown_format_is_refused(options, picture):
+    with pytest.raises(InvalidRequest, match=r"format: 'gif'.*png, webp, jpeg"):
+        encode(picture(2, 2, 3), "gif", options(), NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("png", metadata_png), ("webp", metadata_exif), ("tiff", metadata_exif)]
+)
+def test_metadata_that_fails_is_left_out_and_the_picture_saved(
+    options, task, picture, monkeypatch, name, module
+):
+    genuine = {
+        function: getattr(module, function)
+        for function in ("texts", "block", "sidecar")
+        if hasattr(module, function)
+    }
+
+    def break_unless_empty(function):
+        def broken(embedded):
+            if embedded.empty:
+                return genuine[function](embedded)
+            raise RuntimeError("no way")
+
+        return broken
+
+    for function in genuine:
+        monkeypatch.setattr(module, function, break_unless_empty(function))
+    encoded = encode(picture(8, 8, 3), name, options(), embed(options(), task()))
+    assert _decode(name, b"".join(encoded.buffers)).shape == (8, 8, 3)
+    assert "left out" in encoded.warnings[0]
+    assert "no way" in encoded.warnings[0]
+
+
+def test_warnings_about_the_metadata_reach_the_report(options, task, picture):
+    job = options(prompt="{")
+    assert "prompt is not readable" in encode(picture(2, 2, 3), "png", job, embed(job, task())).warnings[0]
+
+
+def test_a_codec_that_fails_is_an_encode_error(options, task, picture, monkeypatch):
+    def broken(*_):
+        raise OSError("broken data stream")
+
+    monkeypatch.setattr(webp, "_compress", broken)
+    with pytest.raises(EncodeError, match=r"2x3x3 .* as webp: broken data stream"):
+        encode(picture(2, 3, 3), "webp", options(), embed(options(), task()))
+
+
+@pytest.mark.parametrize(("name", "limit"), [("jpeg", 65_500), ("webp", 16_383)])
+def test_a_picture_too_large_for_its_format_is_refused_in_words(options, name, limit):
+    with pytest.raises(EncodeError, match=rf"at most {limit} .* {limit + 1} x 1"):
+        encode(np.zeros((limit + 1, 1, 1), np.uint8), name, options(), NOTHING)
+
+
+def test_a_worker_that_writes_png_loads_no_image_library():
+    code = """
+import sys, numpy as np
+from luna_farm.core.messages import SaveOptions
+from luna_farm.imaging import quality
+from luna_farm.imaging.encoders import encode
+from luna_farm.imaging.metadata import NOTHING
+encode(np.zeros((4, 4, 3), np.uint8), "png", SaveOptions(output_dir="/out"), NOTHING)
+print([name for name in ("PIL", "simplejpeg", "imagecodecs", "torch") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,98 @@
+"""JPEG: the same file by either encoder, full colour above 95, and more metadata than EXIF can hold."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, JpegImagePlugin
+
+from luna_farm.imaging.encoders import encode
+from luna_farm.imaging.encoders.jpeg import LONGEST_EXIF
+from luna_farm.imaging.metadata import NOTHING, Embedded, Item, embed
+from luna_farm.testing import readers
+
+
+@pytest.fixture(params=["simplejpeg", "pillow"])
+def either(request, monkeypatch):
+    """Run a test with simplejpeg and, as where it is not installed, without."""
+    if request.param == "simplejpeg":
+        pytest.importorskip("simplejpeg", reason="the optional encoder is not installed")
+    else:
+        monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    return request.param
+
+
+def _file(pixels, options, embedded=NOTHING):
+    return b"".join(encode(pixels, "jpeg", options, embedded).buffers)
+
+
+@pytest.mark.parametrize(("quality", "subsampling"), [(70, 2), (95, 2), (96, 0), (100, 0)])
+def test_colour_is_kept_whole_above_95(either, options, picture, quality, subsampling):
+    with Image.open(io.BytesIO(_file(picture(64, 64, 3), options(lossy_quality=quality)))) as image:
+        assert JpegImagePlugin.get_sampling(image) == subsampling
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_it_looks_like_the_picture(either, options, picture, channels):
+    pixels = picture(64, 48, channels)
+    with Image.open(io.BytesIO(_file(pixels, options(lossy_quality=97)))) as image:
+        decoded = np.asarray(image).reshape(64, 48, -1)
+    assert np.abs(decoded.astype(int) - pixels[:, :, : decoded.shape[2]]).mean() < 2
+
+
+def test_transparency_is_left_out_with_a_word(either, options, picture):
+    pixels = picture(8, 8, 4)
+    assert "alpha" in encode(pixels, "jpeg", options(), NOTHING).warnings[0]
+    pixels[:, :, 3] = 255
+    assert encode(pixels, "jpeg", options(), NOTHING).warnings == []
+
+
+def test_metadata_is_in_exif(either, options, task, picture):
+    job = options()
+    file = _file(picture(16, 16, 3), job, embed(job, task()))
+    block = readers.jpeg_exif(file)
+    texts = readers.exif_texts(block)
+    assert json.loads(texts[0x0110].removeprefix("prompt:")) == json.loads(job.prompt)
+    assert readers.parameters(block).startswith("a café at night")
+    with Image.open(io.BytesIO(file)) as image:
+        assert image.getexif()[0x0110] == texts[0x0110]
+        assert "jfif" in image.info  # the segment was put behind JFIF's, not in its place
+
+
+def test_none_writes_no_exif(either, options, picture):
+    assert b"Exif" not in _file(picture(16, 16, 3), options())
+
+
+def _of_size(total, parameters=""):
+    """Make metadata whose EXIF, with the six bytes of "Exif", has `total` bytes."""
+    overhead = 6 + 8 + 2 + 12 + 4 + len("w:") + 1
+    return Embedded(graph=(Item("w", "x" * (total - overhead), False),), parameters=parameters)
+
+
+def test_exactly_as_much_as_fits_is_embedded(options, picture):
+    # EXIF has an even length, so the largest is one below the limit.
+    fits = encode(picture(4, 4, 3), "jpeg", options(), _of_size(LONGEST_EXIF - 1))
+    assert fits.sidecar is None
+    file = b"".join(fits.buffers)
+    assert len(readers.jpeg_exif(file)) + 6 == LONGEST_EXIF - 1
+    with Image.open(io.BytesIO(file)) as image:
+        image.load()
+
+
+def test_more_goes_beside_the_picture_and_the_report_says_so(options, picture):
+    encoded = encode(picture(4, 4, 3), "jpeg", options(), _of_size(LONGEST_EXIF + 1, parameters="Steps: 1"))
+    assert ".json" in encoded.warnings[0]
+    assert encoded.sidecar is not None
+    assert set(json.loads(encoded.sidecar)) == {"w", "parameters"}
+    # What galleries read still fits and is not taken away.
+    assert readers.parameters(readers.jpeg_exif(b"".join(encoded.buffers))) == "Steps: 1"
+
+
+def test_parameters_too_long_for_exif_go_beside_it_too(options, picture):
+    encoded = encode(picture(4, 4, 3), "jpeg", options(), Embedded(parameters="x" * 70_000))
+    assert encoded.sidecar is not None
+    assert readers.jpeg_exif(b"".join(encoded.buffers)) == b""

@@ -1,0 +1,67 @@
+"""tEXt and nothing else, with keywords and texts that every reader takes."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from luna_farm.imaging import metadata_png
+from luna_farm.imaging.encoders import encode
+from luna_farm.imaging.metadata import NOTHING, Embedded, Item, embed
+from luna_farm.testing import readers
+
+
+def test_a_file_carries_it_for_the_frontend_and_for_pillow_alike(options, task, picture):
+    job = options()
+    file = b"".join(encode(picture(16, 9, 3), "png", job, embed(job, task())).buffers)
+    ours = readers.png_texts(file)
+    assert json.loads(ours["prompt"]) == json.loads(job.prompt)
+    assert json.loads(ours["workflow"]) == json.loads(job.extra_pnginfo)["workflow"]
+    assert json.loads(ours["other"]) == [1, 2]
+    assert json.loads(ours["generation_metadata"]) == json.loads(job.metadata)
+    with Image.open(io.BytesIO(file)) as image:
+        theirs = image.text  # type: ignore[attr-defined]
+    assert list(theirs) == list(ours)
+    assert theirs["gen_positive"] == "a café at night"
+    assert theirs["parameters"].startswith("a café at night\nNegative prompt: blurry\n")
+    assert b"iTXt" not in file
+    assert b"zTXt" not in file
+
+
+def test_every_json_text_is_ascii(options, task):
+    embedded = embed(options(), task())
+    plain = {
+        "parameters",
+        *(item.key for item in (*embedded.fields, *embedded.generation) if not item.is_json),
+    }
+    for chunk in metadata_png.texts(embedded):
+        key, _, text = chunk.partition(b"\0")
+        assert key.decode() in plain or text.isascii()
+
+
+def test_none_writes_no_chunk(options, picture):
+    assert metadata_png.texts(NOTHING) == []
+    file = b"".join(encode(picture(4, 4, 3), "png", options(), NOTHING).buffers)
+    assert readers.png_texts(file) == {}
+
+
+def test_what_latin1_lacks_is_escaped_and_no_zero_byte_cuts_a_text_short():
+    assert metadata_png.latin1("é 中\0\r\nx") == b"\xe9 \\u4e2d\nx"
+
+
+def test_a_key_made_equal_by_cleaning_does_not_replace_the_first():
+    embedded = Embedded(graph=(Item("prompt", "1", True), Item(" prompt ", "2", True)))
+    assert metadata_png.texts(embedded) == [b"prompt\x001"]
+
+
+@given(st.text())
+def test_keywords_are_valid(key):
+    keyword = metadata_png.keyword(key)
+    assert 1 <= len(keyword) <= 79
+    assert keyword == keyword.strip()
+    assert b"  " not in keyword
+    assert all(32 <= byte < 127 for byte in keyword)
