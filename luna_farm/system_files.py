@@ -68,7 +68,7 @@ def _openat2() -> Callable[[int, bytes], int | None] | None:
             return fd
         code = ctypes.get_errno()
         # EAGAIN: something was renamed meanwhile. EPERM: forbidden by a container's filter.
-        if code in (errno.ENOSYS, errno.EPERM, errno.EAGAIN, errno.EINVAL, errno.E2BIG):
+        if code in (errno.ENOSYS, errno.EPERM, errno.EAGAIN, errno.EINVAL, errno.E2BIG, errno.EXDEV):
             return None
         raise OSError(code, os.strerror(code), os.fsdecode(relative))
 

@@ -29,6 +29,7 @@ SHORT_PART_BYTES = 119
 KEPT_NUMBERS = 4096
 """Names whose last number is remembered; past that all are forgotten and found again by a few looks each."""
 
+_ODD_LETTERS = frozenset("/\\:\0" if os.name == "nt" else "/\0")
 _numbers: dict[str, int] = {}
 
 
@@ -60,8 +61,7 @@ def parts_below(path: str, output_dir: str) -> list[str]:
     """Return the parts of `path` below `output_dir`. Raises InvalidRequest if it is not, or has odd parts."""
     root = os.path.join(output_dir, "")
     parts = path[len(root) :].split(os.sep)
-    separators = set("/\\:\0") if os.name == "nt" else set("/\0")
-    odd = any(part in ("", ".", "..") or not separators.isdisjoint(part) for part in parts)
+    odd = any(part in ("", ".", "..") or not _ODD_LETTERS.isdisjoint(part) for part in parts)
     if odd or not path.startswith(root):
         raise InvalidRequest.of("path", path, f"a path below {output_dir}")
     return parts

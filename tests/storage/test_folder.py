@@ -1,0 +1,151 @@
+"""An open folder: nothing lands outside, nothing of others is published or replaced."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luna_farm import system_files
+from luna_farm.errors import DiskError
+from luna_farm.storage import folder as folder_module
+from luna_farm.storage import names, writer
+from luna_farm.storage.writer import Published
+
+TEMP = writer.temp_name("job1", 0)
+posix_only = pytest.mark.skipif(os.name == "nt", reason="NOT TESTED: Windows has no such calls")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: only Linux has such calls")
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    names._numbers.clear()
+
+
+def publish(root: Path, relative: str, data: bytes = b"picture", **given: Any) -> Published:
+    how: dict[str, Any] = {"temp_name": TEMP, "fsync": True, "recovered": False, **given}
+    return writer.publish(str(root / relative), [data], output_dir=str(root), **how)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Everything below `root` that is no folder, temporary files too."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if not path.is_dir()}
+
+
+def fail(number: int) -> Callable[..., Any]:
+    def failing(*args: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return failing
+
+
+@linux_only
+def test_what_another_process_puts_under_the_temporary_name_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(fd: int) -> None:
+        (tmp_path / TEMP).unlink()
+        (tmp_path / TEMP).write_bytes(b"half of another wor")
+
+    monkeypatch.setattr(writer, "sync_data", slow)
+    with pytest.raises(DiskError):
+        publish(tmp_path, "x.png")
+    assert not (tmp_path / "x.png").exists()
+
+
+@posix_only
+def test_without_names_for_open_files_it_works_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "_OPEN_FILES", "")
+    (tmp_path / "x.png").touch()
+    published = publish(tmp_path, "x.png")
+    writer.settle(published.temp, str(tmp_path))
+    assert files(tmp_path) == {"x.png": b"", "x_00001.png": b"picture"}
+
+
+MANY = """
+import sys
+from luna_farm.storage import writer
+out, mine = sys.argv[1:]
+for number in range(500):
+    data = f"{mine} {number} ".encode() * 50
+    published = writer.publish(f"{out}/shots/x.png", [data[:99], data[99:]], output_dir=out,
+                               temp_name=writer.temp_name(mine, number), fsync=False, recovered=False)
+    writer.settle(published.temp, out)
+"""
+
+
+@posix_only
+def test_four_processes_save_five_hundred_each_under_one_name(tmp_path: Path) -> None:
+    running = [subprocess.Popen([sys.executable, "-c", MANY, str(tmp_path), f"p{n}"]) for n in range(4)]
+    assert [process.wait(60) for process in running] == [0] * 4
+    found = files(tmp_path)
+    assert len(found) == 2000
+    assert sorted(found.values()) == sorted(f"p{n} {m} ".encode() * 50 for n in range(4) for m in range(500))
+    numbers = {"shots/x.png", *(f"shots/x_{number:05d}.png" for number in range(1, 2000))}
+    assert set(found) == numbers
+
+
+SWAP = """
+import ctypes, os, sys
+os.chdir(sys.argv[1])
+rename = ctypes.CDLL(None, use_errno=True).renameat2
+for number in range(2000):  # each a swap in one instant: a folder, a link to the outside, a folder
+    assert rename(-100, b"out/shots", -100, b"link", 2) == 0, os.strerror(ctypes.get_errno())
+"""
+
+
+@linux_only
+@pytest.mark.parametrize("openat2", [True, False])
+@pytest.mark.parametrize("relative", ["shots/x.png", "shots/deep/x.png"])
+def test_a_folder_swapped_for_a_link_while_saving_leads_nothing_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, openat2: bool, relative: str
+) -> None:
+    if not openat2:
+        monkeypatch.setattr(system_files, "_openat2", lambda: None)
+    for name in ("out/shots", "outside/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    swapping = subprocess.Popen([sys.executable, "-c", SWAP, str(tmp_path)])
+    saved = refused = 0
+    errors = set()
+    while swapping.poll() is None or saved == 0:
+        temp = writer.temp_name("swap", saved + refused)
+        try:
+            publish(tmp_path / "out", relative, b"x", temp_name=temp, fsync=False)
+            saved += 1
+        except DiskError as error:
+            errors.add(error.errno)
+            refused += 1
+    assert swapping.returncode == 0
+    assert errors <= {errno.ELOOP, errno.ENOTDIR}
+    assert files(tmp_path / "outside") == {}
+    assert [path.name for path in (tmp_path / "outside").iterdir()] == ["deep"]
+
+
+# --- Windows' way, tried on any system --------------------------------------------------------------------
+
+
+def test_by_path_where_folders_cannot_be_held_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "HAS_DIR_FD", False)
+    monkeypatch.setattr(folder_module, "_OPEN_FILES", "")
+    (tmp_path / "outside").mkdir()
+    out = tmp_path / "new/out"
+    for number in range(2):
+        published = publish(out, "a/x.png", temp_name=writer.temp_name("j", number))
+        writer.settle(published.temp, str(out))
+    assert sorted(files(out)) == ["a/x.png", "a/x_00001.png"]
+    (out / "link").symlink_to(tmp_path / "outside")
+    (out / "file").touch()
+    for relative in ("link/x.png", "file/x.png"):
+        with pytest.raises(DiskError, match="a link or a file is where a folder should be"):
+            publish(out, relative)
+    writer.settle(str(out / "gone" / TEMP), str(out))
+    assert list((tmp_path / "outside").iterdir()) == []

@@ -1,0 +1,214 @@
+"""Publishing: whole or not at all, under its own name, never over another file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luna_farm.errors import DiskError, InvalidRequest
+from luna_farm.storage import names, writer
+from luna_farm.storage.folder import Folder
+from luna_farm.storage.writer import Published
+
+TEMP = writer.temp_name("job1", 0)
+posix_only = pytest.mark.skipif(os.name == "nt", reason="NOT TESTED: Windows has no such calls")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: only Linux has such calls")
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    names._numbers.clear()
+
+
+def publish(root: Path, relative: str, data: bytes = b"picture", **given: Any) -> Published:
+    how: dict[str, Any] = {"temp_name": TEMP, "fsync": True, "recovered": False, **given}
+    return writer.publish(str(root / relative), [data], output_dir=str(root), **how)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Everything below `root` that is no folder, temporary files too."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if not path.is_dir()}
+
+
+def fail(number: int) -> Callable[..., Any]:
+    def failing(*args: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return failing
+
+
+# --- the road ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_a_file_is_whole_and_leaves_nothing_beside_it_once_settled(tmp_path: Path, fsync: bool) -> None:
+    published = publish(tmp_path / "new/out", "a/b/x.png", fsync=fsync)
+    folder = tmp_path / "new/out/a/b"
+    assert published == Published(str(folder / "x.png"), 7, str(folder / TEMP))
+    assert os.stat(published.path).st_nlink == 2
+    writer.settle(published.temp, str(tmp_path / "new/out"))
+    assert files(tmp_path) == {"new/out/a/b/x.png": b"picture"}
+    assert os.stat(published.path).st_nlink == 1
+
+
+def test_a_file_right_below_the_output_folder_which_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    published = publish(tmp_path / "out", "x.png")
+    assert published.path == str(tmp_path / "out/x.png")
+    writer.settle(published.temp, str(tmp_path / "out"))
+    assert files(tmp_path / "real") == {"x.png": b"picture"}
+
+
+@posix_only
+def test_the_umask_decides_the_mode(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        published = publish(tmp_path, "a/x.png")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(published.path).st_mode) == 0o640
+    assert stat.S_IMODE(os.stat(tmp_path / "a").st_mode) == 0o750
+
+
+def test_many_buffers_of_all_kinds_and_none(tmp_path: Path) -> None:
+    parts = [b"", b"a", bytearray(b"bc"), memoryview(b"def")] * 700
+    how: dict[str, Any] = {"output_dir": str(tmp_path), "fsync": False, "recovered": False}
+    published = writer.publish(str(tmp_path / "x"), parts, temp_name=TEMP, **how)
+    assert published.bytes == 700 * 6
+    assert (tmp_path / "x").read_bytes() == b"abcdef" * 700
+    empty = writer.publish(str(tmp_path / "y"), [], temp_name=".luna-y.tmp", **how)
+    assert (empty.bytes, (tmp_path / "y").read_bytes()) == (0, b"")
+
+
+@posix_only
+def test_a_system_that_takes_a_few_bytes_at_a_time_gets_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "writev", lambda fd, views: os.write(fd, b"".join(views)[:7]))
+    fd = os.open(tmp_path / "x", os.O_WRONLY | os.O_CREAT)
+    parts = [memoryview(part) for part in (b"0123", b"456789", b"", b"abcdefghijklmnop")]
+    assert writer.write_all(fd, parts) == 26
+    monkeypatch.delattr(os, "writev")
+    assert writer.write_all(fd, parts) == 26
+    os.close(fd)
+    assert (tmp_path / "x").read_bytes() == b"".join(parts) * 2
+
+
+def test_a_name_that_is_taken_gets_the_next_number(tmp_path: Path) -> None:
+    for number in range(4):
+        published = publish(tmp_path, "x.png", str(number).encode(), temp_name=writer.temp_name("j", number))
+        writer.settle(published.temp, str(tmp_path))
+    assert files(tmp_path) == {"x.png": b"0", "x_00001.png": b"1", "x_00002.png": b"2", "x_00003.png": b"3"}
+
+
+def test_a_link_with_the_name_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "x.png").symlink_to(tmp_path / "target")
+    assert publish(tmp_path, "x.png").path == str(tmp_path / "x_00001.png")
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["/elsewhere/x.png", "out/../x.png", "out/a/../x.png", "out/\0", "out/", "out2/x"]
+)
+def test_a_path_that_is_not_below_is_refused(tmp_path: Path, path: str) -> None:
+    how: dict[str, Any] = {"temp_name": TEMP, "fsync": False, "recovered": False}
+    with pytest.raises(InvalidRequest):
+        writer.publish(os.path.join(tmp_path, path), [b"x"], output_dir=str(tmp_path / "out"), **how)
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("temp", ["x.tmp", ".luna-x", ".luna-/../x.tmp", ""])
+def test_a_temporary_name_of_another_make_is_refused(tmp_path: Path, temp: str) -> None:
+    with pytest.raises(InvalidRequest, match="temp_name: "):
+        publish(tmp_path, "x.png", temp_name=temp)
+    assert files(tmp_path) == {}
+
+
+@posix_only
+def test_a_name_that_the_system_cannot_write_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="a name that the file system can hold"):
+        publish(tmp_path, "\ud800.png")
+    assert files(tmp_path) == {}
+
+
+# --- settling ---------------------------------------------------------------------------------------------
+
+
+def test_settling_what_is_done_or_gone_is_fine(tmp_path: Path) -> None:
+    writer.settle("", str(tmp_path))
+    writer.settle(str(tmp_path / TEMP), str(tmp_path))
+    writer.settle(str(tmp_path / "gone" / TEMP), str(tmp_path))
+
+
+def test_settling_removes_nothing_but_temporary_files(tmp_path: Path) -> None:
+    (tmp_path / "x.png").touch()
+    for path in (tmp_path / "x.png", tmp_path / "../x.png"):
+        with pytest.raises(InvalidRequest):
+            writer.settle(str(path), str(tmp_path))
+    assert files(tmp_path) == {"x.png": b""}
+
+
+def test_settling_tells_what_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Folder, "unlink", fail(errno.EROFS))
+    with pytest.raises(DiskError, match="Cannot remove"):
+        writer.settle(str(tmp_path / TEMP), str(tmp_path))
+
+
+# --- file systems that have less --------------------------------------------------------------------------
+
+
+@linux_only
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_hard_links_a_rename_that_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(Folder, "link", fail(number))
+    (tmp_path / "x.png").write_bytes(b"of somebody else")
+    assert publish(tmp_path, "x.png") == Published(str(tmp_path / "x_00001.png"), 7, "")
+    assert files(tmp_path) == {"x.png": b"of somebody else", "x_00001.png": b"picture"}
+    assert publish(tmp_path, "x.png", recovered=True).path == str(tmp_path / "x_00001.png")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL])
+def test_without_that_too_an_empty_file_of_our_own_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(Folder, "link", fail(errno.EPERM))
+    monkeypatch.setattr(Folder, "rename", fail(number))
+    (tmp_path / "x.png").write_bytes(b"of somebody else")
+    assert publish(tmp_path, "x.png") == Published(str(tmp_path / "x_00001.png"), 7, "")
+    assert files(tmp_path) == {"x.png": b"of somebody else", "x_00001.png": b"picture"}
+
+
+@pytest.mark.parametrize("method", ["link", "rename"])
+def test_other_errors_of_naming_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(Folder, "link", fail(errno.EPERM))
+    monkeypatch.setattr(Folder, method, fail(errno.EIO))
+    with pytest.raises(DiskError, match="Input/output error"):
+        publish(tmp_path, "x.png")
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.EIO])
+def test_a_link_that_was_made_although_the_server_said_no(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    link = Folder.link
+
+    def lost_answer(self: Folder, fd: int, source: str, target: str) -> None:
+        link(self, fd, source, target)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Folder, "link", lost_answer)
+    assert publish(tmp_path, "x.png").path == str(tmp_path / "x.png")
+    assert sorted(files(tmp_path)) == [TEMP, "x.png"]

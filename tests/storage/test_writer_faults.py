@@ -1,0 +1,255 @@
+"""Publishing while processes die and disks refuse: one whole file in the end, none by halves, none twice."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luna_farm.errors import DiskError
+from luna_farm.storage import names, writer
+from luna_farm.storage.folder import Folder
+from luna_farm.storage.writer import Published
+
+TEMP = writer.temp_name("job1", 0)
+posix_only = pytest.mark.skipif(os.name == "nt", reason="NOT TESTED: Windows has no such calls")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: only Linux has such calls")
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    names._numbers.clear()
+
+
+def publish(root: Path, relative: str, data: bytes = b"picture", **given: Any) -> Published:
+    how: dict[str, Any] = {"temp_name": TEMP, "fsync": True, "recovered": False, **given}
+    return writer.publish(str(root / relative), [data], output_dir=str(root), **how)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Everything below `root` that is no folder, temporary files too."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if not path.is_dir()}
+
+
+def fail(number: int) -> Callable[..., Any]:
+    def failing(*args: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return failing
+
+
+# --- after a crash ----------------------------------------------------------------------------------------
+
+CRASH = """
+import sys
+from luna_farm.storage import writer
+out, relative, temp, recovered = sys.argv[1:]
+published = writer.publish(f"{out}/{relative}", [b"pic", b"ture" * 1000], output_dir=out, temp_name=temp,
+                           fsync=True, recovered=bool(recovered))
+writer.settle(published.temp, out)
+print(published.path)
+"""
+POINTS = ["temp_created", "half_written", "written", "synced", "linked", "folder_synced", "settled"]
+
+
+@posix_only
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("taken", [False, True])
+def test_killed_anywhere_the_next_try_leaves_one_whole_file(
+    tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]], point: str, taken: bool
+) -> None:
+    wanted = {"a/x.png": b"pic" + b"ture" * 1000}
+    if taken:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a/x.png").write_bytes(b"of somebody else")
+        wanted = {"a/x.png": b"of somebody else", "a/x_00001.png": b"pic" + b"ture" * 1000}
+    killed = python(CRASH, str(tmp_path), "a/x.png", TEMP, "", LUNA_FARM_CRASH=f"writer.{point}")
+    assert killed.returncode == -9, killed.stderr
+    half = {name: data for name, data in files(tmp_path).items() if not name.endswith(".tmp")}
+    assert half in ({name: data for name, data in wanted.items() if taken and name == "a/x.png"}, wanted)
+    again = python(CRASH, str(tmp_path), "a/x.png", TEMP, "yes")
+    assert again.stdout.strip() == str(tmp_path / max(wanted)), again.stderr
+    assert files(tmp_path) == wanted
+
+
+def test_a_file_published_before_the_crash_is_found_under_another_name(tmp_path: Path) -> None:
+    first = publish(tmp_path, "a/x.png")
+    os.rename(first.path, tmp_path / "a/renamed by the user.png")
+    again = publish(tmp_path, "a/x.png", b"other bytes", recovered=True)
+    assert again == Published(str(tmp_path / "a/renamed by the user.png"), 7, first.temp)
+    os.rename(again.path, tmp_path / "moved away.png")
+    last = publish(tmp_path, "a/x.png", recovered=True)
+    assert last.path == str(tmp_path / "a/x.png")
+
+
+def test_the_same_bytes_under_the_name_count_after_a_crash_only(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"another")
+    (tmp_path / "x_00001.png").write_bytes(b"picture")
+    (tmp_path / TEMP).write_bytes(b"pict")
+    assert publish(tmp_path, "x.png", recovered=True) == Published(str(tmp_path / "x_00001.png"), 7, "")
+    assert not (tmp_path / TEMP).exists()
+    assert publish(tmp_path, "x.png").path == str(tmp_path / "x_00002.png")
+
+
+def test_other_bytes_of_the_same_length_a_link_or_a_folder_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"Picture")
+    (tmp_path / "x_00001.png").symlink_to("x_00003.png")
+    (tmp_path / "x_00002.png").mkdir()
+    assert publish(tmp_path, "x.png", recovered=True).path == str(tmp_path / "x_00003.png")
+
+
+def test_the_search_for_the_same_bytes_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "COMPARED_NAMES", 2)
+    for name in ("x.png", "x_00001.png"):
+        (tmp_path / name).write_bytes(b"another")
+    (tmp_path / "x_00002.png").write_bytes(b"picture")
+    assert publish(tmp_path, "x.png", recovered=True).path == str(tmp_path / "x_00003.png")
+
+
+@pytest.mark.parametrize("recovered", [True, False])
+def test_what_lies_under_the_temporary_name_is_replaced_not_followed(tmp_path: Path, recovered: bool) -> None:
+    (tmp_path / "outside").write_bytes(b"precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / TEMP).symlink_to(tmp_path / "outside")
+    published = publish(tmp_path / "out", "x.png", recovered=recovered)
+    writer.settle(published.temp, str(tmp_path / "out"))
+    assert files(tmp_path) == {"outside": b"precious", "out/x.png": b"picture"}
+
+
+# --- disks that refuse ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """`small_disk("size=1m")`: a file system of its own, with these mount options."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("NOT TESTED: a small disk needs Linux and root")
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", mounted], check=False, capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("NOT TESTED: this container does not let its root mount a small disk")
+        return mounted
+
+    yield mount
+    subprocess.run(["umount", mounted], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_a_full_disk_holds_no_half_file_and_takes_it_once_there_is_room(
+    small_disk: Callable[[str], Path], fsync: bool
+) -> None:
+    disk = small_disk("size=1m")
+    (disk / "filler").write_bytes(bytes(700_000))
+    with pytest.raises(DiskError, match="No space left on device") as caught:
+        publish(disk, "a/x.png", bytes(500_000), fsync=fsync)
+    assert (caught.value.errno, caught.value.path) == (errno.ENOSPC, str(disk / "a/x.png"))
+    assert list(files(disk)) == ["filler"]
+    (disk / "filler").unlink()
+    assert publish(disk, "a/x.png", bytes(500_000), fsync=fsync).bytes == 500_000
+
+
+@pytest.mark.parametrize("inodes", [2, 3])
+def test_without_inodes_nothing_is_left_behind(small_disk: Callable[[str], Path], inodes: int) -> None:
+    disk = small_disk(f"size=1m,nr_inodes={inodes}")
+    (disk / "filler").touch()
+    with pytest.raises(DiskError) as caught:
+        publish(disk, "a/x.png")
+    assert caught.value.errno == errno.ENOSPC
+    assert list(files(disk)) == ["filler"]
+
+
+def test_a_disk_that_became_read_only(small_disk: Callable[[str], Path]) -> None:
+    disk = small_disk("size=1m")
+    (disk / "a").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    for relative in ("a/x.png", "new/x.png"):
+        with pytest.raises(DiskError, match="Read-only file system"):
+            publish(disk, relative)
+
+
+OTHER_USER = """
+import os, sys
+from luna_farm.errors import DiskError
+from luna_farm import system_files
+from luna_farm.storage import writer
+out = sys.argv[1]
+system_files._openat2()  # loads a library, which the other user may not be allowed to read
+os.setgid(65534)
+os.setuid(65534)
+for folder in ("of root", "of nobody"):
+    try:
+        writer.publish(f"{out}/{folder}/x.png", [b"x"], output_dir=out, temp_name=".luna-x.tmp", fsync=True,
+                       recovered=False)
+        print("saved")
+    except DiskError as error:
+        print(error.errno)
+"""
+
+
+@posix_only
+def test_a_folder_of_another_user(python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: only root can become another user")
+    with tempfile.TemporaryDirectory() as out:  # tmp_path lets nobody through
+        os.chmod(out, 0o755)
+        os.mkdir(f"{out}/of root", 0o755)
+        os.mkdir(f"{out}/of nobody")
+        os.chown(f"{out}/of nobody", 65534, 65534)
+        assert python(OTHER_USER, out).stdout.split() == [str(errno.EACCES), "saved"]
+        assert not os.listdir(f"{out}/of root")
+
+
+@pytest.mark.parametrize("broken", ["sync_data", "write_all"])
+def test_after_a_failed_sync_nothing_is_there_and_it_was_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    asked = []
+
+    def failing(*args: object) -> None:
+        asked.append(args)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(writer, broken, failing)
+    with pytest.raises(DiskError, match="Input/output error"):
+        publish(tmp_path, "x.png")
+    assert len(asked) == 1
+    assert files(tmp_path) == {}
+
+
+def test_a_failed_sync_of_the_folder_takes_the_name_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Folder, "sync", fail(errno.EIO))
+    with pytest.raises(DiskError):
+        publish(tmp_path, "x.png")
+    assert files(tmp_path) == {}
+
+
+def test_a_network_folder_that_is_full_says_so_before_the_file_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "dup", fail(errno.EDQUOT))
+    with pytest.raises(DiskError, match="quota"):
+        publish(tmp_path, "x.png", fsync=False)
+    assert files(tmp_path) == {}
+
+
+def test_an_error_that_cannot_be_cleaned_up_is_still_the_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "sync_data", fail(errno.EIO))
+    monkeypatch.setattr(Folder, "unlink", fail(errno.EROFS))
+    with pytest.raises(DiskError, match="Input/output error"):
+        publish(tmp_path, "x.png")
