@@ -160,8 +160,8 @@ def _unsaved(report: JobReport) -> list[Any]:
 def _print(accepted: list[tuple[str, str]], reports: list[JobReport], *, as_json: bool) -> None:
     if as_json:
         jobs = [{"file": name, "job_id": job_id} for name, job_id in accepted]
-        terminal.print_json([job | as_map(report) for job, report in zip(jobs, reports)] if reports else jobs)  # noqa: B905
-        return
+        terminal.print_json([job | as_map(report) for job, report in zip(jobs, reports)] if reports else jobs)
+        # noqa: B905 return
     if not reports:
         for name, job_id in accepted:
             print(f"{name}: job {job_id}")

@@ -1,0 +1,216 @@
+"""`luna-farm bench`: what the farm costs and gains on this machine, always beside Pillow, in one run.
+
+It measures a farm of its own on free ports in a temporary folder, and must never disturb one that runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from luna_farm.cli import options, terminal
+from luna_farm.config import Config
+
+if TYPE_CHECKING:
+    from luna_farm.cli.launch import Launched
+    from luna_farm.cli.pictures import Pictures
+    from luna_farm_client import FarmClient
+
+_EXAMPLES = """
+luna-farm bench                          about a minute, with bundled pictures
+luna-farm bench shots/*.png --workers 4
+luna-farm bench --output-dir /mnt/nas    on the disk that matters
+luna-farm bench --json > bench.json
+"""
+FARM_LEVELS = (4, 1)
+READY_WITHIN_S = 20.0
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    """Add the command."""
+    parser = options.command(subparsers, "bench", "measure the farm beside Pillow, as ratios", _EXAMPLES)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="pictures to measure with")
+    parser.add_argument(
+        "--workers", type=_count, default=2, metavar="N", help="workers, and threads of Pillow (2)"
+    )
+    parser.add_argument(
+        "--images", type=_count, default=24, metavar="N", help="pictures per round of throughput (24)"
+    )
+    parser.add_argument("--rounds", type=_count, default=3, metavar="N", help="rounds of throughput (3)")
+    parser.add_argument(
+        "--size", type=_count, default=1024, metavar="PIXELS", help="sides of the pictures (1024)"
+    )
+    parser.add_argument(
+        "--repeats", type=_count, default=60, metavar="N", help="hand-overs of each kind (60)"
+    )
+    parser.add_argument(
+        "--output-dir", dest="folder", metavar="DIR", help="where files are written meanwhile"
+    )
+    parser.add_argument("--cuda", action="store_true", help="hand over torch tensors on the GPU as well")
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Measure and print. Returns the exit code."""
+    from luna_farm.cli import measure, pictures
+
+    chosen = pictures.load(args.files, args.size)
+    cases = _cases(chosen, args)
+    steps = len(cases) + 2 * args.rounds + 2 * len(measure.LEVELS)
+    shown, task = terminal.progress("Measuring", steps)
+    result: dict[str, Any] = {"environment": measure.environment()}
+    result["pictures"] = {"source": chosen.source, "names": list(chosen.names), "size": args.size}
+    result["workers"] = args.workers
+    with shown, tempfile.TemporaryDirectory(prefix="luna-bench-", dir=args.folder) as folder:
+        with own_farm(Path(folder), args.workers) as (launched, farm):
+            result["port_open_s"] = launched.open_after_s
+            result["workers_ready_s"] = _wait_ready(farm, args.workers, launched.open_after_s)
+            result["handover"] = _handovers(
+                farm, cases, Path(folder), args.repeats, lambda: shown.advance(task)
+            )
+            result["throughput"] = _throughput(farm, chosen, Path(folder), args, lambda: shown.advance(task))
+            result["memory"] = measure.memory(farm)
+        groups = {"clean": chosen.pixels, "noisy": tuple(map(pictures.noisy, chosen.pixels))}
+        result["encoders"] = {
+            name: measure.encoders(group[:3], 5, lambda: shown.advance(task))
+            for name, group in groups.items()
+        }
+    if args.json:
+        terminal.print_json(result)
+    else:
+        from luna_farm.cli.bench_view import bench_view
+
+        terminal.console().print(bench_view(result))
+    return 0
+
+
+@contextmanager
+def own_farm(folder: Path, workers: int, *more: str) -> Iterator[tuple[Launched, FarmClient]]:
+    """Run a farm on free ports with its state in `folder`, and stop it at the end."""
+    from luna_farm.cli.launch import launch
+    from luna_farm_client import FarmClient
+
+    state_dir = folder / "state"
+    arguments = [
+        "--port",
+        "0",
+        "--feed-port",
+        "0",
+        "--state-dir",
+        str(state_dir),
+        "--output-dir",
+        str(folder),
+    ]
+    arguments += ["--min-workers", str(workers), "--max-workers", str(workers), *more]
+    launched = launch(arguments, state_dir)
+    token = (state_dir / "token").read_text("utf-8").strip()
+    try:
+        with FarmClient(launched.host, launched.port, token) as farm:
+            yield launched, farm
+            farm.shutdown()
+    except BaseException:
+        launched.process.terminate()
+        raise
+    finally:
+        launched.process.wait()
+
+
+def _cases(chosen: Pictures, args: argparse.Namespace) -> list[tuple[str, str, Any]]:
+    """Return label, dtype and pixels of each kind of hand-over."""
+    import numpy as np
+
+    from luna_farm.cli.pictures import squared
+
+    size = args.size
+    one, large = chosen.pixels[0], squared(chosen.pixels[0], 2 * size)
+    five = np.stack([chosen.pixels[index % len(chosen.pixels)] for index in range(5)])
+    cases: list[tuple[str, str, Any]] = []
+    for label, pixels in ((f"1 x {size}", one), (f"5 x {size}", five), (f"1 x {2 * size}", large)):
+        cases += [(label, "uint8", pixels), (label, "float32", pixels.astype(np.float32) / 255)]
+    if args.cuda:
+        import torch
+
+        for label, batch in (
+            (f"1 x {size}", one[None]),
+            (f"8 x {size}", np.stack([one] * 8)),
+            ("1 x 4096", None),
+        ):
+            pixels = squared(one, 4096)[None] if batch is None else batch
+            cases.append((label, "float32 CUDA", torch.from_numpy(pixels).cuda().float() / 255))
+    return cases
+
+
+def _handovers(
+    farm: FarmClient, cases: list[tuple[str, str, Any]], folder: Path, repeats: int, tick: Callable[[], None]
+) -> list[dict[str, Any]]:
+    from luna_farm.cli import measure
+
+    rows = []
+    for label, dtype, pixels in cases:
+        on_host = pixels.cpu().numpy() if dtype.endswith("CUDA") else pixels
+        seconds = measure.handover(farm, pixels, folder, repeats)
+        caller = median(measure.in_the_caller(on_host, folder) for _ in range(3))
+        p50, p99 = measure.percentile(seconds, 0.5), measure.percentile(seconds, 0.99)
+        row = {"images": label, "dtype": dtype, "p50_ms": p50 * 1e3, "p99_ms": p99 * 1e3, "n": len(seconds)}
+        rows.append({**row, "in_the_caller_ms": caller * 1e3, "times_less": caller / p50})
+        tick()
+    return rows
+
+
+def _throughput(
+    farm: FarmClient, chosen: Pictures, folder: Path, args: argparse.Namespace, tick: Callable[[], None]
+) -> list[dict[str, Any]]:
+    from luna_farm.cli import measure, pictures
+
+    rows = []
+    for group, change in (("clean", lambda picture: picture), ("noisy", pictures.noisy)):
+        pool = [change(picture) for picture in chosen.pixels]
+        many = [pool[index % len(pool)] for index in range(args.images)]
+        pillow: list[float] = []
+        ours: dict[int, list[float]] = {level: [] for level in FARM_LEVELS}
+        sizes: dict[int, int] = {}
+        submits: list[float] = []
+        for _ in range(args.rounds):  # taking turns, so that a machine that drifts drifts for both
+            for level in FARM_LEVELS:
+                taken, sizes[level], latencies = measure.farm_throughput(farm, many, folder, level)
+                ours[level].append(taken)
+                submits += latencies
+            taken, pillow_bytes = measure.pillow_throughput(many, folder, args.workers)
+            pillow.append(taken)
+            tick()
+        for level in FARM_LEVELS:
+            row = {"pictures": group, "level": level, "images_per_s": len(many) / median(ours[level])}
+            row |= {
+                "pillow_images_per_s": len(many) / median(pillow),
+                "times_pillow": median(pillow) / median(ours[level]),
+            }
+            row |= {
+                "size_to_pillow": sizes[level] / pillow_bytes,
+                "submit_p50_ms": measure.percentile(submits, 0.5) * 1e3,
+            }
+            rows.append({**row, "submit_p99_ms": measure.percentile(submits, 0.99) * 1e3})
+    return rows
+
+
+def _wait_ready(farm: FarmClient, workers: int, since_start_s: float) -> float:
+    """Return the seconds from start until all workers can take an image."""
+    started = time.monotonic()
+    while time.monotonic() - started < READY_WITHIN_S:
+        states = [worker["state"] for worker in farm.status()["workers"]]
+        if len(states) >= workers and "starting" not in states:
+            break
+        time.sleep(0.02)
+    return since_start_s + time.monotonic() - started
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: 1 to 100000")
+    return value

@@ -1,0 +1,107 @@
+"""The result of `luna-farm bench` as tables: a pure function of the dict that `--json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from luna_farm.cli.terminal import size
+
+
+def bench_view(result: Mapping[str, Any]) -> RenderableType:
+    """Return everything, for a terminal of 80 columns."""
+    machine, pictures = result["environment"], result["pictures"]
+    used = f"Python {machine['python']}, Luna Farm {machine['luna_farm']}"
+    opened, ready = result["port_open_s"], result["workers_ready_s"]
+    lines = [
+        f"{machine['machine']}, {machine['cpus']} CPUs, {used}",
+        f"PNG by the {machine['png']}; Pillow {machine['pillow']} on {machine['pillow_zlib']}",
+        f"Pictures: {pictures['source']}: {', '.join(pictures['names'])}",
+        f"Port open after {opened:.2f} s, {result['workers']} workers ready after {ready:.2f} s",
+    ]
+    parts: list[RenderableType] = [Text(line, style="dim") for line in lines]
+    parts += [
+        Text(),
+        _handover(result["handover"]),
+        Text(),
+        _throughput(result["throughput"], result["workers"]),
+    ]
+    for name, rows in result["encoders"].items():
+        parts += [Text(), _encoders(name, rows)]
+    parts += [Text(), _memory(result["memory"])]
+    return Group(*parts)
+
+
+def _table(title: str, columns: Sequence[str], left: int) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
+    )
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < left else "right")
+    return table
+
+
+def _handover(rows: Sequence[Mapping[str, Any]]) -> Table:
+    title = "Hand-over (submit to receipt, idle farm) against saving in the caller with Pillow level 4"
+    table = _table(title, ("images", "type", "p50 ms", "p99 ms", "caller ms", "times less"), 2)
+    for row in rows:
+        figures = (f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}", f"{row['in_the_caller_ms']:.0f}")
+        table.add_row(row["images"], row["dtype"], *figures, f"{row['times_less']:.0f}x")
+    return table
+
+
+def _throughput(rows: Sequence[Mapping[str, Any]], workers: int) -> Table:
+    title = (
+        f"Throughput (submit to saved and synced) against Pillow level 4 in {workers} threads (not synced)"
+    )
+    columns = (
+        "pictures",
+        "level",
+        "images/s",
+        "Pillow/s",
+        "times",
+        "size",
+        "submit p50",
+        "p99 ms under load",
+    )
+    table = _table(title, columns, 1)
+    for row in rows:
+        table.add_row(
+            row["pictures"],
+            str(row["level"]),
+            f"{row['images_per_s']:.0f}",
+            f"{row['pillow_images_per_s']:.1f}",
+            f"{row['times_pillow']:.1f}x",
+            f"{row['size_to_pillow']:.3f}",
+            f"{row['submit_p50_ms']:.2f}",
+            f"{row['submit_p99_ms']:.2f}",
+        )
+    return table
+
+
+def _encoders(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = ("level", "ms", "Pillow ms", "times", "size", "to Pillow 4: times", "size")
+    table = _table(f"PNG encoder, one thread, {name} pictures", columns, 0)
+    for row in rows:
+        table.add_row(
+            str(row["level"]),
+            f"{row['ms']:.1f}",
+            f"{row['pillow_ms']:.0f}",
+            f"{row['times_pillow_same_level']:.1f}x",
+            f"{row['size_to_pillow_same_level']:.3f}",
+            f"{row['times_pillow_4']:.1f}x",
+            f"{row['size_to_pillow_4']:.3f}",
+        )
+    return table
+
+
+def _memory(memory: Mapping[str, Any]) -> Table:
+    table = _table("Memory after the run", ("process", "RSS", "without the shared arena"), 1)
+    rows = [("supervisor", memory["supervisor"]), *(("worker", worker) for worker in memory["workers"])]
+    for name, row in rows:
+        table.add_row(name, size(row["rss_bytes"]), size(row["own_bytes"]))
+    return table
