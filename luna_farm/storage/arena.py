@@ -21,7 +21,7 @@ import struct
 import threading
 import zlib
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from luna_farm import system
@@ -88,8 +88,8 @@ class Header:
 class Arena:
     """One attached segment: `size` bytes behind its header, seen through `view`.
 
-    Made by `create` or `attach`, never by hand. Only the creator, or the supervisor that took it over
-    (`adopt`), can unlink it. Views stay valid after `close`: the mapping goes when the last of them does.
+    Made by `create` or `attach`, never by hand. Only the creator can unlink it.
+    Views stay valid after `close`: the mapping goes when the last of them does.
     """
 
     def __init__(self, name: str, mapping: Mapping, header: Header, owned: bool) -> None:
@@ -159,14 +159,6 @@ class Arena:
         for at in range(start, end, _WARM_BYTES):
             if not self._mapping.populate(at, min(_WARM_BYTES, end - at)):
                 return
-
-    def adopt(self) -> None:
-        """Take over the segment of a dead supervisor: its pid in the header becomes ours, and `unlink` is
-        allowed."""
-        self.header = replace(self.header, owner_pid=os.getpid())
-        packed = self.header.pack()
-        self._mapping.view()[: len(packed)] = packed
-        self.owned = True
 
     def close(self) -> None:
         """Let go of the mapping; safe to call twice and with views still in use."""

@@ -47,12 +47,11 @@ def establish(
     so on down to MIN_BYTES; then a file segment in `folder`, as large as asked for or halved likewise.
 
     Returns it with one sentence for each compromise, for the log. What was noted in `folder` before is
-    removed, except the segments in `keep`, which hold pixels of unfinished jobs. Raises ArenaError when not even MIN_BYTES fit into a file.
+    removed, except the segments in `keep`, which hold pixels of unfinished jobs. Raises ArenaError when
+    not even MIN_BYTES fit into a file.
     """
     for name in set(_noted(folder)) - set(keep):
-        with suppress(
-            ArenaError
-        ):  # Windows, while an old worker still maps it: better an old file than no farm
+        with suppress(ArenaError):  # Windows, where a mapped file stays: an old file is better than no farm
             arena.remove(name)
     wanted = size or _share_of_memory()
     warnings: list[str] = []
@@ -74,25 +73,6 @@ def establish(
             " writes to that disk. `luna-farm doctor` says what to do."
         )
     return made, warnings
-
-
-def recover(folder: str | os.PathLike[str]) -> Arena | None:
-    """Take over the arena that a dead supervisor of this state folder left, or return None if there is none.
-
-    One of another boot is removed and not returned: shared memory did not survive it, and of a file nobody
-    knows which pages reached the disk.
-    """
-    for name in _noted(folder):
-        try:
-            found = Arena.attach(name)
-        except ArenaError:
-            continue
-        if found.header.boot_id == system.boot_id():
-            found.adopt()
-            return found
-        found.close()
-        arena.remove(name)
-    return None
 
 
 def fresh_names(folder: str | os.PathLike[str]) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any
 
 from luna_farm import system
 from luna_farm.errors import DiskError, UnknownJob
@@ -120,21 +120,6 @@ class DeadLetters:
         except (ValueError, KeyError, TypeError) as error:
             raise DiskError(f"The dead letter {path} is damaged: {error}.", path) from error
 
-    def read_pixels(self, letter_id: str, into: memoryview) -> None:
-        """Copy the pixels of a letter into `into`, which has exactly `Letter.bytes` bytes, such as a slot.
-
-        Raises UnknownJob if there is no such letter, DiskError if its file is unreadable or of another size.
-        """
-        path = self._letter(letter_id).pixels_path
-        try:
-            with open(path, "rb") as file:
-                _skip_npy_header(file)
-                whole = file.readinto(into) == into.nbytes and not file.read(1)
-        except OSError as error:
-            raise system.disk_error("read the dead letter", path, error) from error
-        if not whole:
-            raise DiskError(f"The dead letter {path} does not hold {into.nbytes} bytes of pixels.", path)
-
     def remove(self, letter_id: str) -> bool:
         """Remove a letter whose image is saved after all. False if there is none."""
         letter = self._letters.pop(letter_id, None)
@@ -187,13 +172,6 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     before = len(_NPY_MAGIC) + _NPY_LENGTH.size
     length = -(-(before + len(text) + 1) // _NPY_ALIGN) * _NPY_ALIGN - before
     return _NPY_MAGIC + _NPY_LENGTH.pack(length) + text.ljust(length - 1) + b"\n"
-
-
-def _skip_npy_header(file: BinaryIO) -> None:
-    if file.read(len(_NPY_MAGIC)) != _NPY_MAGIC:
-        raise OSError(errno.EINVAL, "not a .npy file of format 1.0")
-    (length,) = _NPY_LENGTH.unpack(file.read(_NPY_LENGTH.size).ljust(_NPY_LENGTH.size, b"\0"))
-    file.seek(length, os.SEEK_CUR)
 
 
 def _npy(json_path: str) -> str:

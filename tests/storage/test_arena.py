@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from luna_farm.errors import ArenaError
 from luna_farm.storage import arena, mapping
-from luna_farm.storage.arena import HEADER_BYTES, Arena, Header, Segments
+from luna_farm.storage.arena import HEADER_BYTES, Arena, Segments
 
 MIB = 1 << 20
 
@@ -108,15 +108,11 @@ def test_attaching_to_nothing_says_that_it_is_gone(name: str) -> None:
     assert arena.remove(name) is False
 
 
-def test_who_attached_cannot_unlink_but_who_adopted_can(name: str) -> None:
-    Arena.create(name, 10)
-    attached = Arena.attach(name)
+def test_who_attached_cannot_unlink_but_the_creator_can(name: str) -> None:
+    made = Arena.create(name, 10)
     with pytest.raises(ArenaError, match=f"belongs to process {os.getpid()}"):
-        attached.unlink()
-    attached.header = Header(1, attached.size, attached.uuid, "other")
-    attached.adopt()
-    assert Arena.attach(name).header.owner_pid == os.getpid()
-    attached.unlink()
+        Arena.attach(name).unlink()
+    made.unlink()
     with pytest.raises(ArenaError, match="is gone"):
         Arena.attach(name)
 
@@ -222,6 +218,13 @@ def test_the_cache_attaches_once_and_again_after_forgetting(name: str) -> None:
     segments.forget(name)
     assert segments.arena(name) is not first
     segments.close()
+
+
+def test_the_cache_takes_in_what_this_process_made(name: str) -> None:
+    made = Arena.create(name, 10)
+    segments = Segments()
+    segments.add(made)
+    assert segments.arena(name) is made
 
 
 def test_the_cache_is_bounded_and_a_view_of_what_it_closed_stays_good(

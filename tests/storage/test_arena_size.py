@@ -105,31 +105,7 @@ def test_no_room_anywhere_is_an_error_that_names_both_places(
         arena_size.establish(0, folder)
 
 
-def test_the_next_supervisor_takes_the_same_memory_over(folder: Path) -> None:
-    made, _ = arena_size.establish(MIB, folder)
-    made.view(0, 4)[:] = b"kept"
-    found = arena_size.recover(folder)
-    assert found is not None
-    assert (found.uuid, bytes(found.view(0, 4)), found.owned) == (made.uuid, b"kept", True)
-    found.unlink()
-    assert arena_size.recover(folder) is None
-
-
-def test_nothing_is_recovered_where_nothing_was(folder: Path) -> None:
-    assert arena_size.recover(folder) is None
-
-
-def test_memory_of_another_boot_is_removed_and_not_used(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, _ = arena_size.establish(MIB, folder)
-    monkeypatch.setattr(system, "boot_id", lambda: "another boot")
-    assert arena_size.recover(folder) is None
-    with pytest.raises(ArenaError, match="is gone"):
-        Arena.attach(made.name)
-
-
-def test_a_new_arena_takes_the_place_of_one_nobody_could_recover(folder: Path) -> None:
+def test_the_arena_of_a_killed_supervisor_is_removed_at_the_next_start(folder: Path) -> None:
     old, _ = arena_size.establish(MIB, folder)
     new, _ = arena_size.establish(MIB, folder)
     assert old.name != new.name
@@ -142,7 +118,6 @@ def test_a_damaged_note_names_nothing_and_removes_nothing(folder: Path) -> None:
     victim.write_text("mine")
     noise = bytes(range(256)) + f"\nfile:{victim}\nfile:{folder}/arena-/../victim\nshm:\n".encode()
     (folder / arena_size.NOTE).write_bytes(noise)
-    assert arena_size.recover(folder) is None
     made, _ = arena_size.establish(MIB, folder)
     made.close()
     assert victim.read_text() == "mine"
@@ -168,3 +143,13 @@ def test_a_real_small_shm_is_used_as_far_as_it_goes(
     made, size, warnings = ended.stdout.split()
     assert (made, int(warnings) > 0) == (kind, True)
     assert int(size) >= 16 * MIB
+
+
+def test_an_arena_that_unfinished_jobs_need_stays_until_a_start_without_them(folder: Path) -> None:
+    old, _ = arena_size.establish(MIB, folder)
+    old.view(0, 4)[:] = b"kept"
+    arena_size.establish(MIB, folder, keep={old.name, "file:/spool/of/a/durable.pixels"})
+    assert bytes(Arena.attach(old.name).view(0, 4)) == b"kept"
+    arena_size.establish(MIB, folder)
+    with pytest.raises(ArenaError, match="is gone"):
+        Arena.attach(old.name)

@@ -55,15 +55,12 @@ def test_the_header_is_what_numpy_writes(shape: tuple[int, ...]) -> None:
     assert given_back(ours) == given_back(own) == (shape, False, np.dtype("uint8"))
 
 
-def test_the_next_supervisor_finds_them_and_reads_the_pixels_into_a_slot(tmp_path: Path) -> None:
+def test_the_next_supervisor_finds_them(tmp_path: Path) -> None:
     DeadLetters(tmp_path).put(JOB, _task(index=1), PIXELS, "no")
     DeadLetters(tmp_path).put(JOB, _task(index=0), PIXELS, "no")
     letters = DeadLetters(tmp_path)
     assert [letter.id for letter in letters.of_job("a1b2")] == ["a1b2-0", "a1b2-1"]
     assert letters.of_job("other") == []
-    slot = bytearray(60)
-    letters.read_pixels("a1b2-1", memoryview(slot))
-    assert slot == PIXELS
 
 
 def test_a_removed_letter_leaves_no_file(tmp_path: Path) -> None:
@@ -98,8 +95,6 @@ def test_what_is_not_there_is_an_unknown_job(tmp_path: Path) -> None:
     letters = DeadLetters(tmp_path)
     with pytest.raises(UnknownJob, match="no dead letter 'x-0'"):
         letters.load("x-0")
-    with pytest.raises(UnknownJob):
-        letters.read_pixels("x-0", memoryview(bytearray(1)))
 
 
 def test_an_id_that_could_leave_the_folder_is_refused(tmp_path: Path) -> None:
@@ -111,19 +106,6 @@ def test_pixels_of_another_size_than_the_task_says_are_a_bug_of_the_farm(tmp_pat
     with pytest.raises(AssertionError, match="60 bytes of pixels"):
         DeadLetters(tmp_path).put(JOB, {**_task(), "height": 9}, PIXELS, "no")
     assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("damage", [b"", b"x" * 300, b"\x93NUMPY\x01\x00"])
-def test_damaged_pixels_are_told_not_returned(tmp_path: Path, damage: bytes) -> None:
-    letters = DeadLetters(tmp_path)
-    letters.put(JOB, _task(), PIXELS, "no")
-    (tmp_path / "a1b2-0.npy").write_bytes(damage)
-    with pytest.raises(DiskError):
-        letters.read_pixels("a1b2-0", memoryview(bytearray(60)))
-    with (tmp_path / "a1b2-0.npy").open("wb") as file:
-        file.write(npy_header((4, 5, 3)) + bytes(61))
-    with pytest.raises(DiskError, match="does not hold 60 bytes"):
-        letters.read_pixels("a1b2-0", memoryview(bytearray(60)))
 
 
 @pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b"\xff\xff", b'{"job": 1, "task": {}}'])

@@ -44,6 +44,12 @@ def _append(journal: Journal, record: dict[str, Any]) -> int:
     return journal.bytes
 
 
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the waiting for the disk, for tests that cut a thousand journals."""
+    monkeypatch.setattr(system, "sync_data", lambda fd: None)
+
+
 def _replay(path: Path) -> Replay:
     journal, replay = Journal.open(path)
     journal.close()
@@ -86,6 +92,7 @@ values = st.recursive(
 
 @given(st.lists(st.dictionaries(st.text() | st.integers(0, 9), values, max_size=4), max_size=6))
 @settings(max_examples=60, deadline=None)
+@pytest.mark.usefixtures("unsynced")
 def test_any_records_come_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]]
 ) -> None:
@@ -99,6 +106,7 @@ def test_lone_surrogates_of_foreign_text_survive(tmp_path: Path) -> None:
     assert _replay(tmp_path / "journal").records == [{"prompt": "\ud83d broken"}]
 
 
+@pytest.mark.usefixtures("unsynced")
 def test_a_journal_cut_at_any_byte_gives_exactly_the_whole_records_before(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     ends = _write(path, SAMPLE)
@@ -115,6 +123,7 @@ def test_a_journal_cut_at_any_byte_gives_exactly_the_whole_records_before(tmp_pa
             assert Path(replay.kept_aside).read_bytes() == whole[good:length]
 
 
+@pytest.mark.usefixtures("unsynced")
 def test_a_thousand_flipped_bits_give_the_records_before_each_and_no_phantom(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     ends = _write(path, SAMPLE)
@@ -139,6 +148,7 @@ def test_a_tail_of_zeros_holds_no_records(tmp_path: Path, zeros: int) -> None:
 
 @given(st.binary(max_size=200))
 @settings(max_examples=60, deadline=None)
+@pytest.mark.usefixtures("unsynced")
 def test_any_other_file_is_kept_aside_and_the_journal_starts_anew(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
