@@ -80,7 +80,8 @@ def _dispatch(farm: Farm, worker: Worker, image: Image, now: float) -> list[Inst
         done.append(Publish({"event": "save_started", "job_id": job.job_id, "num_images": len(job.images)}))
     image.move(S.RUNNING)
     image.started_at = now
-    image.task = replace(image.task, attempt=image.crashes + 1)
+    if image.crashes:
+        image.task = replace(image.task, attempt=image.crashes + 1)
     worker.images.append(image)
     if worker.state is W.IDLE:
         worker.move(W.BUSY, now)

@@ -20,11 +20,11 @@ BURY_AGAIN_S = 5.0
 
 def image_fields(image: Image) -> dict[str, Any]:
     """What the journal keeps of one image: where it is, what came of it, and where its pixels lie durably."""
-    task = image.task
+    task, result = image.task.to_map(), image.result.to_map()
     if image.spool:
-        task = replace(task, segment=image.spool, offset=image.spool_offset)
-    result = replace(image.result, thumbnail=b"").to_map()
-    return {"task": task.to_map(), "state": image.state.value, "result": result}
+        task.update(segment=image.spool, offset=image.spool_offset)
+    del result["thumbnail"]
+    return {"task": task, "state": image.state.value, "result": result}
 
 
 def image_record(image: Image) -> dict[str, Any]:

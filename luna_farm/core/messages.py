@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, TypeVar
 
 GATES = ("disabled", "variance", "edge_density", "both")
@@ -26,12 +27,17 @@ class Message:
 
     def to_map(self) -> dict[str, Any]:
         """Return the fields as a map of plain values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in _names(type(self))}
 
     @classmethod
     def from_map(cls: type[T], given: Mapping[str, Any]) -> T:
         """Build from a map made by `to_map`, by this version or an older one: unknown keys are left out."""
-        return cls(**{field.name: given[field.name] for field in fields(cls) if field.name in given})  # type: ignore[arg-type]
+        return cls(**{name: given[name] for name in _names(cls) if name in given})
+
+
+@cache
+def _names(kind: type[Message]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ Decides, as `farm.handle` documents; acts on nothing.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import PurePath
 from typing import Any
 
 from luna_farm.core import events
@@ -46,7 +45,7 @@ def image_finished(farm: Farm, event: events.ImageFinished, now: float) -> list[
 def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: float) -> list[Instruction]:
     """The file is whole, synced and under its name (or the gate said no): journal, then tidy up, then tell."""
     image.move(S(result.state))
-    image.result = result
+    image.result = replace(result, thumbnail=b"") if result.thumbnail else result
     worker.images_saved += result.state == "saved"
     worker.bytes_written += result.bytes
     farm.totals["images_saved"] += result.state == "saved"
@@ -117,9 +116,9 @@ def _fall_back(farm: Farm, folder: str) -> None:
     """Send what waits for a failing folder below the fallback folder, under the same relative names."""
     for image in list(farm.unfinished()):
         if image.state is S.HELD and folder_of(image) == folder:
-            path, root = PurePath(image.task.path), PurePath(image.task.root)
-            fallback = farm.limits.fallback_dir
-            image.task = replace(image.task, path=str(PurePath(fallback) / path.relative_to(root)), root=fallback)
+            fallback = farm.limits.fallback_dir.rstrip("/\\")
+            relative = image.task.path[len(image.task.root.rstrip("/\\")) :]
+            image.task = replace(image.task, path=fallback + relative, root=farm.limits.fallback_dir)
             image.move(S.WAITING)
             farm.waiting.append(image)
     del farm.folders[folder]

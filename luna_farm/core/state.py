@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import PurePath
 from typing import Any
 
 from luna_farm.core.filenames import twin_key
@@ -214,7 +213,8 @@ class Farm:
 
 def folder_of(image: Image) -> str:
     """The folder that an image is written to: what fails together."""
-    return str(PurePath(image.task.path).parent)
+    path = image.task.path
+    return path[: max(path.rfind("/"), path.rfind("\\"), 1)]
 
 
 def _outside(image: Image) -> list[str]:

@@ -19,7 +19,7 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
     ),
     "image_failed": (logging.ERROR, lambda e: f"Image {e['index']} failed and is set aside ({e['error']})"),
     "job_lost": (logging.ERROR, lambda e: f"Image {e['index']} ({e['path']}) is lost: {e['error']}"),
-    "save_job_done": (logging.INFO, lambda e: f"{e['state'].capitalize()}: {e['images_saved']} saved in {e['ms']:.0f} ms"),
+    "save_job_done": (logging.DEBUG, lambda e: f"{e['state'].capitalize()}: {e['images_saved']} saved in {e['ms']:.0f} ms"),
     "folder_failing": (logging.WARNING, lambda e: f"{e['path']} cannot be written now: {e['error']}"),
     "folder_recovered": (logging.WARNING, lambda e: f"{e['path']} can be written again"),
     "worker_ready": (logging.INFO, lambda e: f"Worker {e['worker']} is ready (pid {e['pid']})"),

@@ -13,8 +13,7 @@ import binascii
 import hmac
 import ipaddress
 import os
-import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from luna_farm import system
 
 SUBPROTOCOL = "luna-farm.v1"
 TOKEN_SUBPROTOCOL = "luna-farm.token."  # noqa: S105 - the prefix under which a browser brings a token
-PeerUid = Callable[[socket.socket], "int | None"]
 
 # Where the kernel shows whose a connection is, one that it does not show is refused; elsewhere loopback has
 # to do.
@@ -73,21 +71,19 @@ class Door:
             if scheme.lower() == "bearer" and self.knows(token.strip()):
                 return True
         for value in headers.get_all("Sec-WebSocket-Protocol"):
-            for offered in value.split(","):
-                encoded = offered.strip()
-                if encoded.startswith(TOKEN_SUBPROTOCOL) and self.knows(
-                    _decoded(encoded[len(TOKEN_SUBPROTOCOL) :])
-                ):
+            for offered in map(str.strip, value.split(",")):
+                encoded = offered.removeprefix(TOKEN_SUBPROTOCOL)
+                if encoded != offered and self.knows(_decoded(encoded)):
                     return True
         return False
 
-    def is_own_user(self, connection: ServerConnection, peer_uid: PeerUid = system.peer_uid) -> bool:
+    def is_own_user(self, connection: ServerConnection) -> bool:
         """Tell whether the other end is a program of the farm's user (or root) on this machine."""
         if not is_loopback(connection.remote_address):
             return False
         if not PLATFORM_TELLS:
             return True
-        return peer_uid(connection.transport.get_extra_info("socket")) in (os.getuid(), 0)
+        return system.peer_uid(connection.transport.get_extra_info("socket")) in (os.getuid(), 0)
 
 
 def choose_subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -215,19 +215,20 @@ class Feed:
         if not subscriber.may_ask(self._loop.time()):
             subscriber.drop(CloseCode.POLICY_VIOLATION, "too many requests")
             return
+        self._flush()  # an answer never overtakes an event
         try:
             request = requests.parse(message)
         except InvalidRequest as error:
             self._send(subscriber, frame(_error(error)))
             return
         if isinstance(request, requests.GetStatus):
-            self._flush()
             self._send(subscriber, self._status_frame())
         elif isinstance(request, requests.Resume):
-            self._flush()
             self._replay(subscriber, request.after, request.epoch)
         else:
-            self._send(subscriber, frame(await self._act(request)))
+            answer = await self._act(request)
+            self._flush()
+            self._send(subscriber, frame(answer))
 
     def _replay(self, subscriber: Subscriber, after: int, epoch: str) -> None:
         """Send the history after `after`; one piece at a time, so that it cannot be asked for faster than it

@@ -63,6 +63,7 @@ class Pool:
         self._pipes: dict[int, asyncio.Transport] = {}
         self._collecting: set[asyncio.Task[None]] = set()
         self._why: dict[int, str] = {}
+        self._unsent: dict[int, list[bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -124,18 +125,25 @@ class Pool:
             process.kill()
 
     def _tell(self, worker: int, message: dict[str, Any]) -> None:
-        pipe = self._pipes.get(worker)
-        if pipe is not None and not pipe.is_closing():
-            pipe.write(frames.encode(message))
+        if worker in self._pipes:
+            self._unsent.setdefault(worker, []).append(frames.encode(message))
+
+    def flush(self) -> None:
+        """Send what was said since the last flush, all of it to one worker in one write: each wakes it up."""
+        for worker, messages in self._unsent.items():
+            pipe = self._pipes.get(worker)
+            if pipe is not None and not pipe.is_closing():
+                pipe.write(messages[0] if len(messages) == 1 else b"".join(messages))
+        self._unsent.clear()
 
     def heard(self, worker: int, message: dict[str, Any]) -> None:
         """Turn a message of a worker into an event."""
         kind = message["t"]
         if kind == "result":
             result = ImageResult.from_map(message["result"])
+            for job_id, index in message["settled"]:
+                self._happened(events.TempSettled(job_id, index))
             self._happened(events.ImageFinished(worker, message["job_id"], message["index"], result))
-        elif kind == "settled":
-            self._happened(events.TempSettled(message["job_id"], message["index"]))
         elif kind == "ready":
             self._happened(events.WorkerReady(worker, message["pid"], message["created"], message["encoders"]))
 

@@ -142,6 +142,7 @@ class Supervisor:
                     self._executor.execute(instruction)
         finally:
             self._handling = False
+        self.rooms.pool.flush()
         self.rooms.ledger.compact_if_due(lambda: recovery.snapshot(self.farm))
 
     def _settle(self, i: instructions.Settle) -> None:

@@ -36,6 +36,8 @@ class Worker:
         self._fsync = fsync
         self._segments = Segments()
         self._frames = frames.FrameBuffer()
+        self._settled: list[list[str | int]] = []
+        """Told with the next result: nobody waits for it, and every message wakes the supervisor up."""
 
     def run(self) -> None:
         """Report ready, then work through what comes."""
@@ -76,7 +78,9 @@ class Worker:
         task = ImageTask.from_map(message["task"])
         options = SaveOptions.from_map(message["options"])
         result = self._made(task, options)
-        self._send({"t": "result", "job_id": task.job_id, "index": task.index, "result": result.to_map()})
+        settled, self._settled = self._settled, []
+        key = {"job_id": task.job_id, "index": task.index}
+        self._send({"t": "result", **key, "result": result.to_map(), "settled": settled})
         crash_point("worker.reported")
 
     def _made(self, task: ImageTask, options: SaveOptions) -> ImageResult:
@@ -95,4 +99,4 @@ class Worker:
             writer.settle(message["temp"], message["root"])
         except FarmError:
             return  # the folder is gone for now; the link is found again when the journal is read
-        self._send({"t": "settled", "job_id": message["job_id"], "index": message["index"]})
+        self._settled.append([message["job_id"], message["index"]])
