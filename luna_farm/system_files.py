@@ -29,6 +29,8 @@ def open_folder_beneath(root_fd: int, parts: Sequence[str]) -> int:
     Linux 5.6: one openat2 with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS. Older ones, containers that forbid it
     and macOS: part by part with O_NOFOLLOW. Raises OSError: ELOOP or ENOTDIR for a link, ENOENT if missing.
     """
+    if ".." in parts:
+        raise OSError(errno.EXDEV, "not below the folder", "/".join(parts))
     openat2 = _openat2()
     if openat2 is not None:
         fd = openat2(root_fd, os.fsencode("/".join(parts)))
