@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     with shown, tempfile.TemporaryDirectory(prefix="luna-bench-", dir=args.folder) as folder:
         with own_farm(Path(folder), args.workers) as (launched, farm):
             result["port_open_s"] = launched.open_after_s
-            result["workers_ready_s"] = _wait_ready(farm, args.workers, launched.open_after_s)
+            result["workers_ready_s"] = wait_ready(farm, args.workers, launched.open_after_s)
             result["handover"] = _handovers(
                 farm, cases, Path(folder), args.repeats, lambda: shown.advance(task)
             )
@@ -198,7 +198,7 @@ def _throughput(
     return rows
 
 
-def _wait_ready(farm: FarmClient, workers: int, since_start_s: float) -> float:
+def wait_ready(farm: FarmClient, workers: int, since_start_s: float) -> float:
     """Return the seconds from start until all workers can take an image."""
     started = time.monotonic()
     while time.monotonic() - started < READY_WITHIN_S:

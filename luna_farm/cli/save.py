@@ -159,9 +159,11 @@ def _unsaved(report: JobReport) -> list[Any]:
 
 def _print(accepted: list[tuple[str, str]], reports: list[JobReport], *, as_json: bool) -> None:
     if as_json:
-        jobs = [{"file": name, "job_id": job_id} for name, job_id in accepted]
-        terminal.print_json([job | as_map(report) for job, report in zip(jobs, reports)] if reports else jobs)
-        # noqa: B905 return
+        jobs: list[dict[str, Any]] = [{"file": name, "job_id": job_id} for name, job_id in accepted]
+        for job, report in zip(jobs, reports, strict=False):  # without waiting there are no reports
+            job |= as_map(report)
+        terminal.print_json(jobs)
+        return
     if not reports:
         for name, job_id in accepted:
             print(f"{name}: job {job_id}")
