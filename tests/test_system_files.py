@@ -1,4 +1,4 @@
-"""Folders opened without following links, names given without replacing: each call and what stands in for it."""
+"""Folders opened without following links, names given without replacing: each call and its stand-in."""
 
 from __future__ import annotations
 
@@ -67,13 +67,19 @@ def test_what_is_missing_is_missing(root: int) -> None:
         system_files.open_folder_beneath(root, ["a", "none", "x"])
 
 
+@posix_only
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("parts", [[".."], ["a", "..", ".."], ["a", "..", "a"]])
+def test_there_is_no_way_up(root: int, parts: list[str]) -> None:
+    with pytest.raises(OSError, match="not below the folder"):
+        system_files.open_folder_beneath(root, parts)
+
+
 @linux_only
 def test_the_kernel_itself_refuses_to_leave(root: int) -> None:
     openat2 = system_files._openat2()
     assert openat2 is not None
-    assert (
-        openat2(root, b"..") is None
-    )  # asked again by hand, part by part, which parts_below keeps free of dots
+    assert openat2(root, b"..") is None
 
 
 def test_elsewhere_there_is_no_such_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +102,7 @@ def test_a_name_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     os.close(fd)
 
 
-def test_on_windows_the_plain_rename_replaces_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_windows_a_plain_rename_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     (tmp_path / "one").touch()
     system_files.rename_no_replace(str(tmp_path / "one"), str(tmp_path / "two"), None)

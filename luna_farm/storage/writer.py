@@ -77,7 +77,7 @@ def publish(
 
 
 def settle(temp: str, output_dir: str) -> None:
-    """Remove a temporary name once its result is in the journal, or its job is given up; "" and done are fine.
+    """Remove a temporary name once its result is in the journal or its job is given up. "" is fine.
 
     Raises InvalidRequest if `temp` is no temporary file below `output_dir`, DiskError if it cannot be
     removed.

@@ -175,9 +175,10 @@ def test_where_names_must_be_shorter_they_are(tmp_path: Path, monkeypatch: pytes
 # fmt: off
 HOSTILE = [
     "..", "/", "\\", "../", "..\\", "/etc/passwd", "C:", "C:\\", "\\\\host\\share", "~", "~root", ".", " ",
-    "...", "\0", "\n", "\x1b", "\x7f", "\x9f", "\u202e", "\u2066", "\ufeff", "\ud800", "\udfff", "é", "e\u0301",
-    "ß", "SS", "CON", "nul.txt", "COM¹", "aux ", "%model_path%", "%KSampler.text%", "%counter%", "%", "%%",
-    "A" * 300, "🎨" * 80, "link", "file", "-rf", "$HOME", "`id`", "x", "Y", "_", "%time:YYYY/mm%", *'|*?<>":.',
+    "...", "\0", "\n", "\x1b", "\x7f", "\x9f", "\u202e", "\u2066", "\ufeff", "\ud800", "\udfff", "é",
+    "e\u0301", "ß", "SS", "CON", "nul.txt", "COM¹", "aux ", "%model_path%", "%KSampler.text%", "%counter%",
+    "%", "%%", "A" * 300, "🎨" * 80, "link", "file", "-rf", "$HOME", "`id`", "x", "Y", "_", "%time:YYYY/mm%",
+    *'|*?<>":.',
 ]
 # fmt: on
 PROMPT = r'{"1": {"class_type": "KSampler", "inputs": {"text": "../../outside/\\..\\x\u0000\ud800"}}}'

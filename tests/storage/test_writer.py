@@ -147,6 +147,7 @@ def test_settling_what_is_done_or_gone_is_fine(tmp_path: Path) -> None:
     writer.settle("", str(tmp_path))
     writer.settle(str(tmp_path / TEMP), str(tmp_path))
     writer.settle(str(tmp_path / "gone" / TEMP), str(tmp_path))
+    writer.settle(str(tmp_path / "gone" / TEMP), str(tmp_path / "gone"))
 
 
 def test_settling_removes_nothing_but_temporary_files(tmp_path: Path) -> None:

@@ -79,10 +79,11 @@ def test_killed_anywhere_the_next_try_leaves_one_whole_file(
     assert files(tmp_path) == wanted
 
 
-def test_a_file_published_before_the_crash_is_found_under_another_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fsync", [True, False])
+def test_a_file_published_before_the_crash_is_found_under_another_name(tmp_path: Path, fsync: bool) -> None:
     first = publish(tmp_path, "a/x.png")
     os.rename(first.path, tmp_path / "a/renamed by the user.png")
-    again = publish(tmp_path, "a/x.png", b"other bytes", recovered=True)
+    again = publish(tmp_path, "a/x.png", b"other bytes", recovered=True, fsync=fsync)
     assert again == Published(str(tmp_path / "a/renamed by the user.png"), 7, first.temp)
     os.rename(again.path, tmp_path / "moved away.png")
     last = publish(tmp_path, "a/x.png", recovered=True)
