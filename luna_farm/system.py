@@ -254,16 +254,18 @@ class StateLock:
 
 
 def lock_holder(path: str | os.PathLike[str]) -> int | None:
-    """Return the pid that holds the lock at `path` (0: held, by whom is unknown), or None if nobody holds
-    it."""
+    """Return the pid that holds the lock at `path` (0: held by an unknown one), or None if nobody holds it."""
     try:
         fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
     except OSError:
         return None
     try:
+        pid = _read_pid(fd)
+        if pid and not process_exists(pid):
+            return None  # without trying: for that moment a supervisor that starts would be refused
         _lock(fd)
     except OSError:
-        return _read_pid(fd)
+        return pid
     else:
         return None
     finally:

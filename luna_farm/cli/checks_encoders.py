@@ -1,0 +1,109 @@
+"""Check of the encoders for `luna-farm doctor`: which formats this installation writes, and by what.
+
+It judges facts that are handed to it; `look` gathers them. It must never fail because a library is
+missing: that is what it is there to say.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+
+from luna_farm.cli.findings import FINE, NOTE, PROBLEM, Finding
+
+FAST_DEFLATE = ("zlib-ng", "isal", "deflate")
+"""What the PNG encoder without compiled kernel compresses by; each missing one costs speed or size."""
+_FORMATS = '`pip install "luna-farm[formats]"`.'
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """What is installed. `png`: "kernel" or "library"; `versions`: distribution -> version, "" if it is
+    missing or cannot be loaded; `zlib`: which one Pillow runs on; `webp`, `avif`, `jxl`: whether they can
+    be written."""
+
+    png: str
+    versions: dict[str, str]
+    zlib: str
+    webp: bool
+    avif: bool
+    jxl: bool
+
+
+def encoders(found: Encoders) -> list[Finding]:
+    """Judge what is installed, one finding a format."""
+    return [_png(found), _jpeg(found), *_others(found)]
+
+
+def _png(found: Encoders) -> Finding:
+    if found.png == "kernel":
+        return Finding("PNG", FINE, "The compiled kernel writes it.")
+    missing = [name for name in FAST_DEFLATE if not found.versions.get(name)]
+    present = ", ".join(f"{name} {found.versions[name]}" for name in FAST_DEFLATE if found.versions.get(name))
+    advice = (
+        "Install a C compiler (`apt install gcc`) and then luna-farm anew (`pip install --force-reinstall`)."
+    )
+    if missing:
+        advice += f" Or at least: `pip install {' '.join(missing)}`."
+    by = f"numpy and {present}" if present else "numpy and the zlib of Python"
+    return Finding("PNG", NOTE, f"There is no compiled kernel: {by} write it, several times slower.", advice)
+
+
+def _jpeg(found: Encoders) -> Finding:
+    if found.versions.get("simplejpeg"):
+        return Finding("JPEG", FINE, f"simplejpeg {found.versions['simplejpeg']} writes it.")
+    text = f"Pillow {found.versions.get('pillow')} writes it, one picture at a time in each worker."
+    return Finding("JPEG", FINE, text, f"A little faster: {_FORMATS}")
+
+
+def _others(found: Encoders) -> list[Finding]:
+    pillow = f"Pillow {found.versions.get('pillow', '')}"
+    imagecodecs = f"imagecodecs {found.versions.get('imagecodecs', '')}"
+    newer = "`pip install --upgrade pillow` (11.3 and later bring it)."
+    return [
+        _format("WebP", found.webp, pillow, Finding("WebP", PROBLEM, f"{pillow} cannot write it.", newer)),
+        _format("AVIF", found.avif, pillow, Finding("AVIF", NOTE, f"{pillow} cannot write it.", newer)),
+        _format(
+            "JPEG XL",
+            found.jxl,
+            imagecodecs,
+            Finding("JPEG XL", NOTE, "No library here writes it.", _FORMATS),
+        ),
+        Finding("Pillow", FINE, f"{pillow} runs on zlib {found.zlib}."),
+    ]
+
+
+def _format(name: str, present: bool, writer: str, otherwise: Finding) -> Finding:
+    return Finding(name, FINE, f"{writer} writes it.") if present else otherwise
+
+
+def look() -> Encoders:
+    """Gather what is installed by loading it."""
+    from PIL import features
+
+    from luna_farm.imaging.encoders import png
+
+    modules = {"zlib-ng": "zlib_ng", "isal": "isal", "deflate": "deflate", "simplejpeg": "simplejpeg"}
+    versions = {name: _version(name, module) for name, module in modules.items()}
+    versions |= {"pillow": _version("pillow", "PIL"), "imagecodecs": _version("imagecodecs", "imagecodecs")}
+    return Encoders(
+        png=png.backend(),
+        versions=versions,
+        zlib=str(features.version("zlib") or "unknown"),
+        webp=bool(features.check("webp")),
+        avif="avif" in features.get_supported_modules(),
+        jxl=bool(versions["imagecodecs"]) and _imagecodecs_has_jxl(),
+    )
+
+
+def _version(distribution: str, module: str) -> str:
+    try:
+        importlib.import_module(module)
+        return importlib.metadata.version(distribution)
+    except ImportError:  # PackageNotFoundError is one too
+        return ""
+
+
+def _imagecodecs_has_jxl() -> bool:
+    return bool(importlib.import_module("imagecodecs").JPEGXL.available)
