@@ -4,8 +4,8 @@
         receipt = farm.submit(SaveRequest(images=[SaveImage(pixels, affix="RAW")], filename="a"))
         report = farm.wait(receipt.job_id)
 
-Names are loaded when they are first used: importing this package costs a millisecond and never fails for a missing
-library.
+Names are loaded when they are first used: importing this package costs a millisecond and never fails for a
+missing library.
 """
 
 from __future__ import annotations

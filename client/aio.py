@@ -69,7 +69,8 @@ class AsyncConnection:
             return stop.value
 
     async def call(self, call: Call, timeout: float | None = None) -> dict[str, Any]:
-        """Send one message, return its answer. Raises what the answer tells, and FarmUnavailable when none comes."""
+        """Send one message, return its answer. Raises what the answer tells, and FarmUnavailable when none
+        comes."""
         self._calls += 1
         try:
             self._writer.write(frames.encode({**call.message, "id": self._calls}))
@@ -148,7 +149,9 @@ class AsyncFarmClient:
         """As `FarmClient.wait`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = WAIT_STEP_S if deadline is None else max(0.0, min(WAIT_STEP_S, deadline - time.monotonic()))
+            left = (
+                WAIT_STEP_S if deadline is None else max(0.0, min(WAIT_STEP_S, deadline - time.monotonic()))
+            )
             report = JobReport.from_answer(await self.call("wait", job_id=job_id, timeout=left))
             if report.finished or (deadline is not None and time.monotonic() >= deadline):
                 return report

@@ -15,7 +15,8 @@ READ_BYTES = 256 * 1024
 
 
 class Connection:
-    """Connected and let in, or not at all. Not for several threads at once: `FarmClient` hands out one each."""
+    """Connected and let in, or not at all. Not for several threads at once: `FarmClient` hands out one
+    each."""
 
     def __init__(self, endpoint: Endpoint, timeout: float, segments: Segments) -> None:
         self._endpoint = endpoint
@@ -27,10 +28,13 @@ class Connection:
         try:
             sock = socket.create_connection((endpoint.host, endpoint.port), min(timeout, CONNECT_S))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket = endpoint.tls.wrap_socket(sock, server_hostname=endpoint.host) if endpoint.tls else sock
+            self._socket = (
+                endpoint.tls.wrap_socket(sock, server_hostname=endpoint.host) if endpoint.tls else sock
+            )
         except OSError as error:
             raise FarmUnavailable(
-                f"No farm at {endpoint} ({error.strerror or error}). Start one with `luna-farm start`.", *self._address()
+                f"No farm at {endpoint} ({error.strerror or error}). Start one with `luna-farm start`.",
+                *self._address(),
             ) from error
         try:
             self.run(self.session.greet(endpoint.token()))
@@ -55,7 +59,8 @@ class Connection:
             return stop.value
 
     def call(self, call: Call, timeout: float | None = None) -> dict[str, Any]:
-        """Send one message, return its answer. Raises what the answer tells, and FarmUnavailable when none comes."""
+        """Send one message, return its answer. Raises what the answer tells, and FarmUnavailable when none
+        comes."""
         self._calls += 1
         try:
             self._socket.settimeout(self._timeout if timeout is None else timeout)
@@ -65,7 +70,9 @@ class Connection:
             answer = self._receive()
         except (OSError, ProtocolError) as error:
             self.broken = True
-            raise FarmUnavailable(f"The farm at {self._endpoint} does not answer ({error}).", *self._address()) from error
+            raise FarmUnavailable(
+                f"The farm at {self._endpoint} does not answer ({error}).", *self._address()
+            ) from error
         if "id" not in answer:
             self.broken = True  # a refusal of the whole connection: the farm closes it
         protocol.check(answer)

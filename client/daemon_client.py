@@ -1,4 +1,5 @@
-"""The call of the Luna documents: `DaemonClient(host, port).submit_async("save_images_async", {...})`, answered by a dict.
+"""The call of the Luna documents: `DaemonClient(host, port).submit_async("save_images_async", {...})`,
+answered by a dict.
 
 The same road as `FarmClient`, under the names that their callers know.
 """
@@ -13,7 +14,7 @@ from luna_farm.errors import FarmError, FarmUnavailable, InvalidRequest
 from luna_farm_client.farm_client import FarmClient
 from luna_farm_client.requests import SaveImage, SaveRequest
 
-REQUEST_FIELDS = frozenset(SaveRequest.__slots__) - {"images"}  # type: ignore[attr-defined]
+REQUEST_FIELDS = frozenset(SaveRequest.__slots__) - {"images"}
 
 
 class DaemonConnectionError(FarmUnavailable):
@@ -30,8 +31,8 @@ class DaemonClient:
         """Submit a save and return the farm's answer: success, job_id, message, num_images, paths.
 
         `cmd` is "save_images_async"; `data` holds the fields of docs/protocol.md, `images` a list of
-        {"image": array or tensor, "affix", "format", "subdir"}. A request that is refused returns {"error", "code",
-        "job_id"}. Raises DaemonConnectionError.
+        {"image": array or tensor, "affix", "format", "subdir"}. A request that is refused returns {"error",
+        "code", "job_id"}. Raises DaemonConnectionError.
         """
         try:
             if cmd != "save_images_async":
@@ -59,18 +60,23 @@ def _request(data: Mapping[str, Any]) -> SaveRequest:
     fields = {name: value for name, value in data.items() if name in REQUEST_FIELDS}
     unknown = sorted(set(data) - REQUEST_FIELDS - {"cmd", "images", "embed_workflow"})
     if unknown:
-        raise InvalidRequest.of("data", unknown[0], ", ".join(sorted(REQUEST_FIELDS | {"images", "embed_workflow"})))
+        raise InvalidRequest.of(
+            "data", unknown[0], ", ".join(sorted(REQUEST_FIELDS | {"images", "embed_workflow"}))
+        )
     if data.get("embed_workflow", True) is False:
         fields["embed"] = "none"
     images = data.get("images")
-    if not isinstance(images, list) or not all(isinstance(image, Mapping) and "image" in image for image in images):
+    if not isinstance(images, list) or not all(
+        isinstance(image, Mapping) and "image" in image for image in images
+    ):
         raise InvalidRequest.of("images", images, 'a list of {"image": array, "affix", "format", "subdir"}')
     for name in ("custom_metadata",):
         if name in fields and not isinstance(fields[name], str | Mapping | None):
             fields[name] = json.dumps(fields[name])
     return SaveRequest(
         images=[
-            SaveImage(i["image"], i.get("affix", ""), i.get("format", "png"), bool(i.get("subdir", False))) for i in images
+            SaveImage(i["image"], i.get("affix", ""), i.get("format", "png"), bool(i.get("subdir", False)))
+            for i in images
         ],
         **fields,
     )

@@ -1,4 +1,5 @@
-"""Where the farm is and how to be let in: host, port, token, from the arguments, the environment or the state folder."""
+"""Where the farm is and how to be let in: host, port, token, from the arguments, the environment or the state
+folder."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ CONNECT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Address and credentials of one farm. `token` None: read anew from the state folder at each connection."""
+    """Address and credentials of one farm. `token` None: read anew from the state folder at each
+    connection."""
 
     host: str
     port: int
@@ -23,9 +25,14 @@ class Endpoint:
     tls: ssl.SSLContext | None = None
 
     @classmethod
-    def find(cls, host: str | None, port: int | None, token: str | None, tls: ssl.SSLContext | None) -> Endpoint:
-        """Fill in what was not given from LUNA_FARM_HOST, _PORT, _TOKEN, _STATE_DIR, the settings file, the defaults."""
-        settings = config.load({"host": None}, _client_environment(), config.find_file(os.environ, Path.cwd()))
+    def find(
+        cls, host: str | None, port: int | None, token: str | None, tls: ssl.SSLContext | None
+    ) -> Endpoint:
+        """Fill in what was not given from LUNA_FARM_HOST, _PORT, _TOKEN, _STATE_DIR, the settings file, the
+        defaults."""
+        settings = config.load(
+            {"host": None}, _client_environment(), config.find_file(os.environ, Path.cwd())
+        )
         return cls(
             host=host or settings.host,
             port=port if port is not None else settings.port,
@@ -48,6 +55,7 @@ class Endpoint:
 
 
 def _client_environment() -> dict[str, str]:
-    """What of the environment concerns a client; a host beyond loopback is fine here, its settings are the server's."""
+    """What of the environment concerns a client; a host beyond loopback is fine here, its settings are the
+    server's."""
     names = ("LUNA_FARM_PORT", "LUNA_FARM_TOKEN", "LUNA_FARM_STATE_DIR")
     return {name: os.environ[name] for name in names if name in os.environ}

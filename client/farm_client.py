@@ -1,7 +1,9 @@
-"""`FarmClient`: hands pictures over and tells what became of them. Blocking; safe to use from several threads.
+"""`FarmClient`: hands pictures over and tells what became of them. Blocking; safe to use from several
+threads.
 
-Each call borrows a connection of its own, so that a thread that waits for a job holds up nobody. When the farm restarts,
-calls connect again by themselves, with the new token; an unanswered submit is sent again under the same id.
+Each call borrows a connection of its own, so that a thread that waits for a job holds up nobody. When the
+farm restarts, calls connect again by themselves, with the new token; an unanswered submit is sent again under
+the same id.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ STALE_TRIES = 3
 class FarmClient:
     """The farm at `host`:`port`. None: from LUNA_FARM_HOST and _PORT, luna-farm.toml, or 127.0.0.1:19283.
 
-    `token` None: from LUNA_FARM_TOKEN or the state folder. `timeout`: seconds that one answer may take, and that `submit`
-    goes on trying while the farm is busy. `tls`: for a farm beyond loopback. Connects when first used.
+    `token` None: from LUNA_FARM_TOKEN or the state folder. `timeout`: seconds that one answer may take, and
+    that `submit` goes on trying while the farm is busy. `tls`: for a farm beyond loopback. Connects when
+    first used.
     """
 
     def __init__(
@@ -60,7 +63,8 @@ class FarmClient:
     def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
         """Hand pictures over; returns once the farm has accepted them, usually within a millisecond.
 
-        From then on they survive the death of any process, this one included, and the caller may reuse its memory.
+        From then on they survive the death of any process, this one included, and the caller may reuse its
+        memory.
         `when_busy`: "wait" tries again for `timeout` seconds, "report" raises FarmBusy at once.
         Raises InvalidRequest (nothing was handed over), FarmBusy, FarmUnavailable, Unauthorized.
         """
@@ -82,13 +86,16 @@ class FarmClient:
                     raise
 
     def wait(self, job_id: str, timeout: float | None = None) -> JobReport:
-        """Return the report of a job once it is finished, or after `timeout` seconds as it is then (None: no limit).
+        """Return the report of a job once it is finished, or after `timeout` seconds as it is then (None: no
+        limit).
 
         Raises UnknownJob, FarmUnavailable.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = WAIT_STEP_S if deadline is None else max(0.0, min(WAIT_STEP_S, deadline - time.monotonic()))
+            left = (
+                WAIT_STEP_S if deadline is None else max(0.0, min(WAIT_STEP_S, deadline - time.monotonic()))
+            )
             report = JobReport.from_answer(self.call("wait", job_id=job_id, timeout=left))
             if report.finished or (deadline is not None and time.monotonic() >= deadline):
                 return report
@@ -122,7 +129,8 @@ class FarmClient:
         return time.perf_counter() - started
 
     def shutdown(self, *, now: bool = False) -> int:
-        """Have the farm stop: it finishes what it accepted, or, with `now`, leaves it to its journal. Returns its pid."""
+        """Have the farm stop: it finishes what it accepted, or, with `now`, leaves it to its journal. Returns
+        its pid."""
         pid: int = self.call("shutdown" if now else "drain")["pid"]
         return pid
 

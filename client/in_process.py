@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from luna_farm.core import filenames, schema
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
@@ -19,8 +21,6 @@ from luna_farm.storage import names, writer
 from luna_farm.worker import pipeline
 from luna_farm_client.pixels import copy_into
 from luna_farm_client.requests import JobReport, Outgoing, SaveRequest
-
-import numpy as np
 
 
 def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | None = None) -> JobReport:
@@ -39,9 +39,9 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     relatives = filenames.image_names(submit)
     job = Job(job_id, submit.request_id, submit.options, [], 0.0, relatives.warnings)
     taken: set[str] = set()
-    for at, (image, entry) in enumerate(zip(request.images, submit.entries, strict=True)):
+    for image, entry in zip(request.images, submit.entries, strict=True):
         batch = np.empty((entry.batch, entry.height, entry.width, entry.channels), np.uint8)
-        copy_into(image.pixels, memoryview(batch).cast("B"))
+        copy_into(image.pixels, batch.data.cast("B"))
         for batch_index, pixels in enumerate(batch):
             index = len(job.images)
             path = names.reserve(submit.options.output_dir, relatives.relatives[index], taken)

@@ -1,6 +1,7 @@
 """What a caller asks for and what it is told: requests, receipts and reports as plain dataclasses.
 
-`Outgoing` turns a request into the fields of the wire, and says at the caller what is wrong with it. No sockets here.
+`Outgoing` turns a request into the fields of the wire, and says at the caller what is wrong with it. No
+sockets here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Json = Mapping[str, Any] | str | None
 class SaveImage:
     """One picture, or a batch of the same size.
 
-    `pixels`: numpy array or torch tensor, [H,W], [H,W,C] or [B,H,W,C], uint8 or float 0..1, on CPU or CUDA, C = 1, 3, 4.
+    `pixels`: numpy array or torch tensor, [H,W], [H,W,C] or [B,H,W,C], uint8 or float 0..1, on CPU or CUDA, C
+    = 1, 3, 4.
     `affix` ends the name and, with `subdir`, names the folder. `format`: png, webp, jpeg, avif, jxl or tiff.
     """
 
@@ -40,9 +42,12 @@ class SaveImage:
 class SaveRequest:
     """Pictures that are saved together, and how.
 
-    `output_dir`: None for the folder that the farm is configured with; a relative one starts from the caller's folder.
-    `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata`: maps, or JSON text. `embed`: "full", "parameters" or "none".
-    `on_reject`: None for what the farm is configured with. `durable`: pixels go to disk before the job is accepted.
+    `output_dir`: None for the folder that the farm is configured with; a relative one starts from the
+    caller's folder.
+    `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata`: maps, or JSON text. `embed`: "full",
+    "parameters" or "none".
+    `on_reject`: None for what the farm is configured with. `durable`: pixels go to disk before the job is
+    accepted.
     """
 
     images: Sequence[SaveImage]
@@ -95,8 +100,8 @@ class Receipt:
 class ImageReport:
     """What came of one picture.
 
-    `state`: waiting, running, held (its folder cannot be written now), saved, discarded (by the gate, to `_discarded`),
-    dropped, failed, cancelled or lost. `ms`: milliseconds of gate, encode and write.
+    `state`: waiting, running, held (its folder cannot be written now), saved, discarded (by the gate, to
+    `_discarded`), dropped, failed, cancelled or lost. `ms`: milliseconds of gate, encode and write.
     """
 
     index: int
@@ -188,7 +193,12 @@ class Outgoing:
             for image, info, lease in zip(self.request.images, self.infos, leases, strict=True)
         ]
         # The next submit of a node is mostly like this one: its slots come with the answer.
-        return {**self.fields, "cmd": "save_images_async", "images": images, "want": [] if inline else self.sizes}
+        return {
+            **self.fields,
+            "cmd": "save_images_async",
+            "images": images,
+            "want": [] if inline else self.sizes,
+        }
 
 
 def _wire_fields(request: SaveRequest) -> dict[str, Any]:
@@ -217,13 +227,18 @@ def _wire_fields(request: SaveRequest) -> dict[str, Any]:
         fields["durable"] = request.durable
     for name in ("custom_metadata", "metadata", "prompt", "extra_pnginfo"):
         value = getattr(request, name)
-        if value is not None and request.embed != "none" or name in ("prompt", "metadata", "custom_metadata"):
+        if (value is not None and request.embed != "none") or name in (
+            "prompt",
+            "metadata",
+            "custom_metadata",
+        ):
             fields[name] = json_text(name, value)
     return fields
 
 
 def json_text(name: str, value: Json) -> str:
-    """Return a map as JSON text: ASCII, and never NaN, which no reader of the files takes (it becomes null)."""
+    """Return a map as JSON text: ASCII, and never NaN, which no reader of the files takes (it becomes
+    null)."""
     if value is None or isinstance(value, str):
         return value or ""
     try:

@@ -1,7 +1,9 @@
-"""One connection's side of the conversation, sans input and output: which messages, which leases, in which order.
+"""One connection's side of the conversation, sans input and output: which messages, which leases, in which
+order.
 
-Written as generators that yield what is to be done (`Call`, `Fill`) and are sent what came of it; `connection.py` drives
-them with a blocking socket, `aio.py` with asyncio. Pixels are copied once, by the `Fill`.
+Written as generators that yield what is to be done (`Call`, `Fill`) and are sent what came of it;
+`connection.py` drives them with a blocking socket, `aio.py` with asyncio. Pixels are copied once, by the
+`Fill`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ FIT = 2
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Send a message and the raw bytes that follow it, receive the answer; it is sent back into the generator."""
+    """Send a message and the raw bytes that follow it, receive the answer; it is sent back into the
+    generator."""
 
     message: dict[str, Any]
     payload: Sequence[memoryview] = ()

@@ -1,8 +1,8 @@
 """Every error that Luna Farm raises on purpose: classes that hold data, each with a stable `code`.
 
-A message says what was wrong, what was given, what is allowed and what to do. The code crosses the wire; `from_code`
-turns an answer of the farm back into the class, so that a caller catches the same error on either side.
-This module must never import anything of the project.
+A message says what was wrong, what was given, what is allowed and what to do. The code crosses the wire;
+`from_code` turns an answer of the farm back into the class, so that a caller catches the same error on either
+side. This module must never import anything of the project.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 
 class FarmError(Exception):
-    """Base of all errors of the farm. `code` is stable and machine-readable, `details()` is the data it holds."""
+    """Base of all errors of the farm. `code` is stable and machine-readable, `details()` is the data it
+    holds."""
 
     code: ClassVar[str] = "error"
 
@@ -33,7 +34,8 @@ class FarmUnavailable(FarmError):
 
 
 class FarmBusy(FarmError):
-    """A bound is reached; nothing was taken over. `depth` images are ahead; try again after `retry_after_s`."""
+    """A bound is reached; nothing was taken over. `depth` images are ahead; try again after
+    `retry_after_s`."""
 
     code = "busy"
 
@@ -88,13 +90,15 @@ class ProtocolError(FarmError):
 
 
 class StaleLease(FarmError):
-    """A lease named in a submit is not held by this connection (the farm was restarted): lease again, fill, submit."""
+    """A lease named in a submit is not held by this connection (the farm was restarted): lease again, fill,
+    submit."""
 
     code = "stale_lease"
 
 
 class UnknownJob(FarmError):
-    """The farm knows no job of this id (never accepted, or its report was dropped from the bounded history)."""
+    """The farm knows no job of this id (never accepted, or its report was dropped from the bounded
+    history)."""
 
     code = "unknown_job"
 
@@ -110,7 +114,8 @@ class NotPossible(FarmError):
 
 
 class DiskError(FarmError):
-    """A folder or file cannot be written now: full, read-only, denied, gone. The same write may succeed later."""
+    """A folder or file cannot be written now: full, read-only, denied, gone. The same write may succeed
+    later."""
 
     code = "disk"
 
@@ -162,7 +167,8 @@ def _all(base: type[FarmError]) -> dict[str, type[FarmError]]:
 
 
 def from_code(code: str, message: str, details: Mapping[str, Any] | None = None) -> FarmError:
-    """Rebuild the error that an answer carries; an unknown code (a newer farm) becomes a plain `FarmError`."""
+    """Rebuild the error that an answer carries; an unknown code (a newer farm) becomes a plain
+    `FarmError`."""
     kind = _all(FarmError).get(code, FarmError)
     error = kind(message)
     for name, value in (details or {}).items():

@@ -11,7 +11,18 @@ from typing import Any
 
 from luna_farm.core import events
 from luna_farm.core.ending import bury
-from luna_farm.core.instructions import Append, Bury, Dispatch, Instruction, Kill, Publish, Reply, Retire, Settle, Spawn
+from luna_farm.core.instructions import (
+    Append,
+    Bury,
+    Dispatch,
+    Instruction,
+    Kill,
+    Publish,
+    Reply,
+    Retire,
+    Settle,
+    Spawn,
+)
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.retry import MAX_CRASHES
@@ -51,7 +62,10 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
         for _ in range(wanted(alive, len(farm.waiting), low, high) - alive):
             farm.last_worker += 1
             farm.workers[farm.last_worker] = Worker(farm.last_worker, now)
-            done += [Spawn(farm.last_worker), Publish({"event": "worker_started", "worker": farm.last_worker})]
+            done += [
+                Spawn(farm.last_worker),
+                Publish({"event": "worker_started", "worker": farm.last_worker}),
+            ]
     return done
 
 
@@ -90,7 +104,8 @@ def _dispatch(farm: Farm, worker: Worker, image: Image, now: float) -> list[Inst
 
 
 def worker_ready(farm: Farm, event: events.WorkerReady, now: float) -> list[Instruction]:
-    """A worker can take images. Its pid is in the journal before it gets one, so that a successor can fence it off."""
+    """A worker can take images. Its pid is in the journal before it gets one, so that a successor can fence
+    it off."""
     worker = farm.workers[event.worker]
     worker.pid, worker.created = event.pid, event.created
     farm.encoders = event.encoders
@@ -157,7 +172,13 @@ def tick(farm: Farm, event: events.Tick, now: float) -> list[Instruction]:
         for worker in farm.workers.values():
             worker.since += gap
     farm.slots.expire(now)
-    return [*_late_waiters(farm, now), *_hung(farm, now), *_probe(farm, now), *_reap(farm, now), *_bury_again(farm, now)]
+    return [
+        *_late_waiters(farm, now),
+        *_hung(farm, now),
+        *_probe(farm, now),
+        *_reap(farm, now),
+        *_bury_again(farm, now),
+    ]
 
 
 def _late_waiters(farm: Farm, now: float) -> list[Instruction]:
@@ -183,12 +204,16 @@ def _probe(farm: Farm, now: float) -> list[Instruction]:
     ready: deque[Image] = deque()
     for folder in farm.folders.values():
         if folder.may_probe(now):
-            held = next((i for i in farm.unfinished() if i.state is S.HELD and folder_of(i) == folder.path), None)
+            held = next(
+                (i for i in farm.unfinished() if i.state is S.HELD and folder_of(i) == folder.path), None
+            )
             if held:
                 held.move(S.WAITING)
                 ready.append(held)
     farm.waiting.extendleft(ready)
-    unused = [path for path, f in farm.folders.items() if not any(folder_of(i) == path for i in farm.unfinished())]
+    unused = [
+        path for path, f in farm.folders.items() if not any(folder_of(i) == path for i in farm.unfinished())
+    ]
     for path in unused:
         del farm.folders[path]
     return advance(farm, now)

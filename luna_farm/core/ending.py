@@ -46,7 +46,9 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
     if not job.count(S.FAILED):
         job.forget_metadata()
     report = job.report()
-    done: list[Instruction] = [Reply(w.client, w.reply, report) for w in farm.waiters if w.job_id == job.job_id]
+    done: list[Instruction] = [
+        Reply(w.client, w.reply, report) for w in farm.waiters if w.job_id == job.job_id
+    ]
     farm.waiters = [waiter for waiter in farm.waiters if waiter.job_id != job.job_id]
     done.append(
         Publish(

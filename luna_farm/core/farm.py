@@ -1,7 +1,8 @@
 """The farm as a function: an event and the time go in, instructions come out.
 
-One image follows these modules in order: `intake` (lease, submit, accept), `dispatch` (to a worker), `results` (what came of
-it), `ending` (its end and its job's). No sockets, clocks, processes or files anywhere below.
+One image follows these modules in order: `intake` (lease, submit, accept), `dispatch` (to a worker),
+`results` (what came of it), `ending` (its end and its job's). No sockets, clocks, processes or files anywhere
+below.
 """
 
 from __future__ import annotations
@@ -39,5 +40,6 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
 
 
 def handle(farm: Farm, event: events.Event, now: float) -> list[Instruction]:
-    """Take an event at monotonic time `now` (seconds), change the state, return what is to be done, in order."""
+    """Take an event at monotonic time `now` (seconds), change the state, return what is to be done, in
+    order."""
     return HANDLERS[type(event)](farm, event, now)

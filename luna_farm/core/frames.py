@@ -1,7 +1,8 @@
 """Frames: a 4-byte big-endian unsigned length, then one msgpack map of that many bytes.
 
-Used alike by clients, the job listener and the pipes to the workers. No pickle, ever. This module knows bytes, not
-sockets, and must never buffer more than the limit that its caller set: a declared length is judged before its payload.
+Used alike by clients, the job listener and the pipes to the workers. No pickle, ever. This module knows
+bytes, not sockets, and must never buffer more than the limit that its caller set: a declared length is judged
+before its payload.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def encode(message: dict[str, Any]) -> bytes:
 def decode(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     """Return the map in the payload of one frame.
 
-    Raises ProtocolError when it is not one msgpack map with text keys, holds extension types, or is nested too deep.
+    Raises ProtocolError when it is not one msgpack map with text keys, holds extension types, or is nested
+    too deep.
     """
     try:
         message = msgpack.unpackb(
@@ -43,7 +45,9 @@ def decode(body: bytes | bytearray | memoryview) -> dict[str, Any]:
             max_ext_len=0,
         )
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise ProtocolError(f"A frame must hold one msgpack map; this one does not decode: {error}.") from None
+        raise ProtocolError(
+            f"A frame must hold one msgpack map; this one does not decode: {error}."
+        ) from None
     if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
         raise ProtocolError("A frame must hold one msgpack map with text keys.")
     return message
@@ -62,7 +66,8 @@ def check_length(length: int, limit: int) -> int:
 class FrameBuffer:
     """Cuts a stream of bytes into messages, sans input and output: `feed` bytes, iterate over whole messages.
 
-    `limit` may be raised after a hello. Holds at most one frame of `limit` bytes plus what one `feed` brought.
+    `limit` may be raised after a hello. Holds at most one frame of `limit` bytes plus what one `feed`
+    brought.
     """
 
     def __init__(self, limit: int = FRAME_LIMIT) -> None:

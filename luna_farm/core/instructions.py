@@ -1,4 +1,5 @@
-"""What the farm decides: the instructions that `farm.handle` returns, executed by the supervisor in this order."""
+"""What the farm decides: the instructions that `farm.handle` returns, executed by the supervisor in this
+order."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ReserveNames:
-    """Find free final paths for `relatives` (below `output_dir`); answers with NamesReserved or NamesRefused."""
+    """Find free final paths for `relatives` (below `output_dir`); answers with NamesReserved or
+    NamesRefused."""
 
     job_id: str
     output_dir: str

@@ -1,6 +1,8 @@
-"""Taking over: leases, submits, waiting for and cancelling jobs. Decides, as `farm.handle` documents; acts on nothing.
+"""Taking over: leases, submits, waiting for and cancelling jobs. Decides, as `farm.handle` documents; acts on
+nothing.
 
-The order of `accept` and `job_journaled` is the promise: the record is in the journal before the client hears yes.
+The order of `accept` and `job_journaled` is the promise: the record is in the journal before the client hears
+yes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,15 @@ from typing import Any
 from luna_farm.core import events, filenames
 from luna_farm.core.dispatch import advance
 from luna_farm.core.ending import close, finish, image_fields, image_record
-from luna_farm.core.instructions import Append, AppendJob, Instruction, Publish, Reply, ReserveNames, SpoolPixels
+from luna_farm.core.instructions import (
+    Append,
+    AppendJob,
+    Instruction,
+    Publish,
+    Reply,
+    ReserveNames,
+    SpoolPixels,
+)
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageTask
 from luna_farm.core.slots import Slot
@@ -33,7 +43,11 @@ def busy(farm: Farm, what: str) -> FarmBusy:
     """The refusal at a bound, with the depth and a hint when to come again."""
     per_image_s = 0.02
     hint = min(2.0, max(0.02, per_image_s * farm.depth / max(1, len(farm.alive()))))
-    return FarmBusy(f"The farm is busy: {what}. {farm.depth} images are ahead; try again in {hint:.2f} s.", farm.depth, hint)
+    return FarmBusy(
+        f"The farm is busy: {what}. {farm.depth} images are ahead; try again in {hint:.2f} s.",
+        farm.depth,
+        hint,
+    )
 
 
 def grant(farm: Farm, slots: list[Slot]) -> list[dict[str, Any]]:
@@ -47,13 +61,17 @@ def lease_asked(farm: Farm, event: events.LeaseAsked, now: float) -> list[Instru
         error: FarmError = FarmDraining("The farm is stopping and takes nothing new.")
     elif sum(event.sizes) > farm.slots.size:
         error = TooLarge.of(
-            "sizes", sum(event.sizes), f"at most {farm.slots.size:,} bytes, the size of the arena (setting arena_bytes)"
+            "sizes",
+            sum(event.sizes),
+            f"at most {farm.slots.size:,} bytes, the size of the arena (setting arena_bytes)",
         )
     else:
         slots = farm.slots.lease(event.client, event.sizes)
         if slots is not None:
             return [Reply(event.client, event.reply, {"leases": grant(farm, slots)})]
-        error = busy(farm, f"{farm.slots.used_bytes:,} of {farm.slots.size:,} bytes of its shared memory are in use")
+        error = busy(
+            farm, f"{farm.slots.used_bytes:,} of {farm.slots.size:,} bytes of its shared memory are in use"
+        )
     return [Reply(event.client, event.reply, refusal(error))]
 
 
@@ -78,7 +96,9 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     submit = event.submit
     known = farm.requests.get(submit.request_id)
     if known in farm.jobs:
-        leases_returned(farm, events.LeasesReturned(event.client, tuple(e.lease for e in submit.entries)), now)
+        leases_returned(
+            farm, events.LeasesReturned(event.client, tuple(e.lease for e in submit.entries)), now
+        )
         return [Reply(event.client, event.reply, receipt(farm, farm.jobs[known], event.client, submit.want))]
     error = _objection(farm, event, known)
     if error:
@@ -106,7 +126,9 @@ def _objection(farm: Farm, event: events.Submitted, known: str | None) -> FarmEr
     for entry in event.submit.entries:
         slot = farm.slots.held_by(event.client, entry.lease)
         if slot is None or numbers.count(entry.lease) > 1:
-            return StaleLease(f"This connection does not hold lease {entry.lease}; lease again, fill and submit.")
+            return StaleLease(
+                f"This connection does not hold lease {entry.lease}; lease again, fill and submit."
+            )
         if slot.size < entry.nbytes:
             return TooLarge.of("shape", entry.nbytes, f"at most {slot.size} bytes, the size of the lease")
     return None
@@ -155,9 +177,13 @@ def accept(farm: Farm, job_id: str, spools: tuple[str, ...], now: float) -> list
     pending = farm.pending[job_id]
     images = _images(farm, job_id, pending, spools)
     job = Job(job_id, pending.submit.request_id, pending.submit.options, images, now, pending.warnings)
-    failing = {folder: farm.folders[folder].error for image in images if (folder := folder_of(image)) in farm.folders}
+    failing = {
+        folder: farm.folders[folder].error for image in images if (folder := folder_of(image)) in farm.folders
+    }
     for folder, error in failing.items():
-        job.warnings += (f"{folder} cannot be written now ({error}); the pictures are kept and saved once it can.",)
+        job.warnings += (
+            f"{folder} cannot be written now ({error}); the pictures are kept and saved once it can.",
+        )
     pending.job = job
     return [AppendJob(job_id, job_record(job))]
 
@@ -176,7 +202,9 @@ def job_journaled(farm: Farm, event: events.JobJournaled, now: float) -> list[In
     paths = [image.task.path for image in job.images]
     return [
         Reply(pending.client, pending.reply, receipt(farm, job, pending.client, pending.submit.want)),
-        Publish({"event": "save_job_queued", "job_id": job.job_id, "num_images": len(job.images), "paths": paths}),
+        Publish(
+            {"event": "save_job_queued", "job_id": job.job_id, "num_images": len(job.images), "paths": paths}
+        ),
         *advance(farm, now),
     ]
 

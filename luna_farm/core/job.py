@@ -1,7 +1,7 @@
 """A job and its images: the states they can be in, and what follows from them.
 
-An image moves along a table; the state of a job is derived from its images and cannot contradict them. This module must
-never decide when something happens (that is `work.py`), only what may.
+An image moves along a table; the state of a job is derived from its images and cannot contradict them. This
+module must never decide when something happens (that is `work.py`), only what may.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 
 
 class ImageState(Enum):
-    """Where one image is. HELD: its folder cannot be written now. BURYING: on its way into the dead letters."""
+    """Where one image is. HELD: its folder cannot be written now. BURYING: on its way into the dead
+    letters."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -43,15 +44,17 @@ TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
 }
 UNFINISHED = frozenset({S.WAITING, S.RUNNING, S.HELD, S.BURYING})
 STORY_LENGTH = 32
+NOTHING_YET = ImageResult("")
 
 
 @dataclass(slots=True, eq=False)
 class Image:
-    """One file to be: its task, where it is, what came of it. `slot` is its slot in the arena of this supervisor."""
+    """One file to be: its task, where it is, what came of it. `slot` is its slot in the arena of this
+    supervisor."""
 
     task: ImageTask
     state: ImageState = S.WAITING
-    result: ImageResult = ImageResult("")
+    result: ImageResult = NOTHING_YET
     crashes: int = 0
     slot: int | None = None
     spool: str = ""
@@ -65,8 +68,8 @@ class Image:
         """Change state along the table; anything else is a bug of the farm, told with the story so far."""
         if to not in TRANSITIONS[self.state]:
             raise AssertionError(
-                f"image {self.task.index} of job {self.task.job_id} cannot go from {self.state.value} to {to.value}; "
-                f"story: {' > '.join(self.story)}"
+                f"image {self.task.index} of job {self.task.job_id} cannot go from {self.state.value} to "
+                f"{to.value}; story: {' > '.join(self.story)}"
             )
         self.story.append(self.state.value)
         del self.story[:-STORY_LENGTH]
@@ -121,7 +124,7 @@ class Job:
 
     @property
     def state(self) -> str:
-        """"queued", "running", "done", "failed", "cancelled" or "lost"."""
+        """ "queued", "running", "done", "failed", "cancelled" or "lost"."""
         states = {image.state for image in self.images}
         if states & UNFINISHED:
             return "queued" if states <= {S.WAITING} else "running"
@@ -149,5 +152,6 @@ class Job:
         }
 
     def forget_metadata(self) -> None:
-        """Drop the texts that only the encoding needed: reports are kept, workflows of 100 KB each are not."""
+        """Drop the texts that only the encoding needed: reports are kept, workflows of 100 KB each are
+        not."""
         self.options = replace(self.options, prompt="", extra_pnginfo="", custom_metadata="", metadata="")

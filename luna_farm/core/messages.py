@@ -1,7 +1,7 @@
 """The words that cross a process boundary: what a job asks for, what one image needs, what came of it.
 
-Plain frozen dataclasses that turn into msgpack maps and back. This module must never validate what a stranger sent
-(that is `core/schema.py`) and never touch numpy.
+Plain frozen dataclasses that turn into msgpack maps and back. This module must never validate what a stranger
+sent (that is `core/schema.py`) and never touch numpy.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ FORMATS = {"png": "png", "webp": "webp", "jpeg": "jpg", "avif": "avif", "jxl": "
 """Image format -> file extension."""
 
 T = TypeVar("T", bound="Message")
+Bytes = bytes
+"""The type, in a class with a field of that name."""
 
 
 class Message:
@@ -36,13 +38,14 @@ class Message:
 
 
 @cache
-def _names(kind: type[Message]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))  # type: ignore[arg-type]
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions(Message):
-    """What all images of one job share. JSON texts are kept as text: the farm passes them on, it does not live by them."""
+    """What all images of one job share. JSON texts are kept as text: the farm passes them on, it does not
+    live by them."""
 
     output_dir: str
     """Absolute folder below which every file of the job lies."""
@@ -96,7 +99,8 @@ class ImageTask(Message):
     recovered: bool = False
     thumbnail: bool = False
     root: str = ""
-    """Folder below which the file must stay; "" for the output_dir of the job (a fallback folder otherwise)."""
+    """Folder below which the file must stay; "" for the output_dir of the job (a fallback folder
+    otherwise)."""
 
     @property
     def nbytes(self) -> int:
@@ -108,9 +112,10 @@ class ImageTask(Message):
 class ImageResult(Message):
     """What came of one image.
 
-    `state` is "saved", "discarded" (rejected by the gate, written to `_discarded`), "dropped" (rejected, not written) or
-    "failed". `temp` names a temporary link to remove once the result is journaled. `code` is "" or an error code;
-    "disk" means that the same write may succeed later. `ms` holds the milliseconds of gate, encode and write.
+    `state` is "saved", "discarded" (rejected by the gate, written to `_discarded`), "dropped" (rejected, not
+    written) or "failed". `temp` names a temporary link to remove once the result is journaled. `code` is ""
+    or an error code; "disk" means that the same write may succeed later. `ms` holds the milliseconds of gate,
+    encode and write.
     """
 
     state: str
@@ -123,4 +128,4 @@ class ImageResult(Message):
     code: str = ""
     warnings: tuple[str, ...] = ()
     ms: Mapping[str, float] | None = None
-    thumbnail: bytes = b""
+    thumbnail: Bytes = b""

@@ -75,7 +75,8 @@ def _image(record: dict[str, Any]) -> Image:
 
 
 def restore(farm: Farm, remains: Remains, readable: Callable[[str], bool], now: float) -> list[Instruction]:
-    """Take the jobs of a predecessor up again. `readable` tells whether the pixels in a segment can still be had.
+    """Take the jobs of a predecessor up again. `readable` tells whether the pixels in a segment can still be
+    had.
 
     Images whose pixels are gone (a reboot) are lost, and reported by name.
     """
@@ -106,7 +107,13 @@ def _resume(farm: Farm, image: Image, readable: Callable[[str], bool], now: floa
     farm.totals["images_failed"] += 1
     reason = "Its pixels were in memory when the machine stopped, before the file was written."
     image.result = ImageResult("", path=image.task.path, error=reason, code="lost")
-    told = {"event": "job_lost", "job_id": image.task.job_id, "index": image.task.index, "path": image.task.path, "error": reason}
+    told = {
+        "event": "job_lost",
+        "job_id": image.task.job_id,
+        "index": image.task.index,
+        "path": image.task.path,
+        "error": reason,
+    }
     return [Append(image_record(image)), Publish(told)]
 
 

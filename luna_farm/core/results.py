@@ -43,7 +43,8 @@ def image_finished(farm: Farm, event: events.ImageFinished, now: float) -> list[
 
 
 def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: float) -> list[Instruction]:
-    """The file is whole, synced and under its name (or the gate said no): journal, then tidy up, then tell."""
+    """The file is whole, synced and under its name (or the gate said no): journal, then tidy up, then
+    tell."""
     image.move(S(result.state))
     image.result = replace(result, thumbnail=b"") if result.thumbnail else result
     worker.images_saved += result.state == "saved"
@@ -65,7 +66,7 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
 def _told(job: Job, image: Image, worker: Worker, result: ImageResult, now: float) -> list[dict[str, Any]]:
     """The feed's events of one finished image."""
     ms = result.ms or {}
-    common = {
+    common: dict[str, Any] = {
         "job_id": job.job_id,
         "index": image.task.index,
         "path": result.path,
@@ -78,7 +79,14 @@ def _told(job: Job, image: Image, worker: Worker, result: ImageResult, now: floa
     }
     told = []
     if result.state != "saved":
-        told.append({**common, "event": "image_rejected", "threshold": result.threshold, "on_reject": job.options.on_reject})
+        told.append(
+            {
+                **common,
+                "event": "image_rejected",
+                "threshold": result.threshold,
+                "on_reject": job.options.on_reject,
+            }
+        )
     if result.path:
         told.append(
             {
@@ -97,7 +105,8 @@ def _told(job: Job, image: Image, worker: Worker, result: ImageResult, now: floa
 
 
 def _disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> list[Instruction]:
-    """The folder cannot be written now: keep the pixels, hold what goes there, let one image probe it later."""
+    """The folder cannot be written now: keep the pixels, hold what goes there, let one image probe it
+    later."""
     image.move(S.HELD)
     image.result = replace(result, state="")
     image.task = replace(image.task, recovered=True)
@@ -105,11 +114,17 @@ def _disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> l
     first = path not in farm.folders
     folder = farm.folders.setdefault(path, Folder(path, result.error, now))
     folder.failed(result.error, now)
-    if folder.failures >= FALLBACK_AFTER and farm.limits.fallback_dir and image.task.root != farm.limits.fallback_dir:
+    if (
+        folder.failures >= FALLBACK_AFTER
+        and farm.limits.fallback_dir
+        and image.task.root != farm.limits.fallback_dir
+    ):
         _fall_back(farm, path)
     if not first:
         return []
-    return [Publish({"event": "folder_failing", "job_id": image.task.job_id, "path": path, "error": result.error})]
+    return [
+        Publish({"event": "folder_failing", "job_id": image.task.job_id, "path": path, "error": result.error})
+    ]
 
 
 def _fall_back(farm: Farm, folder: str) -> None:

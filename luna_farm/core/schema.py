@@ -1,6 +1,7 @@
 """What a submit may hold: the one place where the fields of a stranger's message are judged.
 
-Pure: a decoded map goes in, typed values or one InvalidRequest come out. It must never repair a value silently.
+Pure: a decoded map goes in, typed values or one InvalidRequest come out. It must never repair a value
+silently.
 """
 
 from __future__ import annotations
@@ -131,10 +132,12 @@ def absolute(given: Mapping[str, Any], field: str) -> str:
 
 
 def options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SaveOptions:
-    """Judge the fields that all images share. `defaults` come from the configuration (output_dir, on_reject, durable).
+    """Judge the fields that all images share. `defaults` come from the configuration (output_dir, on_reject,
+    durable).
 
-    `prompt`, `extra_pnginfo` and `metadata` are judged as texts here and as JSON where they are used: a workflow that
-    does not parse costs its metadata, not the picture. `custom_metadata` was typed by a person, who is told.
+    `prompt`, `extra_pnginfo` and `metadata` are judged as texts here and as JSON where they are used: a
+    workflow that does not parse costs its metadata, not the picture. `custom_metadata` was typed by a person,
+    who is told.
     """
     timestamp = text(given, "timestamp", limit=64)
     try:
@@ -193,7 +196,11 @@ def entry(given: Any, max_pixels: int) -> Entry:
 def sizes(given: Mapping[str, Any], field: str, max_images: int, max_bytes: int) -> tuple[int, ...]:
     """Return a list of sizes in bytes, one a slot."""
     value = given.get(field, [])
-    if not isinstance(value, list) or len(value) > max_images or not all(type(n) is int and n > 0 for n in value):
+    if (
+        not isinstance(value, list)
+        or len(value) > max_images
+        or not all(type(n) is int and n > 0 for n in value)
+    ):
         raise InvalidRequest.of(field, value, f"a list of at most {max_images} sizes in bytes, each above 0")
     if sum(value) > max_bytes:
         raise TooLarge.of(field, value, f"at most {max_bytes:,} bytes together (setting arena_bytes)")
@@ -209,11 +216,15 @@ def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mappin
     if not isinstance(images, list) or not images:
         raise InvalidRequest.of("images", images, "a list of at least one image")
     if len(images) > limits["max_images"]:
-        raise TooLarge.of("images", len(images), f"at most {limits['max_images']} images a job (setting max_images)")
+        raise TooLarge.of(
+            "images", len(images), f"at most {limits['max_images']} images a job (setting max_images)"
+        )
     entries = tuple(entry(image, limits["max_pixels"]) for image in images)
     if sum(e.batch for e in entries) > limits["max_images"]:
         batch = sum(e.batch for e in entries)
-        raise TooLarge.of("images", batch, f"at most {limits['max_images']} images a job (setting max_images)")
+        raise TooLarge.of(
+            "images", batch, f"at most {limits['max_images']} images a job (setting max_images)"
+        )
     want = sizes(given, "want", limits["max_images"], limits["arena_bytes"])
     return Submit(request_id, options(given, defaults), entries, want)
 

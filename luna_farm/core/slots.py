@@ -1,7 +1,8 @@
-"""Slots: who holds which bytes of the arena. The lease is the backpressure, no unbounded queue of pixels exists.
+"""Slots: who holds which bytes of the arena. The lease is the backpressure, no unbounded queue of pixels
+exists.
 
-Pure bookkeeping over [0, size); it must never touch the memory itself. First fit from the low end keeps the pages in use
-few and warm (a first write of a fresh page costs ten times that of a warm one).
+Pure bookkeeping over [0, size); it must never touch the memory itself. First fit from the low end keeps the
+pages in use few and warm (a first write of a fresh page costs ten times that of a warm one).
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ class Slots:
             return granted
         for slot in granted:
             self._free_slot(slot)
-        # Only a farm that has something to finish may pause: an empty one would never wake the waiting client.
+        # Only a farm that has something to finish may pause: an empty one would never wake the waiting
+        # client.
         self._paused = self.used_bytes > self._low
         return None
 
@@ -122,7 +124,8 @@ class Slots:
             self._free_slot(slot)
 
     def drop_client(self, client: int, free_at: float | None) -> None:
-        """A client is gone. Its leases are free at once, or at `free_at` if its process may still be writing."""
+        """A client is gone. Its leases are free at once, or at `free_at` if its process may still be
+        writing."""
         for slot in [s for s in self._slots.values() if s.client == client and s.state is SlotState.LEASED]:
             if free_at is None:
                 self._free_slot(slot)

@@ -1,7 +1,7 @@
 """What the farm knows: jobs, slots, workers, failing folders. Data and the questions one may ask of it.
 
-The decisions are in `intake.py` (what is taken over), `work.py` (what is done) and `recovery.py` (what a predecessor left).
-This module must never return instructions.
+The decisions are in `intake.py` (what is taken over), `work.py` (what is done) and `recovery.py` (what a
+predecessor left). This module must never return instructions.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ class Waiter:
 
 
 class Farm:
-    """The state of the whole farm. `segment` is the arena of this supervisor; those of a predecessor are only read."""
+    """The state of the whole farm. `segment` is the arena of this supervisor; those of a predecessor are only
+    read."""
 
     def __init__(self, limits: Limits, segment: str) -> None:
         self.limits = limits
@@ -130,7 +131,9 @@ class Farm:
         self.segment_users: Counter[str] = Counter()
         self.encoders: dict[str, str] = {}
         self.finished_order: deque[str] = deque()
-        self.totals = dict.fromkeys(("jobs", "images_saved", "images_discarded", "images_failed", "bytes_written"), 0)
+        self.totals = dict.fromkeys(
+            ("jobs", "images_saved", "images_discarded", "images_failed", "bytes_written"), 0
+        )
         self.unsettled: list[Image] = []
         """Published by a predecessor, temporary link perhaps still there."""
         self.draining = False
@@ -163,8 +166,11 @@ class Farm:
 
     @property
     def drained(self) -> bool:
-        """Draining, and nothing is left that could be finished now (what a failing disk holds up stays in the journal)."""
-        return self.draining and not self.pending and all(i.state is ImageState.HELD for i in self.unfinished())
+        """Draining, and nothing is left that could be finished now (what a failing disk holds up stays in the
+        journal)."""
+        return (
+            self.draining and not self.pending and all(i.state is ImageState.HELD for i in self.unfinished())
+        )
 
     def keep_pixels(self, image: Image) -> None:
         """Count an image as a user of the file or old arena that holds its pixels."""

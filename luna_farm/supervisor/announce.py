@@ -1,4 +1,5 @@
-"""The lines a person reads while the farm works: one for each event worth one, made from the feed's events."""
+"""The lines a person reads while the farm works: one for each event worth one, made from the feed's
+events."""
 
 from __future__ import annotations
 
@@ -15,16 +16,24 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
     "image_saved": (logging.INFO, lambda e: f"Saved to {e['path']}"),
     "image_rejected": (
         logging.INFO,
-        lambda e: f"Image {e['index']} rejected by the quality gate: {e['score']:.3f} is below {e['threshold']:.3f}",
+        lambda e: (
+            f"Image {e['index']} rejected by the quality gate: {e['score']:.3f} is below {e['threshold']:.3f}"
+        ),
     ),
     "image_failed": (logging.ERROR, lambda e: f"Image {e['index']} failed and is set aside ({e['error']})"),
     "job_lost": (logging.ERROR, lambda e: f"Image {e['index']} ({e['path']}) is lost: {e['error']}"),
-    "save_job_done": (logging.DEBUG, lambda e: f"{e['state'].capitalize()}: {e['images_saved']} saved in {e['ms']:.0f} ms"),
+    "save_job_done": (
+        logging.DEBUG,
+        lambda e: f"{e['state'].capitalize()}: {e['images_saved']} saved in {e['ms']:.0f} ms",
+    ),
     "folder_failing": (logging.WARNING, lambda e: f"{e['path']} cannot be written now: {e['error']}"),
     "folder_recovered": (logging.WARNING, lambda e: f"{e['path']} can be written again"),
     "worker_ready": (logging.INFO, lambda e: f"Worker {e['worker']} is ready (pid {e['pid']})"),
     "worker_reaped": (logging.INFO, lambda e: f"Worker {e['worker']} ended ({e['reason']})"),
-    "worker_lost": (logging.WARNING, lambda e: f"Worker {e['worker']} (pid {e['pid']}) is lost: {e['reason']}"),
+    "worker_lost": (
+        logging.WARNING,
+        lambda e: f"Worker {e['worker']} (pid {e['pid']}) is lost: {e['reason']}",
+    ),
 }
 
 

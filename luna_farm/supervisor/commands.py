@@ -1,6 +1,7 @@
 """What each command of a client means: an event for the core, or a question that is answered at once.
 
-One table from the name of a command to the function for it. This module must never change the state of the farm itself.
+One table from the name of a command to the function for it. This module must never change the state of the
+farm itself.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class Commands:
         }
 
     def welcome(self) -> dict[str, Any]:
-        """What a client learns when it is let in: who it speaks to, where the arena is, what the bounds are."""
+        """What a client learns when it is let in: who it speaks to, where the arena is, what the bounds
+        are."""
         arena = self._shell.arena
         return {
             "protocol": NAME,
@@ -124,14 +126,18 @@ class Commands:
         for entry in inline:
             slot = farm.slots.held_by(connection.number, entry.lease)
             if slot is None or slot.size < entry.nbytes:
-                raise InvalidRequest.of("lease", entry.lease, "a lease of this connection with room for the pixels")
+                raise InvalidRequest.of(
+                    "lease", entry.lease, "a lease of this connection with room for the pixels"
+                )
             views.append(self._shell.arena.view(slot.offset, entry.nbytes))
         connection.receive_pixels(views, lambda: self._shell.happened(event))
 
     def _check_allowed(self, output_dir: str) -> None:
         if self._allowed and not any(PurePath(output_dir).is_relative_to(folder) for folder in self._allowed):
             folders = ", ".join(map(str, self._allowed))
-            raise InvalidRequest.of("output_dir", output_dir, f"a folder below {folders} (setting allowed_dirs)")
+            raise InvalidRequest.of(
+                "output_dir", output_dir, f"a folder below {folders} (setting allowed_dirs)"
+            )
 
     def _fresh_id(self) -> str:
         farm = self._shell.farm

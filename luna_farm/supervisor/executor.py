@@ -1,6 +1,7 @@
 """Executes what the core decides: one method for each instruction, in the order of the list. No policy.
 
-What may wait for a disk runs in a thread and comes back as an event; everything else is done when `execute` returns.
+What may wait for a disk runs in a thread and comes back as an event; everything else is done when `execute`
+returns.
 """
 
 from __future__ import annotations
@@ -173,7 +174,10 @@ class Executor:
 
         def work() -> events.Event:
             try:
-                files = [rooms.spool.write(i.job_id, n, rooms.segments.view(*place)) for n, place in enumerate(i.places)]
+                files = [
+                    rooms.spool.write(i.job_id, n, rooms.segments.view(*place))
+                    for n, place in enumerate(i.places)
+                ]
             except FarmError as error:
                 return events.SpoolFailed(i.job_id, error)
             return events.Spooled(i.job_id, tuple(files))

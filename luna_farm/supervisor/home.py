@@ -11,7 +11,7 @@ from typing import Any
 from luna_farm import system
 from luna_farm.errors import DiskError
 
-TOKEN = "token"
+TOKEN = "token"  # noqa: S105  the name of its file
 ENDPOINT = "endpoint.json"
 LOCK = "lock"
 JOURNAL = "journal"
@@ -28,7 +28,8 @@ def prepare(state_dir: Path) -> system.StateLock:
 
 
 def write_token(state_dir: Path, given: str) -> str:
-    """Write the token of this start (a new one unless `given`) for the clients of this user, and return it."""
+    """Write the token of this start (a new one unless `given`) for the clients of this user, and return
+    it."""
     token = given or secrets.token_urlsafe(32)
     _write(state_dir / TOKEN, token)
     return token
@@ -66,4 +67,6 @@ def _write(path: Path, text: str) -> None:
             file.write(text)
         os.replace(beside, path)
     except OSError as error:
-        raise DiskError(f"{path} cannot be written: {error.strerror}.", str(path), error.errno or 0) from error
+        raise DiskError(
+            f"{path} cannot be written: {error.strerror}.", str(path), error.errno or 0
+        ) from error

@@ -1,7 +1,8 @@
-"""Keeps the journal in step with the farm: what is appended when, what waits for a disk, when it is compacted.
+"""Keeps the journal in step with the farm: what is appended when, what waits for a disk, when it is
+compacted.
 
-A new job is refused when its record cannot be written. Everything else has happened already and is written as soon as it
-can be; what must come after it (the removal of temporary links) waits with it, in order.
+A new job is refused when its record cannot be written. Everything else has happened already and is written as
+soon as it can be; what must come after it (the removal of temporary links) waits with it, in order.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Ledger:
         if self._behind:
             return DiskError(self.error)
         if self._journal.bytes >= self._max_bytes:
-            return FarmBusy(f"the journal holds {self._journal.bytes:,} bytes of open jobs (setting journal_bytes)")
+            return FarmBusy(
+                f"the journal holds {self._journal.bytes:,} bytes of open jobs (setting journal_bytes)"
+            )
         try:
             self._journal.append(record)
             if sync:
@@ -90,7 +93,8 @@ class Ledger:
             self._journal.rewrite(snapshot())
         except FarmError as error:
             log.error("The journal cannot be compacted: %s", error)
-        # Twice what is needed at least, so that a journal full of open jobs is not written anew for each of them.
+        # Twice what is needed at least, so that a journal full of open jobs is not written anew for each of
+        # them.
         self._compact_at = max(self._max_bytes // 2, 2 * self._journal.bytes)
         log.debug("Journal compacted from %d to %d bytes", before, self._journal.bytes)
 

@@ -1,7 +1,8 @@
 """The job listener: bytes of a TCP connection <-> messages, and pixels from a socket straight into a slot.
 
-Judges who may speak (token, user, number, patience) and what may be buffered; what a message means is `commands.py`.
-This module must never hold more of a stranger than one small frame, and never wait for anybody.
+Judges who may speak (token, user, number, patience) and what may be buffered; what a message means is
+`commands.py`. This module must never hold more of a stranger than one small frame, and never wait for
+anybody.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ HELLO_S = 5.0
 PIXELS_S = 30.0
 """Time without a single byte of announced pixels."""
 MAX_STRANGERS = 32
-"""Connections without a hello; another one pushes the oldest out, so that slow ones cannot keep good ones waiting."""
+"""Connections without a hello; another one pushes the oldest out, so that slow ones cannot keep good ones
+waiting."""
 WRITE_BYTES = 32 * 1024 * 1024
 """Answers that a client may leave unread before it is dropped."""
 
@@ -104,7 +106,8 @@ class Connection(asyncio.BufferedProtocol):
         self.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes go: into the slot while pixels are announced, else into our own small space."""
+        """Where the next bytes go: into the slot while pixels are announced, else into our own small
+        space."""
         return self._pixels[0] if self._pixels else memoryview(self._space)
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -144,8 +147,12 @@ class Connection(asyncio.BufferedProtocol):
                 "install the same version of luna-farm on both sides."
             )
         token = message.get("token")
-        if not isinstance(token, str) or not hmac.compare_digest(token.encode(), self._listener.token.encode()):
-            raise Unauthorized("The token is not that of this farm; it is in the file `token` of its state folder.")
+        if not isinstance(token, str) or not hmac.compare_digest(
+            token.encode(), self._listener.token.encode()
+        ):
+            raise Unauthorized(
+                "The token is not that of this farm; it is in the file `token` of its state folder."
+            )
         pid = message.get("pid")
         self.pid = pid if isinstance(pid, int) and 0 < pid < 2**31 else 0
         self._move(Phase.OPEN)
@@ -153,7 +160,8 @@ class Connection(asyncio.BufferedProtocol):
         self.send({**self._listener.handler.welcome(), "id": message.get("id", 0)})
 
     def receive_pixels(self, views: list[memoryview], then: Callable[[], None]) -> None:
-        """Have the bytes that follow go into `views`, in order, and call `then` when the last one is there."""
+        """Have the bytes that follow go into `views`, in order, and call `then` when the last one is
+        there."""
         self._pixels = deque(view for view in views if len(view))
         self._then = then
         self._move(Phase.PIXELS)
@@ -245,12 +253,16 @@ class Listener:
         if len(strangers) >= MAX_STRANGERS:
             strangers[0].abort()
         if len(self.connections) >= self._max:
-            return FarmBusy(f"{self._max} clients are connected, as many as the setting max_connections allows.")
+            return FarmBusy(
+                f"{self._max} clients are connected, as many as the setting max_connections allows."
+            )
         transport = connection._transport
         sock = transport.get_extra_info("socket") if transport else None
         uid = system.peer_uid(sock) if sock is not None else None
         if uid is not None and hasattr(os, "getuid") and uid not in (os.getuid(), 0):
-            return Unauthorized("This farm belongs to another user of this machine; start your own with `luna-farm start`.")
+            return Unauthorized(
+                "This farm belongs to another user of this machine; start your own with `luna-farm start`."
+            )
         self.connections[connection.number] = connection
         return None
 

@@ -1,7 +1,7 @@
 """The worker processes: spawned, spoken to over one private pipe each, ended, and collected.
 
-Executes what the core decided. One pipe a worker, never a queue that they share: a queue's lock can die with its holder.
-A worker is reported gone only after it was collected, so that nothing of it can still write.
+Executes what the core decided. One pipe a worker, never a queue that they share: a queue's lock can die with
+its holder. A worker is reported gone only after it was collected, so that nothing of it can still write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnProcess
-from typing import Any, cast
+from typing import Any
 
 import psutil
 
@@ -81,7 +81,9 @@ class Pool:
     async def _spawn(self, worker: int) -> None:
         ours, theirs = socket.socketpair()
         name = f"luna-farm worker {worker}"
-        process = self._context.Process(target=spawned.start, args=(theirs, self._fsync), name=name, daemon=True)
+        process = self._context.Process(
+            target=spawned.start, args=(theirs, self._fsync), name=name, daemon=True
+        )
         try:
             with _signals_blocked():
                 process.start()
@@ -97,7 +99,7 @@ class Pool:
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(lambda: Pipe(self, worker), sock=ours)
-        self._pipes[worker] = cast(asyncio.Transport, transport)
+        self._pipes[worker] = transport
 
     def dispatch(self, worker: int, task: ImageTask, options: SaveOptions) -> None:
         """Hand an image to a worker."""
@@ -145,7 +147,9 @@ class Pool:
                 self._happened(events.TempSettled(job_id, index))
             self._happened(events.ImageFinished(worker, message["job_id"], message["index"], result))
         elif kind == "ready":
-            self._happened(events.WorkerReady(worker, message["pid"], message["created"], message["encoders"]))
+            self._happened(
+                events.WorkerReady(worker, message["pid"], message["created"], message["encoders"])
+            )
 
     def ended(self, worker: int) -> None:
         """The pipe of a worker is closed: wait for its end in a thread, then tell."""
@@ -186,8 +190,8 @@ def _exit_reason(code: int | None) -> str:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Keep Ctrl-C away from a process that is being started; it inherits the mask. Windows has no masks, and there
-    CREATE_NEW_PROCESS_GROUP is not needed either: the worker ignores SIGINT as its first act."""
+    """Keep Ctrl-C away from a process that is being started; it inherits the mask. Windows has no masks, and
+    there CREATE_NEW_PROCESS_GROUP is not needed either: the worker ignores SIGINT as its first act."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -201,8 +205,8 @@ def _signals_blocked() -> Iterator[None]:
 def fence(workers: list[tuple[int, float]]) -> int:
     """Kill the workers of a dead supervisor and wait until they are gone; returns how many there were.
 
-    They would leave by themselves once their file is written; a hung one would not, and could write later. A pid counts
-    only together with the creation time of its process.
+    They would leave by themselves once their file is written; a hung one would not, and could write later. A
+    pid counts only together with the creation time of its process.
     """
     left = []
     for pid, created in workers:
@@ -217,5 +221,8 @@ def fence(workers: list[tuple[int, float]]) -> int:
             log.warning("Process %d belongs to somebody else and cannot be an old worker.", pid)
     _, alive = psutil.wait_procs(left, FENCE_S)
     for process in alive:
-        log.error("Old worker %d cannot be ended (a dead network folder?); its image may be written twice.", process.pid)
+        log.error(
+            "Old worker %d cannot be ended (a dead network folder?); its image may be written twice.",
+            process.pid,
+        )
     return len(left)

@@ -17,8 +17,8 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")
 def run(config: Config) -> int:
     """Run a farm in this process until a signal or a client ends it; returns the exit code.
 
-    The first signal drains, the second leaves the rest to the journal. Raises AlreadyRunning, DiskError, ArenaError, and
-    OSError when the port is taken.
+    The first signal drains, the second leaves the rest to the journal. Raises AlreadyRunning, DiskError,
+    ArenaError, and OSError when the port is taken.
     """
     system.raise_open_file_limit()
     with Supervisor.open(config) as supervisor:

@@ -1,8 +1,10 @@
-"""The status of the farm as a dict: what the core knows, and what the system knows of its processes and disks."""
+"""The status of the farm as a dict: what the core knows, and what the system knows of its processes and
+disks."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +21,8 @@ FRESH_S = 0.5
 
 
 class Status:
-    """Makes the status. `facts` are told once: ports, folders, limits. `notes` is what a person should know."""
+    """Makes the status. `facts` are told once: ports, folders, limits. `notes` is what a person should
+    know."""
 
     def __init__(self, farm: Farm, output_dir: Path, now: Callable[[], float]) -> None:
         self._farm = farm
@@ -32,7 +35,8 @@ class Status:
         self.notes: list[str] = []
 
     def get(self, problem: str = "") -> dict[str, Any]:
-        """Return the status; what concerns processes and disks is at most FRESH_S old. `problem` joins the notes."""
+        """Return the status; what concerns processes and disks is at most FRESH_S old. `problem` joins the
+        notes."""
         now = self._now()
         if self._cached is None or now - self._cached[0] > FRESH_S:
             self._cached = (now, self._of_system(now))
@@ -79,15 +83,18 @@ class Status:
                 memory = process.memory_info()
                 return {
                     "rss_bytes": memory.rss,
-                    # The arena is mapped by everybody and counts in each RSS; this is what the process has for itself.
+                    # The arena is mapped by everybody and counts in each RSS; this is what the process has
+                    # for itself.
                     "own_bytes": memory.rss - getattr(memory, "shared", 0),
                     "cpu_percent": process.cpu_percent(),
                     "threads": process.num_threads(),
-                    "open_files": process.num_fds() if hasattr(process, "num_fds") else process.num_handles(),
+                    "open_files": _open_files(process),
                     "uptime_s": time.time() - process.create_time(),
                 }
         except psutil.Error:
-            return dict.fromkeys(("rss_bytes", "own_bytes", "cpu_percent", "threads", "open_files", "uptime_s"), 0)
+            return dict.fromkeys(
+                ("rss_bytes", "own_bytes", "cpu_percent", "threads", "open_files", "uptime_s"), 0
+            )
 
     def _folders(self, now: float) -> list[dict[str, Any]]:
         known = {folder_of(image) for image in self._farm.unfinished()} or {str(self._output_dir)}
@@ -108,3 +115,9 @@ class Status:
                 row["error"] = row["error"] or str(error)
             rows.append(row)
         return rows
+
+
+def _open_files(process: psutil.Process) -> int:
+    """File descriptors; on Windows handles."""
+    count: Callable[[], int] = getattr(process, "num_handles" if sys.platform == "win32" else "num_fds")
+    return count()

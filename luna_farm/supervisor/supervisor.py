@@ -1,6 +1,8 @@
-"""The supervisor: the life of a farm, from the state folder that it takes to the last file that it leaves. No policy.
+"""The supervisor: the life of a farm, from the state folder that it takes to the last file that it leaves. No
+policy.
 
-What happens becomes an event, the core decides, the executor acts. Everything runs in one thread and one event loop.
+What happens becomes an event, the core decides, the executor acts. Everything runs in one thread and one
+event loop.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from luna_farm import system
@@ -42,7 +44,8 @@ log = logging.getLogger("luna_farm.supervisor")
 
 TICK_S = 0.25
 DRAIN_S = 80.0
-"""How long a stop may take to finish what was accepted (systemd waits 90 s); the rest is left to the journal."""
+"""How long a stop may take to finish what was accepted (systemd waits 90 s); the rest is left to the
+journal."""
 
 
 class Supervisor:
@@ -53,7 +56,11 @@ class Supervisor:
         self.arena = arena
         self.token = home.write_token(config.state_dir, config.token)
         self.farm = Farm(_limits(config, arena.size), arena.name)
-        defaults = {"output_dir": str(config.output_dir), "on_reject": config.on_reject, "durable": config.durable}
+        defaults = {
+            "output_dir": str(config.output_dir),
+            "on_reject": config.on_reject,
+            "durable": config.durable,
+        }
         self.rooms = Rooms(
             farm=self.farm,
             pool=Pool(self.happened, config.fsync),
@@ -78,7 +85,8 @@ class Supervisor:
     @classmethod
     @contextlib.contextmanager
     def open(cls, config: Config) -> Iterator[Supervisor]:
-        """Take the state folder and what a predecessor left in it: its workers are ended, its jobs taken up again.
+        """Take the state folder and what a predecessor left in it: its workers are ended, its jobs taken up
+        again.
 
         Raises AlreadyRunning, DiskError, ArenaError.
         """
@@ -89,7 +97,9 @@ class Supervisor:
             fenced = fence(remains.workers)
             arena, notes = establish(config.arena_bytes, config.state_dir, keep=remains.segments_in_use())
             if replay.cut_bytes:
-                notes.append(f"{replay.cut_bytes} bytes at the journal's end were no record; kept: {replay.kept_aside}")
+                notes.append(
+                    f"{replay.cut_bytes} bytes at the journal's end were no record; kept: {replay.kept_aside}"
+                )
             if fenced:
                 notes.append(f"{fenced} workers of the farm that ran before were still alive and were ended.")
             segments = Segments()
@@ -128,7 +138,8 @@ class Supervisor:
         return time.monotonic()
 
     def happened(self, event: events.Event) -> None:
-        """Have the core handle an event and execute what it decides; events that arise meanwhile follow in order."""
+        """Have the core handle an event and execute what it decides; events that arise meanwhile follow in
+        order."""
         self._events.append(event)
         if self._handling:
             return
@@ -160,9 +171,12 @@ class Supervisor:
 
     async def _action(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Carry out an action of the dashboard, as if a client had asked for it."""
-        kind = {"retry": events.RetryAsked, "cancel": events.CancelAsked}[name]
+        kinds: dict[str, Callable[[int, int, str], events.Event]]
+        kinds = {"retry": events.RetryAsked, "cancel": events.CancelAsked}
         job_id = str(arguments.get("job_id", ""))
-        answer = await self._executor.answer(lambda reply: self.happened(kind(INTERNAL, reply, job_id)))
+        answer = await self._executor.answer(
+            lambda reply: self.happened(kinds[name](INTERNAL, reply, job_id))
+        )
         return dict(protocol.check(answer))
 
     # --- life
@@ -189,7 +203,9 @@ class Supervisor:
         try:
             await feed.start()
         except OSError as error:
-            self.note(f"Feed port {config.feed_port} cannot be used ({error.strerror}): no dashboard, no metrics.")
+            self.note(
+                f"Feed port {config.feed_port} cannot be used ({error.strerror}): no dashboard, no metrics."
+            )
         else:
             self.rooms.feed = feed
 
@@ -227,7 +243,8 @@ class Supervisor:
                 await asyncio.sleep(0.02)
 
     def stop(self, now: bool = False) -> None:
-        """Begin to stop: first finish what was accepted; `now`, or a second time: leave the rest to the journal."""
+        """Begin to stop: first finish what was accepted; `now`, or a second time: leave the rest to the
+        journal."""
         self._hurry = now or self.farm.draining
         if not self.farm.draining:
             left = sum(1 for _ in self.farm.unfinished())

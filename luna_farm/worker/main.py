@@ -1,7 +1,8 @@
-"""The loop of a worker: a message from the supervisor, an image or a temporary link to tidy up, a message back.
+"""The loop of a worker: a message from the supervisor, an image or a temporary link to tidy up, a message
+back.
 
-When the pipe ends the supervisor is dead: the worker has finished its file by then and leaves without a word. It must
-never decide anything about jobs.
+When the pipe ends the supervisor is dead: the worker has finished its file by then and leaves without a word.
+It must never decide anything about jobs.
 """
 
 from __future__ import annotations
@@ -90,9 +91,13 @@ class Worker:
         except FarmError as error:
             return ImageResult("failed", path=task.path, error=str(error), code=error.code)
         except MemoryError:
-            return ImageResult("failed", path=task.path, error="There is not enough memory to encode it.", code="memory")
+            return ImageResult(
+                "failed", path=task.path, error="There is not enough memory to encode it.", code="memory"
+            )
         except Exception as error:  # an encoder's bug must cost its image, not the worker
-            return ImageResult("failed", path=task.path, error=f"{type(error).__name__}: {error}", code="encode")
+            return ImageResult(
+                "failed", path=task.path, error=f"{type(error).__name__}: {error}", code="encode"
+            )
 
     def _settle(self, message: dict[str, Any]) -> None:
         try:

@@ -1,7 +1,7 @@
 """One image, from its pixels to its file: view -> gate -> encode -> write -> result.
 
-The farm's workers and the blocking `save_here` take the same road. Pixels are never copied here: the encoder reads the
-slot. This module must never know of pipes or jobs.
+The farm's workers and the blocking `save_here` take the same road. Pixels are never copied here: the encoder
+reads the slot. This module must never know of pipes or jobs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def encoders() -> dict[str, str]:
 def view(segments: Segments, task: ImageTask) -> Pixels:
     """Return the pixels of a task, [H,W,C] uint8, as a view on the slot; raises ArenaError if they are gone.
 
-    `np.frombuffer` pins the mapping, `np.ndarray(buffer=...)` would not (a segmentation fault once it is closed).
+    `np.frombuffer` pins the mapping, `np.ndarray(buffer=...)` would not (a segmentation fault once it is
+    closed).
     """
     if task.segment.startswith("npy:"):
         dead: Pixels = np.load(task.segment[4:], mmap_mode="r", allow_pickle=False)
@@ -54,7 +55,9 @@ def make(pixels: Pixels, task: ImageTask, options: SaveOptions, *, fsync: bool =
         if options.on_reject == "discard":
             path, state = discarded(task), "discarded"
         else:
-            warnings.append(f"The quality gate rejects it ({verdict.score:.3f} of {verdict.threshold:.3f}); it is kept.")
+            warnings.append(
+                f"The quality gate rejects it ({verdict.score:.3f} of {verdict.threshold:.3f}); it is kept."
+            )
     started = time.perf_counter()
     encoded = encode(pixels, task.format, options, metadata.embed(options, task))
     ms["encode"] = _lap(started)
@@ -73,7 +76,9 @@ def make(pixels: Pixels, task: ImageTask, options: SaveOptions, *, fsync: bool =
         warnings += _beside(published.path, encoded.sidecar, task, options, fsync)
     ms["write"] = _lap(started)
     if published.path != path:
-        warnings.append(f"{PurePath(path).name} had been made by somebody else in the meantime; this is the next free name.")
+        warnings.append(
+            f"{PurePath(path).name} was made by somebody else in the meantime; this is the next free name."
+        )
     return ImageResult(
         state,
         path=published.path,
@@ -95,7 +100,8 @@ def discarded(task: ImageTask) -> str:
 
 
 def _beside(path: str, sidecar: bytes, task: ImageTask, options: SaveOptions, fsync: bool) -> list[str]:
-    """Write the metadata that does not fit into the file beside it; its failure costs a warning, not the picture."""
+    """Write the metadata that does not fit into the file beside it; its failure costs a warning, not the
+    picture."""
     root = task.root or options.output_dir
     try:
         written = writer.publish(
@@ -114,4 +120,3 @@ def _beside(path: str, sidecar: bytes, task: ImageTask, options: SaveOptions, fs
 
 def _lap(started: float) -> float:
     return (time.perf_counter() - started) * 1e3
-

@@ -1,4 +1,5 @@
-"""What a spawned process starts with. The supervisor imports this to name it, so it must stay free of numpy and imaging."""
+"""What a spawned process starts with. The supervisor imports this to name it, so it must stay free of numpy
+and imaging."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ from luna_farm import system
 
 
 def start(pipe: socket.socket, fsync: bool) -> None:
-    """Become a worker that serves the supervisor at the other end of `pipe`, until told to stop or left alone.
+    """Become a worker that serves the supervisor at the other end of `pipe`, until told to stop or left
+    alone.
 
-    Ctrl-C reaches the whole group: only the supervisor acts on it. The mask was inherited blocked, so that not even a
-    worker that is still starting is hit.
+    Ctrl-C reaches the whole group: only the supervisor acts on it. The mask was inherited blocked, so that
+    not even a worker that is still starting is hit.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
