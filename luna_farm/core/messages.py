@@ -7,9 +7,8 @@ sent (that is `core/schema.py`) and never touch numpy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import cache
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 GATES = ("disabled", "variance", "edge_density", "both")
 ON_REJECT = ("discard", "keep", "drop")
@@ -26,20 +25,17 @@ class Message:
     """Base of the dataclasses below: `to_map` and `from_map` with the field names as keys."""
 
     __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+    """The names of the fields, made by `dataclass`."""
 
     def to_map(self) -> dict[str, Any]:
         """Return the fields as a map of plain values."""
-        return {name: getattr(self, name) for name in _names(type(self))}
+        return {name: getattr(self, name) for name in self.__match_args__}
 
     @classmethod
     def from_map(cls: type[T], given: Mapping[str, Any]) -> T:
         """Build from a map made by `to_map`, by this version or an older one: unknown keys are left out."""
-        return cls(**{name: given[name] for name in _names(cls) if name in given})
-
-
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+        return cls(**{name: given[name] for name in cls.__match_args__ if name in given})
 
 
 @dataclass(frozen=True, slots=True)
