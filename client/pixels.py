@@ -130,7 +130,7 @@ def _address(view: memoryview) -> int:
 
 
 def _torch_of(x: object) -> Any:
-    """Return torch if `x` is one of its tensors, else None. While torch is still being imported there are none."""
+    """Return torch if `x` is a tensor, else None. While torch is still being imported there are none."""
     torch = sys.modules.get("torch")
     return torch if isinstance(x, getattr(torch, "Tensor", ())) else None
 
@@ -255,33 +255,47 @@ def _array_of(tensor: Any) -> NDArray[Any]:
 
 
 def _from_device(tensor: Any, view: memoryview) -> None:
-    """Turn a tensor into bytes on its own device and copy them over: a quarter of the data of its floats.
+    """Turn a tensor into bytes on its own device and copy those over; wait until they have arrived."""
+    torch = sys.modules["torch"]
+    tensor = tensor.detach()
+    try:
+        found_nan = _quantize_there(tensor, view)
+    except torch.cuda.OutOfMemoryError:
+        # Models fill the memory of a GPU to the brim: then the floats come over, piece by piece, to be
+        # turned here.
+        target = np.frombuffer(view, np.uint8).reshape(tensor.shape)
+        for piece, place in _pieces(tensor, target):
+            _from_array(_array_of(piece.cpu()), place, bfloat=tensor.dtype == torch.bfloat16)
+        return
+    finally:
+        if tensor.is_cuda:  # nothing may still be writing into a slot that the caller gives back
+            torch.cuda.current_stream(tensor.device).synchronize()
+    _refuse_nan(found_nan)
+
+
+def _quantize_there(tensor: Any, view: memoryview) -> bool:
+    """Queue the work for a device and return whether it met NaN.
 
     Few and late calls, since for a picture of a megapixel each costs more than the GPU's work: the search
     for NaN is queued while the bytes travel, and reading its answer waits for both.
     """
     torch = sys.modules["torch"]
-    cuda = tensor.device.type == "cuda"
-    tensor = tensor.detach()
     target = torch.frombuffer(view, dtype=torch.uint8).view(tensor.shape)
     lowest = None
     for piece, place in _pieces(tensor, target):
         if piece.dtype == torch.uint8:
-            place.copy_(piece, non_blocking=cuda)
+            place.copy_(piece, non_blocking=tensor.is_cuda)
             continue
-        product = piece.float() if piece.dtype == torch.bfloat16 else piece
-        place.copy_((product * 255.0).clamp_(0, 255).to(torch.uint8), non_blocking=cuda)
+        floats = piece.float() if piece.dtype == torch.bfloat16 else piece
+        place.copy_((floats * 255.0).clamp_(0, 255).to(torch.uint8), non_blocking=tensor.is_cuda)
         least = piece.amin()  # NaN if anything is
         lowest = least if lowest is None else torch.minimum(lowest, least)
-    if lowest is not None:
-        _refuse_nan(math.isnan(lowest.item()))
-    elif cuda:
-        torch.cuda.current_stream(tensor.device).synchronize()
+    return lowest is not None and math.isnan(lowest.item())
 
 
 def _pieces(tensor: Any, target: Any) -> Iterator[tuple[Any, Any]]:
     """Cut both alike, unless they are small."""
-    if tensor.numel() <= _DEVICE_BLOCK:
+    if math.prod(tensor.shape) <= _DEVICE_BLOCK:
         yield tensor, target
     else:
         for block in _blocks(tuple(tensor.shape), _DEVICE_BLOCK):

@@ -246,3 +246,60 @@ def test_the_road_of_a_gpu_gives_the_same_bytes(torch, monkeypatch):
         assert np.array_equal(np.frombuffer(out, np.uint8), _bytes(x))
     with pytest.raises(InvalidRequest, match="NaN"):
         pixels._from_device(torch.full((4, 4, 3), float("nan")), memoryview(bytearray(48)))
+
+
+def test_a_gpu_without_room_sends_its_floats(torch, monkeypatch):
+    monkeypatch.setattr(pixels, "_DEVICE_BLOCK", 5_000)
+
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(pixels, "_quantize_there", full)
+    for name in ("float32", "bfloat16", "uint8"):
+        x = torch.rand(2, 3, 40, 33).movedim(1, -1)
+        x = (x * 255).byte() if name == "uint8" else x.to(getattr(torch, name))
+        out = bytearray(describe(x).nbytes)
+        pixels._from_device(x, memoryview(out))
+        assert np.array_equal(np.frombuffer(out, np.uint8), _bytes(x))
+
+
+class _FakeCuda:
+    """As much of torch.cuda as registering touches; the driver refuses what it has already."""
+
+    def __init__(self):
+        self.registered = {}
+
+    def is_available(self):
+        return True
+
+    def cudart(self):
+        return self
+
+    def cudaHostRegister(self, address, size, flags):
+        if address in self.registered:
+            return 712
+        self.registered[address] = size
+        return 0
+
+    def cudaHostUnregister(self, address):
+        del self.registered[address]
+
+
+def test_an_arena_is_registered_once(torch, monkeypatch):
+    fake = _FakeCuda()
+    monkeypatch.setattr(torch, "cuda", fake)
+    arena = memoryview(bytearray(4096))
+    assert pixels.register_cuda(arena)
+    assert list(fake.registered.values()) == [4096]
+
+    launches = []
+
+    def stumble(*_, device):
+        launches.append(device)
+        raise RuntimeError("CUDA error: part or all of the requested memory range is already mapped")
+
+    monkeypatch.setattr(torch, "zeros", stumble)
+    assert not pixels.register_cuda(arena)
+    assert launches == ["cuda"]  # the error that a refusal leaves behind was met here, not by the user
+    pixels.unregister_cuda(arena)
+    assert fake.registered == {}
