@@ -49,7 +49,7 @@ function showJobs(node, jobs) {
   if (rejected) parts.push(text("rejected", { count: rejected }));
   if (failed) parts.push(jobs.some((job) => job.state === "refused") ? text("refused") : text("failed", { count: failed }));
   const queue = jobs.find((job) => job.queue)?.queue;
-  if (queue) parts.push(text("queue", queue));
+  if (queue?.images) parts.push(text("queue", queue));
   const mood = failed ? "bad" : rejected ? "warn" : open.length ? "busy" : "good";
   const reasons = jobs.flatMap((job) => job.reasons ?? []);
   setLine(node, parts.join(" · "), mood, reasons.join("\n"));
@@ -91,12 +91,13 @@ function addLine(node) {
   const element = document.createElement("div");
   element.className = "luna-farm-line";
   Object.assign(element.style, {
-    font: "12px sans-serif", whiteSpace: "nowrap", overflow: "hidden", textOverflow: "ellipsis", padding: "2px 6px",
+    font: "12px sans-serif", whiteSpace: "nowrap", overflow: "hidden", textOverflow: "ellipsis", padding: "2px 14px",
   });
   const line = node.addDOMWidget("luna_farm", "luna_farm_line", element, {
     serialize: false, // not part of the prompt …
-    getMinHeight: () => 20,
-    getMaxHeight: () => 20,
+    margin: 2,
+    getMinHeight: () => 24,
+    getMaxHeight: () => 24,
   });
   line.serialize = false; // … nor of the workflow
   node.lunaLine = element;
@@ -131,12 +132,19 @@ function showConnected(node) {
     const hidden = input?.link == null;
     for (const name of ["affix", "format", "subdir"]) {
       const widget = node.widgets?.find((one) => one.name === `${name}_${slot}`);
-      if (widget) widget.hidden = hidden;
+      if (widget) setHidden(widget, hidden);
     }
   }
   const [, least] = node.computeSize();
   node.setSize([node.size[0], node.imgs?.length ? Math.max(node.size[1], least) : least]);
   dirty();
+}
+
+// The canvas reserves room for a hidden widget too, unless it says that it needs none (-4 is the gap between widgets).
+function setHidden(widget, hidden) {
+  widget.hidden = hidden;
+  if (hidden) widget.computeSize = () => [0, -4];
+  else delete widget.computeSize;
 }
 
 function chain(node, method, after) {
