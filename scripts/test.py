@@ -49,8 +49,8 @@ def static_checks() -> list[tuple[str, Command]]:
     scripts = sorted(script.stem for script in ROOT.glob("scripts/*.py"))
     mypy: Command = [*tool, "mypy", *(f"-p{name}" for name in LINKS), *(f"-m{name}" for name in scripts)]
     return [
-        ("lint (ruff)", [*tool, "ruff", "check", "."]),
-        ("format (ruff)", [*tool, "ruff", "format", "--check", "."]),
+        ("lint (ruff)", [*tool, "ruff", "check", "--output-format=concise", "."]),
+        ("format (ruff)", [*tool, "ruff", "format", "--check", "--output-format=concise", "."]),
         ("types (mypy --strict)", mypy),
         ("import contracts", [PYTHON.with_name("lint-imports"), "--no-cache"]),
     ]

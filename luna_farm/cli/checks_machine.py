@@ -23,7 +23,7 @@ from luna_farm.storage.arena import Arena
 
 FEW_FILES = 64
 """With fewer open files the farm starts, but takes only a handful of connections."""
-FIRST_RELEASE = datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp()
+FIRST_RELEASE = datetime(2025, 1, 1, tzinfo=timezone.utc).timestamp()
 """A clock before this is wrong: the program did not exist then."""
 JUMP_S = 3600.0
 """Files that lie further in the future than this tell that the clock was set back."""

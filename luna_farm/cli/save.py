@@ -94,6 +94,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 def read_pixels(path: Path) -> NDArray[Any]:
     """Return the pixels of an image file, upright, as [H,W,C] or [H,W] uint8, or the array of a .npy file.
 
+    16 bits become 8; a file of floats (TIFF) is taken as it is, as 0..1.
     Raises InvalidRequest for what cannot be read as a picture.
     """
     import numpy as np
@@ -107,9 +108,10 @@ def read_pixels(path: Path) -> NDArray[Any]:
             return array
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
-            return np.asarray(
-                upright if upright.mode in ("L", "RGB", "RGBA") else upright.convert(_mode(upright))
-            )
+            if upright.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them
+                return ((np.asarray(upright).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+            kept = upright.mode in ("L", "RGB", "RGBA", "F")
+            return np.asarray(upright if kept else upright.convert(_mode(upright)))
     except FileNotFoundError:
         raise InvalidRequest.of("FILE", str(path), "a file that exists") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, EOFError) as error:
@@ -121,7 +123,7 @@ def _mode(image: Any) -> str:
     """Return the 8-bit mode that keeps what the picture shows."""
     if image.has_transparency_data:
         return "RGBA"
-    return "L" if image.mode == "1" or image.mode.startswith("I;16") else "RGB"
+    return "L" if image.mode == "1" else "RGB"
 
 
 def _request(name: str, args: argparse.Namespace) -> SaveRequest:

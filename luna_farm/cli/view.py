@@ -130,12 +130,15 @@ def _trends(trend: Trend) -> Table:
     table.add_column(style="dim")
     table.add_column(min_width=_KEPT, no_wrap=True, style="cyan")
     table.add_column(justify="right")
-    images, written = (values[-1] if values else 0.0 for values in (trend.images_per_s, trend.bytes_per_s))
-    table.add_row("images/s", sparkline(trend.images_per_s), f"{images:.1f}")
-    table.add_row("written", sparkline(trend.bytes_per_s), f"{size(written)}/s")
-    table.add_row("queued", sparkline(trend.queued), f"{trend.queued[-1]:.0f}")
-    table.add_row("CPU", sparkline(trend.cpu_percent), f"{trend.cpu_percent[-1]:.0f} %")
+    table.add_row("images/s", sparkline(trend.images_per_s), f"{_last(trend.images_per_s):.1f}")
+    table.add_row("written", sparkline(trend.bytes_per_s), f"{size(_last(trend.bytes_per_s))}/s")
+    table.add_row("queued", sparkline(trend.queued), f"{_last(trend.queued):.0f}")
+    table.add_row("CPU", sparkline(trend.cpu_percent), f"{_last(trend.cpu_percent):.0f} %")
     return table
+
+
+def _last(values: deque[float]) -> float:
+    return values[-1] if values else 0.0
 
 
 def _folder_table(folders: Iterable[Mapping[str, Any]]) -> Table:

@@ -1,0 +1,144 @@
+"""A farm that exists only in memory, with the calls that the commands make."""
+
+from __future__ import annotations
+
+import pytest
+
+from luna_farm.cli import entry
+from luna_farm.errors import FarmUnavailable, UnknownJob
+from luna_farm_client.requests import ImageReport, JobReport, Receipt
+
+
+def image(state="saved", **fields):
+    known = {"index": 0, "affix": "", "format": "png", "path": "/out/a.png", "bytes": 1500, "score": None}
+    known |= {"threshold": None, "error": "", "code": "", "warnings": (), "ms": {"encode": 3.0, "write": 1.0}}
+    return ImageReport(state=state, **{**known, **fields})
+
+
+def report(job_id="a1b2c3d4", state="done", images=None, **fields):
+    images = (image("saved" if state == "done" else state),) if images is None else tuple(images)
+    return JobReport(job_id, state, images, timestamp="2026-01-02T03:04:05", **fields)
+
+
+STATUS = {
+    "running": True,
+    "pid": 100,
+    "version": "0.1.0",
+    "host": "127.0.0.1",
+    "port": 19283,
+    "feed_port": 19284,
+    "uptime_s": 3700.0,
+    "draining": False,
+    "supervisor": {"rss_bytes": 35e6, "own_bytes": 21e6, "cpu_percent": 1.0, "threads": 2, "open_files": 21},
+    "workers": [
+        {"pid": 101, "state": "busy", "rss_bytes": 80e6, "own_bytes": 25e6, "cpu_percent": 97.0, "threads": 1}
+        | {"open_files": 9, "uptime_s": 12.0, "images_saved": 42, "mb_per_s": 3.25, "current": None}
+    ],
+    "queue": {"jobs": 2, "images": 7, "bytes": 21_000_000},
+    "arena": {"bytes": 1_000_000_000, "used_bytes": 21_000_000},
+    "totals": {
+        "jobs": 5,
+        "images_saved": 42,
+        "images_discarded": 1,
+        "images_failed": 0,
+        "bytes_written": 9_000_000,
+    },
+    "encoders": {"png": "kernel"},
+    "folders": [
+        {"path": "/out", "state": "ok", "error": "", "since_s": 0, "free_bytes": 5e9, "total_bytes": 1e10}
+    ],
+    "dead_letters": [],
+    "notes": [],
+}
+
+
+class FakeFarm:
+    """Holds reports by id; a submit is saved at once."""
+
+    def __init__(self):
+        self.reports = {}
+        self.requests = []
+        self.waited = []
+        self.after_wait = "done"
+        self.refuse = {}
+        self.statuses = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def close(self):
+        return None
+
+    def status(self):
+        if self.statuses:
+            status = self.statuses.pop(0)
+            if isinstance(status, BaseException):
+                raise status
+            return status
+        return STATUS
+
+    def submit(self, request):
+        self.requests.append(request)
+        if request.filename in self.refuse:
+            raise self.refuse[request.filename]
+        job_id = f"{len(self.requests):08x}"
+        self.reports[job_id] = report(
+            job_id, "queued", [image("waiting", path=f"/out/{request.filename}.png")]
+        )
+        return Receipt(job_id, (f"/out/{request.filename}.png",), 1, "")
+
+    def job(self, job_id):
+        if job_id not in self.reports:
+            raise UnknownJob(f"No job {job_id!r} is known here.", job_id)
+        return self.reports[job_id]
+
+    def wait(self, job_id, timeout=None):
+        self.waited.append((job_id, timeout))
+        old = self.job(job_id)
+        ended = "saved" if self.after_wait == "done" else self.after_wait
+        images = [image(ended, path=old.images[0].path, error="" if ended == "saved" else "no space left")]
+        self.reports[job_id] = report(job_id, self.after_wait, images)
+        return self.reports[job_id]
+
+    def jobs(self, limit):
+        return list(self.reports.values())[:limit]
+
+    def retry(self, job_id):
+        self.reports[job_id] = report(job_id, "queued")
+        return self.reports[job_id]
+
+
+@pytest.fixture
+def farm(monkeypatch):
+    fake = FakeFarm()
+    monkeypatch.setattr("luna_farm.cli.farm.connect", lambda config, timeout_s=30.0: fake)
+    return fake
+
+
+@pytest.fixture
+def no_farm(monkeypatch):
+    def connect(config, timeout_s=30.0):
+        raise FarmUnavailable("No farm at 127.0.0.1:1.", "127.0.0.1", 1)
+
+    monkeypatch.setattr("luna_farm.cli.farm.connect", connect)
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    """Run the command line; returns exit code, standard output and standard error."""
+    monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            code = entry.main([str(argument) for argument in arguments])
+        except SystemExit as ended:  # argparse
+            code = ended.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

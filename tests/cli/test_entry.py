@@ -1,0 +1,148 @@
+"""From arguments to an exit code: every error a sentence, nothing heavy loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from luna_farm.cli import entry
+from luna_farm.errors import ConfigError, FarmError, FarmUnavailable, UnknownJob
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Replace what `jobs` does."""
+
+    def does(work):
+        monkeypatch.setattr("luna_farm.cli.jobs.run", lambda args, config: work())
+
+    return does
+
+
+def raising(error):
+    def work():
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (FarmUnavailable("No farm there."), 3, "No farm there."),
+        (ConfigError("port: 1.5 is not allowed."), 2, "port: 1.5 is not allowed."),
+        (UnknownJob("No job."), 1, "No job."),
+        (FarmError("Odd."), 1, "Odd."),
+        (FileNotFoundError(2, "No such file or directory", "x.png"), 1, "No such file or directory: x.png."),
+        (OSError("strange"), 1, "strange."),
+        (KeyboardInterrupt(), 130, "Stopped."),
+        (RuntimeError("oops"), 1, "Unexpected RuntimeError: oops"),
+    ],
+)
+def test_every_error_is_one_line_on_standard_error_and_a_code(error, code, text, command, cli):
+    command(raising(error))
+    got, out, err = cli("jobs")
+    assert got == code
+    assert out == ""
+    assert err.startswith(text)
+    assert err.count("\n") == 1
+
+
+def test_debug_shows_where_an_unexpected_error_comes_from(command, monkeypatch, cli):
+    command(raising(RuntimeError("oops")))
+    monkeypatch.setenv("LUNA_FARM_LOG_LEVEL", "debug")
+    with pytest.raises(RuntimeError):
+        cli("jobs")
+
+
+def test_the_code_of_the_command_is_passed_on(command, cli):
+    command(lambda: 7)
+    assert cli("jobs")[0] == 7
+
+
+def test_an_error_is_red_on_a_terminal_only(command, monkeypatch, capsys):
+    command(raising(FarmError("Odd.")))
+    entry.main(["jobs"])
+    assert capsys.readouterr().err == "Odd.\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    entry.main(["jobs"])
+    assert capsys.readouterr().err == "\033[31mOdd.\033[0m\n"
+
+
+def test_without_a_command_help_is_shown_and_that_is_wrong_usage(cli):
+    code, out, _ = cli()
+    assert code == 2
+    for name in entry.COMMANDS:
+        assert f"\n    {name} " in out
+
+
+@pytest.mark.parametrize("name", entry.COMMANDS)
+def test_every_command_has_help_with_examples_and_tells_which_farm(name, cli):
+    code, out, _ = cli(name, "--help")
+    assert code == 0
+    assert "--state-dir" in out
+    assert "luna-farm " + name in out.replace("usage: luna-farm", "")
+
+
+def test_wrong_usage_is_code_2(cli):
+    assert cli("no-such-command")[0] == 2
+    assert cli("jobs", "--no-such-option")[0] == 2
+    assert cli("jobs", "--port", "99999")[0] == 2
+
+
+def test_options_are_not_abbreviated(cli):
+    assert cli("start", "--det")[0] == 2
+
+
+def test_version(cli):
+    assert cli("--version")[1].startswith("luna-farm 0.")
+
+
+def test_settings_of_the_command_line_and_the_named_file_arrive(monkeypatch, tmp_path, cli):
+    seen = []
+    monkeypatch.setattr("luna_farm.cli.jobs.run", lambda args, config: seen.append(config) or 0)
+    (tmp_path / "my.toml").write_text("[pool]\nmin_workers = 3\n")
+    assert cli("jobs", "--port", "1234", "--config", tmp_path / "my.toml")[0] == 0
+    assert (seen[0].port, seen[0].min_workers) == (1234, 3)
+
+
+def test_a_client_command_may_name_a_farm_elsewhere_and_start_may_not(monkeypatch, cli):
+    monkeypatch.setattr("luna_farm.cli.jobs.run", lambda args, config: 0)
+    assert cli("jobs", "--host", "farm.example")[0] == 0
+    code, _, err = cli("start", "--host", "farm.example")
+    assert code == 2
+    assert err.startswith("host: 'farm.example' is not allowed")
+
+
+def test_only_the_module_of_the_named_command_is_loaded(monkeypatch):
+    loaded = []
+    plain = types.SimpleNamespace(add_parser=lambda subparsers: None, run=None)
+    monkeypatch.setattr("importlib.import_module", lambda name: loaded.append(name) or plain)
+    entry.parser_for(["status", "--json"])
+    entry.parser_for(["--help"])
+    assert loaded[0] == "luna_farm.cli.status"
+    assert len(loaded) == 1 + len(set(entry.COMMANDS.values()))
+
+
+def test_the_parsers_load_nothing_heavy():
+    heavy = ["numpy", "PIL", "rich", "psutil", "asyncio", "msgpack", "websockets", "torch", "multiprocessing"]
+    code = (
+        "import sys; from luna_farm.cli import entry; entry.parser_for([]).format_help();"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_reader_who_has_enough_is_no_error():
+    code = "import sys; from luna_farm.cli.entry import main; sys.exit(main(['start', '--help']))"
+    # A pipe whose reader is gone from the beginning.
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() in (0, 120)

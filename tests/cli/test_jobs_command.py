@@ -1,0 +1,89 @@
+"""`jobs`, `job` and `retry` against a farm in memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+spec = importlib.util.spec_from_file_location("cli_conftest", Path(__file__).with_name("conftest.py"))
+fakes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(fakes)
+
+
+@pytest.fixture
+def jobs(farm):
+    done = fakes.report("aaaaaaaa")
+    images = [fakes.image("failed", error="no space left"), fakes.image("saved", index=1, score=0.5)]
+    failed = fakes.report("bbbbbbbb", "failed", images, warnings=("unknown token %x%",))
+    farm.reports = {"aaaaaaaa": done, "bbbbbbbb": failed}
+    return farm
+
+
+def test_jobs_are_listed(jobs, cli):
+    code, out, _ = cli("jobs")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[1].split()[:5] == ["aaaaaaaa", "done", "1", "1.5", "kB"]
+    assert "bbbbbbbb" in lines[2]
+
+
+def test_jobs_can_be_limited_and_chosen_by_state(jobs, cli):
+    assert "bbbbbbbb" not in cli("jobs", "--limit", "1")[1]
+    assert "aaaaaaaa" not in cli("jobs", "--state", "failed")[1]
+
+
+def test_jobs_as_json(jobs, cli):
+    rows = json.loads(cli("jobs", "--json")[1])
+    assert rows[1]["images"][0]["error"] == "no space left"
+    assert rows[0]["images"][0]["ms"] == {"encode": 3.0, "write": 1.0}
+
+
+def test_no_jobs_is_said(farm, cli):
+    assert cli("jobs") == (0, "No jobs.\n", "")
+
+
+def test_one_job_is_shown_with_errors_and_warnings(jobs, cli):
+    code, out, _ = cli("job", "bbbbbbbb")
+    assert code == 0
+    for part in (
+        "bbbbbbbb: failed",
+        "3.0 ms",
+        "0.50",
+        "image 0: no space left",
+        "unknown token %x%",
+        "/out/a.png",
+    ):
+        assert part in out
+
+
+def test_an_unknown_job_is_code_1(jobs, cli):
+    code, _, err = cli("job", "cccccccc")
+    assert code == 1
+    assert "cccccccc" in err
+
+
+@pytest.mark.parametrize(("ends", "code"), [("done", 0), ("failed", 1), ("lost", 1)])
+def test_waiting_for_a_job_tells_by_the_code_how_it_ended(ends, code, jobs, cli):
+    jobs.reports["cccccccc"] = fakes.report("cccccccc", "queued")
+    jobs.after_wait = ends
+    assert cli("job", "cccccccc", "--wait", "--timeout", "5")[0] == code
+    assert jobs.waited == [("cccccccc", 5.0)]
+
+
+def test_a_finished_job_is_not_waited_for_but_judged(jobs, cli):
+    assert cli("job", "bbbbbbbb", "--wait")[0] == 1
+    assert jobs.waited == []
+
+
+def test_retry_waits_unless_told_not_to(jobs, cli):
+    assert cli("retry", "bbbbbbbb")[0] == 0
+    assert jobs.waited == [("bbbbbbbb", None)]
+    assert cli("retry", "bbbbbbbb", "--no-wait", "--json")[0] == 0
+    assert len(jobs.waited) == 1
+
+
+def test_no_farm_is_code_3(no_farm, cli):
+    assert cli("jobs")[0] == 3
