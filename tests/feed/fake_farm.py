@@ -1,6 +1,8 @@
-"""A farm that saves nothing: statuses and events as a real one makes them, for the feed's tests and screenshots.
+"""A farm that saves nothing: statuses and events as a real one makes them, for the feed's tests and
+screenshots.
 
-Deterministic: the same seed gives the same story. Run it to look at the dashboard: `python tests/feed/fake_farm.py`.
+Deterministic: the same seed gives the same story. Run it to look at the dashboard: `python
+tests/feed/fake_farm.py`.
 """
 
 from __future__ import annotations
@@ -34,11 +36,17 @@ def thumbnail(number: int) -> str:
     draw = ImageDraw.Draw(picture)
     for row in range(height):
         draw.line([(0, row), (width, row)], fill=(dusk * 255 // 360, 120, 40 + 130 * row // height))
-    left, top, size = chance.randrange(20, width - 40), chance.randrange(8, height // 3), chance.randrange(14, 26)
+    left, top, size = (
+        chance.randrange(20, width - 40),
+        chance.randrange(8, height // 3),
+        chance.randrange(14, 26),
+    )
     draw.ellipse([left, top, left + size, top + size], fill=(30, 40, 245))
     for layer in range(3):
         base, swing = height * (6 + layer) // 9, chance.randrange(6, 18)
-        ridge = [(x, base - swing * math.sin(x / chance.randrange(14, 30) + layer)) for x in range(0, width + 1, 8)]
+        ridge = [
+            (x, base - swing * math.sin(x / chance.randrange(14, 30) + layer)) for x in range(0, width + 1, 8)
+        ]
         shade = ((dusk + 20 * layer) % 360 * 255 // 360, 130, 95 - 28 * layer)
         draw.polygon([(0, height), *ridge, (width, height)], fill=shade)
     out = io.BytesIO()
@@ -64,7 +72,10 @@ class FakeFarm:
         self.bytes = 0
         self.queued_images = 0
         self.dead_letters: list[dict[str, Any]] = []
-        self.folders = [folder("/home/luna/pictures/output"), folder("/mnt/archive/comfy", free=41 * GB, total=500 * GB)]
+        self.folders = [
+            folder("/home/luna/pictures/output"),
+            folder("/mnt/archive/comfy", free=41 * GB, total=500 * GB),
+        ]
         self.workers = [worker(4100 + number) for number in range(2)]
         self.feed: Feed | None = None
 
@@ -84,7 +95,11 @@ class FakeFarm:
             "version": "0.1.0",
             "uptime_s": 3725.5,
             "workers": [dict(row) for row in self.workers],
-            "queue": {"jobs": -(-self.queued_images // 3), "images": self.queued_images, "bytes": self.queued_images * 3145728},
+            "queue": {
+                "jobs": -(-self.queued_images // 3),
+                "images": self.queued_images,
+                "bytes": self.queued_images * 3145728,
+            },
             "arena": {"bytes": 268435456, "used_bytes": min(268435456, self.queued_images * 3145728)},
             "totals": {
                 "jobs": self.jobs,
@@ -114,7 +129,12 @@ class FakeFarm:
     def event(self, name: str, job_id: str | None, **more: Any) -> dict[str, Any]:
         """Publish one event, a few milliseconds after the one before."""
         self.now += timedelta(milliseconds=self.chance.randrange(1, 9))
-        event = {"event": name, "job_id": job_id, "timestamp": self.now.isoformat(timespec="milliseconds"), **more}
+        event = {
+            "event": name,
+            "job_id": job_id,
+            "timestamp": self.now.isoformat(timespec="milliseconds"),
+            **more,
+        }
         if self.feed is not None:
             self.feed.publish(event)
         return event
@@ -123,7 +143,9 @@ class FakeFarm:
         """Live through one job: queued, started, each image, done. Return its events."""
         job_id = f"{self.chance.randrange(2**32):08x}"
         self.jobs += 1
-        names = [f"/home/luna/pictures/output/flux/night_{self.jobs:04d}_{affix}.png" for affix in _affixes(images)]
+        names = [
+            f"/home/luna/pictures/output/flux/night_{self.jobs:04d}_{affix}.png" for affix in _affixes(images)
+        ]
         handover = round(self.chance.lognormvariate(-1.6, 0.35), 3)
         events = [
             self.event("save_job_queued", job_id, num_images=images, paths=names, handover_ms=handover),
@@ -131,7 +153,7 @@ class FakeFarm:
         ]
         counts = {"saved": 0, "rejected": 0, "failed": 0}
         for index, path in enumerate(names):
-            outcome = self.chance.choices(["saved", "rejected", "failed"], [95, 4, 1])[0]
+            outcome = self.chance.choices(["saved", "rejected", "failed"], [94, 4, 2])[0]
             counts[outcome] += 1
             events.append(getattr(self, f"_{outcome}")(job_id, index, path, pictures))
         state = "failed" if counts["failed"] else "done"
@@ -188,7 +210,13 @@ class FakeFarm:
         self.failed += 1
         error = f"{path} cannot be written: the disk is full. Free some space, then retry the job."
         self.dead_letters.append(
-            {"job_id": job_id, "images_failed": 1, "error": error, "code": "disk", "timestamp": self.now.isoformat()}
+            {
+                "job_id": job_id,
+                "images_failed": 1,
+                "error": error,
+                "code": "disk",
+                "timestamp": self.now.isoformat(),
+            }
         )
         return self.event("image_failed", job_id, index=index, path=path, error=error, code="disk")
 
@@ -211,7 +239,14 @@ def worker(pid: int, state: str = "idle") -> dict[str, Any]:
 
 def folder(path: str, free: int = 212 * GB, total: int = 1000 * GB) -> dict[str, Any]:
     """Return the status of one output folder that works."""
-    return {"path": path, "state": "ok", "error": "", "since_s": 0.0, "free_bytes": free, "total_bytes": total}
+    return {
+        "path": path,
+        "state": "ok",
+        "error": "",
+        "since_s": 0.0,
+        "free_bytes": free,
+        "total_bytes": total,
+    }
 
 
 def _affixes(images: int) -> list[str]:
