@@ -71,12 +71,7 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
 
 def _held_up(farm: Farm, image: Image, now: float) -> bool:
     folder = farm.folders.get(folder_of(image))
-    if folder is None:
-        return False
-    if folder.may_probe(now):
-        folder.probing = True
-        return False
-    return True
+    return folder is not None and not folder.may_probe(now)
 
 
 def _busy_with_room(farm: Farm, image: Image) -> Worker | None:
@@ -92,6 +87,9 @@ def _dispatch(farm: Farm, worker: Worker, image: Image, now: float) -> list[Inst
     if not job.announced:
         job.announced = True
         done.append(Publish({"event": "save_started", "job_id": job.job_id, "num_images": len(job.images)}))
+    folder = farm.folders.get(folder_of(image))
+    if folder:
+        folder.probing = True
     image.move(S.RUNNING)
     image.started_at = now
     if image.crashes:

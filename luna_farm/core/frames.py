@@ -43,6 +43,7 @@ def decode(body: bytes | bytearray | memoryview) -> dict[str, Any]:
             max_array_len=MAX_DEPTH_ITEMS,
             max_map_len=MAX_DEPTH_ITEMS,
             max_ext_len=0,
+            ext_hook=_refuse_extension,
         )
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise ProtocolError(
@@ -51,6 +52,10 @@ def decode(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
         raise ProtocolError("A frame must hold one msgpack map with text keys.")
     return message
+
+
+def _refuse_extension(code: int, data: bytes) -> None:
+    raise ValueError(f"extension type {code}")  # one without data is within any length
 
 
 def check_length(length: int, limit: int) -> int:

@@ -16,6 +16,7 @@ from luna_farm.core.ending import close, finish, image_fields, image_record
 from luna_farm.core.instructions import (
     Append,
     AppendJob,
+    Forget,
     Instruction,
     Publish,
     Reply,
@@ -26,7 +27,16 @@ from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageTask
 from luna_farm.core.slots import Slot
 from luna_farm.core.state import Farm, Pending, Waiter, folder_of
-from luna_farm.errors import FarmBusy, FarmDraining, FarmError, NotPossible, StaleLease, TooLarge, UnknownJob
+from luna_farm.errors import (
+    FarmBusy,
+    FarmDraining,
+    FarmError,
+    InvalidRequest,
+    NotPossible,
+    StaleLease,
+    TooLarge,
+    UnknownJob,
+)
 
 QUARANTINE_S = 10.0
 """How long the slots of a vanished connection rest, whose process may still be copying into them."""
@@ -59,7 +69,7 @@ def lease_asked(farm: Farm, event: events.LeaseAsked, now: float) -> list[Instru
     """Grant slots, all or none."""
     if farm.draining:
         error: FarmError = FarmDraining("The farm is stopping and takes nothing new.")
-    elif sum(event.sizes) > farm.slots.size:
+    elif not farm.slots.fits(event.sizes):
         error = TooLarge.of(
             "sizes",
             sum(event.sizes),
@@ -103,13 +113,16 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     error = _objection(farm, event, known)
     if error:
         return [Reply(event.client, event.reply, refusal(error))]
+    try:
+        names = filenames.image_names(submit)
+    except InvalidRequest as refused:
+        return [Reply(event.client, event.reply, refusal(refused))]
     slots = []
     for entry in submit.entries:
         slot = farm.slots.held_by(event.client, entry.lease)
         assert slot is not None, "the objections made sure of the lease"
         farm.slots.fill(slot, entry.batch)
         slots.append(slot.number)
-    names = filenames.image_names(submit)
     farm.requests[submit.request_id] = event.job_id
     farm.pending[event.job_id] = Pending(event.client, event.reply, submit, tuple(slots), names.relatives)
     return [ReserveNames(event.job_id, submit.options.output_dir, names.relatives, names.warnings)]
@@ -169,7 +182,8 @@ def _refuse(farm: Farm, job_id: str, error: FarmError) -> list[Instruction]:
     for number, entry in zip(pending.slots, pending.submit.entries, strict=True):
         for _ in range(entry.batch):
             farm.slots.done_with(number)
-    return [Reply(pending.client, pending.reply, refusal(error, job_id))]
+    spools = dict.fromkeys(image.spool for image in pending.job.images if image.spool) if pending.job else {}
+    return [Reply(pending.client, pending.reply, refusal(error, job_id)), *map(Forget, spools)]
 
 
 def accept(farm: Farm, job_id: str, spools: tuple[str, ...], now: float) -> list[Instruction]:

@@ -31,7 +31,8 @@ class ImageState(Enum):
 
 S = ImageState
 TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
-    S.WAITING: frozenset({S.RUNNING, S.HELD, S.CANCELLED, S.LOST}),
+    # Saved or discarded without having run: a predecessor published it and had no time to say so.
+    S.WAITING: frozenset({S.RUNNING, S.HELD, S.CANCELLED, S.LOST, S.SAVED, S.DISCARDED}),
     S.RUNNING: frozenset({S.SAVED, S.DISCARDED, S.DROPPED, S.HELD, S.WAITING, S.BURYING}),
     S.HELD: frozenset({S.WAITING, S.CANCELLED, S.LOST}),
     S.BURYING: frozenset({S.FAILED, S.WAITING, S.LOST}),

@@ -16,6 +16,9 @@ EMBED = ("full", "parameters", "none")
 FORMATS = {"png": "png", "webp": "webp", "jpeg": "jpg", "avif": "avif", "jxl": "jxl", "tiff": "tif"}
 """Image format -> file extension."""
 
+DISCARDED = "_discarded"
+"""Folder of the images that the gate rejects."""
+
 T = TypeVar("T", bound="Message")
 Bytes = bytes
 """The type, in a class with a field of that name."""
@@ -97,6 +100,15 @@ class ImageTask(Message):
     root: str = ""
     """Folder below which the file must stay; "" for the output_dir of the job (a fallback folder
     otherwise)."""
+
+    @property
+    def discarded_path(self) -> str:
+        """Where it goes when the gate rejects it: `<save_path>/_discarded/`, under its own name."""
+        separator = "\\" if self.path.rfind("\\") > self.path.rfind("/") else "/"
+        folder, _, name = self.path.rpartition(separator)
+        if self.in_affix_folder:
+            folder = folder.rpartition(separator)[0]
+        return separator.join((folder, DISCARDED, name))
 
     @property
     def nbytes(self) -> int:

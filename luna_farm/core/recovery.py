@@ -5,9 +5,9 @@ Pure: records in, state out. Which segments can still be read is told by the cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from luna_farm.core.dispatch import worker_record
 from luna_farm.core.ending import close, image_record
@@ -88,21 +88,26 @@ def restore(farm: Farm, remains: Remains, readable: Callable[[str], bool], now: 
         farm.unsettled += [image for image in job.images if image.result.temp]
         for image in job.images:
             if image.state is S.WAITING:
-                done += _resume(farm, image, readable, now)
+                done += _resume(farm, image, evidence, now)
             elif image.state is S.FAILED:
                 farm.keep_pixels(image)
         done += _close_quietly(farm, job, now) if not _news(job) else close(farm, job, now)
     return done
 
 
-def _resume(farm: Farm, image: Image, readable: Callable[[str], bool], now: float) -> list[Instruction]:
+def _resume(farm: Farm, image: Image, evidence: Evidence, now: float) -> list[Instruction]:
     image.task = replace(image.task, recovered=True)
     image.queued_at = now
-    if readable(image.task.segment):
+    if evidence.readable(image.task.segment):
         farm.keep_pixels(image)
         farm.taken.add(twin_key(image.task.path))
         farm.waiting.append(image)
         return []
+    result = evidence.published(image.task)
+    if result is not None:
+        image.move(S(result.state))
+        image.result = result
+        return [Append(image_record(image))]
     image.move(S.LOST)
     farm.totals["images_failed"] += 1
     reason = "Its pixels were in memory when the machine stopped, before the file was written."

@@ -75,12 +75,16 @@ class Slots:
     def __getitem__(self, number: int) -> Slot:
         return self._slots[number]
 
+    def fits(self, sizes: tuple[int, ...]) -> bool:
+        """Whether slots of these sizes can be granted together in an arena that holds nothing else."""
+        return sum(_rounded(sizes)) <= self._high
+
     def lease(self, client: int, sizes: tuple[int, ...]) -> list[Slot] | None:
         """Grant one slot for each size in bytes to `client`, all or none; None means busy."""
         if self._paused and self.used_bytes > self._low:
             return None
         self._paused = False
-        rounded = [-(-max(size, 1) // ALIGN) * ALIGN for size in sizes]
+        rounded = _rounded(sizes)
         granted: list[Slot] = []
         if self.used_bytes + sum(rounded) <= self._high:
             for size in rounded:
@@ -165,3 +169,7 @@ class Slots:
             offset, before = self._free.pop(at - 1)
             length += before
         insort(self._free, (offset, length))
+
+
+def _rounded(sizes: tuple[int, ...]) -> list[int]:
+    return [-(-max(size, 1) // ALIGN) * ALIGN for size in sizes]

@@ -76,6 +76,22 @@ def publish(
         raise InvalidRequest.of("path", path, allowed) from error
 
 
+def published_before(path: str, output_dir: str, temp_name: str) -> Published | None:
+    """Return the file that was published as `path` (or the next free number) and not reported, or None.
+
+    It shows by its temporary name, which is a second name of it. Raises InvalidRequest and DiskError.
+    """
+    *folders, name = parts_below(path, output_dir)
+    try:
+        with Folder.open(output_dir, folders, create=False, sync=False) as folder:
+            known = _published_before(folder, name, temp_name)
+            return _report(path, temp_name, known) if known else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise disk_error("look at", path, error) from error
+
+
 def settle(temp: str, output_dir: str) -> None:
     """Remove a temporary name once its result is in the journal or its job is given up. "" is fine.
 

@@ -21,8 +21,10 @@ from luna_farm import system
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.core import events, instructions, protocol, recovery
 from luna_farm.core.farm import handle
+from luna_farm.core.messages import ImageResult, ImageTask
 from luna_farm.core.state import Farm, Limits
-from luna_farm.errors import ArenaError
+from luna_farm.errors import ArenaError, FarmError
+from luna_farm.storage import writer
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.storage.arena_size import establish
 from luna_farm.storage.dead_letters import DeadLetters
@@ -114,14 +116,15 @@ class Supervisor:
 
     def recover(self, remains: recovery.Remains) -> None:
         """Take the jobs of a predecessor up again, and begin the journal anew with them."""
-        self._inherited = recovery.restore(self.farm, remains, self._readable, self.now())
+        self._inherited = recovery.restore(self.farm, remains, self, self.now())
         self.rooms.spool.sweep(self.farm.segment_users)
         self.rooms.ledger.begin(recovery.snapshot(self.farm))
         left = sum(1 for _ in self.farm.unfinished())
         if left:
             log.warning("%d images of the farm that ran before are taken up again", left)
 
-    def _readable(self, segment: str) -> bool:
+    def readable(self, segment: str) -> bool:
+        """Whether the pixels that a predecessor left in a segment can still be had."""
         if segment.startswith("npy:"):
             return os.path.exists(segment[4:])
         try:
@@ -130,6 +133,16 @@ class Supervisor:
             return False
         # Of an arena of another boot nobody knows which pages reached the disk; a spooled file is synced.
         return segment.startswith(f"file:{self.rooms.spool.folder}") or header.boot_id == system.boot_id()
+
+    def published(self, task: ImageTask) -> ImageResult | None:
+        """What a predecessor made of an image and could not report; found by its temporary link."""
+        name = writer.temp_name(task.job_id, task.index)
+        for state, path in (("saved", task.path), ("discarded", task.discarded_path)):
+            with contextlib.suppress(FarmError):  # a folder that cannot be looked at shows nothing
+                found = writer.published_before(path, task.root, name)
+                if found:
+                    return ImageResult(state, path=found.path, bytes=found.bytes, temp=found.temp)
+        return None
 
     # --- events and instructions
 

@@ -21,7 +21,6 @@ from luna_farm.storage.arena import Segments
 from luna_farm.testing.faults import crash_point
 
 Pixels = NDArray[np.uint8]
-DISCARDED = "_discarded"
 
 
 def encoders() -> dict[str, str]:
@@ -53,7 +52,7 @@ def make(pixels: Pixels, task: ImageTask, options: SaveOptions, *, fsync: bool =
         if options.on_reject == "drop":
             return ImageResult("dropped", score=verdict.score, threshold=verdict.threshold, ms=ms)
         if options.on_reject == "discard":
-            path, state = discarded(task), "discarded"
+            path, state = task.discarded_path, "discarded"
         else:
             warnings.append(
                 f"The quality gate rejects it ({verdict.score:.3f} of {verdict.threshold:.3f}); it is kept."
@@ -90,13 +89,6 @@ def make(pixels: Pixels, task: ImageTask, options: SaveOptions, *, fsync: bool =
         ms=ms,
         thumbnail=thumbnail.thumbnail(pixels) if task.thumbnail else b"",
     )
-
-
-def discarded(task: ImageTask) -> str:
-    """Where a rejected image goes: `<save_path>/_discarded/`, under its own name (which holds the affix)."""
-    path = PurePath(task.path)
-    save_path = path.parent.parent if task.in_affix_folder else path.parent
-    return str(save_path / DISCARDED / path.name)
 
 
 def _beside(path: str, sidecar: bytes, task: ImageTask, options: SaveOptions, fsync: bool) -> list[str]:
