@@ -254,7 +254,7 @@ class StateLock:
 
 
 def lock_holder(path: str | os.PathLike[str]) -> int | None:
-    """Return the pid that holds the lock at `path` (0: held by an unknown one), or None if nobody holds it."""
+    """Return the pid that holds the lock at `path` (0: held by an unknown one), None if nobody holds it."""
     try:
         fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
     except OSError:
