@@ -74,11 +74,20 @@ def _image(record: dict[str, Any]) -> Image:
     )
 
 
-def restore(farm: Farm, remains: Remains, readable: Callable[[str], bool], now: float) -> list[Instruction]:
-    """Take the jobs of a predecessor up again. `readable` tells whether the pixels in a segment can still be
-    had.
+class Evidence(Protocol):
+    """What only the disk and the memory of the machine can tell."""
 
-    Images whose pixels are gone (a reboot) are lost, and reported by name.
+    def readable(self, segment: str) -> bool:
+        """Whether the pixels in a segment can still be had."""
+
+    def published(self, task: ImageTask) -> ImageResult | None:
+        """What came of an image whose file was published just before the end; None if it was not."""
+
+
+def restore(farm: Farm, remains: Remains, evidence: Evidence, now: float) -> list[Instruction]:
+    """Take the jobs of a predecessor up again.
+
+    Images whose pixels are gone (a reboot) and that were not published are lost, and reported by name.
     """
     done: list[Instruction] = []
     for job in remains.jobs.values():
