@@ -1,0 +1,191 @@
+"""A farm on a stage: the pure core, and somebody who does at once what it decides and writes everything down.
+
+Names are always free, the journal is a list, spools and dead letters are names only. What a test lists in `hold` is not
+done but kept in `held`, so that it can be done later, or fail.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import Any
+
+from luna_farm.core import events, instructions, recovery
+from luna_farm.core.farm import handle
+from luna_farm.core.messages import ImageResult, SaveOptions
+from luna_farm.core.schema import Entry, Submit
+from luna_farm.core.state import Farm, Limits
+
+MIB = 1 << 20
+CLIENT = 7
+LIMITS = Limits(arena_bytes=4 * MIB, min_workers=1, max_workers=2, max_jobs=8, kept_reports=4)
+
+
+def entry(lease: int = 0, **fields: Any) -> Entry:
+    """One picture of 32 x 32 x 3 under the affix RAW."""
+    given = {
+        "affix": "RAW",
+        "format": "png",
+        "subdir": False,
+        "batch": 1,
+        "height": 32,
+        "width": 32,
+        "channels": 3,
+    }
+    return Entry(**{**given, "lease": lease, **fields})
+
+
+def options(**fields: Any) -> SaveOptions:
+    """What a submit asks for."""
+    return SaveOptions(
+        **{"output_dir": "/out", "filename": "a", "timestamp": "2026-01-02T03:04:05", **fields}
+    )
+
+
+class Stage:
+    """A farm, its clock, and all it decided."""
+
+    def __init__(self, limits: Limits = LIMITS, **changes: Any) -> None:
+        self.farm = Farm(replace(limits, **changes), "shm:arena")
+        self.now = 100.0
+        self.journal: list[dict[str, Any]] = []
+        self.replies: dict[int, list[dict[str, Any]]] = {}
+        self.published: list[dict[str, Any]] = []
+        self.dispatched: deque[instructions.Dispatch] = deque()
+        self.hold: set[type] = set()
+        self.held: deque[Any] = deque()
+        self.numbers = 0
+        self._asked = 0
+
+    def happens(self, event: events.Event) -> list[instructions.Instruction]:
+        """Have the core handle an event and what follows of it; returns all that it decided, in order."""
+        queue: deque[events.Event] = deque([event])
+        done: list[instructions.Instruction] = []
+        while queue:
+            for instruction in handle(self.farm, queue.popleft(), self.now):
+                done.append(instruction)
+                follows = self._carry_out(instruction)
+                if follows is not None:
+                    queue.append(follows)
+        return done
+
+    def _carry_out(self, i: Any) -> events.Event | None:
+        if type(i) in self.hold:
+            self.held.append(i)
+            return None
+        if isinstance(i, instructions.Reply):
+            self.replies.setdefault(i.reply, []).append(i.message)
+        elif isinstance(i, instructions.ReserveNames):
+            return events.NamesReserved(i.job_id, self.names(i), i.warnings)
+        elif isinstance(i, instructions.SpoolPixels):
+            return events.Spooled(
+                i.job_id, tuple(f"file:/spool/{i.job_id}-{n}" for n in range(len(i.places)))
+            )
+        elif isinstance(i, instructions.AppendJob):
+            self.journal.append(i.record)
+            return events.JobJournaled(i.job_id)
+        elif isinstance(i, instructions.Append):
+            self.journal.append(i.record)
+        elif isinstance(i, instructions.Dispatch):
+            self.dispatched.append(i)
+        elif isinstance(i, instructions.Settle):
+            return events.TempSettled(i.job_id, i.index)
+        elif isinstance(i, instructions.Bury):
+            return events.Buried(
+                i.task.job_id, i.task.index, f"npy:/dead/{i.task.job_id}-{i.task.index}.npy", 0
+            )
+        elif isinstance(i, instructions.Publish):
+            self.published.append(i.event)
+        return None
+
+    def names(self, i: instructions.ReserveNames) -> tuple[str, ...]:
+        """Free paths, each with a number of its own."""
+        paths = []
+        for relative in i.relatives:
+            self.numbers += 1
+            stem, _, extension = relative.rpartition(".")
+            paths.append(f"{i.output_dir}/{stem}_{self.numbers:05d}.{extension}")
+        return tuple(paths)
+
+    def reply(self) -> int:
+        """A number for the next request."""
+        self._asked += 1
+        return self._asked
+
+    def answer(self, reply: int) -> dict[str, Any]:
+        """The one answer to a request."""
+        (message,) = self.replies[reply]
+        return message
+
+    def lease(self, *sizes: int, client: int = CLIENT) -> dict[str, Any]:
+        """Ask for leases and return the answer."""
+        reply = self.reply()
+        self.happens(events.LeaseAsked(client, reply, sizes))
+        return self.answer(reply)
+
+    def submit(
+        self,
+        job_id: str,
+        *entries: Entry,
+        client: int = CLIENT,
+        request_id: str = "",
+        want: tuple[int, ...] = (),
+        **fields: Any,
+    ) -> int:
+        """Lease what the entries need, submit them, and return the number of the request."""
+        entries = entries or (entry(),)
+        leases = self.lease(*(e.nbytes for e in entries), client=client)["leases"]
+        filled = tuple(replace(e, lease=lease["lease"]) for e, lease in zip(entries, leases, strict=True))
+        submit = Submit(request_id or f"request-{job_id}", options(**fields), filled, want)
+        reply = self.reply()
+        self.happens(events.Submitted(client, reply, submit, job_id))
+        return reply
+
+    def ask(self, kind: type, job_id: str, *rest: Any) -> dict[str, Any] | None:
+        """Wait for, cancel or retry a job; returns the answer, None when there is none yet."""
+        reply = self.reply()
+        self.happens(kind(CLIENT, reply, job_id, *rest))
+        return self.replies.get(reply, [None])[0]
+
+    def worker(self, number: int = 1) -> None:
+        """A worker is ready."""
+        self.happens(events.WorkerReady(number, 1000 + number, 50.0 + number, {"png": "kernel"}))
+
+    def workers(self) -> None:
+        """All workers that were started are ready."""
+        self.happens(events.Tick())
+        for number, worker in list(self.farm.workers.items()):
+            if worker.state.value == "starting":
+                self.worker(number)
+
+    def finish(self, **result: Any) -> list[instructions.Instruction]:
+        """The image dispatched first is finished: saved, or with the result given."""
+        d = self.dispatched.popleft()
+        made = {"state": "saved", "path": d.task.path, "bytes": 10, "temp": d.task.path + ".tmp", **result}
+        return self.happens(events.ImageFinished(d.worker, d.task.job_id, d.task.index, ImageResult(**made)))
+
+    def tick(self, after_s: float = 0.25) -> list[instructions.Instruction]:
+        """Time passes."""
+        self.now += after_s
+        return self.happens(events.Tick())
+
+    def states(self, job_id: str) -> list[str]:
+        """Where the images of a job are."""
+        return [image.state.value for image in self.farm.jobs[job_id].images]
+
+    def told(self, name: str) -> list[dict[str, Any]]:
+        """The events of one kind that the feed heard."""
+        return [event for event in self.published if event["event"] == name]
+
+    def restarted(self, readable: bool = True, **changes: Any) -> Stage:
+        """A stage whose farm takes over what the journal of this one holds, after this one died."""
+        after = Stage(self.farm.limits, **changes)
+        after.farm.segment = "shm:another"
+        after.now = self.now
+        after.numbers = self.numbers
+        remains = recovery.read(self.journal)
+        done = recovery.restore(after.farm, remains, lambda segment: readable, after.now)
+        after.journal = recovery.snapshot(after.farm)
+        for instruction in done:
+            after._carry_out(instruction)
+        return after
