@@ -21,6 +21,7 @@ import psutil
 from luna_farm.core import events, frames
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.errors import FarmError
+from luna_farm.testing.faults import crash_point
 from luna_farm.worker import spawned
 
 log = logging.getLogger("luna_farm.pool")
@@ -145,6 +146,7 @@ class Pool:
             result = ImageResult.from_map(message["result"])
             for job_id, index in message["settled"]:
                 self._happened(events.TempSettled(job_id, index))
+            crash_point("supervisor.result_received")
             self._happened(events.ImageFinished(worker, message["job_id"], message["index"], result))
         elif kind == "ready":
             self._happened(

@@ -372,3 +372,8 @@ def test_without_reservation_a_file_is_filled_with_zeros(
     monkeypatch.delattr(os, "posix_fallocate")
     Arena.create(f"file:{path}2", 3 * MIB + 7)
     assert Path(f"{path}2").stat().st_blocks * 512 >= 3 * MIB
+
+
+def test_what_the_system_will_not_remove_is_an_arena_error(tmp_path: Path) -> None:
+    with pytest.raises(ArenaError, match=f"Cannot remove file:{tmp_path}"):
+        arena.remove(f"file:{tmp_path}")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from luna_farm import system
-from luna_farm.errors import ArenaError
+from luna_farm.errors import ArenaError, DiskError
 from luna_farm.storage import arena, arena_size
 from luna_farm.storage.arena import Arena
 
@@ -153,3 +153,9 @@ def test_an_arena_that_unfinished_jobs_need_stays_until_a_start_without_them(fol
     arena_size.establish(MIB, folder)
     with pytest.raises(ArenaError, match="is gone"):
         Arena.attach(old.name)
+
+
+def test_a_note_that_cannot_be_written_is_a_disk_error_and_no_arena_is_made(tmp_path: Path) -> None:
+    (tmp_path / arena_size.NOTE).mkdir()
+    with pytest.raises(DiskError, match="Cannot write"):
+        arena_size.establish(MIB, tmp_path)

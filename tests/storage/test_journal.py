@@ -361,3 +361,20 @@ def test_a_kill_in_the_middle_loses_nothing_that_was_written(
     assert python(KILLED, str(path)).returncode == 0
     assert _replay(path).records == [{"n": number} for number in range(whole + 3)]
     assert not Path(f"{path}.new").exists()
+
+
+def test_a_folder_that_cannot_be_synced_is_told_and_the_new_journal_stays_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    journal, _ = Journal.open(tmp_path / "journal")
+    journal.append(SAMPLE[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "sync_folder", broken)
+        with pytest.raises(DiskError, match="sync the folder"):
+            journal.rewrite(SAMPLE[1:3])
+    journal.append(SAMPLE[3])
+    journal.close()
+    assert _replay(tmp_path / "journal").records == SAMPLE[1:4]
