@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from luna_farm.errors import AlreadyRunning, DiskError
@@ -34,6 +35,7 @@ NICENESS = 10
 _ESTABLISHED = "01"
 _LOCKED_BYTE = 1 << 30
 _PID_BYTES = 32
+_MANY_FILES = 65_536
 
 
 # --- the machine --------------------------------------------------------------------------------------------
@@ -91,6 +93,33 @@ def disk_bytes(path: str | os.PathLike[str]) -> tuple[int, int]:
     except OSError as error:
         raise disk_error("look at the file system of", folder, error) from error
     return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
+
+
+_LOCAL_DISKS = frozenset(
+    ("ext2 ext3 ext4 xfs btrfs zfs f2fs bcachefs jfs reiserfs tmpfs ramfs overlay apfs hfs ntfs ntfs3 refs vfat")
+    .split()
+)  # fmt: skip
+
+
+def on_local_disk(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path (absolute, links resolved) is on a disk of this machine, which always answers soon.
+
+    By the table of mounts, without touching the disk. A kind of file system that is not known here counts as
+    remote: that costs time, the opposite could hang. Windows: network drives carry "remote".
+    """
+    import psutil
+
+    text = os.path.normcase(os.fspath(path))
+    mounts = [
+        (len(point), mount)
+        for mount in psutil.disk_partitions(all=True)
+        if text.startswith(point := os.path.join(os.path.normcase(mount.mountpoint), ""))
+        or text == os.path.normcase(mount.mountpoint)
+    ]
+    if not mounts:
+        return False
+    mount = max(mounts, key=lambda pair: pair[0])[1]
+    return mount.fstype.lower() in _LOCAL_DISKS and "remote" not in mount.opts.split(",")
 
 
 def shm_bytes() -> tuple[int, int] | None:
@@ -152,15 +181,13 @@ def process_exists(pid: int) -> bool:
 
 def raise_open_file_limit() -> None:
     """Let this process open as many files as the hard limit allows; Windows has no such limit to raise."""
-    if sys.platform == "win32":
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):  # macOS refuses more than kern.maxfilesperproc: what we have will do
-            return
+    if sys.platform != "win32":
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+        # macOS refuses more than kern.maxfilesperproc: what we have will do then.
+        with suppress(OSError, ValueError):
+            if soft != resource.RLIM_INFINITY and soft < wanted:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def peer_uid(sock: socket.socket) -> int | None:

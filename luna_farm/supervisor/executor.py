@@ -17,16 +17,15 @@ from pathlib import PurePath
 from typing import Any
 
 from luna_farm.core import events, instructions
-from luna_farm.core.filenames import twin_key
 from luna_farm.core.state import Farm
 from luna_farm.errors import FarmError
 from luna_farm.storage import arena as arenas
-from luna_farm.storage import names
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.spool import Spool
 from luna_farm.supervisor.announce import announce
 from luna_farm.supervisor.feed import Feed
+from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.ledger import Ledger
 from luna_farm.supervisor.listener import Listener
 from luna_farm.supervisor.metrics import Metrics
@@ -48,6 +47,7 @@ class Rooms:
     pool: Pool
     ledger: Ledger
     listener: Listener
+    folders: Folders
     segments: Segments
     spool: Spool
     letters: DeadLetters
@@ -83,7 +83,7 @@ class Executor:
         self.arrivals = Arrivals()
         self._table: dict[type, Callable[[Any], None]] = {
             instructions.Reply: self._reply,
-            instructions.ReserveNames: self._reserve_names,
+            instructions.ReserveNames: rooms.folders.reserve,
             instructions.SpoolPixels: self._spool_pixels,
             instructions.AppendJob: self._append_job,
             instructions.Append: rooms.ledger.append,
@@ -123,19 +123,6 @@ class Executor:
         if connection:
             connection.send({**i.message, "id": i.reply})
         crash_point("supervisor.acknowledged")
-
-    def _reserve_names(self, i: instructions.ReserveNames) -> None:
-        taken = self._rooms.farm.taken
-        reserved: list[str] = []
-        try:
-            for relative in i.relatives:
-                reserved.append(names.reserve(i.output_dir, relative, taken))
-                taken.add(twin_key(reserved[-1]))
-        except FarmError as error:
-            taken.difference_update(map(twin_key, reserved))
-            self._happened(events.NamesRefused(i.job_id, error))
-            return
-        self._happened(events.NamesReserved(i.job_id, tuple(reserved), i.warnings))
 
     def _append_job(self, i: instructions.AppendJob) -> None:
         error = self._rooms.ledger.append_job(i.record, sync=i.record["options"]["durable"])

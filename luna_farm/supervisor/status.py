@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
-from luna_farm import __version__, system
+from luna_farm import __version__
 from luna_farm.core.state import Farm, Worker, folder_of
-from luna_farm.errors import DiskError
+from luna_farm.supervisor.folders import Folders
 
 FRESH_S = 0.5
 """Looking at the processes costs about 0.3 ms each: done at most this often."""
@@ -24,8 +24,9 @@ class Status:
     """Makes the status. `facts` are told once: ports, folders, limits. `notes` is what a person should
     know."""
 
-    def __init__(self, farm: Farm, output_dir: Path, now: Callable[[], float]) -> None:
+    def __init__(self, farm: Farm, folders: Folders, output_dir: Path, now: Callable[[], float]) -> None:
         self._farm = farm
+        self._disks = folders
         self.facts: Mapping[str, Any] = {}
         self._output_dir = output_dir
         self._now = now
@@ -101,19 +102,17 @@ class Status:
         rows = []
         for path in sorted(known | set(self._farm.folders))[:100]:
             failing = self._farm.folders.get(path)
-            row = {
-                "path": path,
-                "state": "failing" if failing else "ok",
-                "error": failing.error if failing else "",
-                "since_s": now - failing.since if failing else 0.0,
-                "free_bytes": 0,
-                "total_bytes": 0,
-            }
-            try:
-                row["free_bytes"], row["total_bytes"] = system.disk_bytes(path)
-            except DiskError as error:
-                row["error"] = row["error"] or str(error)
-            rows.append(row)
+            free_bytes, total_bytes = self._disks.space(path, now)
+            rows.append(
+                {
+                    "path": path,
+                    "state": "failing" if failing else "ok",
+                    "error": failing.error if failing else "",
+                    "since_s": now - failing.since if failing else 0.0,
+                    "free_bytes": free_bytes,
+                    "total_bytes": total_bytes,
+                }
+            )
         return rows
 
 

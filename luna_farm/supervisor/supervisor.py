@@ -34,6 +34,7 @@ from luna_farm.supervisor import home
 from luna_farm.supervisor.commands import Commands
 from luna_farm.supervisor.executor import INTERNAL, Executor, Rooms
 from luna_farm.supervisor.feed import Feed
+from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.ledger import Ledger
 from luna_farm.supervisor.listener import Listener
 from luna_farm.supervisor.metrics import Metrics
@@ -48,6 +49,9 @@ TICK_S = 0.25
 DRAIN_S = 80.0
 """How long a stop may take to finish what was accepted (systemd waits 90 s); the rest is left to the
 journal."""
+
+LAST_WORDS_S = 2.0
+"""How long workers that have nothing left to make may take to tidy up and end."""
 
 
 class Supervisor:
@@ -70,13 +74,14 @@ class Supervisor:
             listener=Listener(
                 Commands(self, defaults, config.allowed_dirs), self.token, _connections(config), self.now
             ),
+            folders=Folders(self.farm.taken, self.happened),
             segments=segments,
             spool=Spool(config.state_dir / "spool"),
             letters=DeadLetters(config.state_dir / "dead"),
             metrics=Metrics(),
         )
         self._executor = Executor(self.rooms, self.happened)
-        self._status = Status(self.farm, config.output_dir, self.now)
+        self._status = Status(self.farm, self.rooms.folders, config.output_dir, self.now)
         self._events: deque[events.Event] = deque()
         self._handling = False
         self._inherited: list[instructions.Instruction] = []
@@ -198,8 +203,8 @@ class Supervisor:
         """Serve until `stop`. Raises OSError when the port is taken."""
         config = self.config
         tls = _tls(config)
-        await self.rooms.listener.start(config.host, config.port, tls)
         try:
+            await self.rooms.listener.start(config.host, config.port, tls)
             if config.feed_port != FEED_OFF:
                 await self._start_feed(tls)
             self._introduce()
@@ -270,7 +275,7 @@ class Supervisor:
         rooms = self.rooms
         self._notifier.send("STOPPING=1")
         await rooms.listener.stop_intake()
-        await rooms.pool.close()
+        await rooms.pool.close(0.0 if self._hurry else LAST_WORDS_S)
         await self._executor.close()
         await rooms.listener.close()
         if rooms.feed:
