@@ -290,3 +290,25 @@ def test_a_disk_error_says_what_why_and_what_to_do() -> None:
     )
     assert (error.path, error.errno) == ("/full/a.png", errno.ENOSPC)
     assert str(system.disk_error("write", "/x", OSError("odd"))) == "Cannot write /x: odd (0)."
+
+
+RAISE = """
+import resource
+from luna_farm import system
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100))
+system.raise_open_file_limit()
+print(*system.open_file_limit())
+"""
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_allowed() -> None:
+    with _python(RAISE) as process:
+        assert process.communicate(timeout=30)[0].split() == ["100", "100"]
+
+
+def test_a_living_process_exists_and_one_that_was_collected_does_not() -> None:
+    assert system.process_exists(os.getpid())
+    assert system.process_exists(1)
+    with _python("") as process:
+        process.communicate(timeout=30)
+    assert not system.process_exists(process.pid)
