@@ -96,9 +96,11 @@ def disk_bytes(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 _LOCAL_DISKS = frozenset(
-    ("ext2 ext3 ext4 xfs btrfs zfs f2fs bcachefs jfs reiserfs tmpfs ramfs overlay apfs hfs ntfs ntfs3 refs vfat")
-    .split()
-)  # fmt: skip
+    {
+        *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs", "overlay"),
+        *("tmpfs", "ramfs", "vfat", "exfat", "apfs", "hfs", "ntfs", "ntfs3", "refs"),
+    }
+)
 
 
 def on_local_disk(path: str | os.PathLike[str]) -> bool:
