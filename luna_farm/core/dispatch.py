@@ -26,7 +26,7 @@ from luna_farm.core.instructions import (
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.retry import MAX_CRASHES
-from luna_farm.core.scaling import surplus, wanted
+from luna_farm.core.scaling import pause_s, surplus, wanted
 from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
 
 S, W = ImageState, WorkerState
@@ -58,7 +58,7 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
         done += _dispatch(farm, worker, image, now)
     alive = len(farm.alive())
     low, high = farm.limits.min_workers, farm.limits.max_workers
-    if not farm.drained:
+    if not farm.drained and now >= farm.spawn_at:
         for _ in range(wanted(alive, len(farm.waiting), low, high) - alive):
             farm.last_worker += 1
             farm.workers[farm.last_worker] = Worker(farm.last_worker, now)
@@ -109,11 +109,12 @@ def worker_ready(farm: Farm, event: events.WorkerReady, now: float) -> list[Inst
     farm.encoders = event.encoders
     if worker.state is not W.STARTING:
         return []
+    farm.failed_starts, farm.spawn_at = 0, 0.0
     worker.move(W.IDLE, now)
     return [
         Append(worker_record(worker)),
         Publish({"event": "worker_ready", "worker": worker.number, "pid": worker.pid}),
-        *_settle_inherited(farm, worker),
+        *_settle_left(farm),
         *advance(farm, now),
     ]
 
@@ -123,10 +124,19 @@ def worker_record(worker: Worker) -> dict[str, Any]:
     return {"r": "worker", "pid": worker.pid, "created": worker.created}
 
 
-def _settle_inherited(farm: Farm, worker: Worker) -> list[Instruction]:
-    """What a predecessor published but perhaps had no time to tidy up behind."""
-    inherited, farm.unsettled = farm.unsettled, []
-    return [Settle(worker.number, *image.key, image.result.temp, image.task.root) for image in inherited]
+def settle(worker: Worker, image: Image) -> Settle:
+    """Have a worker tidy up behind a published image."""
+    worker.settling[image.key] = image
+    return Settle(worker.number, *image.key, image.result.temp, image.task.root)
+
+
+def _settle_left(farm: Farm) -> list[Instruction]:
+    """Tidy up behind what workers or a farm published that had no time for it."""
+    worker = next((w for w in farm.workers.values() if w.state in (W.IDLE, W.BUSY)), None)
+    if worker is None:
+        return []
+    left, farm.unsettled = farm.unsettled, []
+    return [settle(worker, image) for image in left]
 
 
 def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instruction]:
@@ -134,6 +144,10 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
     worker = farm.workers.pop(event.worker)
     expected = worker.state is W.RETIRING
     worker.move(W.GONE, now)
+    farm.unsettled += worker.settling.values()
+    if not worker.pid:
+        farm.failed_starts += 1
+        farm.spawn_at = now + pause_s(farm.failed_starts)
     name = "worker_reaped" if expected else "worker_lost"
     done: list[Instruction] = [
         Publish({"event": name, "worker": worker.number, "pid": worker.pid, "reason": event.why})
@@ -152,7 +166,7 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
                 continue
         image.move(S.WAITING)
         farm.waiting.appendleft(image)
-    return [*done, *advance(farm, now)]
+    return [*done, *_settle_left(farm), *advance(farm, now)]
 
 
 def drain_asked(farm: Farm, event: events.DrainAsked, now: float) -> list[Instruction]:

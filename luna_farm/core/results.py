@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events
-from luna_farm.core.dispatch import advance
+from luna_farm.core.dispatch import advance, settle
 from luna_farm.core.ending import bury, close, finish, image_record
-from luna_farm.core.instructions import Append, Instruction, Publish, Settle
+from luna_farm.core.filenames import twin_key
+from luna_farm.core.instructions import Append, Instruction, Publish
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.retry import FALLBACK_AFTER, Folder
@@ -55,7 +56,7 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
     job = farm.jobs[image.task.job_id]
     done: list[Instruction] = [Append(image_record(image))]
     if result.temp:
-        done.append(Settle(worker.number, *image.key, result.temp, image.task.root))
+        done.append(settle(worker, image))
     done += finish(farm, image)
     if result.state != "dropped":
         done += _folder_works(farm, image)
@@ -111,32 +112,41 @@ def _disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> l
     image.result = replace(result, state="")
     image.task = replace(image.task, recovered=True)
     path = folder_of(image)
-    first = path not in farm.folders
+    done: list[Instruction] = []
+    if path not in farm.folders:
+        failing = {
+            "event": "folder_failing",
+            "job_id": image.task.job_id,
+            "path": path,
+            "error": result.error,
+        }
+        done.append(Publish(failing))
     folder = farm.folders.setdefault(path, Folder(path, result.error, now))
     folder.failed(result.error, now)
-    if (
-        folder.failures >= FALLBACK_AFTER
-        and farm.limits.fallback_dir
-        and image.task.root != farm.limits.fallback_dir
-    ):
-        _fall_back(farm, path)
-    if not first:
-        return []
-    return [
-        Publish({"event": "folder_failing", "job_id": image.task.job_id, "path": path, "error": result.error})
-    ]
+    fallback = farm.limits.fallback_dir
+    if folder.failures >= FALLBACK_AFTER and fallback and image.task.root != fallback:
+        done += _fall_back(farm, path)
+    return done
 
 
-def _fall_back(farm: Farm, folder: str) -> None:
-    """Send what waits for a failing folder below the fallback folder, under the same relative names."""
+def _fall_back(farm: Farm, folder: str) -> list[Instruction]:
+    """Send what waits for a failing folder below the fallback folder, under the same relative names.
+
+    Journaled, so that a successor looks for the files where they are and writes none twice.
+    """
+    done: list[Instruction] = []
     for image in list(farm.unfinished()):
         if image.state is S.HELD and folder_of(image) == folder:
             fallback = farm.limits.fallback_dir.rstrip("/\\")
             relative = image.task.path[len(image.task.root.rstrip("/\\")) :]
+            farm.free_name(image)
             image.task = replace(image.task, path=fallback + relative, root=farm.limits.fallback_dir)
+            farm.taken.add(twin_key(image.task.path))
             image.move(S.WAITING)
             farm.waiting.append(image)
+            done.append(Append(image_record(image)))
     del farm.folders[folder]
+    return done
 
 
 def _folder_works(farm: Farm, image: Image) -> list[Instruction]:
@@ -152,6 +162,8 @@ def _folder_works(farm: Farm, image: Image) -> list[Instruction]:
 
 def temp_settled(farm: Farm, event: events.TempSettled, now: float) -> list[Instruction]:
     """The temporary link is gone: a successor need not look for it."""
+    for worker in farm.workers.values():
+        worker.settling.pop((event.job_id, event.index), None)
     image = farm.image(event.job_id, event.index)
     if image:
         image.result = replace(image.result, temp="")

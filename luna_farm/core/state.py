@@ -74,6 +74,8 @@ class Worker:
     """Start time of the process as the system tells it: with the pid, its identity."""
     state: WorkerState = W.STARTING
     images: deque[Image] = field(default_factory=deque)
+    settling: dict[tuple[str, int], Image] = field(default_factory=dict)
+    """Published images whose temporary link it was told to remove."""
     images_saved: int = 0
     bytes_written: int = 0
 
@@ -135,9 +137,11 @@ class Farm:
             ("jobs", "images_saved", "images_discarded", "images_failed", "bytes_written"), 0
         )
         self.unsettled: list[Image] = []
-        """Published by a predecessor, temporary link perhaps still there."""
+        """Published by a worker or farm that is gone, temporary link perhaps still there."""
         self.draining = False
         self.last_worker = 0
+        self.failed_starts = 0
+        self.spawn_at = 0.0
         self.last_tick = 0.0
         self.bury_at: dict[tuple[str, int], float] = {}
 
@@ -169,7 +173,9 @@ class Farm:
         """Draining, and nothing is left that could be finished now (what a failing disk holds up stays in the
         journal)."""
         return (
-            self.draining and not self.pending and all(i.state is ImageState.HELD for i in self.unfinished())
+            self.draining
+            and not self.pending
+            and all(i.state is ImageState.HELD or i.key in self.bury_at for i in self.unfinished())
         )
 
     def keep_pixels(self, image: Image) -> None:

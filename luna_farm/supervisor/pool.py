@@ -7,6 +7,7 @@ its holder. A worker is reported gone only after it was collected, so that nothi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import signal
@@ -65,6 +66,7 @@ class Pool:
         self._collecting: set[asyncio.Task[None]] = set()
         self._why: dict[int, str] = {}
         self._unsent: dict[int, list[bytes]] = {}
+        self._closing = False
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -75,6 +77,8 @@ class Pool:
 
     def spawn(self, worker: int) -> None:
         """Start a process; it reports ready by itself."""
+        if self._closing:
+            return
         task = asyncio.get_running_loop().create_task(self._spawn(worker))
         self._collecting.add(task)
         task.add_done_callback(self._collecting.discard)
@@ -173,12 +177,30 @@ class Pool:
         why = self._why.pop(worker, "") or _exit_reason(code)
         self._happened(events.WorkerGone(worker, why))
 
-    async def close(self) -> None:
-        """End all that are left and wait until they are collected."""
+    async def close(self, patience_s: float) -> None:
+        """End all that are left and wait until they are collected.
+
+        They have `patience_s` to do what they were told before, such as to remove temporary links.
+        """
+        self._closing = True
+        for worker in list(self._pipes):
+            self.retire(worker)
+        self.flush()
+        if patience_s:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._all_collected(), patience_s)
         for worker in list(self._processes):
             self.kill(worker, "the farm stops")
-        while self._collecting:
-            await asyncio.wait(set(self._collecting))
+        await self._all_collected()
+
+    async def _all_collected(self) -> None:
+        while self._processes or self._collecting:
+            if self._collecting:
+                await asyncio.wait(set(self._collecting))
+            else:
+                await asyncio.sleep(
+                    0.002
+                )  # dead or about to be, and the loop has not seen the end of its pipe yet
 
 
 def _exit_reason(code: int | None) -> str:
