@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 
 import luna_farm
 from luna_farm import system
-from luna_farm.errors import AlreadyRunning, DiskError
+from luna_farm.errors import DiskError
 
 ROOT = str(Path(luna_farm.__file__).parents[1])
 
@@ -169,89 +168,6 @@ def test_without_a_table_of_connections_nobody_is_known(
     with socket.create_connection(listener.getsockname()[:2]) as client:
         monkeypatch.setattr(Path, "open", missing)
         assert system.peer_uid(client) is None
-
-
-# --- the lock of the state folder ---------------------------------------------------------------------------
-
-
-def test_a_second_supervisor_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
-    first = system.StateLock.acquire(tmp_path / "lock")
-    with pytest.raises(
-        AlreadyRunning, match=rf"already runs on .*{tmp_path.name}: process {os.getpid()}"
-    ) as caught:
-        system.StateLock.acquire(tmp_path / "lock")
-    assert caught.value.pid == system.lock_holder(tmp_path / "lock") == os.getpid()
-    first.release()
-    first.release()
-    assert system.lock_holder(tmp_path / "lock") is None
-    system.StateLock.acquire(tmp_path / "lock").release()
-
-
-HOLD = """
-import sys
-from luna_farm.system import StateLock
-lock = StateLock.acquire(sys.argv[1])
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_killed_supervisor_holds_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with _python(HOLD, str(path)) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        assert system.lock_holder(path) == process.pid
-        process.send_signal(signal.SIGKILL)
-    assert system.lock_holder(path) is None
-    system.StateLock.acquire(path).release()
-
-
-def test_a_holder_without_a_readable_pid_is_another_process(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    held = system.StateLock.acquire(path)
-    path.write_text("not a number")
-    with pytest.raises(AlreadyRunning, match="another process holds"):
-        system.StateLock.acquire(path)
-    assert system.lock_holder(path) == 0
-    held.release()
-
-
-def test_a_lock_is_not_inherited_and_is_for_this_user_only(tmp_path: Path) -> None:
-    held = system.StateLock.acquire(tmp_path / "lock")
-    assert os.get_inheritable(held._fd) is False
-    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
-    held.release()
-
-
-def test_a_lock_that_cannot_be_made_is_a_disk_error(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match="Cannot open the lock file"):
-        system.StateLock.acquire(tmp_path / "none" / "lock")
-    assert system.lock_holder(tmp_path / "none" / "lock") is None
-
-
-@pytest.mark.parametrize(("number", "held"), [(errno.ENOSPC, True), (errno.EIO, False)])
-def test_a_full_disk_does_not_keep_the_farm_from_starting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, held: bool
-) -> None:
-    def fail(fd: int, data: bytes) -> int:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "write", fail)
-    if held:
-        system.StateLock.acquire(tmp_path / "lock").release()
-    else:
-        with pytest.raises(DiskError, match="write the pid"):
-            system.StateLock.acquire(tmp_path / "lock")
-
-
-def test_a_file_system_without_locks_is_a_disk_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(fd: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(system, "_lock", fail)
-    with pytest.raises(DiskError, match="Cannot lock"):
-        system.StateLock.acquire(tmp_path / "lock")
 
 
 # --- files --------------------------------------------------------------------------------------------------

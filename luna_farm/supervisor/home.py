@@ -10,6 +10,7 @@ from typing import Any
 
 from luna_farm import system
 from luna_farm.errors import DiskError
+from luna_farm.storage.state_lock import StateLock
 
 TOKEN = "token"  # noqa: S105  the name of its file
 ENDPOINT = "endpoint.json"
@@ -17,14 +18,14 @@ LOCK = "lock"
 JOURNAL = "journal"
 
 
-def prepare(state_dir: Path) -> system.StateLock:
+def prepare(state_dir: Path) -> StateLock:
     """Make the folder and take its lock. Raises AlreadyRunning, with the pid of the other, and DiskError."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         state_dir.chmod(0o700)
     except OSError as error:
         raise system.disk_error("make the state folder", state_dir, error) from error
-    return system.StateLock.acquire(state_dir / LOCK)
+    return StateLock.acquire(state_dir / LOCK)
 
 
 def write_token(state_dir: Path, given: str) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from luna_farm import config, system
+from luna_farm import config
 from luna_farm.cli import doctor, entry
 from luna_farm.cli.findings import FINE, NOTE, PROBLEM, Finding, worst
+from luna_farm.storage.state_lock import StateLock
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_the_running_farm_is_no_problem_to_itself(place: Path) -> None:
     (place / "state").mkdir(mode=0o700)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         number = listening.getsockname()[1]
-        lock = system.StateLock.acquire(place / "state" / "lock")
+        lock = StateLock.acquire(place / "state" / "lock")
         settings = config.load({"port": str(number)}, os.environ, None)
         findings = {finding.check: finding for finding in doctor.examine(settings)}
         lock.release()
