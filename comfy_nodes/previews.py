@@ -9,7 +9,6 @@ module must never wait on ComfyUI's own threads.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from concurrent.futures import Future
@@ -177,6 +176,8 @@ def _requested(query: Any) -> str:
 
 
 async def _there(path: str, over: Future[None]) -> None:
+    import asyncio  # ComfyUI's server has it; importing the nodes shall not bring it
+
     ended = asyncio.wrap_future(over)
     for _ in range(round(HOLD_S / LOOK_S)):
         if os.path.isfile(path):
