@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from luna_farm import system
 from luna_farm.errors import ArenaError
-from luna_farm.storage import arena
+from luna_farm.storage import arena, files
 from luna_farm.storage.arena import Arena
 
 MEMORY_SHARE = 1 / 8
@@ -95,13 +95,7 @@ def _noted(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def _note(folder: str | os.PathLike[str], *names: str) -> None:
-    path = Path(folder, NOTE)
-    beside = path.with_name(f"{NOTE}.new")
-    try:
-        beside.write_text("\n".join(names), "utf-8", "surrogateescape")
-        os.replace(beside, path)
-    except OSError as error:
-        raise system.disk_error("write", path, error) from error
+    files.replace(str(Path(folder, NOTE)), ["\n".join(names).encode("utf-8", "surrogateescape")])
 
 
 def _share_of_memory() -> int:

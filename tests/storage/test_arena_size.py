@@ -57,6 +57,7 @@ def test_the_default_is_a_share_of_memory_within_bounds(
 
 def test_what_is_asked_for_is_made_without_a_word(folder: Path) -> None:
     made, warnings = arena_size.establish(MIB, folder)
+    assert (folder / arena_size.NOTE).stat().st_mode & 0o777 == 0o600
     assert (made.size, warnings, made.name[:9]) == (MIB, [], "shm:luna-")
 
 
