@@ -63,15 +63,23 @@ class AsyncConnection:
                     answer = await self.call(step)
                     step = steps.send(answer)
                 else:
-                    await asyncio.to_thread(step.work)
+                    await self._aside(step.work)
                     step = next(steps)
         except StopIteration as stop:
             return stop.value
+
+    async def _aside(self, work: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            self.broken = True  # the thread goes on writing into the slot: nobody may lease it meanwhile
+            raise
 
     async def call(self, call: Call, timeout: float | None = None) -> dict[str, Any]:
         """Send one message, return its answer. Raises what the answer tells, and FarmUnavailable when none
         comes."""
         self._calls += 1
+        self.broken = True  # until the answer is here: whatever interrupts us leaves it to nobody
         try:
             self._writer.write(frames.encode({**call.message, "id": self._calls}))
             for data in call.payload:
@@ -79,14 +87,9 @@ class AsyncConnection:
             receiving = self._receive()
             answer = await asyncio.wait_for(receiving, self._timeout if timeout is None else timeout)
         except (OSError, ProtocolError, EOFError, asyncio.TimeoutError) as error:
-            self.broken = True
             text = f"The farm at {self._endpoint} does not answer ({error})."
             raise FarmUnavailable(text, self._endpoint.host, self._endpoint.port) from error
-        except asyncio.CancelledError:
-            self.broken = True  # the answer will come to nobody
-            raise
-        if "id" not in answer:
-            self.broken = True
+        self.broken = "id" not in answer  # a refusal of the whole connection: the farm closes it
         protocol.check(answer)
         return answer
 
@@ -97,7 +100,10 @@ class AsyncConnection:
         return frames.decode(await self._reader.readexactly(length))
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close, and give back what was leased ahead: the farm would let it rest, for this process lives."""
+        farewell = None if self.broken else self.session.farewell()
+        if farewell is not None:
+            self._writer.write(frames.encode(farewell))
         self.broken = True
         self._writer.close()
 
@@ -192,13 +198,14 @@ class AsyncFarmClient:
         self._segments.close()
 
     async def _with_connection(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        give_up = time.monotonic() + min(RESTART_S, self._timeout)
+        give_up = 0.0
         pause = 0.01
         while True:
             try:
                 async with self._borrowed() as connection:
                     return await work(connection)
             except (FarmUnavailable, Unauthorized):
+                give_up = give_up or time.monotonic() + min(RESTART_S, self._timeout)
                 if not self._was_there or time.monotonic() + pause > give_up:
                     raise
             await asyncio.sleep(pause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any
 
@@ -62,6 +63,7 @@ class Connection:
         """Send one message, return its answer. Raises what the answer tells, and FarmUnavailable when none
         comes."""
         self._calls += 1
+        self.broken = True  # until the answer is here: whatever interrupts us leaves it to nobody
         try:
             self._socket.settimeout(self._timeout if timeout is None else timeout)
             self._socket.sendall(frames.encode({**call.message, "id": self._calls}))
@@ -69,12 +71,10 @@ class Connection:
                 self._socket.sendall(data)
             answer = self._receive()
         except (OSError, ProtocolError) as error:
-            self.broken = True
             raise FarmUnavailable(
                 f"The farm at {self._endpoint} does not answer ({error}).", *self._address()
             ) from error
-        if "id" not in answer:
-            self.broken = True  # a refusal of the whole connection: the farm closes it
+        self.broken = "id" not in answer  # a refusal of the whole connection: the farm closes it
         protocol.check(answer)
         return answer
 
@@ -89,6 +89,10 @@ class Connection:
             self._frames.feed(data)
 
     def close(self) -> None:
-        """Close; the farm frees the leases once it notices."""
+        """Close, and give back what was leased ahead: the farm would let it rest, for this process lives."""
+        farewell = None if self.broken else self.session.farewell()
+        if farewell is not None:
+            with contextlib.suppress(OSError):
+                self._socket.sendall(frames.encode(farewell))
         self.broken = True
         self._socket.close()

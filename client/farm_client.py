@@ -151,14 +151,16 @@ class FarmClient:
 
     def _with_connection(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on a connection; when the farm that was there is away, try again until it is back."""
-        give_up = time.monotonic() + min(RESTART_S, self._timeout)
+        give_up = 0.0
         pause = 0.01
         while True:
             try:
                 with self._borrowed() as connection:
                     return work(connection)
             except (FarmUnavailable, Unauthorized):
-                # Unauthorized: between two farms the token file may still be the old one.
+                # Unauthorized: between two farms the token file may still be the old one. The time counts
+                # from here: the call itself may have waited long for a job.
+                give_up = give_up or time.monotonic() + min(RESTART_S, self._timeout)
                 if not self._was_there or time.monotonic() + pause > give_up:
                     raise
             time.sleep(pause)

@@ -60,6 +60,8 @@ class Session:
     shared: bool = False
     limits: dict[str, int] = field(default_factory=dict)
     spare: list[Lease] = field(default_factory=list)
+    doubtful: list[Lease] = field(default_factory=list)
+    """Of a submit that was not acknowledged: the farm may have used them up or not."""
     warm_bytes: int = 0
 
     def greet(self, token: str) -> Steps:
@@ -71,23 +73,31 @@ class Session:
             self.shared = str(self.segments.arena(arena["segment"]).uuid) == arena["uuid"]
         except (ArenaError, OSError):
             self.shared = False  # another host, another container: the bytes go over the wire
+        else:
+            self.segments.keep_only(arena["segment"])  # not the memory of a farm that ran here before
         return answer
+
+    def farewell(self) -> dict[str, Any] | None:
+        """Return the message that gives back all that is leased and not used, None when nothing is."""
+        left, self.spare, self.doubtful = self.spare + self.doubtful, [], []
+        return {"cmd": "release", "leases": [lease.lease for lease in left]} if left else None
 
     def submit(self, out: Outgoing) -> Steps:
         """Lease (unless the last answer brought leases that fit), fill, submit; returns the Receipt."""
         leases = self._take(out.sizes)
-        if leases is None:
-            if self.spare:
-                yield Call({"cmd": "release", "leases": [lease.lease for lease in self.spare]})
-                self.spare.clear()
+        if leases is None or self.doubtful:
+            self.spare += leases or []
+            given_back = self.farewell()
+            if given_back:
+                yield Call(given_back)
             answer = yield Call({"cmd": "lease", "sizes": out.sizes})
             leases = [Lease(**lease) for lease in answer["leases"]]
-        self.spare += leases  # ours until the submit is answered, also when filling fails
+        self.spare += leases  # ours also when filling fails
         payload: list[memoryview] = []
         yield Fill(lambda: payload.extend(self._fill(out, leases)))
+        self.spare, self.doubtful = [lease for lease in self.spare if lease not in leases], leases
         answer = yield Call(out.message([lease.lease for lease in leases], not self.shared), payload)
-        used = {lease.lease for lease in leases}
-        self.spare = [lease for lease in self.spare if lease.lease not in used]
+        self.doubtful = []
         self.spare += [Lease(**lease) for lease in answer["leases"]]
         return Receipt.from_answer(answer)
 

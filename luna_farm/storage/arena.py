@@ -211,6 +211,13 @@ class Segments:
         if arena is not None:
             arena.close()
 
+    def keep_only(self, segment: str) -> None:
+        """Close all but one: memory whose name is removed stays taken while anybody has it mapped."""
+        with self._lock:
+            others = [name for name in self._arenas if name != segment]
+        for other in others:
+            self.forget(other)
+
     def close(self) -> None:
         """Close them all."""
         for segment in list(self._arenas):

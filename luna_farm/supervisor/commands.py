@@ -95,7 +95,7 @@ class Commands:
         try:
             answer = run(connection, reply, message)
         except FarmError as error:
-            if any(isinstance(i, dict) and i.get("inline") for i in message.get("images") or ()):
+            if _brings_pixels(message):
                 raise  # raw pixels follow that nobody can interpret any more: the connection ends
             answer = refusal(error)
         if answer is not None:
@@ -175,3 +175,8 @@ class Commands:
 
     def _id(self, message: Mapping[str, Any]) -> str:
         return schema.text(message, "job_id", limit=64)
+
+
+def _brings_pixels(message: Mapping[str, Any]) -> bool:
+    images = message.get("images")
+    return isinstance(images, list) and any(isinstance(i, dict) and i.get("inline") for i in images)

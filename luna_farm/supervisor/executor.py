@@ -160,12 +160,13 @@ class Executor:
         rooms = self._rooms
 
         def work() -> events.Event:
+            files: list[str] = []
             try:
-                files = [
-                    rooms.spool.write(i.job_id, n, rooms.segments.view(*place))
-                    for n, place in enumerate(i.places)
-                ]
+                for n, place in enumerate(i.places):
+                    files.append(rooms.spool.write(i.job_id, n, rooms.segments.view(*place)))
             except FarmError as error:
+                for segment in files:
+                    rooms.spool.remove(segment)
                 return events.SpoolFailed(i.job_id, error)
             return events.Spooled(i.job_id, tuple(files))
 

@@ -164,6 +164,7 @@ class Connection(asyncio.BufferedProtocol):
         there."""
         self._pixels = deque(view for view in views if len(view))
         self._then = then
+        self.deadline = self._listener.now() + PIXELS_S
         self._move(Phase.PIXELS)
         rest = memoryview(self._frames.take_rest())
         while rest and self._pixels:
