@@ -27,7 +27,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     """Gate, encode and write every picture of `request` now; returns the same report as the farm would.
 
     One picture that fails does not keep the others from being saved. `progress` is called with (done, all).
-    `output_dir` None is `./output`. Raises InvalidRequest before anything is written.
+    `output_dir` None is `./output`. Raises InvalidRequest and DiskError before anything is written.
     """
     out = Outgoing(request)
     defaults = {"output_dir": str(Path("output").absolute())}
@@ -39,34 +39,41 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     relatives = filenames.image_names(submit)
     job = Job(job_id, submit.request_id, submit.options, [], 0.0, relatives.warnings)
     taken: set[str] = set()
+    pictures: list[Any] = []
     for image, entry in zip(request.images, submit.entries, strict=True):
         batch = np.empty((entry.batch, entry.height, entry.width, entry.channels), np.uint8)
         copy_into(image.pixels, batch.data.cast("B"))
-        for batch_index, pixels in enumerate(batch):
-            index = len(job.images)
-            path = names.reserve(submit.options.output_dir, relatives.relatives[index], taken)
+        pictures += list(batch)
+        for batch_index in range(entry.batch):
+            relative = relatives.relatives[len(job.images)]
+            path = names.reserve(submit.options.output_dir, relative, taken)
             taken.add(filenames.twin_key(path))
-            task = ImageTask(
-                job_id=job_id,
-                index=index,
-                affix=entry.affix,
-                format=entry.format,
-                batch_index=batch_index,
-                batch_size=entry.batch,
-                path=path,
-                segment="",
-                offset=0,
-                height=entry.height,
-                width=entry.width,
-                channels=entry.channels,
-                in_affix_folder=entry.subdir and bool(entry.affix.strip(" .")),
-                root=submit.options.output_dir,
-            )
-            job.images.append(Image(task, result=_saved(pixels, task, submit.options)))
-            job.images[-1].state = ImageState(job.images[-1].result.state)
-            if progress:
-                progress(index + 1, submit.num_images)
+            job.images.append(Image(_task(job, entry, batch_index, path)))
+    for done, (image_of_job, pixels) in enumerate(zip(job.images, pictures, strict=True), 1):
+        image_of_job.result = _saved(pixels, image_of_job.task, submit.options)
+        image_of_job.state = ImageState(image_of_job.result.state)
+        if progress:
+            progress(done, submit.num_images)
     return JobReport.from_answer(job.report())
+
+
+def _task(job: Job, entry: schema.Entry, batch_index: int, path: str) -> ImageTask:
+    return ImageTask(
+        job_id=job.job_id,
+        index=len(job.images),
+        affix=entry.affix,
+        format=entry.format,
+        batch_index=batch_index,
+        batch_size=entry.batch,
+        path=path,
+        segment="",
+        offset=0,
+        height=entry.height,
+        width=entry.width,
+        channels=entry.channels,
+        in_affix_folder=entry.subdir and bool(entry.affix.strip(" .")),
+        root=job.options.output_dir,
+    )
 
 
 def _saved(pixels: Any, task: ImageTask, options: SaveOptions) -> ImageResult:

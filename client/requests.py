@@ -165,14 +165,20 @@ class Outgoing:
     fields: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.request.images:
-            raise InvalidRequest.of("images", self.request.images, "at least one SaveImage")
+        images = self.request.images
+        if (
+            not isinstance(images, Sequence)
+            or not images
+            or not all(isinstance(i, SaveImage) for i in images)
+        ):
+            raise InvalidRequest.of("images", images, "a list of at least one SaveImage")
         self.infos = [describe(image.pixels) for image in self.request.images]
         self.fields = _wire_fields(self.request)
         schema.options({**self.fields, "output_dir": self.fields.get("output_dir", os.sep)}, {})
         for image in self.request.images:
             schema.choice({"format": image.format}, "format", tuple(FORMATS), "png")
             schema.text({"affix": image.affix}, "affix", limit=200)
+            schema.boolean({"subdir": image.subdir}, "subdir", False)
 
     @property
     def sizes(self) -> list[int]:
@@ -203,6 +209,8 @@ class Outgoing:
 
 def _wire_fields(request: SaveRequest) -> dict[str, Any]:
     moment = request.timestamp or datetime.now().astimezone()
+    if not isinstance(moment, datetime | str):
+        raise InvalidRequest.of("timestamp", moment, "a datetime, or ISO 8601 text")
     fields: dict[str, Any] = {
         "request_id": uuid.uuid4().hex,
         "save_path": request.save_path,
@@ -218,6 +226,8 @@ def _wire_fields(request: SaveRequest) -> dict[str, Any]:
         "timestamp": moment if isinstance(moment, str) else moment.isoformat(timespec="milliseconds"),
     }
     if request.output_dir is not None:
+        if not isinstance(request.output_dir, str | os.PathLike):
+            raise InvalidRequest.of("output_dir", request.output_dir, "a path as text or os.PathLike")
         given = os.fspath(request.output_dir)
         schema.text({"output_dir": given}, "output_dir")
         fields["output_dir"] = os.path.abspath(os.path.expanduser(given))
