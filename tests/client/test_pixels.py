@@ -61,7 +61,7 @@ def test_any_finite_or_infinite_number(data):
     _same(x, expected)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64, ">f2", ">f4", ">f8"])
 def test_layouts(dtype):
     rng = np.random.default_rng(2)
     base = (rng.random((3, 64, 80, 4)) * (255 if dtype == np.uint8 else 1)).astype(dtype)
@@ -101,6 +101,11 @@ def test_no_full_size_temporary(layout):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < x.size / 8  # a full-size temporary has at least x.size bytes
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_infinities_are_clipped(dtype):
+    _same(np.array([[np.inf, -np.inf, 0.5]], dtype), [255, 0, 127])
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

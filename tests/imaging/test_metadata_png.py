@@ -58,7 +58,7 @@ def test_a_key_made_equal_by_cleaning_does_not_replace_the_first():
     assert metadata_png.texts(embedded) == [b"prompt\x001"]
 
 
-@given(st.text())
+@given(st.text() | st.text("ab é\n", min_size=75, max_size=90))
 def test_keywords_are_valid(key):
     keyword = metadata_png.keyword(key)
     assert 1 <= len(keyword) <= 79

@@ -68,6 +68,11 @@ def test_what_stands_under_such_a_name_is_masked_but_links_and_numbers_stay():
     assert given == before
 
 
+def test_the_number_of_a_linked_node_is_no_secret():
+    documents = [{"1": {"inputs": {"token": ["subgraph:77", 0]}}}, {"id": "subgraph:77"}]
+    assert Scrubber().all(documents) == documents
+
+
 def test_maps_and_lists_under_such_a_name_are_masked_throughout():
     (after,) = Scrubber().all([{"api_keys": ["one", "two", "three"], "credentials": {"user": "me", "n": 1}}])
     assert after == {"api_keys": [MASK] * 3, "credentials": {"user": MASK, "n": 1}}

@@ -28,6 +28,12 @@ def test_pixels_are_the_same_in_one_strip_or_many(options, picture, size, channe
         assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
 
 
+def test_the_directory_begins_on_a_word(options, picture):
+    for width in range(1, 20):
+        file = b"".join(encode(picture(3, width, 3), "tiff", options(), NOTHING).buffers)
+        assert int.from_bytes(file[4:8], "little") % 2 == 0
+
+
 def test_the_standard_library_stands_in(options, picture, monkeypatch):
     monkeypatch.setitem(sys.modules, "zlib_ng", None)
     pixels = picture(40, 30, 3)

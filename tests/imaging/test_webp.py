@@ -97,6 +97,12 @@ def test_the_file_is_what_its_header_says(options, task, picture):
         assert image.getexif()[0x0110].startswith("prompt:")
 
 
+@pytest.mark.parametrize(("channels", "flags"), [(1, 0x08), (3, 0x08), (4, 0x18)])
+def test_alpha_is_announced_only_where_it_is(options, task, picture, channels, flags):
+    file = b"".join(encode(picture(9, 9, channels), "webp", options(), embed(options(), task())).buffers)
+    assert webp.chunks(file)[0][1][0] == flags
+
+
 def test_what_is_no_webp_is_refused(options, picture):
     whole = b"".join(encode(picture(9, 9, 3), "webp", options(), NOTHING).buffers)
     for broken in (b"", whole[:30], b"RIFF" + whole[4:8] + b"WAVE" + whole[12:]):

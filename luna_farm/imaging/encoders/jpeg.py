@@ -1,8 +1,10 @@
-"""JPEG: the fastest of the encoders that make the same file.
+"""JPEG: the faster of two encoders wherever it makes as good a file.
 
 simplejpeg (libjpeg-turbo, MIT) reads the pixels where they lie; Pillow, which copies them first, stands in
-where it is not installed. Both get the same quality and subsampling. It must never write more than 65,533
-bytes of EXIF, the most that a JPEG segment holds: then the metadata goes beside the file.
+where it is not installed, and from quality 91 to 95: there simplejpeg's quicker transform costs up to 0.4 dB
+and 2 % (below 91 at most 0.1 dB; from 96 on it takes the exact one, and the files are the same). This module
+must never write more than 65,533 bytes of EXIF, the most that a JPEG segment holds: then the metadata goes
+beside the file.
 
 Colour: 4:2:0 up to quality 95 (as Pillow's default), 4:4:4 above, where small coloured detail is what is
 paid for. JPEG knows no transparency: alpha is left out, the colours stay what they are, and the report says
@@ -28,6 +30,7 @@ LONGEST_EXIF = 65_533
 _LONGEST_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 _EXIF = b"Exif\0\0"
 _FULL_COLOUR_ABOVE = 95
+_QUICK_TRANSFORM_COSTS = range(91, 96)
 
 
 def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) -> Encoded:
@@ -68,6 +71,8 @@ def _exif(embedded: Embedded, encoded: Encoded) -> bytes:
 def _stream(pixels: NDArray[np.uint8], quality: int) -> bytes:
     channels = pixels.shape[2]
     full_colour = quality > _FULL_COLOUR_ABOVE
+    if quality in _QUICK_TRANSFORM_COSTS:
+        return _by_pillow(pixels, quality, full_colour)
     try:
         import simplejpeg
     except ImportError:
