@@ -25,8 +25,8 @@ from luna_farm.core.instructions import (
 )
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.messages import ImageResult
-from luna_farm.core.retry import MAX_CRASHES
-from luna_farm.core.scaling import pause_s, surplus, wanted
+from luna_farm.core.retry import MAX_CRASHES, pause_s
+from luna_farm.core.scaling import surplus, wanted
 from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
 
 S, W = ImageState, WorkerState
@@ -146,6 +146,7 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
     worker.move(W.GONE, now)
     farm.unsettled += worker.settling.values()
     if not worker.pid:
+        # What is wrong (a broken library, no memory) is not better at once, and a try costs most of a core.
         farm.failed_starts += 1
         farm.spawn_at = now + pause_s(farm.failed_starts)
     name = "worker_reaped" if expected else "worker_lost"

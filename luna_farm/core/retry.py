@@ -12,6 +12,12 @@ FALLBACK_AFTER = 3
 """Failures of a folder before its images go to the configured fallback folder."""
 
 
+def pause_s(failures: int) -> float:
+    """Return how long to wait after so many failures in a row: doubled each time, up to LAST_DELAY_S."""
+    # A folder that is away overnight fails a thousand times, and 2.0 ** 1024 is no float.
+    return min(LAST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(failures - 1, 16))
+
+
 @dataclass(slots=True)
 class Folder:
     """An output folder that failed: why, since when, and when one image may probe it again."""
@@ -28,7 +34,7 @@ class Folder:
         self.failures += 1
         self.error = error
         self.probing = False
-        self.retry_at = now + min(LAST_DELAY_S, FIRST_DELAY_S * 2 ** (self.failures - 1))
+        self.retry_at = now + pause_s(self.failures)
 
     def may_probe(self, now: float) -> bool:
         """Exactly one image at a time finds out whether the folder is back."""

@@ -7,14 +7,6 @@ GROW_AT = 2
 blip."""
 
 
-def pause_s(failed_starts: int) -> float:
-    """Return how long to wait after so many workers in a row that ended before they were ready.
-
-    What is wrong then (a broken library, no memory) is not better at once, and each try costs most of a core.
-    """
-    return min(30.0, 0.5 * 2.0 ** (failed_starts - 1))
-
-
 def wanted(alive: int, waiting: int, low: int, high: int) -> int:
     """Return the number of workers to have now.
 
