@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 # Where the farm is: what every command may need to be told.
-COMMON = ("host", "port", "state_dir")
+COMMON = {
+    "host": "address of its job listener",
+    "port": "port of its job listener",
+    "state_dir": "its state folder",
+}
 _PREFIX = "setting_"
 
 
@@ -34,19 +38,23 @@ def command(subparsers: Subparsers, name: str, help: str, examples: str) -> argp
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the options that every command takes."""
     group = parser.add_argument_group("which farm")
-    add_settings(group, COMMON)
+    for name, text in COMMON.items():
+        _add(group, name, f"{text} ({config.BY_NAME[name].default or 'as the platform has it'})")
     group.add_argument("--config", metavar="FILE", help="settings file instead of ./luna-farm.toml")
 
 
 def add_settings(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
     """Add an option for each named setting."""
     for name in names:
-        setting = config.BY_NAME[name]
-        given: dict[str, Any] = {"dest": _PREFIX + name, "metavar": setting.key.upper()}
-        if isinstance(setting.default, bool):
-            given |= {"nargs": "?", "const": "true"}
-        help_text = setting.help.replace("%", "%%")
-        group.add_argument(setting.option, help=f"{help_text} ({setting.allowed})", **given)
+        _add(group, name, f"{config.BY_NAME[name].help} ({config.BY_NAME[name].allowed})")
+
+
+def _add(group: argparse._ArgumentGroup, name: str, text: str) -> None:
+    setting = config.BY_NAME[name]
+    given: dict[str, Any] = {"dest": _PREFIX + name, "metavar": setting.key.upper()}
+    if isinstance(setting.default, bool):
+        given |= {"nargs": "?", "const": "true"}  # --durable alone means yes
+    group.add_argument(setting.option, help=text.replace("%", "%%"), **given)
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:

@@ -39,10 +39,10 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )
     names = parser.add_argument_group("where")
     names.add_argument("--output-dir", metavar="DIR", help="folder of this machine (default: the farm's)")
-    names.add_argument("--save-path", default="", metavar="PATH", help="folders below it; tokens as in docs")
     names.add_argument(
-        "--filename", metavar="NAME", help="name without ending; tokens as in docs (default: FILE's)"
+        "--save-path", default="", metavar="PATH", help="folders below it; tokens: docs/names.md"
     )
+    names.add_argument("--filename", metavar="NAME", help="name without ending, tokens too (default: FILE's)")
     names.add_argument("--affix", default="", help="appended to the name")
     how = parser.add_argument_group("how")
     how.add_argument("--format", choices=tuple(FORMATS), default="png")
