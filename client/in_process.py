@@ -36,7 +36,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     limits = {"max_images": 2**31, "max_pixels": 2**40, "arena_bytes": 2**62}
     submit = schema.submit(fields, defaults, limits)
     job_id = secrets.token_hex(4)
-    relatives = filenames.image_names(submit)
+    relatives = filenames.image_names(submit, names.PATH_BYTES)
     job = Job(job_id, submit.request_id, submit.options, [], 0.0, relatives.warnings)
     taken: set[str] = set()
     pictures: list[Any] = []

@@ -114,7 +114,7 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     if error:
         return [Reply(event.client, event.reply, refusal(error))]
     try:
-        names = filenames.image_names(submit)
+        names = filenames.image_names(submit, farm.limits.path_bytes)
     except InvalidRequest as refused:
         return [Reply(event.client, event.reply, refusal(refused))]
     slots = []

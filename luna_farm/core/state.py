@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from luna_farm.core import filenames
 from luna_farm.core.filenames import twin_key
 from luna_farm.core.instructions import Forget, Instruction
 from luna_farm.core.job import Image, ImageState, Job
@@ -34,6 +35,7 @@ class Limits:
     idle_timeout_s: float = 300.0
     worker_deadline_s: float = 120.0
     fallback_dir: str = ""
+    path_bytes: int = filenames.PATH_BYTES
 
     def of_request(self) -> dict[str, int]:
         """The bounds that a request is judged by."""

@@ -24,7 +24,7 @@ from luna_farm.core.farm import handle
 from luna_farm.core.messages import ImageResult, ImageTask
 from luna_farm.core.state import Farm, Limits
 from luna_farm.errors import ArenaError, FarmError
-from luna_farm.storage import writer
+from luna_farm.storage import names, writer
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.storage.arena_size import establish
 from luna_farm.storage.dead_letters import DeadLetters
@@ -302,6 +302,7 @@ def _limits(config: Config, arena_bytes: int) -> Limits:
         idle_timeout_s=config.idle_timeout_s,
         worker_deadline_s=config.worker_deadline_s,
         fallback_dir=str(config.fallback_dir) if config.fallback_dir else "",
+        path_bytes=names.PATH_BYTES,
     )
 
 
