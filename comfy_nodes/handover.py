@@ -85,6 +85,15 @@ def farm() -> FarmClient:
         return _farm
 
 
+def _start_anew() -> None:
+    """Drop a client that met no farm: one that knew a farm waits seconds for its return, at every prompt."""
+    global _farm
+    with _lock:
+        gone, _farm = _farm, None
+    if gone is not None:
+        gone.close()
+
+
 def hand_over(request: SaveRequest, on_error: str, when_busy: str) -> Handed:
     """Give `request` to the farm and return at once, or do what `on_error` and `when_busy` say.
 
@@ -105,6 +114,7 @@ def hand_over(request: SaveRequest, on_error: str, when_busy: str) -> Handed:
         except package.InvalidRequest as error:
             raise NotHandedOver(f"{error}") from None  # it would be no better saved here
         except package.FarmError as error:
+            _start_anew()
             if on_error == "save_here":
                 return save_here(request)
             raise NotHandedOver(explain(error)) from None

@@ -96,6 +96,7 @@ class FakeFarm:
     fail: list[Exception] = field(default_factory=list)
     requests: list[SaveRequest] = field(default_factory=list)
     reports: dict[str, Any] = field(default_factory=dict)
+    closed: bool = False
     queue: dict[str, int] = field(default_factory=lambda: {"jobs": 1, "images": 2, "bytes": 3})
 
     def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
@@ -128,6 +129,9 @@ class FakeFarm:
 
     def wait(self, job_id: str, timeout: float | None = None) -> JobReport:
         return self.job(job_id)
+
+    def close(self) -> None:
+        self.closed = True
 
     def status(self) -> dict[str, Any]:
         return {"queue": self.queue}

@@ -106,6 +106,16 @@ def test_no_farm_is_said_in_the_words_of_the_contract_and_the_workflow_goes_on(c
     assert ui["luna_farm"][0]["state"] == "refused"
 
 
+def test_a_client_that_met_no_farm_is_not_asked_again(comfy, no_farm, tensor, monkeypatch):
+    """It would wait for the return of the farm it knew, and the GPU with it."""
+    run(LunaDaemonImageSaver(), image_1=tensor)
+    assert no_farm.closed
+    other = type(no_farm)()
+    monkeypatch.setattr("luna_farm_client.FarmClient", lambda **_: other)
+    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor)
+    assert "Submitted 2 images" in status
+
+
 def test_raise_stops_the_workflow(comfy, no_farm, tensor):
     with pytest.raises(RuntimeError, match=r"Connection refused\. Is daemon running"):
         run(LunaDaemonImageSaver(), image_1=tensor, on_error="raise")
