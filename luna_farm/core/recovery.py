@@ -94,12 +94,12 @@ def restore(farm: Farm, remains: Remains, evidence: Evidence, now: float) -> lis
         farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
         farm.requests[job.request_id] = job.job_id
         job.accepted_at = now
-        farm.unsettled += [image for image in job.images if image.result.temp]
         for image in job.images:
             if image.state is S.WAITING:
                 done += _resume(farm, image, evidence, now)
             elif image.state is S.FAILED:
                 farm.keep_pixels(image)
+        farm.unsettled += [image for image in job.images if image.result.temp]
         done += _close_quietly(farm, job, now) if not _news(job) else close(farm, job, now)
     return done
 
