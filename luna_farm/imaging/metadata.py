@@ -121,7 +121,8 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, custom_metadata: str
 
     # What the user typed into custom_metadata was asked for word by word; the rest is collected by programs.
     scrub = metadata_secrets.Scrubber()
-    graph_prompt, extra, known = scrub.all([graph_prompt, extra, known])
+    if any(metadata_secrets.suspicious(text) for text in (prompt, extra_pnginfo, metadata)):
+        graph_prompt, extra, known = scrub.all([graph_prompt, extra, known])
     if scrub.count:
         warnings.append(
             f"metadata: {scrub.count} value(s) that look like passwords, keys or tokens were replaced by "

@@ -8,8 +8,8 @@ Custom nodes put them into widgets, so they stand in ComfyUI's prompt and workfl
 2. by shape: what only a credential looks like (`sk-...`, `hf_...`, `ghp_...`, `AKIA...`, JSON web tokens, a
    Bearer header, the password in `https://user:password@host`, `?token=...` in an address), wherever it
    stands;
-3. by repetition: what was found by name is replaced wherever else it stands, so that the copy in the
-   workflow goes too.
+3. by repetition: what was found by name is masked where it stands again, so that the copy in the workflow
+   goes too: a text that is the same, and, if the secret has a digit, a text that contains it.
 
 A name counts only where its last words say so: `max_tokens` and `token_normalization` are settings, not
 secrets. Numbers, switches and links between nodes are never touched. This module must never keep a secret
@@ -63,7 +63,49 @@ _SHAPES = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
+# No shape without one of these: a quick look that spares nearly every text the long one.
+_MARKS = (
+    *(
+        "sk-",
+        "sk_",
+        "pk-",
+        "pk_",
+        "rk-",
+        "rk_",
+        "hf_",
+        "ghp_",
+        "gho_",
+        "ghs_",
+        "ghr_",
+        "ghu_",
+        "github_pat_",
+        "glpat-",
+    ),
+    *("r8_", "comfyui-", "nvapi-", "xox", "AKIA", "AIza", "eyJ", "Bearer ", "://", "token=", "api_key="),
+)
 _SHORTEST_REPEATED = 8  # a shorter text would be found in innocent words
+_SEPARATORS = {code: None for code in range(128) if not chr(code).isalnum()}
+
+
+def suspicious(text: str) -> bool:
+    """Whether a JSON document may hold a secret: a quick look that errs on the side of yes."""
+    joined = _joined(text)
+    return (
+        any(word in joined for word in (*_ANYWHERE, *_AT_THE_END))
+        or any(mark in text for mark in _MARKS)
+        or "\\u00" in text  # plain letters and slashes may be written as escapes
+        or "\\/" in text
+    )
+
+
+def is_secret_name(key: str) -> bool:
+    """Whether a key is named like a secret, whatever case and separators it is written with."""
+    joined = _joined(key)
+    return joined.endswith(_AT_THE_END) or any(word in joined for word in _ANYWHERE)
+
+
+def _joined(text: str) -> str:
+    return text.lower().translate(_SEPARATORS)
 
 
 class Scrubber:
@@ -73,18 +115,26 @@ class Scrubber:
         self.count = 0
         self._known: set[str] = set()
         self._repeated: re.Pattern[str] | None = None
+        self._names: dict[str, bool] = {}  # keys repeat, node after node
 
     def all(self, documents: list[Any]) -> list[Any]:
         """Return the JSON values with their secrets masked. The given values stay as they are."""
         for document in documents:
             self._collect(document)
-        if self._known:
-            longest_first = sorted(self._known, key=len, reverse=True)
-            self._repeated = re.compile("|".join(re.escape(secret) for secret in longest_first))
+        # Longest first, or a secret that begins like another would leave the other's end.
+        inside = sorted(
+            (re.escape(text) for text in self._known if re.search(r"\d", text)), key=len, reverse=True
+        )
+        self._repeated = re.compile("|".join(inside)) if inside else None
         cleaned = [self._clean(document) for document in documents]
         self._known.clear()
         self._repeated = None
         return cleaned
+
+    def _is_secret(self, key: str) -> bool:
+        if key not in self._names:
+            self._names[key] = is_secret_name(key)
+        return self._names[key]
 
     def _collect(self, value: Any, secret: bool = False) -> None:
         """Remember what stands under the name of a secret, to find its copies."""
@@ -93,7 +143,7 @@ class Scrubber:
                 self._known.add(value)
         elif isinstance(value, dict):
             for key, inner in value.items():
-                self._collect(inner, secret or is_secret_name(key))
+                self._collect(inner, secret or self._is_secret(key))
         elif isinstance(value, list):
             for inner in value:
                 self._collect(inner, secret and not _is_link(value))
@@ -107,7 +157,7 @@ class Scrubber:
             return {
                 key: self._clean_widgets(value.get("inputs"), inner)
                 if key == "widgets_values" and isinstance(inner, list)
-                else self._clean(inner, secret or is_secret_name(key))
+                else self._clean(inner, secret or self._is_secret(key))
                 for key, inner in value.items()
             }
         return value
@@ -131,7 +181,11 @@ class Scrubber:
         return [self._clean(value, secret=hide) for hide, value in zip(secret, values, strict=True)]
 
     def _clean_text(self, text: str) -> str:
-        text, found = _SHAPES.subn(MASK, text)
+        if text in self._known:
+            return self._mask(text)
+        found = 0
+        if any(mark in text for mark in _MARKS):
+            text, found = _SHAPES.subn(MASK, text)
         if self._repeated is not None:
             text, again = self._repeated.subn(MASK, text)
             found += again
@@ -143,12 +197,6 @@ class Scrubber:
             return value
         self.count += 1
         return MASK
-
-
-def is_secret_name(key: str) -> bool:
-    """Whether a key is named like a secret, whatever case and separators it is written with."""
-    joined = re.sub(r"[^a-z0-9]", "", key.lower())
-    return joined.endswith(_AT_THE_END) or any(word in joined for word in _ANYWHERE)
 
 
 def _is_link(value: list[Any]) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 
-from luna_farm.imaging.metadata_secrets import MASK, Scrubber, is_secret_name
+from luna_farm.imaging.metadata_secrets import MASK, Scrubber, is_secret_name, suspicious
 
 # Put together here, so that no scanner of repositories takes them for real ones.
 SHAPES = [
@@ -117,9 +118,33 @@ def test_innocent_texts_stay(text):
 
 
 def test_a_secret_of_the_prompt_is_found_again_in_the_workflow():
-    prompt = {"1": {"inputs": {"password": "correct horse"}}}
-    workflow = {"nodes": [{"widgets_values": ["x", "the correct horse!"]}]}
-    assert Scrubber().all([prompt, workflow])[1] == {"nodes": [{"widgets_values": ["x", f"the {MASK}!"]}]}
+    prompt = {"1": {"inputs": {"password": "correct horse 5", "token": "correct horse"}}}
+    workflow = {"nodes": [{"widgets_values": ["x", "the correct horse 5!", "correct horse"]}]}
+    assert Scrubber().all([prompt, workflow])[1] == {
+        "nodes": [{"widgets_values": ["x", f"the {MASK}!", MASK]}]
+    }
+
+
+def test_a_word_that_somebody_calls_a_token_does_not_tear_holes_into_prompts():
+    prompt = {"1": {"inputs": {"token": "photograph"}}, "2": {"inputs": {"text": "a photograph of a cat"}}}
+    assert Scrubber().all([prompt])[0]["2"] == prompt["2"]
+
+
+def test_of_two_secrets_that_begin_alike_none_leaves_its_end():
+    documents = [{"token": "abcdefg1", "api_key": "abcdefg1234"}, ["x abcdefg1234 y"]]
+    assert Scrubber().all(documents)[1] == [f"x {MASK} y"]
+
+
+@pytest.mark.parametrize("secret", SHAPES)
+def test_the_quick_look_misses_none(secret):
+    assert suspicious(json.dumps({"text": f"é {secret}"}))
+    assert suspicious(json.dumps({"API key": "x"}))
+    assert suspicious('"Bearer abcdefghijklmnop1234"')
+    assert suspicious('{"\\u0074oken": "x"}')
+    assert suspicious('"https:\\/\\/me:hunter22@example.org"')
+    assert not suspicious(
+        json.dumps({"text": "a photograph of a cat", "seed": 5, "name": "model.safetensors"})
+    )
 
 
 def test_a_short_secret_is_not_looked_for_elsewhere():
