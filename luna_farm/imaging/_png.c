@@ -122,7 +122,6 @@ static int prepare(PyObject *module) {
     (void)module;
     crc32_prepare();
     symbols_prepare();
-    literals_isa = detect_isa();
     return 0;
 }
 

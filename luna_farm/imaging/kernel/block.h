@@ -27,31 +27,93 @@ typedef struct {
     u16 dist_code[DIST_SYMBOLS + 2];
     u32 length_code[MAX_MATCH + 1]; /* code and extra bits of a length, shifted by 5, and their count below */
     u8 low[256], high[256]; /* the literals' codes in bytes */
-    int use_pairs;
     u32 pair[65536]; /* two literals at once: code << 5 | bits, or 0 where 27 bits do not hold them */
 } codebook;
 
-#include "literals.h"
+/* A match's code, extra bits and all: at most 48 bits. */
+INLINE u64 match_code(const codebook *book, token t, unsigned *bits) {
+    u32 length = book->length_code[t.length];
+    unsigned slot = dist_slot(t.distance + 1u), count = length & 31;
+    u64 value = length >> 5 | (u64)book->dist_code[slot] << count;
+    count += book->dist_bits[slot];
+    value |= (u64)(t.distance + 1u - DIST_BASE[slot]) << count;
+    *bits = count + dist_extra(slot);
+    return value;
+}
 
-/* Counts bytes in four tables by turns: equal neighbours would otherwise wait for each other's sum. */
-static void count_bytes(u32 table[4][256], const u8 *p, size_t n) {
+INLINE void put_match(bitstream *s, const codebook *book, token t) {
+    unsigned bits;
+    u64 value = match_code(book, t, &bits);
+    put_bits(s, value, bits);
+}
+
+#include "literals.h"
+#ifdef LUNA_DISPATCH
+#include "lanes_avx512.h"
+#endif
+
+/* Below this many literals in a block a table of pairs (65,536 entries) costs more than it saves. */
+enum { PAIRS_PAY = 24 * 1024 };
+
+/* Counts bytes in eight tables by turns: equal neighbours would otherwise wait for each other's sum. */
+static void count_bytes(u32 table[8][256], const u8 *p, size_t n) {
     for (; n >= 8; n -= 8, p += 8) {
         u64 v = load64(p);
         table[0][v & 255]++;
         table[1][v >> 8 & 255]++;
         table[2][v >> 16 & 255]++;
         table[3][v >> 24 & 255]++;
-        table[0][v >> 32 & 255]++;
-        table[1][v >> 40 & 255]++;
-        table[2][v >> 48 & 255]++;
-        table[3][v >> 56]++;
+        table[4][v >> 32 & 255]++;
+        table[5][v >> 40 & 255]++;
+        table[6][v >> 48 & 255]++;
+        table[7][v >> 56]++;
     }
     for (; n; n--)
-        table[n & 3][*p++]++;
+        table[n][*p++]++;
 }
 
-static void count_block(histogram *h, const u8 *data, const token *tokens, size_t count) {
-    u32 table[4][256];
+/* How many of the bytes before position `at` are counted when SAMPLE bytes of every SAMPLE * every are. */
+enum { SAMPLE = 64 };
+INLINE u32 sampled_before(size_t at, unsigned every) {
+    size_t period = (size_t)SAMPLE * every, rest = at % period;
+    return (u32)(at / period * SAMPLE + (rest < SAMPLE ? rest : SAMPLE));
+}
+
+/* The statistics of data[0..n), of which one byte in `every` is looked at, where all matches are runs. Counting all
+ * and then taking the runs off again is quicker than counting piece by piece. */
+static void count_runs(histogram *h, const u8 *data, size_t n, const token *tokens, size_t count, unsigned every) {
+    u32 table[8][256];
+    memset(table, 0, sizeof table);
+    memset(h, 0, sizeof *h);
+    size_t period = (size_t)SAMPLE * every, at = 0;
+    if (every == 1)
+        count_bytes(table, data, n);
+    else
+        for (size_t i = 0; i < n; i += period)
+            count_bytes(table, data + i, n - i < SAMPLE ? n - i : SAMPLE);
+    for (size_t i = 0; i + 1 < count; i++) {
+        unsigned slot = length_slot[tokens[i].length];
+        at += tokens[i].literals;
+        u32 before = sampled_before(at, every);
+        u8 value = data[at];
+        at += tokens[i].length;
+        table[0][value] -= sampled_before(at, every) - before;
+        h->litlen[257 + slot]++;
+        h->extra_bits += LENGTH_EXTRA[slot];
+    }
+    h->dist[0] = (u32)(count - 1);
+    for (int i = 0; i < 256; i++) { /* unsigned sums: a table that went below zero comes right here */
+        u32 sum = 0;
+        for (int k = 0; k < 8; k++)
+            sum += table[k][i];
+        h->litlen[i] = sum || every == 1 ? sum * every : 1; /* what was not looked at may be anything */
+    }
+    h->litlen[END_OF_BLOCK] = 1;
+}
+
+/* The statistics of bytes that `tokens` describe. */
+static void count_tokens(histogram *h, const u8 *data, const token *tokens, size_t count) {
+    u32 table[8][256];
     memset(table, 0, sizeof table);
     memset(h, 0, sizeof *h);
     for (size_t i = 0; i < count; i++) {
@@ -65,7 +127,8 @@ static void count_block(histogram *h, const u8 *data, const token *tokens, size_
         }
     }
     for (int i = 0; i < 256; i++)
-        h->litlen[i] = table[0][i] + table[1][i] + table[2][i] + table[3][i];
+        for (int k = 0; k < 8; k++)
+            h->litlen[i] += table[k][i];
     h->litlen[END_OF_BLOCK] = 1;
 }
 
@@ -85,7 +148,7 @@ static void fixed_lengths(codebook *book) {
     memset(book->dist_bits, 5, sizeof book->dist_bits);
 }
 
-static void finish_codebook(codebook *book, int symbols, int dists, u64 literals) {
+static void finish_codebook(codebook *book, int symbols, int dists) {
     canonical_codes(book->litlen_bits, symbols, book->litlen_code);
     canonical_codes(book->dist_bits, dists, book->dist_code);
     for (u32 length = MIN_MATCH; length <= MAX_MATCH; length++) {
@@ -93,7 +156,10 @@ static void finish_codebook(codebook *book, int symbols, int dists, u64 literals
         u32 code = book->litlen_code[257 + slot] | (length - LENGTH_BASE[slot]) << bits;
         book->length_code[length] = code << 5 | (bits + LENGTH_EXTRA[slot]);
     }
-    prepare_literals(book, literals);
+    for (int i = 0; i < 256; i++) {
+        book->low[i] = (u8)book->litlen_code[i];
+        book->high[i] = (u8)(book->litlen_code[i] >> 8);
+    }
 }
 
 static void put_header(bitstream *s, const header *h) {
@@ -106,19 +172,19 @@ static void put_header(bitstream *s, const header *h) {
     }
 }
 
-static void put_tokens(bitstream *s, const codebook *book, const u8 *data, const token *tokens, size_t count) {
+static void put_tokens(bitstream *s, codebook *book, const u8 *data, const token *tokens, size_t count, u64 literals) {
     bitstream local = *s; /* in registers, which a pointer to it would forbid */
+    int pairs = literals >= PAIRS_PAY;
+    if (pairs)
+        prepare_pairs(book);
     for (size_t i = 0; i < count; i++) {
-        put_literals(&local, book, data, tokens[i].literals);
+        if (pairs)
+            put_paired(&local, book, data, tokens[i].literals);
+        else
+            put_singly(&local, book, data, tokens[i].literals);
         data += tokens[i].literals + tokens[i].length;
-        if (tokens[i].length) {
-            u32 code = book->length_code[tokens[i].length], bits = code & 31;
-            unsigned slot = dist_slot(tokens[i].distance + 1u), dist_bits = book->dist_bits[slot];
-            u64 value = code >> 5 | (u64)book->dist_code[slot] << bits;
-            bits += dist_bits;
-            value |= (u64)(tokens[i].distance + 1u - DIST_BASE[slot]) << bits;
-            put_bits(&local, value, bits + dist_extra(slot));
-        }
+        if (tokens[i].length)
+            put_match(&local, book, tokens[i]);
     }
     put_bits(&local, book->litlen_code[END_OF_BLOCK], book->litlen_bits[END_OF_BLOCK]);
     *s = local;
@@ -140,11 +206,13 @@ static void put_stored(bitstream *s, const u8 *data, size_t n, int final) {
 
 INLINE u64 stored_bits(u64 n) { return 8 * n + 42 * (n / 65535 + 1); }
 
-/* Sends data[0..n), which `tokens` describe entirely. `h` is filled with the block's statistics. */
-static void put_block(bitstream *s, codebook *book, histogram *h, const u8 *data, size_t n, const token *tokens,
-                      size_t count, int final) {
+/* Sends data[0..n), which `tokens` describe entirely and `h` counts, perhaps from a sample. If the tokens came from
+ * find_runs, `covered` is what that noted, else NULL. Writes less than 2 * n + 64 bytes, and leaves no more than
+ * stored_bits(n). */
+static void put_block(int isa, bitstream *s, codebook *book, const histogram *h, const u8 *data, size_t n,
+                      const token *tokens, size_t count, const u64 *covered, int final) {
     header head;
-    count_block(h, data, tokens, count);
+    const bitstream start = *s;
     u64 literals = 0;
     for (int i = 0; i < 256; i++)
         literals += h->litlen[i];
@@ -160,14 +228,24 @@ static void put_block(bitstream *s, codebook *book, histogram *h, const u8 *data
     }
     if (fixed <= dynamic) {
         fixed_lengths(book);
-        finish_codebook(book, MAX_SYMBOLS, DIST_SYMBOLS + 2, literals);
+        finish_codebook(book, MAX_SYMBOLS, DIST_SYMBOLS + 2);
         put_bits(s, (u64)final | 1 << 1, 3);
     } else {
-        finish_codebook(book, LITLEN_SYMBOLS, DIST_SYMBOLS, literals);
+        finish_codebook(book, LITLEN_SYMBOLS, DIST_SYMBOLS);
         put_bits(s, (u64)final | 2 << 1, 3);
         put_header(s, &head);
     }
-    put_tokens(s, book, data, tokens, count);
+#ifdef LUNA_DISPATCH
+    if (isa == ISA_AVX512 && covered)
+        put_tokens_vbmi(s, book, data, n, tokens, covered);
+    else
+#endif
+        put_tokens(s, book, data, tokens, count, literals);
+    (void)isa;
+    if ((u64)(s->at - start.at) * 8 > stored_bits(n)) { /* the sample misled */
+        *s = start;
+        put_stored(s, data, n, final);
+    }
 }
 
 #endif

@@ -6,27 +6,70 @@
 
 #define ADLER_MOD 65521u
 
-/* Sums 32 bytes at a time in independent lanes, which compilers vectorise; RFC 1950 has the definition. */
-static u32 adler32_update(u32 adler, const u8 *p, size_t n) {
-    u32 a = adler & 0xffff, b = adler >> 16;
-    while (n >= 32) {
-        size_t blocks = n / 32 < 128 ? n / 32 : 128; /* 128 * 255 fits the 16-bit column sums below */
-        u16 column[32] = {0};
-        u32 rows = 0, before = 0; /* before: sum over blocks of the plain sum of all earlier blocks */
-        for (size_t k = 0; k < blocks; k++, p += 32) {
-            u32 sum = 0;
-            before += rows;
-            for (int i = 0; i < 32; i++) {
-                column[i] = (u16)(column[i] + p[i]);
-                sum += p[i];
-            }
-            rows += sum;
+/* What a piece of up to ADLER_BLOCKS times 32 bytes adds: the sum of its bytes, the sum over its 32-byte blocks of all
+ * bytes before the block, and the sum of all bytes weighted 32 .. 1 within their block. All fit 32 bits. */
+enum { ADLER_BLOCKS = 128 };
+typedef struct {
+    u32 plain, before, weighted;
+} adler_sums;
+
+static adler_sums adler_sums_base(const u8 *p, size_t blocks) {
+    adler_sums out = {0, 0, 0};
+    u16 column[32] = {0};
+    for (size_t k = 0; k < blocks; k++, p += 32) {
+        u32 sum = 0;
+        for (int i = 0; i < 32; i++) {
+            column[i] = (u16)(column[i] + p[i]);
+            sum += p[i];
         }
-        u32 weighted = 0;
-        for (u32 i = 0; i < 32; i++)
-            weighted += column[i] * (32 - i);
-        b = (b + a * 32 * (u32)blocks + before % ADLER_MOD * 32 + weighted) % ADLER_MOD;
-        a = (a + rows) % ADLER_MOD;
+        out.before += out.plain;
+        out.plain += sum;
+    }
+    for (u32 i = 0; i < 32; i++)
+        out.weighted += column[i] * (32 - i);
+    return out;
+}
+
+#ifdef LUNA_DISPATCH
+__attribute__((target("avx2"))) static u32 sum_lanes(__m256i v) {
+    u32 lane[8], sum = 0;
+    _mm256_storeu_si256((__m256i *)(void *)lane, v);
+    for (int i = 0; i < 8; i++)
+        sum += lane[i];
+    return sum;
+}
+
+__attribute__((target("avx2"))) static adler_sums adler_sums_avx2(const u8 *p, size_t blocks) {
+    const __m256i weights = _mm256_set_epi8(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                            22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32);
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    __m256i plain = zero, before = zero, weighted = zero;
+    for (size_t k = 0; k < blocks; k++, p += 32) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)p);
+        before = _mm256_add_epi32(before, plain);
+        plain = _mm256_add_epi32(plain, _mm256_sad_epu8(v, zero));
+        weighted = _mm256_add_epi32(weighted, _mm256_madd_epi16(_mm256_maddubs_epi16(v, weights), ones));
+    }
+    return (adler_sums){sum_lanes(plain), sum_lanes(before), sum_lanes(weighted)};
+}
+#endif
+
+/* RFC 1950, section 8. */
+static u32 adler32_update(int isa, u32 adler, const u8 *p, size_t n) {
+    u32 a = adler & 0xffff, b = adler >> 16;
+    (void)isa;
+    while (n >= 32) {
+        size_t blocks = n / 32 < ADLER_BLOCKS ? n / 32 : ADLER_BLOCKS;
+        adler_sums sums;
+#ifdef LUNA_DISPATCH
+        if (isa >= ISA_AVX2)
+            sums = adler_sums_avx2(p, blocks);
+        else
+#endif
+            sums = adler_sums_base(p, blocks);
+        b = (b + a * 32 * (u32)blocks + sums.before % ADLER_MOD * 32 + sums.weighted) % ADLER_MOD;
+        a = (a + sums.plain) % ADLER_MOD;
+        p += 32 * blocks;
         n -= 32 * blocks;
     }
     for (; n; n--) {

@@ -92,6 +92,17 @@ INLINE unsigned high_bit(u32 v) {
 #endif
 }
 
+INLINE unsigned count_ones(u64 v) {
+#if defined(_MSC_VER) && !defined(__clang__)
+    unsigned ones = 0;
+    for (; v; v &= v - 1)
+        ones++;
+    return ones;
+#else
+    return (unsigned)__builtin_popcountll(v);
+#endif
+}
+
 /* Which instructions this processor has beyond the ones compiled for. */
 enum { ISA_BASE, ISA_AVX2, ISA_AVX512 };
 

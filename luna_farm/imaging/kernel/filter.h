@@ -5,7 +5,7 @@
 #include "common.h"
 
 /* Zero bytes on either side of a row in its buffer: the widest vector. */
-enum { MARGIN = 64 };
+enum { MARGIN = 64, LONG_ROW = 1024 };
 enum { FILTER_NONE, FILTER_SUB, FILTER_UP, FILTER_AVERAGE, FILTER_PAETH, FILTER_COUNT };
 
 #ifdef LUNA_X86
@@ -27,16 +27,46 @@ enum { FILTER_NONE, FILTER_SUB, FILTER_UP, FILTER_AVERAGE, FILTER_PAETH, FILTER_
 #undef LUNA_ISA
 #endif
 
-static u64 filter_row(int isa, int filter, int priced, const u8 *row, const u8 *above, size_t bytes, size_t step,
-                      u8 *out) {
+static void filter_row(int isa, int filter, const u8 *row, const u8 *above, size_t bytes, size_t step, u8 *out) {
 #ifdef LUNA_DISPATCH
-    if (isa == ISA_AVX512)
-        return filter_row_avx512(filter, priced, row, above, bytes, step, out);
-    if (isa == ISA_AVX2)
-        return filter_row_avx2(filter, priced, row, above, bytes, step, out);
+    if (isa == ISA_AVX512) {
+        filter_row_avx512(filter, row, above, bytes, step, out);
+        return;
+    }
+    if (isa == ISA_AVX2) {
+        filter_row_avx2(filter, row, above, bytes, step, out);
+        return;
+    }
 #endif
     (void)isa;
-    return filter_row_base(filter, priced, row, above, bytes, step, out);
+    filter_row_base(filter, row, above, bytes, step, out);
+}
+
+static void price_row(int isa, const u8 *row, const u8 *above, size_t bytes, size_t step, size_t skip, u64 *prices) {
+#ifdef LUNA_DISPATCH
+    if (isa == ISA_AVX512) {
+        price_row_avx512(row, above, bytes, step, skip, prices);
+        return;
+    }
+    if (isa == ISA_AVX2) {
+        price_row_avx2(row, above, bytes, step, skip, prices);
+        return;
+    }
+#endif
+    (void)isa;
+    price_row_base(row, above, bytes, step, skip, prices);
+}
+
+/* The filter whose result is cheapest to send; Paeth where they are equal, which wins most rows. Of a long row every
+ * second vector speaks for all. */
+static int best_filter(int isa, const u8 *row, const u8 *above, size_t bytes, size_t step) {
+    u64 prices[FILTER_COUNT];
+    int best = FILTER_PAETH;
+    price_row(isa, row, above, bytes, step, bytes >= LONG_ROW ? 2 : 1, prices);
+    for (int f = FILTER_PAETH - 1; f >= 0; f--)
+        if (prices[f] < prices[best])
+            best = f;
+    return best;
 }
 
 /* Copies a row of the picture into a row buffer; 16-bit samples become big-endian, as PNG wants them. */

@@ -40,32 +40,40 @@ INLINE TARGET V FN(price)(V v) {
     return V_ADD(V_ADD(V_ADD(sum, sum), V_MIN(size, V_SET(7))), V_MIN(size, V_SET(15)));
 }
 
-INLINE TARGET u64 FN(filter_with)(int filter, int priced, const u8 *row, const u8 *above, size_t bytes, size_t step,
-                                  u8 *out) {
-    C total = C_ZERO;
-    for (size_t i = 0; i < bytes; i += V_BYTES) {
-        V v = FN(residual)(filter, V_LOAD(row + i), V_LOAD(row + i - step), V_LOAD(above + i),
-                           V_LOAD(above + i - step));
-        V_STORE(out + i, v);
-        if (priced)
-            total = V_COST_ADD(total, FN(price)(v));
-    }
-    return priced ? C_TOTAL(total) : 0;
+INLINE TARGET V FN(filtered)(int filter, const u8 *row, const u8 *above, size_t step) {
+    return FN(residual)(filter, V_LOAD(row), V_LOAD(row - step), V_LOAD(above), V_LOAD(above - step));
 }
 
-/* Filters one row; with `priced` returns its price. `out` has room for `bytes` rounded up to MARGIN. */
-static TARGET u64 FN(filter_row)(int filter, int priced, const u8 *row, const u8 *above, size_t bytes, size_t step,
-                                 u8 *out) {
-    switch (filter * 2 + (priced != 0)) {
-    case 0: return FN(filter_with)(0, 0, row, above, bytes, step, out);
-    case 1: return FN(filter_with)(0, 1, row, above, bytes, step, out);
-    case 2: return FN(filter_with)(1, 0, row, above, bytes, step, out);
-    case 3: return FN(filter_with)(1, 1, row, above, bytes, step, out);
-    case 4: return FN(filter_with)(2, 0, row, above, bytes, step, out);
-    case 5: return FN(filter_with)(2, 1, row, above, bytes, step, out);
-    case 6: return FN(filter_with)(3, 0, row, above, bytes, step, out);
-    case 7: return FN(filter_with)(3, 1, row, above, bytes, step, out);
-    case 8: return FN(filter_with)(4, 0, row, above, bytes, step, out);
-    default: return FN(filter_with)(4, 1, row, above, bytes, step, out);
+INLINE TARGET void FN(apply)(int filter, const u8 *row, const u8 *above, size_t bytes, size_t step, u8 *out) {
+    for (size_t i = 0; i < bytes; i += V_BYTES)
+        V_STORE(out + i, FN(filtered)(filter, row + i, above + i, step));
+}
+
+/* Filters one row. `out` has room for `bytes` rounded up to MARGIN. */
+static TARGET void FN(filter_row)(int filter, const u8 *row, const u8 *above, size_t bytes, size_t step, u8 *out) {
+    switch (filter) {
+    case 0: FN(apply)(0, row, above, bytes, step, out); break;
+    case 1: FN(apply)(1, row, above, bytes, step, out); break;
+    case 2: FN(apply)(2, row, above, bytes, step, out); break;
+    case 3: FN(apply)(3, row, above, bytes, step, out); break;
+    default: FN(apply)(4, row, above, bytes, step, out); break;
     }
+}
+
+/* The prices of the row under the five filters, from every `skip`-th vector of it. */
+static TARGET void FN(price_row)(const u8 *row, const u8 *above, size_t bytes, size_t step, size_t skip, u64 *prices) {
+    C none = C_ZERO, sub = C_ZERO, up = C_ZERO, average = C_ZERO, paeth = C_ZERO;
+    for (size_t i = 0; i < bytes; i += V_BYTES * skip) {
+        V x = V_LOAD(row + i), a = V_LOAD(row + i - step), b = V_LOAD(above + i), c = V_LOAD(above + i - step);
+        none = V_COST_ADD(none, FN(price)(x));
+        sub = V_COST_ADD(sub, FN(price)(FN(residual)(1, x, a, b, c)));
+        up = V_COST_ADD(up, FN(price)(FN(residual)(2, x, a, b, c)));
+        average = V_COST_ADD(average, FN(price)(FN(residual)(3, x, a, b, c)));
+        paeth = V_COST_ADD(paeth, FN(price)(FN(residual)(4, x, a, b, c)));
+    }
+    prices[0] = C_TOTAL(none);
+    prices[1] = C_TOTAL(sub);
+    prices[2] = C_TOTAL(up);
+    prices[3] = C_TOTAL(average);
+    prices[4] = C_TOTAL(paeth);
 }

@@ -4,6 +4,9 @@
 
 #include "block.h"
 
+/* Shorter runs seldom pay, and the quickest way to send tokens (lanes_avx512.h) rests on this. */
+enum { SHORT_RUN = 8 };
+
 /* Bit i: data[i] == data[i - 1]. Reads data[-1 .. 63]. */
 INLINE u64 repeats(const u8 *data) {
 #ifdef LUNA_X86
@@ -37,57 +40,80 @@ INLINE u64 run_starts(u64 now, u64 next, unsigned least) {
     return now;
 }
 
-INLINE size_t run_end(const u8 *data, size_t at, size_t n) {
-    const u64 eight = data[at] * 0x0101010101010101ull;
-    while (at < n) {
-        u64 differ = load64(data + at) ^ eight;
-        if (differ) {
-            at += low_zeros(differ) / 8;
-            break;
-        }
-        at += 8;
+/* The other way: each of the bits in `now`, and in `before` ahead of it, grown to `least` in a row. */
+INLINE u64 run_bodies(u64 before, u64 now, unsigned least) {
+    unsigned have = 1;
+    for (; 2 * have <= least; have *= 2) {
+        now |= now << have | before >> (64 - have);
+        before |= before << have;
     }
-    return at < n ? at : n;
+    if (have < least)
+        now |= now << (least - have) | before >> (64 - (least - have));
+    return now;
 }
 
-/* Splits data[0..n) into literals and runs of at least `least` (3..32) repeats; returns the number of tokens, at most
- * n / 3 + 1. data[-1] is readable and counts as what came before; data[n .. n + 64) is readable. */
-static size_t find_runs(const u8 *data, size_t n, unsigned least, token *tokens) {
-    size_t count = 0, literal = 0, word = 0;
-    u64 keep = ~0ull, next = repeats(data);
-    while (word < n) {
-        u64 now = next & keep;
-        size_t left = n - word;
-        keep = ~0ull;
-        next = 0;
-        if (left < 64)
-            now &= (1ull << left) - 1;
-        else if (left > 64) {
-            next = repeats(data + word + 64);
-            if (left < 128)
-                next &= (1ull << (left - 64)) - 1;
+/* Notes where data[0..n) goes in and out of runs of at least `least` repeats, by turns, and in `covered` which bytes
+ * lie in them (and, after the end, that none is to be sent). Returns the number of notes. How many there are in a word
+ * is hard to foretell, so four are written at once without asking. */
+#define NOTE_EDGES                                                                                     \
+    size_t notes = 0, last = n / 64;                                                                   \
+    u64 starts_before = 0, inside = 0;                                                                 \
+    for (size_t i = 0; i <= last; i++)                                                                 \
+        covered[i] = repeats(data + 64 * i);                                                           \
+    covered[last] &= (1ull << (n & 63)) - 1;                                                           \
+    covered[last + 1] = 0;                                                                             \
+    for (size_t i = 0; i <= last; i++) {                                                               \
+        u64 starts = run_starts(covered[i], covered[i + 1], least);                                    \
+        u64 bodies = run_bodies(starts_before, starts, least);                                         \
+        u64 edges = bodies ^ (bodies << 1 | inside);                                                   \
+        unsigned count = count_ones(edges);                                                            \
+        covered[i] = bodies;                                                                           \
+        starts_before = starts;                                                                        \
+        inside = bodies >> 63;                                                                         \
+        u32 *note = edge + notes, base = (u32)(64 * i);                                                \
+        for (int k = 0; k < 4; k++, edges &= edges - 1)                                                \
+            note[k] = base + low_zeros(edges | 1ull << 63);                                            \
+        for (unsigned k = 4; k < count; k++, edges &= edges - 1)                                       \
+            note[k] = base + low_zeros(edges);                                                         \
+        notes += count;                                                                                \
+    }                                                                                                  \
+    covered[last] |= ~0ull << (n & 63);                                                                \
+    return notes;
+
+static size_t note_edges_base(const u8 *data, size_t n, unsigned least, u64 *covered, u32 *edge) { NOTE_EDGES }
+
+#ifdef LUNA_DISPATCH
+__attribute__((target("avx2,bmi,bmi2,popcnt"))) static size_t note_edges_avx2(const u8 *data, size_t n, unsigned least,
+                                                                              u64 *covered, u32 *edge) {
+    NOTE_EDGES
+}
+#endif
+
+/* Splits data[0..n) into literals and runs of at least `least` (SHORT_RUN..32) repeats, no token's length below
+ * SHORT_RUN. Returns the number of tokens, at most n / SHORT_RUN + 1. data[-1] is readable and counts as what came
+ * before, and so is data[n .. n + 64). `covered` has room for n / 64 + 2, `edge` for 2 * n / SHORT_RUN + 8. */
+static size_t find_runs(int isa, const u8 *data, size_t n, unsigned least, u64 *covered, u32 *edge, token *tokens) {
+    size_t count = 0, notes;
+    u32 literal = 0;
+    (void)isa;
+#ifdef LUNA_DISPATCH
+    if (isa >= ISA_AVX2)
+        notes = note_edges_avx2(data, n, least, covered, edge);
+    else
+#endif
+        notes = note_edges_base(data, n, least, covered, edge);
+    for (size_t i = 0; i < notes; i += 2) {
+        u32 start = edge[i], run = edge[i + 1] - start;
+        for (; run > MAX_MATCH; literal = start) {
+            u32 piece = run < MAX_MATCH + SHORT_RUN ? run - SHORT_RUN : MAX_MATCH;
+            tokens[count++] = (token){start - literal, (u16)piece, 0};
+            start += piece;
+            run -= piece;
         }
-        u64 starts = run_starts(now, next, least);
-        size_t end = 0;
-        while (starts) {
-            size_t start = word + low_zeros(starts);
-            end = run_end(data, start, n);
-            for (size_t run = end - start, piece; run; run -= piece) {
-                piece = run <= MAX_MATCH ? run : run < MAX_MATCH + MIN_MATCH ? run - MIN_MATCH : MAX_MATCH;
-                tokens[count++] = (token){(u32)(start - literal), (u16)piece, 0};
-                start += piece;
-                literal = start;
-            }
-            starts = end < word + 64 ? starts & ~0ull << (end - word) : 0;
-        }
-        word += 64;
-        if (end > word) { /* the run went past this word: go on where it ended */
-            word = end & ~(size_t)63;
-            keep = ~0ull << (end - word);
-            next = word < n ? repeats(data + word) : 0;
-        }
+        tokens[count++] = (token){start - literal, (u16)run, 0};
+        literal = start + run;
     }
-    tokens[count++] = (token){(u32)(n - literal), 0, 0};
+    tokens[count++] = (token){(u32)n - literal, 0, 0};
     return count;
 }
 

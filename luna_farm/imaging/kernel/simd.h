@@ -29,7 +29,7 @@
 #if LUNA_ISA == 512
 
 #define FN(name) name##_avx512
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,bmi,bmi2")))
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,bmi,bmi2,popcnt")))
 #define V __m512i
 #define M __mmask64
 #define C __m512i
@@ -55,7 +55,7 @@
 #elif LUNA_ISA == 256
 
 #define FN(name) name##_avx2
-#define TARGET __attribute__((target("avx2,bmi,bmi2")))
+#define TARGET __attribute__((target("avx2,bmi,bmi2,popcnt")))
 #define V __m256i
 #define M __m256i
 #define C __m256i
