@@ -22,21 +22,21 @@ def picture(tmp_path):
 @pytest.mark.parametrize(
     ("mode", "shape"),
     [
-        ("L", (2, 3)),
-        ("RGB", (2, 3, 3)),
-        ("RGBA", (2, 3, 4)),
-        ("1", (2, 3)),
-        ("P", (2, 3, 3)),
-        ("LA", (2, 3, 4)),
-        ("CMYK", (2, 3, 3)),
-        ("YCbCr", (2, 3, 3)),
-        ("I;16", (2, 3)),
+        ("L", (2, 4)),
+        ("RGB", (2, 4, 3)),
+        ("RGBA", (2, 4, 4)),
+        ("1", (2, 4)),
+        ("P", (2, 4, 3)),
+        ("LA", (2, 4, 4)),
+        ("CMYK", (2, 4, 3)),
+        ("YCbCr", (2, 4, 3)),
+        ("I;16", (2, 4)),
     ],
 )
 def test_every_mode_becomes_8_bit_pixels(mode, shape, tmp_path):
     path = tmp_path / "x.tif"
     image = (
-        Image.new("RGB", (3, 2), (200, 10, 10)).convert(mode) if mode != "I;16" else Image.new(mode, (3, 2))
+        Image.new("RGB", (4, 2), (200, 10, 10)).convert(mode) if mode != "I;16" else Image.new(mode, (4, 2))
     )
     image.save(path)
     pixels = read_pixels(path)
