@@ -1,18 +1,18 @@
 """A farm on a stage: the pure core, and somebody who does at once what it decides and writes everything down.
 
-Names are always free, the journal is a list, spools and dead letters are names only. What a test lists in `hold` is not
-done but kept in `held`, so that it can be done later, or fail.
+Names are always free, the journal is a list, spools and dead letters are names only. What a test lists in
+`hold` is not done but kept in `held`, so that it can be done later, or fail.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luna_farm.core import events, instructions, recovery
 from luna_farm.core.farm import handle
-from luna_farm.core.messages import ImageResult, SaveOptions
+from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.core.schema import Entry, Submit
 from luna_farm.core.state import Farm, Limits
 
@@ -40,6 +40,20 @@ def options(**fields: Any) -> SaveOptions:
     return SaveOptions(
         **{"output_dir": "/out", "filename": "a", "timestamp": "2026-01-02T03:04:05", **fields}
     )
+
+
+@dataclass
+class Disk:
+    """What a restart finds: are the pixels still there, and which images were published all the same."""
+
+    pixels: bool = True
+    made: dict[tuple[str, int], ImageResult] = field(default_factory=dict)
+
+    def readable(self, segment: str) -> bool:
+        return self.pixels
+
+    def published(self, task: ImageTask) -> ImageResult | None:
+        return self.made.get((task.job_id, task.index))
 
 
 class Stage:
@@ -177,14 +191,14 @@ class Stage:
         """The events of one kind that the feed heard."""
         return [event for event in self.published if event["event"] == name]
 
-    def restarted(self, readable: bool = True, **changes: Any) -> Stage:
+    def restarted(self, evidence: Disk | None = None, **changes: Any) -> Stage:
         """A stage whose farm takes over what the journal of this one holds, after this one died."""
         after = Stage(self.farm.limits, **changes)
         after.farm.segment = "shm:another"
         after.now = self.now
         after.numbers = self.numbers
         remains = recovery.read(self.journal)
-        done = recovery.restore(after.farm, remains, lambda segment: readable, after.now)
+        done = recovery.restore(after.farm, remains, evidence or Disk(), after.now)
         after.journal = recovery.snapshot(after.farm)
         for instruction in done:
             after._carry_out(instruction)

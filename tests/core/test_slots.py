@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,7 +137,7 @@ def test_only_what_the_table_lists_may_happen_to_a_slot(start: SlotState, to: Sl
 def overlaps(slots: list[Slot]) -> bool:
     """Whether two slots share a byte."""
     ordered = sorted(slots, key=lambda s: s.offset)
-    return any(a.offset + a.size > b.offset for a, b in zip(ordered, ordered[1:], strict=False))
+    return any(a.offset + a.size > b.offset for a, b in itertools.pairwise(ordered))
 
 
 @given(

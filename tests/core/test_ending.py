@@ -1,0 +1,121 @@
+"""How jobs end: who is told, what is kept, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+from stage import Stage, entry
+
+from luna_farm.core import events, instructions
+from luna_farm.core.ending import BURY_AGAIN_S
+
+
+def saved(stage: Stage, job_id: str) -> None:
+    stage.submit(job_id)
+    stage.finish()
+
+
+def test_a_bounded_number_of_reports_is_kept() -> None:
+    stage = Stage(kept_reports=2)
+    stage.workers()
+    for n in range(4):
+        saved(stage, f"job-{n}")
+    assert list(stage.farm.jobs) == ["job-2", "job-3"]
+    assert list(stage.farm.requests) == ["request-job-2", "request-job-3"]
+    assert stage.farm.open_jobs == {}
+
+
+def test_jobs_with_dead_letters_are_kept_as_long_as_they_are() -> None:
+    stage = Stage(kept_reports=1)
+    stage.workers()
+    stage.submit("job-bad")
+    stage.finish(state="failed", code="encode", error="no")
+    for n in range(3):
+        saved(stage, f"job-{n}")
+    assert list(stage.farm.jobs) == ["job-bad", "job-2"]
+    assert stage.farm.jobs["job-bad"].options.filename == "a"
+    stage.ask(events.RetryAsked, "job-bad")
+    saved_again = stage.finish()
+    assert instructions.Forget("npy:/dead/job-bad-0.npy") in saved_again
+    for n in range(3, 5):
+        saved(stage, f"job-{n}")
+    assert list(stage.farm.jobs) == ["job-4"]
+
+
+def test_a_job_that_is_tried_again_is_not_forgotten_meanwhile() -> None:
+    stage = Stage(kept_reports=1, max_workers=1)
+    stage.workers()
+    stage.submit("job-bad")
+    stage.finish(state="failed", code="encode", error="no")
+    stage.ask(events.RetryAsked, "job-bad")
+    retried = stage.dispatched.popleft()
+    saved(stage, "job-0")
+    assert list(stage.farm.jobs) == ["job-bad", "job-0"]
+    stage.dispatched.append(retried)
+    stage.finish()
+    assert list(stage.farm.jobs) == ["job-bad"]
+    assert stage.states("job-bad") == ["saved"]
+
+
+def test_metadata_is_kept_while_it_may_be_needed_again() -> None:
+    stage = Stage()
+    stage.workers()
+    stage.submit("job-good", prompt="{}")
+    stage.finish()
+    stage.submit("job-bad", prompt="{}")
+    stage.finish(state="failed", code="encode", error="no")
+    assert stage.farm.jobs["job-good"].options.prompt == ""
+    assert stage.farm.jobs["job-bad"].options.prompt == "{}"
+
+
+def test_an_image_that_cannot_be_made_keeps_its_slot_until_its_dead_letter_is_written() -> None:
+    stage = Stage()
+    stage.hold = {instructions.Bury}
+    stage.workers()
+    stage.submit("job-0001")
+    stage.finish(state="failed", code="encode", error="no")
+    (bury,) = stage.held
+    assert (bury.task.path, bury.reason, bury.options.filename) == ("/out/a_RAW_00001.png", "no", "a")
+    assert stage.states("job-0001") == ["burying"]
+    assert stage.farm.slots.used_bytes == 4096
+    stage.happens(events.BuryFailed("job-0001", 0, "full"))
+    assert stage.tick(BURY_AGAIN_S - 0.1) == []
+    assert [type(i) for i in stage.tick(0.1)] == [instructions.Bury]
+    assert stage.tick(60.0) == [], "it is on its way"
+    done = stage.happens(events.Buried("job-0001", 0, "npy:/dead/x.npy", 0))
+    assert [type(i).__name__ for i in done] == ["Append", "Publish", "Publish"]
+    assert stage.journal[-1]["task"]["segment"] == "npy:/dead/x.npy"
+    assert stage.farm.slots.used_bytes == 0
+    assert stage.farm.totals["images_failed"] == 1
+    assert stage.farm.status()["dead_letters"] == [
+        {"job_id": "job-0001", "index": 0, "path": "/out/a_RAW_00001.png", "error": "no"}
+    ]
+
+
+def test_what_fails_again_stays_in_its_dead_letter() -> None:
+    stage = Stage()
+    stage.workers()
+    stage.submit("job-0001")
+    for _ in range(3):
+        stage.finish(state="failed", code="encode", error="no")
+        assert stage.states("job-0001") == ["failed"]
+        stage.ask(events.RetryAsked, "job-0001")
+    assert stage.farm.segment_users == {"npy:/dead/job-0001-0.npy": 1}
+    done = stage.finish()
+    assert instructions.Forget("npy:/dead/job-0001-0.npy") in done
+    assert not stage.farm.segment_users
+
+
+def test_a_job_ends_once() -> None:
+    stage = Stage()
+    stage.workers()
+    stage.submit("job-0001", entry(), entry())
+    stage.finish()
+    assert stage.told("save_job_done") == []
+    stage.finish()
+    (done,) = stage.told("save_job_done")
+    assert (done["job_id"], done["state"], done["images_saved"]) == ("job-0001", "done", 2)
+
+
+def test_only_an_image_that_is_kept_can_have_been_buried() -> None:
+    with pytest.raises(AssertionError, match="is kept"):
+        Stage().happens(events.Buried("job-9999", 0, "npy:/x", 0))

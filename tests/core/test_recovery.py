@@ -1,0 +1,178 @@
+"""A farm that died is made again from its journal, and nothing that was accepted is forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from stage import Disk, Stage, entry
+
+from luna_farm.core import events, instructions, recovery
+from luna_farm.core.messages import ImageResult
+from luna_farm.core.state import Farm
+
+
+def busy_stage() -> Stage:
+    """Jobs in every state: done, running, waiting, held, with a dead letter, durable."""
+    stage = Stage(max_workers=1, max_jobs=20, kept_reports=20)
+    stage.workers()
+    stage.submit("job-done")
+    stage.finish()
+    stage.submit("job-bad")
+    stage.finish(state="failed", code="encode", error="no")
+    stage.submit("job-held", output_dir="/full")
+    stage.finish(state="failed", code="disk", error="full")
+    stage.submit("job-run", entry(), entry(batch=2))
+    stage.finish()
+    stage.submit("job-hard", durable=True)
+    return stage
+
+
+def story(farm: Farm) -> dict[str, Any]:
+    """All that must survive of a farm: jobs, images, names, files in use."""
+    resumed = {"running": "waiting", "held": "waiting", "burying": "waiting"}
+    return {
+        "jobs": {
+            job.job_id: [(i.task.path, resumed.get(i.state.value, i.state.value)) for i in job.images]
+            for job in farm.jobs.values()
+        },
+        "requests": farm.requests,
+        "open": set(farm.open_jobs),
+        "taken": farm.taken,
+    }
+
+
+def test_a_restart_takes_all_jobs_up_again() -> None:
+    before = busy_stage()
+    after = before.restarted()
+    assert story(after.farm) == story(before.farm)
+    assert after.states("job-held") == ["waiting"], "perhaps the disk is back"
+    unfinished = [image.key for image in before.farm.unfinished()]
+    assert sorted(image.key for image in after.farm.waiting) == sorted(unfinished)
+    assert all(image.task.recovered for image in after.farm.waiting)
+    after.workers()
+    while after.dispatched:
+        after.finish()
+    assert after.farm.open_jobs == {}
+    assert after.farm.taken == set()
+    assert after.farm.segment_users == {"npy:/dead/job-bad-0.npy": 1}
+
+
+def test_what_is_compacted_makes_the_same_farm() -> None:
+    before = busy_stage()
+    whole = before.restarted()
+    before.journal = recovery.snapshot(before.farm)
+    assert story(before.restarted().farm) == story(whole.farm)
+
+
+def test_a_known_request_is_answered_after_a_restart() -> None:
+    before = Stage()
+    first = before.answer(before.submit("job-0001", request_id="request-1"))
+    after = before.restarted()
+    again = after.answer(after.submit("job-0002", request_id="request-1"))
+    assert {**again, "leases": []} == {**first, "leases": []}
+
+
+def test_pixels_of_a_predecessor_are_read_where_they_are_and_forgotten_when_they_are_not_needed() -> None:
+    before = Stage()
+    before.submit("job-0001", entry(), entry())
+    before.submit("job-hard", durable=True)
+    remains = recovery.read(before.journal)
+    assert remains.segments_in_use() == {"shm:arena", "file:/spool/job-hard-0"}
+    after = before.restarted(max_workers=1)
+    assert after.farm.segment_users == {"shm:arena": 2, "file:/spool/job-hard-0": 1}
+    after.workers()
+    assert {d.task.segment for d in after.dispatched} == {"shm:arena"}
+    assert [i for i in after.finish() if isinstance(i, instructions.Forget)] == []
+    assert instructions.Forget("shm:arena") in after.finish()
+    assert instructions.Forget("file:/spool/job-hard-0") in after.finish()
+
+
+def test_images_whose_pixels_are_gone_are_lost_by_name() -> None:
+    before = Stage()
+    before.workers()
+    before.submit("job-0001", entry(), entry())
+    before.finish()
+    after = before.restarted(Disk(pixels=False))
+    assert sorted(after.states("job-0001")) == ["lost", "saved"]
+    (lost,) = after.told("job_lost")
+    assert lost["path"] == "/out/a_RAW_00002.png"
+    assert "in memory" in lost["error"]
+    assert after.told("save_job_done")[0]["state"] == "lost"
+    assert after.farm.open_jobs == {}
+    assert after.farm.totals["images_failed"] == 1
+    again = after.restarted(Disk(pixels=False))
+    assert again.published == [], "that was told before"
+
+
+def test_a_file_that_was_published_before_its_pixels_were_lost_is_recognised_and_tidied_up_behind() -> None:
+    before = Stage()
+    before.submit("job-0001", entry(), entry())
+    made = ImageResult("saved", path="/out/a_RAW_00001.png", bytes=10, temp="/out/.luna-job-0001-0.tmp")
+    after = before.restarted(Disk(pixels=False, made={("job-0001", 0): made}))
+    assert after.states("job-0001") == ["saved", "lost"]
+    told = [(r["index"], r["state"], r["result"]["temp"]) for r in after.journal if r["r"] == "image"]
+    assert told == [(0, "saved", "/out/.luna-job-0001-0.tmp"), (1, "lost", "")]
+    after.hold = {instructions.Settle}
+    after.workers()
+    assert [settle.temp for settle in after.held] == ["/out/.luna-job-0001-0.tmp"]
+
+
+def test_the_first_worker_removes_the_temporary_links_that_were_left() -> None:
+    before = Stage()
+    before.workers()
+    before.hold = {instructions.Settle}
+    before.submit("job-0001")
+    before.finish()
+    after = before.restarted()
+    after.workers()
+    assert after.farm.unsettled == []
+    assert after.farm.jobs["job-0001"].images[0].result.temp == ""
+    assert before.journal[-1]["result"]["temp"] == "/out/a_RAW_00001.png.tmp"
+
+
+def test_old_workers_are_known_by_pid_and_time_of_birth() -> None:
+    before = Stage(min_workers=2)
+    before.workers()
+    assert recovery.read(before.journal).workers == [(1001, 51.0), (1002, 52.0)]
+    before.happens(events.WorkerGone(1, "killed"))
+    before.journal = recovery.snapshot(before.farm)
+    assert recovery.read(before.journal).workers == [(1002, 52.0)], "those that were collected need no fence"
+
+
+def test_records_of_a_newer_farm_and_of_jobs_that_were_dropped_are_passed_over() -> None:
+    stage = Stage()
+    stage.submit("job-0001")
+    record = stage.journal[0]
+    image = {"r": "image", "job_id": "job-9999", "index": 0, **record["images"][0]}
+    remains = recovery.read([{"r": "of the future"}, {}, image, record])
+    assert list(remains.jobs) == ["job-0001"]
+
+
+@pytest.mark.parametrize("state", ["running", "held", "burying"])
+def test_what_was_under_way_waits_again(state: str) -> None:
+    stage = Stage()
+    stage.submit("job-0001")
+    stage.journal[0]["images"][0]["state"] = state
+    assert stage.restarted().states("job-0001") == ["waiting"]
+
+
+def test_finished_reports_stay_bounded_and_are_not_told_again() -> None:
+    before = Stage(kept_reports=3)
+    before.workers()
+    for n in range(3):
+        before.submit(f"job-{n}")
+        before.finish()
+    after = before.restarted(kept_reports=2)
+    assert list(after.farm.jobs) == ["job-1", "job-2"]
+    assert after.published == []
+
+
+def test_warnings_and_results_come_back() -> None:
+    before = Stage()
+    before.workers()
+    before.submit("job-0001", filename="%nothing%")
+    before.finish(warnings=("a warning",), score=0.5, ms={"encode": 1.0})
+    was = before.farm.jobs["job-0001"].report()
+    assert before.restarted().farm.jobs["job-0001"].report() == was
+    assert was["warnings"]

@@ -1,0 +1,219 @@
+"""What a submit may hold, field by field: one sentence for each refusal, no exception but ours for any map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luna_farm.core import schema
+from luna_farm.core.messages import EMBED, FORMATS, GATES, ON_REJECT, SaveOptions
+from luna_farm.errors import InvalidRequest, ProtocolError, TooLarge
+
+LIMITS = {"max_images": 8, "max_pixels": 10_000, "arena_bytes": 1 << 20}
+IMAGE = {"affix": "RAW", "format": "png", "subdir": False, "lease": 1, "shape": [1, 10, 10, 3]}
+SUBMIT = {
+    "request_id": "12345678",
+    "output_dir": "/out",
+    "timestamp": "2026-01-02T03:04:05",
+    "images": [IMAGE],
+}
+
+
+def submit(defaults: dict[str, Any] | None = None, **fields: Any) -> schema.Submit:
+    return schema.submit({**SUBMIT, **fields}, defaults or {}, LIMITS)
+
+
+def image(**fields: Any) -> schema.Submit:
+    return submit(images=[{**IMAGE, **fields}])
+
+
+def test_the_least_that_a_submit_must_hold() -> None:
+    given_submit = submit()
+    assert given_submit.options == SaveOptions("/out", timestamp="2026-01-02T03:04:05")
+    assert given_submit.entries == (schema.Entry("RAW", "png", False, 1, 1, 10, 10, 3),)
+    assert (given_submit.want, given_submit.num_images) == ((), 1)
+
+
+def test_all_of_it() -> None:
+    fields = {
+        "output_dir": "/out",
+        "save_path": "a/b",
+        "filename": "%seed%",
+        "model_name": "m.safetensors",
+        "quality_gate": "both",
+        "min_quality_threshold": 0.5,
+        "on_reject": "drop",
+        "png_compression": 9,
+        "lossy_quality": 70,
+        "lossless_webp": True,
+        "embed": "parameters",
+        "filename_index": 3,
+        "custom_metadata": '{"a": 1}',
+        "metadata": "{}",
+        "prompt": "{}",
+        "extra_pnginfo": "{}",
+        "timestamp": "2026-01-02T03:04:05.678+02:00",
+        "durable": True,
+    }
+    given_submit = submit(**fields, want=[100], images=[{**IMAGE, "shape": [2, 10, 10, 4], "inline": True}])
+    assert given_submit.options.to_map() == fields
+    assert (given_submit.entries[0].inline, given_submit.entries[0].nbytes) == (True, 800)
+    assert (given_submit.num_images, given_submit.want) == (2, (100,))
+
+
+def test_what_is_left_out_comes_from_the_configuration() -> None:
+    defaults = {"output_dir": "/pictures", "on_reject": "keep", "durable": True}
+    options = submit(defaults, output_dir=None).options
+    assert (options.output_dir, options.on_reject, options.durable) == ("/pictures", "keep", True)
+    assert submit(defaults, output_dir="").options.output_dir == "/pictures"
+    assert submit(defaults, output_dir="/x", on_reject="drop", durable=False).options.on_reject == "drop"
+
+
+def test_no_workflow_embeds_nothing() -> None:
+    assert submit(embed_workflow=False, embed="full").options.embed == "none"
+    assert submit(embed_workflow=True, embed="parameters").options.embed == "parameters"
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "allowed"),
+    [
+        ("request_id", [None, 5, "short", "a" * 65, "with space", "ünïcödé1"], "8 to 64 letters"),
+        ("images", [None, [], {}, "x", 5], "at least one image"),
+        ("output_dir", ["relative", "./x", "C:x", "\\x", 5, "/a\0b", "/" + "x" * 4096], ""),
+        ("save_path", [5, "\0", "x" * 4097, ["a"], b"x"], "at most 4096 characters"),
+        ("filename", ["\ud800"], "without lone surrogates"),
+        ("model_name", [{}], "a text"),
+        ("quality_gate", ["off", None, 0, []], " | ".join(GATES)),
+        ("min_quality_threshold", [-0.1, 1.1, "0.3", True, float("nan"), None], "a number from 0.0 to 1.0"),
+        ("on_reject", ["delete", 1], " | ".join(ON_REJECT)),
+        ("png_compression", [-1, 10, 4.0, "4", True], "a whole number from 0 to 9"),
+        ("lossy_quality", [0, 101], "a whole number from 1 to 100"),
+        ("lossless_webp", [1, "yes", None], "true or false"),
+        ("embed", ["all", None], " | ".join(EMBED)),
+        ("embed_workflow", [0, "false"], "true or false"),
+        ("filename_index", [-1, 2**31], "a whole number"),
+        ("custom_metadata", ["{", "nonsense", "[" * 100_000], "JSON text"),
+        ("metadata", [5], "a text"),
+        ("prompt", [{"a": 1}], "a text"),
+        ("extra_pnginfo", [1.5], "a text"),
+        ("timestamp", ["", "yesterday", 5, "2026-13-01", "x" * 65], ""),
+        ("durable", ["yes", 1], "true or false"),
+        ("want", [5, [0], [-1], [1.5], [True], ["1"], [1] * 9], "a list of at most 8 sizes"),
+    ],
+)
+def test_each_field_says_what_was_given_and_what_is_allowed(
+    field: str, values: list[Any], allowed: str
+) -> None:
+    for value in values:
+        with pytest.raises(InvalidRequest) as refused:
+            submit(**{field: value})
+        assert refused.value.field == field
+        assert allowed in refused.value.allowed
+        assert str(refused.value).startswith(f"{field}: ")
+        assert len(refused.value.given) <= 120
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"affix": "x" * 201}, "affix"),
+        ({"affix": 5}, "affix"),
+        ({"format": "gif"}, "format"),
+        ({"format": []}, "format"),
+        ({"subdir": 1}, "subdir"),
+        ({"lease": 0}, "lease"),
+        ({"lease": None}, "lease"),
+        ({"lease": 2**63}, "lease"),
+        ({"inline": "no"}, "inline"),
+        ({"dtype": "float32"}, "dtype"),
+        ({"dtype": "O"}, "dtype"),
+        ({"shape": None}, "shape"),
+        ({"shape": [10, 10, 3]}, "shape"),
+        ({"shape": [0, 10, 10, 3]}, "shape"),
+        ({"shape": [1, -1, 10, 3]}, "shape"),
+        ({"shape": [1, 1.0, 10, 3]}, "shape"),
+        ({"shape": [True, 10, 10, 3]}, "shape"),
+        ({"shape": "1x10x10x3"}, "shape"),
+        ({"shape": [1, 10, 10, 2]}, "channels"),
+        ({"shape": [1, 2**33, 2**33, 3]}, "shape"),
+    ],
+)
+def test_each_image_too(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        image(**fields)
+    assert refused.value.field == field
+
+
+def test_an_image_must_be_a_map() -> None:
+    with pytest.raises(InvalidRequest, match="a list of maps"):
+        submit(images=["x"])
+
+
+def test_bounds_with_a_name_in_the_configuration_are_named() -> None:
+    with pytest.raises(TooLarge, match="setting max_images"):
+        submit(images=[IMAGE] * 9)
+    with pytest.raises(TooLarge, match="setting max_images"):
+        image(shape=[9, 10, 10, 3])
+    with pytest.raises(TooLarge, match="setting max_pixels"):
+        image(shape=[1, 101, 100, 1])
+    with pytest.raises(TooLarge, match="setting arena_bytes"):
+        submit(want=[1 << 20, 1])
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("channels", schema.CHANNELS)
+def test_every_format_and_number_of_channels_is_allowed(format_name: str, channels: int) -> None:
+    (entry,) = image(format=format_name, shape=[1, 2, 3, channels]).entries
+    assert (entry.format, entry.nbytes) == (format_name, 6 * channels)
+
+
+@pytest.mark.parametrize("path", ["/out", "C:\\out", "C:/out", "\\\\server\\share\\x"])
+def test_absolute_paths_of_any_platform(path: str) -> None:
+    assert submit(output_dir=path).options.output_dir == path
+
+
+def test_texts_may_be_left_empty_and_a_time_may_end_in_z() -> None:
+    options = submit(filename=None, custom_metadata="  ", timestamp="2026-01-02T03:04:05Z").options
+    assert (options.filename, options.custom_metadata, options.timestamp) == ("", "", "2026-01-02T03:04:05Z")
+
+
+def test_custom_metadata_may_be_any_json() -> None:
+    assert submit(custom_metadata="[1, 2]").options.custom_metadata == "[1, 2]"
+
+
+def test_a_text_of_a_map_must_be_one() -> None:
+    assert schema.json_text({"x": '{"a": 1}'}, "x", dict) == '{"a": 1}'
+    with pytest.raises(InvalidRequest, match="JSON text of a map"):
+        schema.json_text({"x": "[1]"}, "x", dict)
+
+
+def test_a_message_names_its_command() -> None:
+    assert schema.command({"cmd": "ping"}) == "ping"
+    for message in ({}, {"cmd": 5}, {"cmd": None}):
+        with pytest.raises(ProtocolError, match="`cmd`"):
+            schema.command(message)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from([*SaveOptions.__slots__, "request_id", "images", "want", "embed_workflow"])
+IMAGE_FIELDS = st.sampled_from([*IMAGE, "inline", "dtype"])
+
+
+@given(st.dictionaries(FIELDS, ANYTHING, max_size=3), st.dictionaries(IMAGE_FIELDS, ANYTHING, max_size=2))
+def test_whatever_is_sent_is_judged_and_what_passes_is_plain(
+    fields: dict[str, Any], of_image: dict[str, Any]
+) -> None:
+    try:
+        passed = schema.submit({**SUBMIT, "images": [{**IMAGE, **of_image}], **fields}, {}, LIMITS)
+    except InvalidRequest:
+        return
+    assert SaveOptions.from_map(passed.options.to_map()) == passed.options
+    assert 1 <= passed.num_images <= 8
+    assert all(0 < entry.nbytes <= 8 * 4 * 10_000 for entry in passed.entries)
