@@ -93,8 +93,7 @@ def suspicious(text: str) -> bool:
     return (
         any(word in joined for word in (*_ANYWHERE, *_AT_THE_END))
         or any(mark in text for mark in _MARKS)
-        or "\\u00" in text  # plain letters and slashes may be written as escapes
-        or "\\/" in text
+        or re.search(r"\\u00[2-7]|\\/", text) is not None  # plain letters and slashes written as escapes
     )
 
 
