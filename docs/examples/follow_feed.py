@@ -1,7 +1,7 @@
 """Follow a running farm: print what it saves, go on without a hole after a break, and retry what failed.
 
-    python docs/examples/follow_feed.py                      # watch
-    python docs/examples/follow_feed.py --retry              # and retry every failed job, with the farm's token
+    python docs/examples/follow_feed.py            # watch
+    python docs/examples/follow_feed.py --retry    # and retry every failed job, with the farm's token
 
 Needs only the websockets package. The messages are described in docs/feed.md.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 from typing import Any
@@ -64,7 +65,8 @@ class Follower:
     def tell(self, event: dict[str, Any]) -> None:
         """Print one line for what a person may want to know."""
         if event["event"] == "image_saved":
-            print(f"{event['job_id']}  saved {event['path']}  {event['bytes'] / 1e6:.1f} MB in {event['ms']:.0f} ms")
+            size, ms = event["bytes"] / 1e6, event["ms"]
+            print(f"{event['job_id']}  saved {event['path']}  {size:.1f} MB in {ms:.0f} ms")
         elif event["event"] in ("image_failed", "job_lost", "folder_failing"):
             print(f"{event['job_id']}  {event['event']}: {event['error']}")
 
@@ -75,10 +77,8 @@ def main() -> None:
     parser.add_argument("--url", default="ws://127.0.0.1:19284")
     parser.add_argument("--retry", action="store_true", help="retry failed jobs; needs LUNA_FARM_TOKEN")
     given = parser.parse_args()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(Follower(given.url, os.environ.get("LUNA_FARM_TOKEN", ""), given.retry).run())
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ class Feed:
         if self._status_timer is not None:
             self._status_timer.cancel()
             self._status_timer = None
-        self._server.close(code=CloseCode.GOING_AWAY, reason="the farm stops")
+        self._server.close()  # with code 1001, "going away"
         # Half-open connections and subscribers that do not read would hold up the end.
         last_call = self._loop.call_later(CLOSE_S, self._abort_all)
         await self._server.wait_closed()

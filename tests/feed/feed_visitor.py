@@ -16,6 +16,15 @@ PATIENCE_S = 20.0
 """How long a test waits for what must come; never reached when all is well."""
 
 
+async def settles(true: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
+    """Let the loop run until something is true; fail if it never is."""
+    loop = asyncio.get_running_loop()
+    patience = loop.time() + patience_s
+    while not true():
+        assert loop.time() < patience, "it never became so"
+        await asyncio.sleep(0)
+
+
 @dataclass
 class Answer:
     """One HTTP answer."""

@@ -171,6 +171,7 @@ async def test_retry_asks_for_the_token_and_then_works(screen: Screen, farm: Fak
     await page.get_by_label("Token", exact=True).fill("wrong")
     await page.keyboard.press("Enter")
     await screen.shows("#token-error", "not that of the running farm")
+    assert await page.evaluate("sessionStorage.length") == 0
     assert farm.acted == []
     await page.get_by_label("Token", exact=True).fill(TOKEN)
     await page.get_by_role("button", name="Use it").click()
@@ -238,6 +239,10 @@ async def test_what_happened_during_a_break_is_made_up_for(screen: Screen, farm:
     await screen.page.context.set_offline(False)
     await screen.shows("#live", "Live")
     await screen.shows("#results", "meanwhile.png")
+    for held in farm.feed._history.after(0).frames:  # told again, it is not shown again
+        next(iter(farm.feed._subscribers)).push(held)
+    farm.event("image_saved", "c", index=0, path="/out/afterwards.png", bytes=1, ms=1.0, score=None)
+    await screen.shows("#results", "afterwards.png")
     assert await screen.page.get_by_text("meanwhile.png").count() == 1
 
 

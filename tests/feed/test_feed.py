@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from fake_farm import TOKEN, FakeFarm
-from feed_visitor import PATIENCE_S, Visitor
+from feed_visitor import PATIENCE_S, Visitor, settles
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from luna_farm.supervisor import feed as feed_module
@@ -319,8 +319,7 @@ async def test_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     for _, writer in half_open:
         writer.close()
         await writer.wait_closed()
-    while len(feed._connections) > 0:
-        await asyncio.sleep(0)
+    await settles(lambda: not feed._connections)
     assert (await Visitor(farm).ask("/healthz")).status == 200
     await feed.close()
 
@@ -334,8 +333,7 @@ async def test_nobody_connected_costs_nothing(
     assert (farm.calls, feed._flush_timer, feed._status_timer) == (0, None, None)
     async with visitor.subscribe() as subscription:
         await subscription.next()
-    while feed._status_timer is not None:
-        await asyncio.sleep(0)
+    await settles(lambda: feed._status_timer is None)
     calls = farm.calls
     farm.job()
     assert (farm.calls, feed._flush_timer, feed._pending) == (calls, None, [])
@@ -359,16 +357,18 @@ async def test_thumbnails_are_wanted_only_by_who_looks_and_four_a_second(
         assert feed.wants_thumbnail()
 
 
-async def silent(port: int) -> socket.socket:
-    """Subscribe and never read."""
+async def silent(port: int, query: str = "") -> socket.socket:
+    """Subscribe and do not read."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, ("127.0.0.1", port))
     key = base64.b64encode(b"0123456789abcdef").decode()
-    lines = (f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n")  # fmt: skip
+    first = (
+        f"GET /{query} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    )
+    lines = f"{first}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
     await loop.sock_sendall(sock, lines.encode())
     return sock
 
@@ -385,24 +385,51 @@ async def test_one_that_never_reads_is_dropped_and_a_hundred_others_miss_nothing
     visitor: Any = Visitor(farm)
     mute = await silent(feed.port)
     async with contextmany(visitor, 100) as readers:
-        while len(feed._subscribers) < 101:
-            await asyncio.sleep(0)
+        await settles(lambda: len(feed._subscribers) == 101)
 
         async def follow(reader: Any) -> list[int]:
             return seqs(await reader.until(lambda message: message.get("job_id") == "the end"))
 
         following = [asyncio.ensure_future(follow(reader)) for reader in readers]
-        while feed.dropped == 0:
+
+        def burst() -> bool:
             farm.event("save_job_queued", "many", num_images=20, paths=["/a/long/path/" + "x" * 100] * 20)
-            await asyncio.sleep(0)
+            return feed.dropped > 0
+
+        await settles(burst)
         last = farm.event("save_started", "the end", num_images=1)
         got = await asyncio.wait_for(asyncio.gather(*following), PATIENCE_S)
         assert last["job_id"] == "the end"
         assert all(numbers == list(range(1, feed._history.last + 1)) for numbers in got)
         assert feed.dropped == 1
-        while len(feed._connections) > 100:  # it said goodbye in vain and was cut off
-            await asyncio.sleep(0.01)
+        # It was told in vain and is cut off, not left to the library, which would take half a minute.
+        await settles(lambda: len(feed._connections) == 100, patience_s=10)
     mute.close()
+    await feed.close()
+
+
+async def test_a_long_history_may_be_read_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriber, "QUEUE_BYTES", 2**12)
+    monkeypatch.setattr(feed_module, "KERNEL_BYTES", 2**13)
+    monkeypatch.setattr(feed_module, "WINDOW_S", 0.0)
+    farm = FakeFarm()
+    feed = await farm.serve()
+    for _ in range(400):
+        farm.event("save_job_queued", "many", num_images=20, paths=["/a/long/path/" + "x" * 100] * 20)
+    slow = await silent(feed.port, "?after=0")
+    await settles(lambda: feed._subscribers)
+    for _ in range(3):
+        farm.event("save_started", "more", num_images=1)
+        await settles(lambda: not feed._pending)
+    assert feed.dropped == 0
+    farm.event("save_started", "the end", num_images=1)
+    received = b""
+    while b"the end" not in received[-300:]:
+        piece = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(slow, 2**20), PATIENCE_S)
+        assert piece
+        received += piece
+    assert received.count(b"save_job_queued") == 400
+    slow.close()
     await feed.close()
 
 
@@ -422,6 +449,7 @@ async def test_a_dropped_one_is_told_to_come_back(
 
 async def test_the_end_is_said_and_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "CLOSE_S", 0.05)
+    monkeypatch.setattr(feed_module, "OPEN_TIMEOUT_S", 3600.0)
     farm = FakeFarm()
     feed = await farm.serve()
     half_open = await asyncio.open_connection("127.0.0.1", feed.port)
@@ -467,8 +495,7 @@ async def test_the_python_example_follows_a_farm_across_a_restart() -> None:
             assert line, "the example has ended"
         return line
 
-    while not feed._subscribers:
-        await asyncio.sleep(0.01)
+    await settles(lambda: feed._subscribers)
     farm.dead_letters.append({"job_id": "a1b2c3d4"})
     farm.event("image_failed", "a1b2c3d4", index=0, path="/x.png", error="the disk is full", code="disk")
     assert "the disk is full" in await line_with("image_failed")

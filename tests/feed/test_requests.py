@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luna_farm.errors import InvalidRequest
@@ -69,7 +69,7 @@ keys = st.sampled_from(["type", "after", "epoch", "name", "job_id", "token", "id
 words = st.sampled_from(["get_status", "resume", "action", "retry", "cancel"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(keys, anything | words, max_size=7) | anything)
 def test_strangers_get_a_request_or_an_error(value: object) -> None:
     try:
