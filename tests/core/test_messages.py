@@ -38,3 +38,19 @@ def test_a_record_without_what_has_no_default_is_refused() -> None:
 def test_the_size_of_the_pixels_does_not_overflow(height: int, width: int, channels: int) -> None:
     task = ImageTask.from_map({**TASK.to_map(), "height": height, "width": width, "channels": channels})
     assert task.nbytes == height * width * channels
+
+
+@pytest.mark.parametrize(
+    ("path", "in_affix_folder", "discarded"),
+    [
+        ("/out/shots/a.png", False, "/out/shots/_discarded/a.png"),
+        ("/out/shots/RAW/a.png", True, "/out/shots/_discarded/a.png"),
+        ("/a.png", False, "/_discarded/a.png"),
+        ("C:\\out\\RAW\\a.png", True, "C:\\out\\_discarded\\a.png"),
+    ],
+)
+def test_what_the_gate_rejects_goes_beside_the_folder_of_its_affix(
+    path: str, in_affix_folder: bool, discarded: str
+) -> None:
+    task = ImageTask.from_map({**TASK.to_map(), "path": path, "in_affix_folder": in_affix_folder})
+    assert task.discarded_path == discarded

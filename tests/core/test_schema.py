@@ -1,4 +1,4 @@
-"""What a submit may hold, field by field: one sentence for each refusal, no exception but ours for any map."""
+"""What a submit may hold, field by field: one sentence for each refusal, no error but ours for any map."""
 
 from __future__ import annotations
 

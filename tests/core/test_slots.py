@@ -36,15 +36,17 @@ def test_all_or_none() -> None:
 
 
 def test_what_no_gap_can_hold_is_refused_and_nothing_stays_taken() -> None:
-    slots = Slots(4 * PAGE)
-    a, b, c, d = slots.lease(1, (PAGE,) * 4) or []
-    for slot in (a, c):
+    slots = Slots(6 * PAGE)
+    a, b, c, d, e, f = slots.lease(1, (PAGE,) * 6) or []
+    for slot in (a, c, e):
         slots.release(slot)
-    assert slots.lease(1, (PAGE, 2 * PAGE)) is None, "two pages are free, but not side by side"
-    assert slots.used_bytes == 2 * PAGE
+    assert slots.lease(1, (PAGE, 2 * PAGE)) is None, "three pages are free, but none side by side"
+    assert slots.used_bytes == 3 * PAGE
     slots.release(b)
     assert slots.lease(1, (3 * PAGE,)) is not None, "neighbours that are free are one gap"
+    assert slots.lease(1, (PAGE,)) is not None, "the gap behind it is left"
     assert slots[d.number] is d
+    assert slots[f.number] is f
 
 
 def test_what_can_never_be_granted_is_known_by_whole_pages() -> None:
