@@ -84,6 +84,11 @@ def short_runs() -> list[tuple[str, Command]]:
     return [(f"{script.stem} (short)", [PYTHON, script, "--short"]) for script in scripts]
 
 
+def left_out(output: str) -> list[str]:
+    """Return the lines in which a sanitizer or fuzz script says that it could not do its work here."""
+    return [line.strip() for line in output.splitlines() if "did not run" in line]
+
+
 def skipped() -> list[str]:
     """Return a line for every reason why tests were skipped, with their number and the first of them."""
     if not REPORT.exists():
@@ -111,16 +116,16 @@ def counts() -> str:
     return f"{passed} passed, {broken} failed, {number['skipped']} skipped"
 
 
-def summary(failed: list[str], started: float) -> int:
+def summary(failed: list[str], not_run: list[str], started: float) -> int:
     """Say how it went, skipped tests loudest. Returns the exit code."""
     bold, red, yellow, off = (
         ("\033[1m", "\033[31m", "\033[33m", "\033[0m") if sys.stdout.isatty() else ("",) * 4
     )
     print(f"\n{bold}Summary{off} after {time.monotonic() - started:.0f} s: {counts()}")
-    left_out = skipped()
-    if left_out:
+    not_tested = [*skipped(), *not_run]
+    if not_tested:
         print(f"{yellow}{bold}!! SKIPPED on this machine, so not tested here:{off}")
-        for line in left_out:
+        for line in not_tested:
             print(f"{yellow}!!   {line}{off}")
     for title in failed:
         print(f"{red}{bold}FAILED: {title}{off}")
@@ -144,16 +149,17 @@ def main() -> int:
         left.unlink()
     plan = [*static_checks(), *test_steps(), *short_runs()]
     steps = Steps(len(plan))
-    failed = []
+    failed: list[str] = []
+    not_run: list[str] = []
     # Tests start programs of the project by name: they are those of this environment.
     environ = {"PATH": f"{PYTHON.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     for title, command in plan:
         try:
-            steps.run(title, command, environ=environ, show=title == "tests")
+            not_run += left_out(steps.run(title, command, environ=environ, show=title == "tests"))
         except StepFailed as error:
             failed.append(title)
             print(error.output.replace(f"{TYPES.relative_to(ROOT)}{os.sep}", ""), flush=True)
-    return summary(failed, started)
+    return summary(failed, not_run, started)
 
 
 if __name__ == "__main__":

@@ -165,17 +165,18 @@ def test_skipped_tests_are_listed_with_their_reasons(scripts, monkeypatch, tmp_p
     test = scripts("test")
     monkeypatch.setattr(test, "REPORT", tmp_path / "report.xml")
     (tmp_path / "report.xml").write_text(REPORT)
-    assert test.summary(["tests"], 0.0) == 1
+    assert test.summary(["tests"], ["fuzz_png did not run: no gcc"], 0.0) == 1
     out = capsys.readouterr().out
     assert "1 passed, 1 failed, 2 skipped" in out
     assert "!!   2 x no chromium here   (a::t1, ...)" in out
+    assert "!!   fuzz_png did not run: no gcc" in out
     assert "FAILED: tests" in out
 
 
 def test_without_a_report_no_test_is_said_to_have_passed(scripts, monkeypatch, tmp_path, capsys):
     test = scripts("test")
     monkeypatch.setattr(test, "REPORT", tmp_path / "report.xml")
-    assert test.summary([], 0.0) == 0
+    assert test.summary([], [], 0.0) == 0
     assert "no tests ran" in capsys.readouterr().out
 
 
