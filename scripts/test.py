@@ -86,7 +86,7 @@ def short_runs() -> list[tuple[str, Command]]:
 
 def left_out(output: str) -> list[str]:
     """Return the lines in which a sanitizer or fuzz script says that it could not do its work here."""
-    return [line.strip() for line in output.splitlines() if "did not run" in line]
+    return [line.strip() for line in output.splitlines() if "NOT RUN" in line]
 
 
 def skipped() -> list[str]:
