@@ -1,0 +1,112 @@
+"""What the fault tests share: real farms, small disks, and a place for the figures that docs/reliability.md
+shows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from measured import LONG, Figures
+from running_farm import LISTENS_S, RunningFarm, Start
+
+from luna_farm_client import farm_client
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("faults")
+
+
+@pytest.fixture(autouse=True)
+def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart takes a second here, or ten on a machine that does other things: clients wait for both."""
+    monkeypatch.setattr(farm_client, "RESTART_S", LISTENS_S)
+
+
+@pytest.fixture
+def long() -> bool:
+    """Whether the long form was asked for."""
+    return LONG
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    return Figures(request.node.nodeid)
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Start]:
+    """`farm(max_workers=2, LUNA_FARM_CRASH="...")` starts a real farm; all are ended after the test."""
+    farms: list[RunningFarm] = []
+
+    def start(home: str = "farm", *, started: bool = True, **given: Any) -> RunningFarm:
+        (tmp_path / home).mkdir()
+        farms.append(RunningFarm(tmp_path / home, **given))
+        return farms[-1].start() if started else farms[-1]
+
+    yield start
+    for one in farms:
+        one.destroy()
+
+
+def mounted(folder: Path, *arguments: str) -> Path:
+    """Mount something at `folder`, or skip loudly where that is not allowed."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("NOT TESTED: a disk of its own needs Linux and root")
+    folder.mkdir()
+    done = subprocess.run(["mount", *arguments, str(folder)], check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"NOT TESTED: this machine does not let its root mount: {done.stderr.strip()}")
+    return folder
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """`tmpfs("size=1m")`: a small disk in memory."""
+    folder = tmp_path / "disk"
+    yield lambda options: mounted(folder, "-t", "tmpfs", "-o", options, "tmpfs")
+    subprocess.run(["umount", "-l", folder], check=False, capture_output=True)
+
+
+@pytest.fixture
+def ext4(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """`ext4(4, inodes=32)`: a disk of so many MiB in a file."""
+    folder, image = tmp_path / "ext4", tmp_path / "image"
+
+    def make(mebibytes: int, inodes: int = 64) -> Path:
+        if shutil.which("mkfs.ext4") is None:
+            pytest.skip("NOT TESTED: mkfs.ext4 is not installed")
+        with image.open("wb") as file:
+            file.truncate(mebibytes << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-N", str(inodes), image], check=True)
+        return mounted(folder, "-o", "loop", str(image))
+
+    yield make
+    subprocess.run(["umount", "-l", folder], check=False, capture_output=True)
+
+
+@pytest.fixture
+def small_shm() -> Callable[[int], tuple[str, ...]]:
+    """`before=small_shm(8)`: the command sees a /dev/shm of 8 MiB that no other process sees."""
+    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("NOT TESTED: a small /dev/shm needs Linux, root and unshare")
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("NOT TESTED: this container does not let its root mount a small /dev/shm")
+
+    def before(mebibytes: int) -> tuple[str, ...]:
+        mount = f'mount -t tmpfs -o size={mebibytes}m,mode=1777 tmpfs /dev/shm && exec "$@"'
+        return ("unshare", "-m", "sh", "-c", mount, "sh")
+
+    return before
