@@ -1,7 +1,7 @@
 """Builds the optional PNG kernel; everything else stands in setup.cfg.
 
-`optional=True`: without a compiler the install succeeds and the library path serves. No flag ties the build to the
-machine it runs on: the kernel asks the processor at run time what it can do.
+`optional=True`: without a compiler the install succeeds and the library path serves. No flag ties the build
+to the machine it runs on: the kernel asks the processor at run time what it can do.
 """
 
 import sys

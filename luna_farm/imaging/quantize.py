@@ -46,7 +46,11 @@ def _in_blocks(src: NDArray[Any], dst: NDArray[np.uint8]) -> None:
         # Overflow to infinity is clipped below, like every other large value.
         with np.errstate(over="ignore", invalid="ignore"):
             np.multiply(
-                src[start : start + piece.size], np.float32(255), out=piece, dtype=np.float32, casting="same_kind"
+                src[start : start + piece.size],
+                np.float32(255),
+                out=piece,
+                dtype=np.float32,
+                casting="same_kind",
             )
         # fmax and fmin pass over NaN, so that it ends as 0; clip would keep it and the cast be undefined.
         np.fmin(np.fmax(piece, 0, out=piece), 255, out=piece)

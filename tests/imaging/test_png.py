@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -40,7 +41,7 @@ CONTENTS = ("noise", "flat", "smooth", "lines")
 
 
 @pytest.mark.parametrize("level", range(10))
-@pytest.mark.parametrize("channels", (1, 2, 3, 4))
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_every_level_and_channel_count_decodes_to_the_same_pixels(level: int, channels: int) -> None:
     for content in CONTENTS:
         pixels = picture(67, 45, channels, content)
@@ -51,7 +52,9 @@ def test_every_level_and_channel_count_decodes_to_the_same_pixels(level: int, ch
 @given(
     st.integers(1, 40), st.integers(1, 300), st.integers(1, 4), st.integers(0, 9), st.sampled_from(CONTENTS)
 )
-def test_any_size_decodes_to_the_same_pixels(height: int, width: int, channels: int, level: int, content: str) -> None:
+def test_any_size_decodes_to_the_same_pixels(
+    height: int, width: int, channels: int, level: int, content: str
+) -> None:
     pixels = picture(height, width, channels, content)
     assert np.array_equal(np.asarray(decoded(pixels, level)).reshape(pixels.shape), pixels)
 
@@ -60,6 +63,46 @@ def test_any_size_decodes_to_the_same_pixels(height: int, width: int, channels: 
 def test_sixteen_bit_gray_survives(level: int) -> None:
     pixels = np.random.default_rng(1).integers(0, 2**16, (33, 21, 1)).astype(np.uint16)
     assert np.array_equal(np.asarray(decoded(pixels, level)), pixels[..., 0])
+
+
+@pytest.mark.parametrize("level", range(10))
+def test_a_picture_in_strips_is_the_same_picture(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = picture(211, 97, 3, "smooth")
+    monkeypatch.setattr(png, "_strip_count", lambda picture_bytes: 7)
+    assert np.array_equal(np.asarray(decoded(pixels, level)), pixels)
+    monkeypatch.setattr(png, "_strip_count", lambda picture_bytes: 1000)
+    assert np.array_equal(np.asarray(decoded(pixels, level)), pixels)
+
+
+def test_only_large_pictures_are_shared_and_no_strip_passes_the_limit() -> None:
+    assert png._strip_count(1024 * 1024 * 3) == 1
+    assert 1 <= png._strip_count(8192 * 8192 * 3) <= png._THREADS
+    assert png._strip_count(100 * 2**30) == 200
+
+
+@pytest.mark.parametrize("level", range(10))
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_without_a_compiler_the_library_writes_the_same_pixels(
+    level: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(png, "_png", None)
+    assert png.backend() == "library"
+    for content in CONTENTS:
+        pixels = picture(67, 45, channels, content)
+        assert np.array_equal(np.asarray(decoded(pixels, level)).reshape(pixels.shape), pixels)
+    deep = np.random.default_rng(2).integers(0, 2**16, (33, 21, 1)).astype(np.uint16)
+    assert np.array_equal(np.asarray(decoded(deep, level)), deep[..., 0])
+
+
+@pytest.mark.parametrize("missing", ["zlib_ng", "isal", "deflate"])
+def test_without_the_quick_libraries_the_standard_one_serves(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(png, "_png", None)
+    monkeypatch.setitem(sys.modules, missing, None)
+    pixels = picture(67, 45, 3, "smooth")
+    for level in range(10):
+        assert np.array_equal(np.asarray(decoded(pixels, level)), pixels)
 
 
 def test_chunks_stand_between_header_and_data() -> None:
@@ -74,7 +117,9 @@ def test_chunks_stand_between_header_and_data() -> None:
         )
         kinds.append(kind)
         position += 12 + length
-    assert kinds[:2] == [b"IHDR", b"tEXt"] and kinds[-1] == b"IEND" and set(kinds[2:-1]) == {b"IDAT"}
+    assert kinds[:2] == [b"IHDR", b"tEXt"]
+    assert kinds[-1] == b"IEND"
+    assert set(kinds[2:-1]) == {b"IDAT"}
     assert decoded(np.zeros((2, 3, 3), np.uint8), 4, (text,)).info["prompt"] == "{}"
 
 
@@ -95,7 +140,7 @@ def test_what_it_cannot_write_it_refuses_by_name(pixels: np.ndarray, level: int,
         png.encode(pixels, level=level, chunks=[])
 
 
-@pytest.mark.parametrize("kind", (b"tEX", b"t3Xt", "tEXt".encode("utf-16")))
+@pytest.mark.parametrize("kind", [b"tEX", b"t3Xt", "tEXt".encode("utf-16")])
 def test_a_chunk_type_is_four_letters(kind: bytes) -> None:
     with pytest.raises(ValueError, match="four ASCII letters"):
         png.chunk(kind, b"")

@@ -20,8 +20,8 @@ def comfyui(values: np.ndarray) -> np.ndarray:
     return np.clip(np.float32(255) * values.astype(np.float32), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("dtype", (np.float16, np.float32, np.float64))
-@pytest.mark.parametrize("size", (0, 1, 15, 16, 17, 65535, 65536, 65537, 200_003))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 65535, 65536, 65537, 200_003])
 def test_the_bytes_are_those_of_clip_and_astype(dtype: type, size: int) -> None:
     values = np.random.default_rng(size).uniform(-0.5, 1.5, size).astype(dtype)
     assert np.array_equal(quantized(values), comfyui(values))

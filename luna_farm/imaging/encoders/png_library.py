@@ -116,7 +116,7 @@ def _apply(number: int, padded: Bytes, step: int) -> Bytes:
 
 
 def _paeth(left: Bytes, above: Bytes, corner: Bytes) -> Bytes:
-    """The Paeth predictor in uint8 alone, which is four to eight times as quick as the textbook's signed sums.
+    """The Paeth predictor in uint8 alone, four to eight times as quick as the textbook's signed sums.
 
     With pa = |b - c| and pb = |a - c|, the third distance pc = |a + b - 2c| is |pa - pb| where c lies
     between a and b, and pa + pb elsewhere; there it never wins, so the largest byte will do for it.

@@ -198,6 +198,8 @@ static void put_stored(bitstream *s, const u8 *data, size_t n, int final) {
         put_bits(s, (u64)(final && !n), 3);
         fill_byte(s);
         put_bits(s, (u64)piece | (u64)(piece ^ 65535) << 16, 32);
+        if (!piece)
+            return;
         memcpy(s->at, data, piece);
         s->at += piece;
         data += piece;

@@ -22,7 +22,8 @@ typedef uint64_t u64;
 #define RESTRICT restrict
 #endif
 
-#if defined(__x86_64__) || defined(_M_X64)
+/* LUNA_PORTABLE leaves all of it out, so that the tests can run on x86 what other processors run. */
+#if (defined(__x86_64__) || defined(_M_X64)) && !defined(LUNA_PORTABLE)
 #define LUNA_X86 1
 #include <immintrin.h>
 /* Functions for processors newer than the one compiled for need a per-function target, which MSVC lacks. */
@@ -106,13 +107,18 @@ INLINE unsigned count_ones(u64 v) {
 /* Which instructions this processor has beyond the ones compiled for. */
 enum { ISA_BASE, ISA_AVX2, ISA_AVX512 };
 
+/* The tests lower this to run on one machine what others run. */
+#ifndef LUNA_MOST_ISA
+#define LUNA_MOST_ISA ISA_AVX512
+#endif
+
 static int detect_isa(void) {
 #ifdef LUNA_DISPATCH
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+    if (LUNA_MOST_ISA >= ISA_AVX512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512vbmi"))
         return ISA_AVX512;
-    if (__builtin_cpu_supports("avx2"))
+    if (LUNA_MOST_ISA >= ISA_AVX2 && __builtin_cpu_supports("avx2"))
         return ISA_AVX2;
 #endif
     return ISA_BASE;

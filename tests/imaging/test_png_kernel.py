@@ -1,0 +1,128 @@
+"""_png: what the compiled kernel promises png.py, looked at without it."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+kernel = pytest.importorskip(
+    "luna_farm.imaging._png", reason="the PNG kernel was not built: no C compiler here"
+)
+
+
+def inflated(pixels: np.ndarray, level: int) -> np.ndarray:
+    """The filtered rows [H, 1 + row bytes] that the kernel sent."""
+    height, row = pixels.shape[0], pixels[0].nbytes
+    step = pixels.shape[2] * pixels.itemsize
+    out = bytearray(kernel.bound(height, row))
+    written, adler = kernel.idat(pixels, height, row, step, pixels.itemsize, 0, height, level, out)
+    data = bytes(out[8 : written - 4])
+    assert zlib.crc32(b"IDAT" + data) == int.from_bytes(out[written - 4 : written], "big")
+    assert adler == int.from_bytes(data[-4:], "big")
+    return np.frombuffer(zlib.decompress(data), np.uint8).reshape(height, row + 1)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    wave = 120 + 60 * np.sin(x / 17) + 60 * np.cos(y / 23)
+    noise = np.random.default_rng(1).normal(0, 2, (height, width, 3))
+    return np.clip(wave[..., None] + noise, 0, 255).astype(np.uint8)
+
+
+def test_level_0_stores_the_pixels_as_they_are() -> None:
+    pixels = smooth(30, 40)
+    rows = inflated(pixels, 0)
+    assert not rows[:, 0].any()
+    assert np.array_equal(rows[:, 1:], pixels.reshape(30, -1))
+
+
+def test_each_row_may_have_a_filter_of_its_own() -> None:
+    pixels = smooth(64, 64)
+    pixels[:32] = np.random.default_rng(3).integers(0, 256, (32, 64, 3))
+    filters = inflated(pixels, 4)[:, 0]
+    assert set(filters[33:]) <= {2, 3, 4}  # a smooth picture: above, the average, or Paeth
+    assert len(set(filters)) > 1
+
+
+def test_higher_levels_write_less() -> None:
+    pixels = smooth(256, 256)[..., :1] // 8 * 8
+    sizes = []
+    for level in (1, 4, 9):
+        out = bytearray(kernel.bound(256, 256))
+        pixels = np.ascontiguousarray(pixels)
+        sizes.append(kernel.idat(pixels, 256, 256, 1, 1, 0, 256, level, out)[0])
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_noise_is_never_larger_than_stored() -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (400, 700, 3), np.uint8)
+    for level in range(10):
+        out = bytearray(kernel.bound(400, 2100))
+        written, _ = kernel.idat(pixels, 400, 2100, 3, 1, 0, 400, level, out)
+        assert written < 400 * 2101 * 1.001 + 100
+
+
+def test_what_the_sample_misses_is_stored_rather_than_swollen() -> None:
+    # Levels 1 to 4 count one 64-byte piece in 2 or 4: put noise into exactly the others.
+    rows, width = 256, 1023  # rows of 1024 bytes with the filter's, so the pieces stand in columns
+    pixels = np.zeros((rows, width, 1), np.uint8)
+    noise = np.random.default_rng(5).integers(0, 256, pixels.shape, np.uint8)
+    for piece in range(0, width, 64):
+        if piece // 64 % 4 != 0:
+            pixels[:, piece : piece + 64] = noise[:, piece : piece + 64]
+    for level in (1, 4):
+        out = bytearray(kernel.bound(rows, width))
+        assert kernel.idat(pixels, rows, width, 1, 1, 0, rows, level, out)[0] < rows * 1024 * 1.001 + 100
+
+
+@pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (5, 70_000), (70_000, 131_072), (1, 10**7)])
+def test_adlers_are_joined_as_if_of_one_piece(sizes: tuple[int, int]) -> None:
+    first, second = (np.random.default_rng(n).bytes(n) for n in sizes)
+    joined = kernel.adler_join(zlib.adler32(first), zlib.adler32(second), len(second))
+    assert joined == zlib.adler32(first + second)
+
+
+PIXELS = np.zeros((4, 5, 3), np.uint8)
+GOOD = {"height": 4, "row": 15, "step": 3, "sample": 1, "first": 0, "last": 4, "level": 4}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"height": 5},
+        {"row": 16},
+        {"row": 0},
+        {"step": 0},
+        {"step": 9},
+        {"sample": 3},
+        {"step": 3, "sample": 2},
+        {"first": 4},
+        {"last": 5},
+        {"level": 10},
+        {"level": -1},
+        {"height": 2**63},
+        {"row": 2**63},
+    ],
+)
+def test_arguments_that_do_not_fit_the_buffers_are_refused(bad: dict[str, int]) -> None:
+    out = bytearray(100_000)
+    with pytest.raises(ValueError):
+        kernel.idat(PIXELS, *(GOOD | bad).values(), out)
+
+
+def test_a_destination_that_is_too_small_is_refused() -> None:
+    with pytest.raises(ValueError, match="bound"):
+        kernel.idat(PIXELS, *GOOD.values(), bytearray(kernel.bound(4, 15) - 1))
+
+
+@pytest.mark.parametrize(("rows", "row_bytes"), [(0, 1), (1, 0), (2**62, 2**62), (2**40, 2)])
+def test_bound_refuses_what_overflows(rows: int, row_bytes: int) -> None:
+    with pytest.raises(ValueError, match="between"):
+        kernel.bound(rows, row_bytes)
+
+
+def test_quantize_refuses_buffers_that_do_not_match() -> None:
+    with pytest.raises(ValueError, match="float32"):
+        kernel.quantize(np.zeros(3, np.float32), np.zeros(4, np.uint8))
