@@ -187,16 +187,17 @@ def _from_array(src: NDArray[Any], dst: NDArray[np.uint8], *, bfloat: bool = Fal
     if src.dtype == np.uint8:
         np.copyto(dst, src)
         return
-    for block in _blocks(src.shape, _BLOCK):
-        # A strided or byte-swapped block becomes a small plain one; a plain one stays a view.
-        piece = np.ascontiguousarray(src[block], src.dtype.newbyteorder("="))
-        target = dst[block]
-        if target.flags.c_contiguous:
-            _convert(piece, target, bfloat)
-        else:
-            plain = np.empty(piece.shape, np.uint8)
-            _convert(piece, plain, bfloat)
-            target[...] = plain
+    native, straight = src.dtype.newbyteorder("="), dst.flags.c_contiguous
+    with np.errstate(invalid="ignore", over="ignore"):
+        for block in _blocks(src.shape, _BLOCK):
+            # A strided or byte-swapped block becomes a small plain one; a plain one stays a view.
+            piece = np.ascontiguousarray(src[block], native)
+            if straight:
+                _convert(piece, dst[block], bfloat)
+            else:
+                plain = np.empty(piece.shape, np.uint8)
+                _convert(piece, plain, bfloat)
+                dst[block] = plain
 
 
 def _convert(src: NDArray[Any], dst: NDArray[np.uint8], bfloat: bool) -> None:
@@ -209,13 +210,12 @@ def _convert(src: NDArray[Any], dst: NDArray[np.uint8], bfloat: bool) -> None:
         _refuse_nan(int((bits & 0x7FFF).max()) > infinity)
         np.take(_table(bfloat), bits, out=dst, mode="clip")  # "raise" would copy the whole of dst first
         return
-    with np.errstate(invalid="ignore", over="ignore"):
-        _refuse_nan(math.isnan(np.minimum.reduce(src, axis=None)))  # a minimum is NaN if anything is
-        if src.dtype.itemsize == 4:
-            quantize(src, dst)
-        else:
-            product = np.multiply(src, 255.0)
-            np.copyto(dst, np.clip(product, 0, 255, out=product), casting="unsafe")
+    _refuse_nan(math.isnan(np.minimum.reduce(src, axis=None)))  # a minimum is NaN if anything is
+    if src.dtype.itemsize == 4:
+        quantize(src, dst)
+    else:
+        product = np.multiply(src, 255.0)
+        np.copyto(dst, np.clip(product, 0, 255, out=product), casting="unsafe")
 
 
 @lru_cache(maxsize=2)

@@ -4,9 +4,9 @@
     python scripts/bench_formats.py [PICTURE ...] [--only jpeg,webp] [--noise 1.2] [--seconds 1.0]
 
 Without pictures it takes scikit-image's photographs. Each is cut or scaled to 1024x1024x3. `--noise` adds
-Gaussian noise of that sigma: pictures straight from a decoder have it, saved ones have lost it. Prints the table
-that stands in docs/formats.md. Times are the best of as many runs as fit into `--seconds`, ours and Pillow's in
-turn.
+Gaussian noise of that sigma: pictures straight from a decoder have it, saved ones have lost it. Prints the
+table that stands in docs/formats.md. Times are the best of as many runs as fit into `--seconds`, ours and
+Pillow's in turn.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ def _other_work(pixels: Pixels) -> list[tuple[str, Callable[[], object]]]:
         ("float32 into a slot", lambda: copy_into(floats, slot)),
         ("float32, channels first in memory", lambda: copy_into(planes, slot)),
         ("float16 into a slot", lambda: copy_into(halves, slot)),
-        ("ComfyUI's way, float32", lambda: np.clip(255.0 * floats, 0, 255).astype(np.uint8)),
-        ("ComfyUI's way, channels first", lambda: np.clip(255.0 * planes, 0, 255).astype(np.uint8)),
+        ("ComfyUI's way, to bytes", lambda: np.clip(255.0 * floats, 0, 255).astype(np.uint8).tobytes()),
+        ("the same, channels first", lambda: np.clip(255.0 * planes, 0, 255).astype(np.uint8).tobytes()),
     ]
 
 
