@@ -177,6 +177,29 @@ def process_exists(pid: int) -> bool:
     return True
 
 
+def process_started(pid: int) -> float | None:
+    """Return when a process started: with its pid, its identity. None if there is none, or only its remains,
+    which nobody has collected yet.
+
+    Linux: clock ticks since the boot, which setting the clock does not change (the time of day of a start
+    moves with the clock). macOS and Windows: seconds since 1970, as noted when it started.
+    """
+    if sys.platform == "linux":
+        try:
+            # The second field is a name in parentheses that may hold anything; the state and the rest follow.
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in (b"Z", b"X") else float(fields[19])
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
+
+
 def raise_open_file_limit() -> None:
     """Let this process open as many files as the hard limit allows; Windows has no such limit to raise."""
     if sys.platform != "win32":

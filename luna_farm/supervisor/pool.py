@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnProcess
@@ -19,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from luna_farm import system
 from luna_farm.core import events, frames
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.errors import FarmError
@@ -230,23 +232,23 @@ def fence(workers: list[tuple[int, float]]) -> int:
     """Kill the workers of a dead supervisor and wait until they are gone; returns how many there were.
 
     They would leave by themselves once their file is written; a hung one would not, and could write later. A
-    pid counts only together with the creation time of its process.
+    pid counts only together with the time at which its process started.
     """
-    left = []
-    for pid, created in workers:
+    left = [(pid, started) for pid, started in workers if system.process_started(pid) == started]
+    for pid, _ in left:
         try:
-            process = psutil.Process(pid)
-            if abs(process.create_time() - created) < 0.02:
-                process.kill()
-                left.append(process)
+            psutil.Process(pid).kill()
         except psutil.NoSuchProcess:
             continue
         except psutil.AccessDenied:
             log.warning("Process %d belongs to somebody else and cannot be an old worker.", pid)
-    _, alive = psutil.wait_procs(left, FENCE_S)
-    for process in alive:
+    alive = left
+    deadline = time.monotonic() + FENCE_S
+    while alive and time.monotonic() < deadline:
+        alive = [(pid, started) for pid, started in alive if system.process_started(pid) == started]
+        time.sleep(0.001 if alive else 0.0)  # nothing else goes on yet: nobody is served before this is over
+    for pid, _ in alive:
         log.error(
-            "Old worker %d cannot be ended (a dead network folder?); its image may be written twice.",
-            process.pid,
+            "Old worker %d cannot be ended (a dead network folder?); its image may be written twice.", pid
         )
     return len(left)

@@ -11,8 +11,7 @@ import os
 import socket
 from typing import Any
 
-import psutil
-
+from luna_farm import system
 from luna_farm.core import frames
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.errors import FarmError
@@ -42,7 +41,7 @@ class Worker:
 
     def run(self) -> None:
         """Report ready, then work through what comes."""
-        created = psutil.Process().create_time()
+        created = system.process_started(os.getpid())
         self._send({"t": "ready", "pid": os.getpid(), "created": created, "encoders": pipeline.encoders()})
         while message := self._next():
             kind = message["t"]
