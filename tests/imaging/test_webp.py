@@ -97,9 +97,14 @@ def test_the_file_is_what_its_header_says(options, task, picture):
         assert image.getexif()[0x0110].startswith("prompt:")
 
 
-@pytest.mark.parametrize(("channels", "flags"), [(1, 0x08), (3, 0x08), (4, 0x18)])
-def test_alpha_is_announced_only_where_it_is(options, task, picture, channels, flags):
-    file = b"".join(encode(picture(9, 9, channels), "webp", options(), embed(options(), task())).buffers)
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize(("channels", "flags"), [(1, 0x08), (3, 0x08), (4, 0x18), (4, 0x08)])
+def test_alpha_is_announced_only_where_it_is(options, task, picture, channels, flags, lossless):
+    pixels = picture(9, 9, channels)
+    if flags == 0x08:
+        pixels[:, :, 3:] = 255  # opaque: libwebp writes no alpha
+    job = options(lossless_webp=lossless)
+    file = b"".join(encode(pixels, "webp", job, embed(job, task())).buffers)
     assert webp.chunks(file)[0][1][0] == flags
 
 
@@ -109,4 +114,4 @@ def test_what_is_no_webp_is_refused(options, picture):
         with pytest.raises(ValueError, match="WebP"):
             webp.chunks(broken)
     with pytest.raises(ValueError, match="no compressed picture"):
-        webp.with_exif(whole[:12], b"MM", width=9, height=9, alpha=False)
+        webp.with_exif(whole[:12], b"MM", width=9, height=9)

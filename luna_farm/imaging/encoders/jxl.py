@@ -11,6 +11,7 @@ Format: ISO/IEC 18181-2 (boxes).
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) 
         ) from error
     picture = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     quality = options.lossy_quality
+    how: dict[str, Any]
     if quality >= 100:
         how = {"lossless": True, "effort": _LOSSLESS_EFFORT}
     else:

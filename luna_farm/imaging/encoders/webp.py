@@ -35,7 +35,7 @@ _STREAMS = (b"ALPH", b"VP8 ", b"VP8L")
 
 def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) -> Encoded:
     """Encode [H, W, C] uint8 as WebP of quality `options.lossy_quality`, exact if `lossless_webp`."""
-    height, width, channels = pixels.shape
+    height, width = pixels.shape[:2]
     if max(height, width) > _LONGEST_SIDE:
         raise EncodeError(
             f"a WebP has at most {_LONGEST_SIDE} rows and columns, this picture {height} x {width}"
@@ -44,7 +44,7 @@ def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) 
     exif = metadata_exif.block(embedded)
     if not exif:
         return Encoded([file])
-    return Encoded(with_exif(file, exif, width=width, height=height, alpha=channels == 4))
+    return Encoded(with_exif(file, exif, width=width, height=height))
 
 
 def _compress(pixels: NDArray[np.uint8], options: SaveOptions) -> bytes:
@@ -60,17 +60,17 @@ def _compress(pixels: NDArray[np.uint8], options: SaveOptions) -> bytes:
     return out.getvalue()
 
 
-def with_exif(file: bytes, exif: bytes, *, width: int, height: int, alpha: bool) -> list[bytes | memoryview]:
+def with_exif(file: bytes, exif: bytes, *, width: int, height: int) -> list[bytes | memoryview]:
     """Return the parts of an extended WebP file: the picture of `file` and an EXIF chunk that any parser
     finds.
 
-    file: a still WebP of `width` x `height` pixels. exif: from the TIFF header on. alpha: whether it has
-    transparency. Raises ValueError if `file` holds no compressed picture.
+    file: a still WebP of `width` x `height` pixels. exif: from the TIFF header on.
+    Raises ValueError if `file` holds no compressed picture.
     """
     streams = [(kind, data) for kind, data in chunks(file) if kind in _STREAMS]
     if not any(kind != b"ALPH" for kind, _ in streams):
         raise ValueError("no compressed picture in this WebP file")
-    flags = _HAS_EXIF | (_HAS_ALPHA if alpha else 0)
+    flags = _HAS_EXIF | (_HAS_ALPHA if any(_shows_alpha(kind, data) for kind, data in streams) else 0)
     size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     parts: list[bytes | memoryview] = [_header(b"VP8X", 10), struct.pack("<I", flags) + size]
     for kind, data in streams:
@@ -94,6 +94,11 @@ def chunks(file: bytes) -> list[tuple[bytes, memoryview]]:
         found.append((kind, view[at + 8 : at + 8 + length]))
         at += 8 + length + length % 2
     return found
+
+
+def _shows_alpha(kind: bytes, data: memoryview) -> bool:
+    """Whether a stream holds alpha; VP8L says so in the bit behind its two sides of 14 bits (RFC 9649, 3.4)."""
+    return kind == b"ALPH" or (kind == b"VP8L" and bool(data[4] & 0x10))
 
 
 def _header(kind: bytes, length: int) -> bytes:
