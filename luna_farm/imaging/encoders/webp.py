@@ -97,7 +97,7 @@ def chunks(file: bytes) -> list[tuple[bytes, memoryview]]:
 
 
 def _shows_alpha(kind: bytes, data: memoryview) -> bool:
-    """Whether a stream holds alpha; VP8L says so in the bit behind its two sides of 14 bits (RFC 9649, 3.4)."""
+    """Whether a stream holds alpha; VP8L says so in the bit behind its sides of 14 bits (RFC 9649, 3.4)."""
     return kind == b"ALPH" or (kind == b"VP8L" and bool(data[4] & 0x10))
 
 
