@@ -126,7 +126,9 @@ class Feed:
         The feed numbers it (`seq`), adds `timestamp` and `job_id` (null: of no job) if they are missing, and
         turns the bytes of a `thumbnail` into base64.
         """
-        numbered = {"job_id": None, "timestamp": _now(), **event, "seq": self._history.last + 1}
+        numbered = {"job_id": None, **event, "seq": self._history.last + 1}
+        if "timestamp" not in numbered:
+            numbered["timestamp"] = _now()
         picture = numbered.get("thumbnail")
         if isinstance(picture, bytes):
             numbered["thumbnail"] = base64.b64encode(picture).decode()

@@ -1,0 +1,79 @@
+"""The feed of a real farm: what it emits while it saves is what docs/feed.schema.json says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from feed_visitor import Subscription
+from websockets.asyncio.client import connect
+
+from luna_farm.cli.launch import Launched, launch
+from luna_farm_client import FarmClient, SaveImage, SaveRequest
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "feed.schema.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Iterator[Launched]:
+    state = tmp_path / "state"
+    environ = {**os.environ, "LUNA_FARM_STATE_DIR": str(state), "LUNA_FARM_ARENA_BYTES": "64MiB"}
+    found = launch(["--port", "0", "--feed-port", "0"], state, environ)
+    yield found
+    with FarmClient(port=found.port, token=token(tmp_path)) as farm:
+        farm.shutdown(now=True)
+    found.process.wait(20)
+
+
+def token(tmp_path: Path) -> str:
+    return (tmp_path / "state" / "token").read_text("utf-8").strip()
+
+
+def save(port: int, tmp_path: Path) -> str:
+    """Save a picture, and one that the gate rejects; return the job's id."""
+    noise = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
+    flat = np.zeros((48, 64, 3), np.uint8)
+    images = [SaveImage(noise, affix="RAW", format="png"), SaveImage(flat, affix="FLAT", format="webp")]
+    request = SaveRequest(
+        images=images, output_dir=str(tmp_path / "out"), filename="night", quality_gate="variance"
+    )
+    with FarmClient(port=port, token=token(tmp_path)) as farm:
+        receipt = farm.submit(request)
+        farm.wait(receipt.job_id, timeout=30)
+    return receipt.job_id
+
+
+async def test_every_message_of_a_farm_that_saves(launched: Launched, tmp_path: Path) -> None:
+    async with connect(f"ws://127.0.0.1:{launched.feed_port}/?after=0&thumbnails=1") as connection:
+        subscription = Subscription(connection)
+        await subscription.next()
+        job_id = await asyncio.to_thread(save, launched.port, tmp_path)
+        seen = await subscription.until(lambda message: message.get("event") == "save_job_done")
+        ask: dict[str, Any] = {
+            "type": "action",
+            "name": "retry",
+            "job_id": "ffffffff",
+            "token": token(tmp_path),
+        }
+        refused = await subscription.answer(**ask)
+        await subscription.send(type="get_status")
+        seen += await subscription.until(lambda message: message.get("type") == "status")
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    for message in [*seen, refused]:
+        validator.validate(message)
+    mine = [message for message in seen if message.get("job_id") == job_id]
+    assert {"save_job_queued", "save_started", "image_saved", "image_rejected", "save_job_done"} <= {
+        m["event"] for m in mine
+    }
+    saved = next(message for message in mine if message["event"] == "image_saved")
+    assert Path(saved["path"]).stat().st_size == saved["bytes"]
+    assert saved["thumbnail"].startswith("/9j/")
+    assert (refused["ok"], refused["code"]) == (False, "unknown_job")
+    assert seen[-1]["data"]["totals"]["images_saved"] == 1
