@@ -47,6 +47,13 @@ def add_parser(subparsers: options.Subparsers) -> None:
         "--size", type=_count, default=1024, metavar="PIXELS", help="sides of the pictures (1024)"
     )
     parser.add_argument(
+        "--small",
+        type=_count,
+        default=1000,
+        metavar="N",
+        help="pictures of 64x64, for what a job costs (1000)",
+    )
+    parser.add_argument(
         "--repeats", type=_count, default=60, metavar="N", help="hand-overs of each kind (60)"
     )
     parser.add_argument(
@@ -68,13 +75,16 @@ def run(args: argparse.Namespace, config: Config) -> int:
     result["pictures"] = {"source": chosen.source, "names": list(chosen.names), "size": args.size}
     result["workers"] = args.workers
     with shown, tempfile.TemporaryDirectory(prefix="luna-bench-", dir=args.folder) as folder:
-        with own_farm(Path(folder), args.workers) as (launched, farm):
+        # Every job is asked for after all were submitted.
+        kept = ("--kept-reports", str(max(args.images, args.small) + args.workers))
+        with own_farm(Path(folder), args.workers, *kept) as (launched, farm):
             result["port_open_s"] = launched.open_after_s
             result["workers_ready_s"] = wait_ready(farm, args.workers, launched.open_after_s)
             result["handover"] = _handovers(
                 farm, cases, Path(folder), args.repeats, lambda: shown.advance(task)
             )
             result["throughput"] = _throughput(farm, chosen, Path(folder), args, lambda: shown.advance(task))
+            result["small"] = measure.small_images(farm, Path(folder), args.small)
             result["memory"] = measure.memory(farm)
         groups = {"clean": chosen.pixels, "noisy": tuple(map(pictures.noisy, chosen.pixels))}
         result["encoders"] = {

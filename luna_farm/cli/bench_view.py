@@ -30,6 +30,9 @@ def bench_view(result: Mapping[str, Any]) -> RenderableType:
         Text(),
         _throughput(result["throughput"], result["workers"]),
     ]
+    small = result["small"]
+    text = f"{small['images']} pictures of 64x64, a job each: {small['images_per_s']:.0f} images/s, "
+    parts.append(Text(f"{text}supervisor {small['supervisor_cpu_ms_per_image']:.2f} ms of CPU an image"))
     for name, rows in result["encoders"].items():
         parts += [Text(), _encoders(name, rows)]
     parts += [Text(), _memory(result["memory"])]

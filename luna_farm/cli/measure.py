@@ -120,6 +120,23 @@ def pillow_throughput(pictures: Sequence[Picture], folder: Path, threads: int) -
     return taken, written
 
 
+def small_images(farm: FarmClient, folder: Path, count: int) -> dict[str, float]:
+    """Save pictures of 64x64, a job each: what a job costs apart from its pixels."""
+    import psutil
+
+    pictures = [np.full((64, 64, 3), number % 256, np.uint8) for number in range(count)]
+    supervisor = psutil.Process(farm.status()["pid"])
+    before = supervisor.cpu_times()
+    taken, _, _ = farm_throughput(farm, pictures, folder, PILLOW_LEVEL)
+    after = supervisor.cpu_times()
+    cpu_s = after.user + after.system - before.user - before.system
+    return {
+        "images": count,
+        "images_per_s": count / taken,
+        "supervisor_cpu_ms_per_image": 1000 * cpu_s / count,
+    }
+
+
 def encoders(pictures: Sequence[Picture], repeats: int, tick: Callable[[], None]) -> list[dict[str, Any]]:
     """Compare the PNG encoder with Pillow at the same levels and at level 4, one thread, in memory."""
     base_s, base_bytes = _encode_all(pictures, _by_pillow, PILLOW_LEVEL, 1)

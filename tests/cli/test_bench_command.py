@@ -15,7 +15,20 @@ from luna_farm.cli.bench_view import bench_view
 
 
 def test_a_small_run_measures_everything_on_a_farm_of_its_own(cli, tmp_path):
-    small = ("--size", "48", "--images", "3", "--rounds", "1", "--repeats", "2", "--workers", "1")
+    small = (
+        "--size",
+        "48",
+        "--images",
+        "3",
+        "--rounds",
+        "1",
+        "--repeats",
+        "2",
+        "--workers",
+        "1",
+        "--small",
+        "4",
+    )
     code, out, err = cli("bench", *small, "--output-dir", tmp_path, "--json")
     assert (code, err) == (0, "")
     result = json.loads(out)
@@ -30,6 +43,7 @@ def test_a_small_run_measures_everything_on_a_farm_of_its_own(cli, tmp_path):
     assert result["memory"]["supervisor"]["rss_bytes"] > 0
     assert len(result["memory"]["workers"]) == 1
     assert result["environment"]["pillow_zlib"]
+    assert result["small"]["images"] == 4
     assert 0 < result["port_open_s"] <= result["workers_ready_s"]
     assert [path.name for path in tmp_path.iterdir() if path.name != "state"] == []
     table = io.StringIO()
