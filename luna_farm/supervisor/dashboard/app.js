@@ -195,7 +195,7 @@ function drawFigures() {
   put($("f-bytes"), `${bytes(totals.bytes_written ?? 0)} in ${plural(totals.jobs ?? 0, "job")}`);
   put($("f-rate"), perSecond(recent));
   put($("f-queue"), whole.format(queue.images ?? 0));
-  put($("f-queue-sub"), `${bytes(queue.bytes ?? 0)} of pixels`);
+  put($("f-queue-sub"), `${bytes(arena.used_bytes ?? 0)} of ${bytes(arena.bytes ?? 0)} shared`);
   put($("f-handover"), median === undefined ? "–" : ms(median));
   put($("f-failed"), whole.format(dead));
   $("f-failed").classList.toggle("alarm", dead > 0);
