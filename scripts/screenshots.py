@@ -52,7 +52,7 @@ def fill(farm: FakeFarm) -> None:
 
 
 async def shoot(browser: Browser, address: str, target: Path, size: tuple[int, int], scheme: str) -> None:
-    """Open the page and keep what it shows after the first two seconds, in 128 colours."""
+    """Open the page and keep what it shows after the first two seconds."""
     context = await browser.new_context(
         viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if scheme == "dark" else "light"
     )
@@ -61,9 +61,7 @@ async def shoot(browser: Browser, address: str, target: Path, size: tuple[int, i
     await page.locator("#results img").first.wait_for()
     await page.wait_for_timeout(2200)  # two statuses: the queue has a line
     picture = Image.open(io.BytesIO(await page.screenshot()))
-    picture.convert("RGB").quantize(128, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-        target, optimize=True
-    )
+    picture.convert("RGB").save(target, quality=90, method=6)
     print(f"{target} {target.stat().st_size / 1000:.0f} kB")
     await context.close()
 
@@ -84,7 +82,7 @@ async def main() -> None:
         )
         for name, size in VIEWS.items():
             for scheme in ("dark", "light"):
-                file = target / f"dashboard-{name}-{scheme}.png"
+                file = target / f"dashboard-{name}-{scheme}.webp"
                 await shoot(browser, f"http://127.0.0.1:{feed.port}/", file, size, scheme)
         await browser.close()
     await feed.close()
