@@ -10,7 +10,7 @@ from typing import Any
 
 from luna_farm.core import events
 from luna_farm.core.instructions import Append, Bury, Instruction, Publish, Reply
-from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.state import Farm
 
@@ -18,19 +18,27 @@ S = ImageState
 BURY_AGAIN_S = 5.0
 
 
-def image_fields(image: Image) -> dict[str, Any]:
-    """What the journal keeps of one image: where it is, what came of it, and where its pixels lie durably."""
-    task, result = image.task.to_map(), image.result.to_map()
-    if image.spool:
-        task.update(segment=image.spool, offset=image.spool_offset)
-    del result["thumbnail"]
-    return {"task": task, "state": image.state.value, "result": result}
-
-
 def image_record(image: Image) -> dict[str, Any]:
-    """The journal record of a change of one image."""
+    """The journal record of a change of one image: its state, and of the rest what is not as it was."""
     job_id, index = image.key
-    return {"r": "image", "job_id": job_id, "index": index, **image_fields(image)}
+    record = {"r": "image", "job_id": job_id, "index": index, "state": image.state.value}
+    if image.task is not image.journaled:
+        image.journaled = image.task
+        record["task"] = image.task.to_map()
+        if image.spool:  # the copy on disk is what a successor can count on
+            record["task"].update(segment=image.spool, offset=image.spool_offset)
+    if image.result is not NOTHING_YET:
+        result = image.result.to_map()
+        record["result"] = {name: value for name, value in result.items() if value}
+        if image.settled:
+            record["result"].pop("temp", None)
+    return record
+
+
+def whole_record(image: Image) -> dict[str, Any]:
+    """The record of an image that does not lean on an earlier one."""
+    image.journaled = None
+    return image_record(image)
 
 
 def finish(farm: Farm, image: Image) -> list[Instruction]:

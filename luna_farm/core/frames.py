@@ -8,19 +8,23 @@ before its payload.
 from __future__ import annotations
 
 import struct
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgpack
 
 from luna_farm.errors import ProtocolError
 
+T = TypeVar("T")
 HEADER = struct.Struct(">I")
 HELLO_LIMIT = 4 * 1024
 """Bytes a stranger may declare: "GET " read as a length is 1.1 GB, a TLS hello 352 MB, a pickle 2 GB."""
 FRAME_LIMIT = 16 * 1024 * 1024
 """Bytes of a later frame; workflows of ComfyUI stay below 1 MiB, this leaves room for embedded inputs."""
-MAX_DEPTH_ITEMS = 100_000
-"""Items of one array or map; msgpack's own recursion limit (about 500 levels) bounds the depth."""
+MAX_ITEMS = 100_000
+"""Items of one list or map of a trusted peer; msgpack's own recursion limit bounds the depth."""
+HELLO_ITEMS = 16
+"""Items of one list or map of a stranger: a list is made as long as it claims to be before its first item is
+read, so 4 KB of nested claims would cost 27 MB."""
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -29,29 +33,48 @@ def encode(message: dict[str, Any]) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def decode(body: bytes | bytearray | memoryview) -> dict[str, Any]:
+def decode(body: bytes | bytearray | memoryview, items: int = MAX_ITEMS) -> dict[str, Any]:
     """Return the map in the payload of one frame.
 
-    Raises ProtocolError when it is not one msgpack map with text keys, holds extension types, or is nested
-    too deep.
+    Raises ProtocolError when it is not one msgpack map with text keys, holds extension types, is nested too
+    deep, has a list or map of more than `items`, or more than 2 * `items` + 64 of them: an empty list is one
+    byte on the wire and 64 in memory.
     """
+    count = _Count(2 * items + 64)
     try:
         message = msgpack.unpackb(
             body,
             raw=False,
             strict_map_key=True,
-            max_array_len=MAX_DEPTH_ITEMS,
-            max_map_len=MAX_DEPTH_ITEMS,
+            max_array_len=items,
+            max_map_len=items,
             max_ext_len=0,
+            list_hook=count,
+            object_hook=count,
             ext_hook=_refuse_extension,
         )
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise ProtocolError(
             f"A frame must hold one msgpack map; this one does not decode: {error}."
         ) from None
-    if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
+    if not isinstance(message, dict) or not set(map(type, message)) <= {str}:
         raise ProtocolError("A frame must hold one msgpack map with text keys.")
     return message
+
+
+class _Count:
+    """Lets `left` lists and maps pass."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, container: T) -> T:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("too many lists and maps")
+        return container
 
 
 def _refuse_extension(code: int, data: bytes) -> None:
@@ -71,12 +94,13 @@ def check_length(length: int, limit: int) -> int:
 class FrameBuffer:
     """Cuts a stream of bytes into messages, sans input and output: `feed` bytes, iterate over whole messages.
 
-    `limit` may be raised after a hello. Holds at most one frame of `limit` bytes plus what one `feed`
-    brought.
+    `limit` (bytes of a frame) and `items` (of one list or map in it) may be raised after a hello. Holds at
+    most one frame of `limit` bytes plus what one `feed` brought.
     """
 
-    def __init__(self, limit: int = FRAME_LIMIT) -> None:
+    def __init__(self, limit: int = FRAME_LIMIT, items: int = MAX_ITEMS) -> None:
         self.limit = limit
+        self.items = items
         self._held = bytearray()
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -87,6 +111,11 @@ class FrameBuffer:
     def pending(self) -> int:
         """Bytes of a frame that is not whole yet."""
         return len(self._held)
+
+    @property
+    def announced(self) -> int:
+        """Bytes that the frame which is not whole yet will have, as far as that is known."""
+        return HEADER.unpack_from(self._held)[0] if len(self._held) >= HEADER.size else 0
 
     def take_rest(self) -> bytes:
         """Return and forget the bytes behind the last whole message (raw pixels may follow a submit)."""
@@ -102,6 +131,6 @@ class FrameBuffer:
         if len(self._held) < end:
             return None
         with memoryview(self._held) as view:
-            message = decode(view[HEADER.size : end])
+            message = decode(view[HEADER.size : end], self.items)
         del self._held[:end]
         return message

@@ -12,7 +12,7 @@ from typing import Any
 
 from luna_farm.core import events, filenames
 from luna_farm.core.dispatch import advance
-from luna_farm.core.ending import close, finish, image_fields, image_record
+from luna_farm.core.ending import close, finish, image_record, whole_record
 from luna_farm.core.instructions import (
     Append,
     AppendJob,
@@ -42,6 +42,10 @@ QUARANTINE_S = 10.0
 """How long the slots of a vanished connection rest, whose process may still be copying into them."""
 SPARE_SHARE = 0.25
 """Share of the arena that leases granted ahead (with an acknowledgement) may hold."""
+LEASED_JOBS = 2
+"""Jobs of max_images for which a client may hold leases: the one it fills, and one ahead."""
+MAX_WAITS = 64
+"""Questions for the end of a job that a client may have open at a time."""
 
 
 def refusal(error: FarmError, job_id: str = "") -> dict[str, Any]:
@@ -75,6 +79,13 @@ def lease_asked(farm: Farm, event: events.LeaseAsked, now: float) -> list[Instru
             sum(event.sizes),
             f"at most {farm.slots.size:,} bytes, the size of the arena (setting arena_bytes)",
         )
+    elif farm.slots.leases_of(event.client) + len(event.sizes) > _most_leases(farm):
+        error = TooLarge.of(
+            "sizes",
+            len(event.sizes),
+            f"at most {_most_leases(farm)} leases at a time, and this connection holds "
+            f"{farm.slots.leases_of(event.client)}; give back (release) what is not used",
+        )
     else:
         slots = farm.slots.lease(event.client, event.sizes)
         if slots is not None:
@@ -83,6 +94,10 @@ def lease_asked(farm: Farm, event: events.LeaseAsked, now: float) -> list[Instru
             farm, f"{farm.slots.used_bytes:,} of {farm.slots.size:,} bytes of its shared memory are in use"
         )
     return [Reply(event.client, event.reply, refusal(error))]
+
+
+def _most_leases(farm: Farm) -> int:
+    return LEASED_JOBS * farm.limits.max_images
 
 
 def leases_returned(farm: Farm, event: events.LeasesReturned, now: float) -> list[Instruction]:
@@ -150,7 +165,7 @@ def _objection(farm: Farm, event: events.Submitted, known: str | None) -> FarmEr
 def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[Instruction]:
     """The names stand: spool what must be durable, else accept."""
     pending = farm.pending[event.job_id]
-    pending.paths, pending.warnings = event.paths, event.warnings
+    pending.paths, pending.warnings, pending.root = event.paths, event.warnings, event.root
     farm.taken.update(filenames.twin_key(path) for path in event.paths)
     if pending.submit.options.durable:
         slots = [farm.slots[number] for number in pending.slots]
@@ -248,7 +263,7 @@ def _images(farm: Farm, job_id: str, pending: Pending, spools: tuple[str, ...]) 
                 width=entry.width,
                 channels=entry.channels,
                 in_affix_folder=entry.subdir and bool(entry.affix.strip(" .")),
-                root=pending.submit.options.output_dir,
+                root=pending.root or pending.submit.options.output_dir,
             )
             spool = spools[at] if spools else ""
             images.append(Image(task, slot=number, spool=spool, spool_offset=batch_index * size))
@@ -259,7 +274,8 @@ def receipt(farm: Farm, job: Job, client: int, want: tuple[int, ...]) -> dict[st
     """The acknowledgement of a job, with leases for the next submit while the arena has room for such."""
     count = len(job.images)
     slots: list[Slot] | None = None
-    if want and not farm.draining and farm.slots.leased_bytes + sum(want) <= farm.slots.size * SPARE_SHARE:
+    room = farm.slots.leased_bytes + sum(want) <= farm.slots.size * SPARE_SHARE
+    if want and not farm.draining and room and farm.slots.leases_of(client) + len(want) <= _most_leases(farm):
         slots = farm.slots.lease(client, want)
     return {
         "success": True,
@@ -280,7 +296,7 @@ def job_record(job: Job) -> dict[str, Any]:
         "request_id": job.request_id,
         "options": job.options.to_map(),
         "warnings": list(job.warnings),
-        "images": [image_fields(image) for image in job.images],
+        "images": [whole_record(image) for image in job.images],
     }
 
 
@@ -291,6 +307,9 @@ def wait_asked(farm: Farm, event: events.WaitAsked, now: float) -> list[Instruct
         return [Reply(event.client, event.reply, refusal(unknown(event.job_id), event.job_id))]
     if job.finished or event.until <= now:
         return [Reply(event.client, event.reply, job.report())]
+    if sum(1 for waiter in farm.waiters if waiter.client == event.client) >= MAX_WAITS:
+        error = busy(farm, f"this connection waits for {MAX_WAITS} jobs already")
+        return [Reply(event.client, event.reply, refusal(error))]
     farm.waiters.append(Waiter(event.client, event.reply, event.job_id, event.until))
     return []
 

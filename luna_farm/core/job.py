@@ -17,6 +17,9 @@ class ImageState(Enum):
     """Where one image is. HELD: its folder cannot be written now. BURYING: on its way into the dead
     letters."""
 
+    # By identity: the hash of Enum is Python code, and states are looked up all the time.
+    __hash__ = object.__hash__
+
     WAITING = "waiting"
     RUNNING = "running"
     HELD = "held"
@@ -63,6 +66,10 @@ class Image:
     spool_offset: int = 0
     queued_at: float = 0.0
     started_at: float = 0.0
+    journaled: ImageTask | None = None
+    """The task as the journal knows it; a record tells it again only once it has changed."""
+    settled: bool = False
+    """The temporary link of the published file is gone."""
     story: list[str] = field(default_factory=list)
 
     def move(self, to: ImageState) -> None:
@@ -155,4 +162,6 @@ class Job:
     def forget_metadata(self) -> None:
         """Drop the texts that only the encoding needed: reports are kept, workflows of 100 KB each are
         not."""
-        self.options = replace(self.options, prompt="", extra_pnginfo="", custom_metadata="", metadata="")
+        given = self.options
+        if given.prompt or given.extra_pnginfo or given.custom_metadata or given.metadata:
+            self.options = replace(given, prompt="", extra_pnginfo="", custom_metadata="", metadata="")

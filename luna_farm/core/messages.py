@@ -6,8 +6,10 @@ sent (that is `core/schema.py`) and never touch numpy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar, TypeVar
 
 GATES = ("disabled", "variance", "edge_density", "both")
@@ -33,12 +35,18 @@ class Message:
 
     def to_map(self) -> dict[str, Any]:
         """Return the fields as a map of plain values."""
-        return {name: getattr(self, name) for name in self.__match_args__}
+        return dict(zip(self.__match_args__, _values(type(self))(self), strict=True))
 
     @classmethod
     def from_map(cls: type[T], given: Mapping[str, Any]) -> T:
         """Build from a map made by `to_map`, by this version or an older one: unknown keys are left out."""
         return cls(**{name: given[name] for name in cls.__match_args__ if name in given})
+
+
+@cache
+def _values(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """Reads all fields at once: half of what the supervisor does for an image is turning it into maps."""
+    return attrgetter(*kind.__match_args__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ def read(records: Iterable[dict[str, Any]]) -> Remains:
             job = _job(record)
             remains.jobs[job.job_id] = job
         elif kind == "image" and record["job_id"] in remains.jobs:
-            remains.jobs[record["job_id"]].images[record["index"]] = _image(record)
+            images = remains.jobs[record["job_id"]].images
+            images[record["index"]] = _image(record, images[record["index"]])
         elif kind == "worker":
             remains.workers.append((record["pid"], record["created"]))
     return remains
@@ -57,19 +58,22 @@ def _job(record: dict[str, Any]) -> Job:
         job_id=record["job_id"],
         request_id=record["request_id"],
         options=SaveOptions.from_map(record["options"]),
-        images=[_image(image) for image in record["images"]],
+        images=[_image(image, None) for image in record["images"]],
         accepted_at=0.0,
         warnings=tuple(record["warnings"]),
     )
 
 
-def _image(record: dict[str, Any]) -> Image:
+def _image(record: dict[str, Any], before: Image | None) -> Image:
+    """Make an image of its record; what the record does not tell is as it was `before`."""
     state = record["state"]
-    result = ImageResult.from_map(record["result"])
+    task = ImageTask.from_map(record["task"]) if before is None or "task" in record else before.task
+    result = ImageResult.from_map({"state": "", **record.get("result", {})})
     return Image(
-        task=ImageTask.from_map(record["task"]),
+        task=task,
         state=RESUMED.get(state) or S(state),
         result=replace(result, warnings=tuple(result.warnings)),
+        journaled=task,
         story=["recovered"],
     )
 

@@ -124,7 +124,7 @@ def _disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> l
     folder = farm.folders.setdefault(path, Folder(path, result.error, now))
     folder.failed(result.error, now)
     fallback = farm.limits.fallback_dir
-    if folder.failures >= FALLBACK_AFTER and fallback and image.task.root != fallback:
+    if folder.failures >= FALLBACK_AFTER and fallback and not _below(image.task.path, fallback):
         done += _fall_back(farm, path)
     return done
 
@@ -140,13 +140,18 @@ def _fall_back(farm: Farm, folder: str) -> list[Instruction]:
             fallback = farm.limits.fallback_dir.rstrip("/\\")
             relative = image.task.path[len(image.task.root.rstrip("/\\")) :]
             farm.free_name(image)
-            image.task = replace(image.task, path=fallback + relative, root=farm.limits.fallback_dir)
+            root = farm.limits.fallback_root or farm.limits.fallback_dir
+            image.task = replace(image.task, path=fallback + relative, root=root)
             farm.taken.add(twin_key(image.task.path))
             image.move(S.WAITING)
             farm.waiting.append(image)
             done.append(Append(image_record(image)))
     del farm.folders[folder]
     return done
+
+
+def _below(path: str, folder: str) -> bool:
+    return path.startswith(folder) and path[len(folder.rstrip("/\\")) :][:1] in ("/", "\\")
 
 
 def _folder_works(farm: Farm, image: Image) -> list[Instruction]:
@@ -166,5 +171,5 @@ def temp_settled(farm: Farm, event: events.TempSettled, now: float) -> list[Inst
         worker.settling.pop((event.job_id, event.index), None)
     image = farm.image(event.job_id, event.index)
     if image:
-        image.result = replace(image.result, temp="")
+        image.settled = True
     return []

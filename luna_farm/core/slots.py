@@ -8,6 +8,7 @@ pages in use few and warm (a first write of a fresh page costs ten times that of
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,6 +18,9 @@ ALIGN = 4096
 
 class SlotState(Enum):
     """Life of a slot; FREE slots are not kept, their bytes are back in the free list."""
+
+    # By identity: the hash of Enum is Python code, and states are looked up all the time.
+    __hash__ = object.__hash__
 
     LEASED = "leased"
     FILLED = "filled"
@@ -67,6 +71,7 @@ class Slots:
         self._free: list[tuple[int, int]] = [(0, size)] if size else []
         self._slots: dict[int, Slot] = {}
         self._quarantined: list[Slot] = []
+        self._leases: Counter[int] = Counter()
         self._last = 0
 
     def __len__(self) -> int:
@@ -78,6 +83,10 @@ class Slots:
     def fits(self, sizes: tuple[int, ...]) -> bool:
         """Whether slots of these sizes can be granted together in an arena that holds nothing else."""
         return sum(_rounded(sizes)) <= self._high
+
+    def leases_of(self, client: int) -> int:
+        """How many slots `client` leases now."""
+        return self._leases[client]
 
     def lease(self, client: int, sizes: tuple[int, ...]) -> list[Slot] | None:
         """Grant one slot for each size in bytes to `client`, all or none; None means busy."""
@@ -96,6 +105,7 @@ class Slots:
                 self._slots[self._last] = granted[-1]
                 self.used_bytes += size
                 self.leased_bytes += size
+                self._leases[client] += 1
         if len(granted) == len(sizes):
             return granted
         for slot in granted:
@@ -114,7 +124,7 @@ class Slots:
         """The pixels are in; `users` images will be made of them."""
         slot.move(SlotState.FILLED)
         slot.users = users
-        self.leased_bytes -= slot.size
+        self._no_longer_leased(slot)
 
     def release(self, slot: Slot) -> None:
         """Give a leased slot back unused."""
@@ -136,7 +146,7 @@ class Slots:
             else:
                 slot.move(SlotState.QUARANTINED)
                 slot.free_at = free_at
-                self.leased_bytes -= slot.size
+                self._no_longer_leased(slot)
                 self._quarantined.append(slot)
 
     def expire(self, now: float) -> None:
@@ -155,9 +165,15 @@ class Slots:
                 return offset
         return None
 
+    def _no_longer_leased(self, slot: Slot) -> None:
+        self.leased_bytes -= slot.size
+        self._leases[slot.client] -= 1
+        if not self._leases[slot.client]:
+            del self._leases[slot.client]
+
     def _free_slot(self, slot: Slot) -> None:
         if slot.state is SlotState.LEASED:
-            self.leased_bytes -= slot.size
+            self._no_longer_leased(slot)
         slot.move(SlotState.FREE)
         del self._slots[slot.number]
         self.used_bytes -= slot.size

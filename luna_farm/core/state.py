@@ -35,6 +35,8 @@ class Limits:
     idle_timeout_s: float = 300.0
     worker_deadline_s: float = 120.0
     fallback_dir: str = ""
+    fallback_root: str = ""
+    """Folder that the fallback folder lies in and below which no link is followed; "" for itself."""
     path_bytes: int = filenames.PATH_BYTES
 
     def of_request(self) -> dict[str, int]:
@@ -44,6 +46,9 @@ class Limits:
 
 class WorkerState(Enum):
     """Life of a worker. KILLED: a signal was sent, its end is not seen yet."""
+
+    # By identity: the hash of Enum is Python code, and states are looked up all the time.
+    __hash__ = object.__hash__
 
     STARTING = "starting"
     IDLE = "idle"
@@ -100,6 +105,8 @@ class Pending:
     relatives: tuple[str, ...]
     paths: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    root: str = ""
+    """Folder below which no link is followed; "" for the output_dir of the submit."""
     job: Job | None = None
     """The job as it is being journaled."""
 
@@ -177,6 +184,7 @@ class Farm:
         return (
             self.draining
             and not self.pending
+            and not self.unsettled
             and all(i.state is ImageState.HELD or i.key in self.bury_at for i in self.unfinished())
         )
 

@@ -333,7 +333,7 @@ def test_what_a_dead_worker_had_no_time_to_tidy_up_another_does() -> None:
         first.root,
     )
     stage.happens(events.TempSettled("job-0001", 0))
-    assert stage.farm.jobs["job-0001"].images[0].result.temp == ""
+    assert stage.farm.jobs["job-0001"].images[0].settled
     stage.held.clear()
     stage.happens(events.WorkerGone(second.worker, "killed"))
     assert not stage.held, "it is tidy"

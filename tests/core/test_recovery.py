@@ -111,8 +111,8 @@ def test_a_file_that_was_published_before_its_pixels_were_lost_is_recognised_and
     made = ImageResult("saved", path="/out/a_RAW_00001.png", bytes=10, temp="/out/.luna-job-0001-0.tmp")
     after = before.restarted(Disk(pixels=False, made={("job-0001", 0): made}))
     assert after.states("job-0001") == ["saved", "lost"]
-    told = [(r["index"], r["state"], r["result"]["temp"]) for r in after.journal if r["r"] == "image"]
-    assert told == [(0, "saved", "/out/.luna-job-0001-0.tmp"), (1, "lost", "")]
+    told = [(r["index"], r["state"], r["result"].get("temp")) for r in after.journal if r["r"] == "image"]
+    assert told == [(0, "saved", "/out/.luna-job-0001-0.tmp"), (1, "lost", None)]
     after.hold = {instructions.Settle}
     after.workers()
     assert [settle.temp for settle in after.held] == ["/out/.luna-job-0001-0.tmp"]
@@ -127,7 +127,7 @@ def test_the_first_worker_removes_the_temporary_links_that_were_left() -> None:
     after = before.restarted()
     after.workers()
     assert after.farm.unsettled == []
-    assert after.farm.jobs["job-0001"].images[0].result.temp == ""
+    assert after.farm.jobs["job-0001"].images[0].settled
     assert before.journal[-1]["result"]["temp"] == "/out/a_RAW_00001.png.tmp"
 
 
