@@ -106,14 +106,15 @@ def outcome(report: JobReport | None, reason: str = "") -> dict[str, Any]:
         "saved": saved,
         "discarded": rejected,
         "failed": len(states) - rejected - saved,
-        "reasons": [text for image in report.images if (text := _reason(image))],
+        "reasons": [text for image in report.images if (text := _reason(image, report.output_dir))],
     }
 
 
-def _reason(image: Any) -> str:
+def _reason(image: Any, output_dir: str) -> str:
     name = os.path.basename(image.path)
     if image.state in ("discarded", "dropped"):
-        where = f", kept as {image.path}" if image.state == "discarded" else ", not kept"
+        folder = os.path.relpath(os.path.dirname(image.path), output_dir) if output_dir else "_discarded"
+        where = f", kept in {folder}" if image.state == "discarded" else ", not kept"
         score = "unknown" if image.score is None else f"{image.score:.3f}"
         return f"{name}: quality {score} is below {image.threshold:.3f}{where}"
     return "" if image.state == "saved" else f"{name}: {image.error or image.state}"

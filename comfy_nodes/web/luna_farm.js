@@ -27,11 +27,21 @@ function keepBack({ detail }) {
   detail.output = { ...detail.output, images };
   const node = nodeOf(detail.display_node ?? detail.node);
   if (node) showJobs(node, known);
+  // What was over at once, saved in ComfyUI's process or refused; a result from the cache is not told twice.
+  for (const job of jobs.filter(({ state, job_id: id }) => state !== "queued" && !ended.has(id))) {
+    remember(job);
+    announceTrouble(job, node);
+  }
+}
+
+function remember(job) {
+  if (!job.job_id) return; // refused: there is no job
+  ended.set(job.job_id, job);
+  if (ended.size > REMEMBERED) ended.delete(ended.keys().next().value);
 }
 
 function jobEnded(job) {
-  ended.set(job.job_id, job);
-  if (ended.size > REMEMBERED) ended.delete(ended.keys().next().value);
+  remember(job);
   const node = nodeOf(job.display_node);
   if (node) showJobs(node, [job]);
   announceTrouble(job, node);
@@ -47,13 +57,22 @@ function showJobs(node, jobs) {
   if (open.length) parts.push(text("saving", { count: open.reduce((total, job) => total + job.images, 0) }));
   if (sum("saved")) parts.push(text("saved", { count: sum("saved") }));
   if (rejected) parts.push(text("rejected", { count: rejected }));
-  if (failed) parts.push(jobs.some((job) => job.state === "refused") ? text("refused") : text("failed", { count: failed }));
+  const trouble = jobs.some(({ state }) => state === "refused") ? text("refused") : text("failed", { count: failed });
+  if (failed) parts.push(trouble);
   const queue = jobs.find((job) => job.queue)?.queue;
   if (queue?.images) parts.push(text("queue", queue));
   const mood = failed ? "bad" : rejected ? "warn" : open.length ? "busy" : "good";
   const reasons = jobs.flatMap((job) => job.reasons ?? []);
   setLine(node, parts.join(" · "), mood, reasons.join("\n"));
-  setBadge(node, failed ? text("failed", { count: failed }) : rejected ? text("rejected", { count: rejected }) : "", mood);
+  setBadge(node, failed ? trouble : rejected ? text("rejected", { count: rejected }) : "", mood);
+  if (!open.length && !jobs.some((job) => job.pictures?.length)) removePreview(node);
+}
+
+// The pictures of an earlier run would look like those of one that brought none.
+function removePreview(node) {
+  const at = node.widgets?.findIndex(({ name }) => name === "$$canvas-image-preview") ?? -1;
+  if (at >= 0) node.widgets.splice(at, 1)[0].onRemove?.();
+  node.imgs = [];
 }
 
 function showQueue({ display_node: id, queue, images }) {

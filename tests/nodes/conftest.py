@@ -142,7 +142,7 @@ class FakeFarm:
         done = tuple(
             image_report(image.path, states[i % len(states)], **more) for i, image in enumerate(images)
         )
-        self.reports[job_id] = JobReport(job_id, state, done)
+        self.reports[job_id] = JobReport(job_id, state, done, output_dir=str(self.requests[-1].output_dir))
 
 
 @pytest.fixture

@@ -85,9 +85,7 @@ def test_rejections_are_told_with_their_score(job, comfy, farm):
     end(farm, job, "saved", "discarded", score=0.1234, threshold=0.3)
     (told,) = comfy.events("luna_farm.job")
     assert (told["discarded"], told["failed"]) == (1, 0)
-    assert told["reasons"] == [
-        f"RAW_1.png: quality 0.123 is below 0.300, kept as {comfy.output / 'shots' / 'RAW_1.png'}"
-    ]
+    assert told["reasons"] == ["RAW_1.png: quality 0.123 is below 0.300, kept in shots"]
     assert len(comfy.events("executed")[0]["output"]["images"]) == 2, "a rejected picture exists"
 
 

@@ -1,0 +1,341 @@
+"""The real frontend in headless Chromium: previews, trouble on the node, and dropping saved files.
+
+Needs Playwright for Python and a Chromium (scripts/comfyui_tests.py sees to the first). Screenshots go to the
+folder that LUNA_FARM_TEST_SHOTS names, for a person to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api",
+    reason="Playwright for Python is missing: python3 scripts/comfyui_tests.py brings it",
+)
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium, or set CHROMIUM"
+    ),
+]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SHOTS = os.environ.get("LUNA_FARM_TEST_SHOTS")
+WAIT_MS = 30_000
+
+# Builds "load a picture, save it" and keeps the saver as window.saver.
+BUILD = """([type, widgets]) => {
+  app.graph.clear();
+  const load = LiteGraph.createNode("LoadImage");
+  const saver = LiteGraph.createNode(type);
+  load.pos = [60, 90]; saver.pos = [420, 90];
+  app.graph.add(load); app.graph.add(saver);
+  saver.title = "Speichern ü 月";
+  for (const [name, value] of Object.entries(widgets)) {
+    const named = (one) => one.name === name;
+    (saver.widgets.find(named) ?? load.widgets.find(named)).value = value;
+  }
+  load.connect(0, saver, saver.inputs.findIndex(({ name }) => name === "image_1"));
+  saver.setSize([320, saver.size[1]]);
+  window.saver = saver;
+}"""
+PREVIEW = "() => saver.imgs?.length && saver.imgs.every((one) => one.complete && one.naturalWidth > 0)"
+LINE = "saver.lunaLine.textContent"
+
+
+class Browser:
+    """One page on a ComfyUI, and what it asked the server for."""
+
+    def __init__(self, page: Any, comfy: Any) -> None:
+        self.page, self.comfy = page, comfy
+        self.views: list[tuple[int, str]] = []
+        page.on("response", lambda r: self.views.append((r.status, r.url)) if "/view?" in r.url else None)
+        page.goto(comfy.url)
+        self.loaded()
+
+    def loaded(self) -> None:
+        """Wait until the page knows the nodes and shows no curtain any more."""
+        self.until("window.app?.graph && app.extensionManager && !!LiteGraph.registered_node_types.LoadImage")
+        self.until("!document.querySelector('.p-blockui-mask, #splash-loader')")
+
+    def build(self, node: str = "LunaDaemonImageSaver", **widgets: Any) -> None:
+        self.views.clear()
+        self.page.evaluate("document.querySelectorAll('.p-toast-close-button').forEach((one) => one.click())")
+        self.until("!document.querySelector('.p-toast-message')")
+        self.page.evaluate(BUILD, [node, {"image": "picture.png", "save_path": "browser", **widgets}])
+
+    def queue(self) -> None:
+        self.page.evaluate("app.queuePrompt(0)")
+
+    def until(self, script: str) -> None:
+        self.page.wait_for_function(script, timeout=WAIT_MS)
+
+    def shot(self, name: str) -> None:
+        if SHOTS:
+            self.page.wait_for_timeout(800)  # animations of toasts; only when a person wants to look
+            self.page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+
+    def drop(self, path: Path) -> None:
+        """Drop a file on the empty canvas, as the operating system does."""
+        session = self.page.context.new_cdp_session(self.page)
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            session.send("Input.dispatchDragEvent", {"type": kind, "x": 900, "y": 700, "data": data})
+        session.detach()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(chromium: Any, comfy: Any) -> Iterator[Browser]:
+    context = chromium.new_context(viewport={"width": 1200, "height": 900})
+    yield Browser(context.new_page(), comfy)
+    context.close()
+
+
+@pytest.fixture
+def browser(page: Browser, running: Any) -> Browser:
+    """The page of all tests here, with a farm behind it."""
+    return page
+
+
+@pytest.fixture
+def held(running: Any) -> Iterator[Any]:
+    """The farm's workers stand still until `held()` lets them go."""
+    if sys.platform == "win32":
+        pytest.skip("stops workers with SIGSTOP")
+    with running.client() as client:
+        workers = [worker["pid"] for worker in client.status()["workers"]]
+
+    def go_on() -> None:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    yield go_on
+    go_on()
+
+
+def test_the_preview_appears_when_the_file_is_there_and_no_broken_picture_before(browser, held):
+    browser.build(filename="preview")
+    browser.queue()
+    browser.until(f"{LINE}.startsWith('Saving 1')")
+    browser.shot("saving")
+    assert browser.page.evaluate("saver.imgs?.length ?? 0") == 0
+    assert [url for _, url in browser.views if "preview_RAW" in url] == [], "nothing may be asked for yet"
+    held()
+    browser.until(PREVIEW)
+    assert browser.page.evaluate(LINE) == "1 saved"
+    assert {status for status, url in browser.views if "preview_RAW" in url} == {200}
+    browser.shot("saved")
+
+
+def test_an_image_counts_once_also_when_it_comes_from_the_cache(browser):
+    browser.build(filename="cached")
+    for _ in range(2):
+        browser.queue()
+        browser.until(PREVIEW)
+        browser.until("app.ui.lastQueueSize === 0")
+        assert browser.page.evaluate("saver.imgs.length") == 1
+    assert browser.page.evaluate(LINE) == "1 saved"
+
+
+def test_the_line_on_the_node_is_no_part_of_prompt_or_workflow(browser):
+    browser.build()
+    prompt = browser.page.evaluate("async () => (await app.graphToPrompt()).output")
+    assert not [name for node in prompt.values() for name in node["inputs"] if "luna" in name]
+    values = browser.page.evaluate("saver.serialize().widgets_values")
+    inputs = browser.comfy.get("/object_info/LunaDaemonImageSaver")["LunaDaemonImageSaver"]["input"]
+    kinds = [spec[0] for group in ("required", "optional") for spec in inputs[group].values()]
+    assert len(values) == len([kind for kind in kinds if kind not in ("IMAGE", "METADATA")])
+
+
+def test_widgets_of_images_that_are_not_connected_are_out_of_the_way(browser):
+    browser.build()
+    hidden = "saver.widgets.filter((one) => one.hidden).map((one) => one.name)"
+    assert "affix_2" in browser.page.evaluate(hidden)
+    height = browser.page.evaluate("saver.size[1]")
+    browser.page.evaluate("app.graph._nodes.find((n) => n.type === 'LoadImage').connect(0, saver, 1)")
+    assert "affix_2" not in browser.page.evaluate(hidden)
+    assert browser.page.evaluate("saver.size[1]") > height
+
+
+def test_a_rejection_shows_on_the_node_with_its_reason(browser):
+    browser.build(filename="flat", image="flat.png", quality_gate="variance")
+    browser.queue()
+    browser.until(f"{LINE}.includes('1 rejected')")
+    browser.until(PREVIEW)
+    assert browser.page.evaluate("saver.lunaBadge.text") == "1 rejected"
+    toast = browser.page.locator(".p-toast-message")
+    toast.wait_for()
+    assert "flat_RAW.png: quality 0.000 is below 0.300" in toast.inner_text()
+    browser.shot("rejected")
+
+
+def test_a_refused_handover_shows_on_the_node(browser, farm):
+    farm.stop()
+    browser.build(filename="refused")
+    browser.queue()
+    browser.until(f"{LINE} === 'Not taken over'")
+    toast = browser.page.locator(".p-toast-message")
+    toast.wait_for()
+    assert "Connection refused. Is daemon running?" in toast.inner_text()
+    assert not browser.page.evaluate("saver.imgs?.length"), "no picture of an earlier run"
+    browser.shot("refused")
+    farm.start()
+    browser.queue()
+    browser.until(f"{LINE} === '1 saved'")
+    assert browser.page.evaluate("saver.lunaBadge.text") == ""
+
+
+@pytest.mark.parametrize(
+    ("format_1", "widgets"),
+    [
+        ("png", {}),
+        ("webp", {}),
+        ("webp", {"lossless_webp": True}),
+        ("jpeg", {}),
+        ("avif", {}),
+        ("tiff", {}),
+        ("jxl", {}),
+    ],
+    ids=["png", "webp", "webp-lossless", "jpeg", "avif", "tiff", "jxl"],
+)
+def test_a_dropped_file_opens_its_workflow(format_1, widgets, browser, request):
+    if format_1 == "jxl":
+        pytest.importorskip("imagecodecs", reason="JPEG XL needs the extra [formats]")
+    name = f"drop_{request.node.callspec.id}"
+    browser.build(filename=name, format_1=format_1, **widgets)
+    browser.queue()
+    browser.until(f"{LINE} === '1 saved'")
+    (path,) = (browser.comfy.base / "output" / "browser" / "RAW").glob(f"{name}_RAW.*")
+    browser.page.evaluate("app.graph.clear()")
+    browser.drop(path)
+    browser.until("app.graph._nodes.some((node) => node.title === 'Speichern ü 月')")
+    values = browser.page.evaluate(
+        "app.graph._nodes.find((n) => n.title === 'Speichern ü 月').widgets_values"
+    )
+    assert name in values
+    if format_1 == "jpeg":
+        browser.shot("dropped-jpeg")
+
+
+def test_a_workflow_too_large_for_a_jpeg_opens_from_the_file_beside_it(browser, running):
+    from luna_farm_client import SaveImage, SaveRequest
+
+    browser.build(filename="x")
+    graph = browser.page.evaluate("app.graph.serialize()")
+    graph["extra"] = {"padding": "x" * 90_000}
+    picture = SaveImage(np.zeros((8, 8, 3), np.uint8), format="jpeg")
+    where = browser.comfy.base / "output" / "large"
+    with running.client() as farm:
+        request = SaveRequest(
+            [picture], output_dir=where, filename="large", extra_pnginfo={"workflow": graph}
+        )
+        report = farm.wait(farm.submit(request).job_id, 30)
+    assert report.images[0].warnings, "the report says so"
+    browser.page.evaluate("app.graph.clear()")
+    browser.drop(Path(report.images[0].path).with_suffix(".json"))
+    browser.until("app.graph._nodes.some((node) => node.title === 'Speichern ü 月')")
+
+
+def test_files_of_others_still_go_to_comfyui(browser, tmp_path):
+    """A workflow file of ComfyUI, and a JPEG that holds nothing."""
+    from PIL import Image
+
+    browser.build(filename="x")
+    graph = tmp_path / "graph.json"
+    graph.write_text(json.dumps(browser.page.evaluate("app.graph.serialize()")))
+    browser.page.evaluate("app.graph.clear()")
+    browser.drop(graph)
+    browser.until("app.graph._nodes.some((node) => node.title === 'Speichern ü 月')")
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.jpg")
+    browser.drop(tmp_path / "plain.jpg")
+    browser.page.locator(".p-toast-message", has_text="plain.jpg").wait_for()
+
+
+def test_sixty_of_sixty_webp_files_load_in_the_real_frontend(browser, running):
+    """Sizes of all parities: a chunk of odd length before EXIF made about half of such files lose their
+    workflow."""
+    from luna_farm_client import SaveImage, SaveRequest
+
+    browser.build()
+    graph = browser.page.evaluate("app.graph.serialize()")
+    chance = np.random.default_rng(60)
+    where = browser.comfy.base / "output" / "webp"
+    kinds = {"lossy-alpha": (4, False), "lossless-rgb": (3, True), "lossless-alpha": (4, True)}
+    loaded = dict.fromkeys(kinds, 0)
+    with running.client() as farm:
+        for kind, (channels, lossless) in kinds.items():
+            for number in range(20):
+                height, width = (int(side) for side in chance.integers(17, 90, 2))
+                pixels = chance.integers(0, 256, (height, width, channels), np.uint8)
+                graph["extra"] = {"marker": f"{kind} {number}"}
+                receipt = farm.submit(SaveRequest(
+                    [SaveImage(pixels, format="webp")], output_dir=where, filename=f"{kind}{number}",
+                    lossless_webp=lossless, extra_pnginfo={"workflow": graph},
+                ))  # fmt: skip
+                assert farm.wait(receipt.job_id, 30).state == "done"
+                picture = {"filename": Path(receipt.paths[0]).name, "subfolder": "webp", "type": "output"}
+                loaded[kind] += browser.page.evaluate(LOADED, [picture, f"{kind} {number}"])
+    assert loaded == dict.fromkeys(kinds, 20)
+
+
+LOADED = """async ([picture, marker]) => {
+  const answer = await fetch(`/view?${new URLSearchParams(picture)}`);
+  const file = new File([await answer.blob()], picture.filename, { type: "image/webp" });
+  await app.handleFile(file);
+  for (let i = 0; i < 50 && app.graph.extra?.marker !== marker; i++) {
+    await new Promise((go) => setTimeout(go, 20));
+  }
+  return app.graph.extra?.marker === marker ? 1 : 0;
+}"""
+
+
+def test_the_nodes_speak_the_users_language(browser):
+    browser.comfy.post("/settings/Comfy.Locale", "zh")
+    try:
+        browser.page.reload()
+        browser.loaded()
+        browser.until("LiteGraph.registered_node_types.LunaDaemonImageSaver?.title === 'Luna 后台图像保存'")
+        browser.build()
+        browser.until(f"{LINE} === '还没有图像'")
+        browser.shot("chinese")
+    finally:
+        browser.comfy.post("/settings/Comfy.Locale", "en")
+        browser.page.reload()
+        browser.loaded()
+
+
+@pytest.mark.parametrize("name", ["LunaDaemonImageSaver", "LunaMultiSaver", "LunaSaveBarrier"])
+def test_help_pages_are_where_the_frontend_looks(name, browser):
+    for page in (f"{name}.md", f"{name}/zh.md"):
+        answer = browser.page.request.get(f"{browser.comfy.url}/extensions/luna-farm/docs/{page}")
+        assert answer.status == 200
+        assert answer.text().startswith("# Luna")
