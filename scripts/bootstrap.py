@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections import deque
@@ -154,6 +155,9 @@ def prepare(extras: str, packages: list[str]) -> None:
     only_sources = same_base and all(have.get(key) == wanted[key] for key in ("requirements", "installed"))
     # Without the stamp a broken attempt is repeated in full.
     STAMP.unlink(missing_ok=True)
+    # The kernel is optional: one that does not compile any more must not hide behind its predecessor.
+    for built in ROOT.glob(f"luna_farm/**/*{sysconfig.get_config_var('EXT_SUFFIX')}"):
+        built.unlink()
     pip: list[str | Path] = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install"]
     project = ["--no-build-isolation", "--editable"]
     if only_sources:

@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,11 @@ def test_a_changed_c_source_is_compiled_and_nothing_more(checkout, tmp_path):
     checkout.prepare("dev", [])
     checkout.ran.clear()
     (tmp_path / "luna_farm/a.c").write_text("int b;")
+    stale = tmp_path / f"luna_farm/a{sysconfig.get_config_var('EXT_SUFFIX')}"
+    stale.touch()
     checkout.prepare("dev", [])
     assert checkout.ran == ["build"]
+    assert not stale.exists()
 
 
 @pytest.mark.parametrize("name", ["setup.cfg", "pyproject.toml"])
