@@ -7,8 +7,14 @@ side. This module must never import anything of the project.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 240
+_short.maxlist = _short.maxtuple = 16
+_shortened = _short.repr
 
 
 class FarmError(Exception):
@@ -65,7 +71,8 @@ class InvalidRequest(FarmError, ValueError):
     @classmethod
     def of(cls, field: str, given: object, allowed: str) -> InvalidRequest:
         """Build the error with the one sentence that all of them share."""
-        shown = repr(given)
+        # Of what strangers send: neither deep nor large values may cost more than this sentence is worth.
+        shown = _shortened(given[:120] if isinstance(given, bytes) else given)
         if len(shown) > 120:
             shown = shown[:117] + "..."
         return cls(f"{field}: {shown} is not allowed; allowed: {allowed}.", field, shown, allowed)

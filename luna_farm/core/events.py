@@ -49,11 +49,15 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class NamesReserved:
-    """Free final paths were found for the images of a job, in order; `warnings` come from the templates."""
+    """Free final paths were found for the images of a job, in order; `warnings` come from the templates.
+
+    `root`: the folder below which no link may be followed, "" for the output_dir of the job.
+    """
 
     job_id: str
     paths: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,8 +119,8 @@ class FrameBuffer:
 
     def take_rest(self) -> bytes:
         """Return and forget the bytes behind the last whole message (raw pixels may follow a submit)."""
-        rest = bytes(self._held)
-        self._held.clear()
+        # A new buffer: an error on its way up may still hold a view on the old one.
+        rest, self._held = bytes(self._held), bytearray()
         return rest
 
     def next(self) -> dict[str, Any] | None:

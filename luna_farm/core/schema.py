@@ -21,6 +21,11 @@ from luna_farm.errors import InvalidRequest, ProtocolError, TooLarge
 
 TEXT_LIMIT = 4096
 """Characters of a path, name or template."""
+COMMAND_LIMIT = 64
+TYPED_LIMIT = 2**20
+"""Characters of the JSON text that a person typed; it is parsed at once, so that he is told what is wrong."""
+DOCUMENTS_LIMIT = 15 * 2**20
+"""Characters of all JSON texts of a submit together, so that the frame of a submit holds them."""
 REQUEST_ID = re.compile(r"[0-9a-zA-Z_-]{8,64}")
 CHANNELS = (1, 3, 4)
 
@@ -111,7 +116,7 @@ def number(given: Mapping[str, Any], field: str, low: float, high: float, defaul
 
 def json_text(given: Mapping[str, Any], field: str, kind: type | None) -> str:
     """Return a text that holds JSON (of a map, when `kind` is dict), or ""."""
-    value = text(given, field, limit=2**31)
+    value = text(given, field, limit=TYPED_LIMIT)
     if not value.strip():
         return ""
     try:
@@ -145,7 +150,7 @@ def options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SaveOption
     except ValueError:
         raise InvalidRequest.of("timestamp", timestamp, "an ISO 8601 date and time") from None
     embed = choice(given, "embed", EMBED, "full")
-    return SaveOptions(
+    judged = SaveOptions(
         output_dir=absolute(given if given.get("output_dir") else defaults, "output_dir"),
         save_path=text(given, "save_path"),
         filename=text(given, "filename"),
@@ -159,12 +164,17 @@ def options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SaveOption
         embed=embed if boolean(given, "embed_workflow", True) else "none",
         filename_index=integer(given, "filename_index", 0, 2**31 - 1, 0),
         custom_metadata=json_text(given, "custom_metadata", None),
-        metadata=text(given, "metadata", limit=2**31),
-        prompt=text(given, "prompt", limit=2**31),
-        extra_pnginfo=text(given, "extra_pnginfo", limit=2**31),
+        metadata=text(given, "metadata", limit=DOCUMENTS_LIMIT),
+        prompt=text(given, "prompt", limit=DOCUMENTS_LIMIT),
+        extra_pnginfo=text(given, "extra_pnginfo", limit=DOCUMENTS_LIMIT),
         timestamp=timestamp,
         durable=boolean(given, "durable", bool(defaults.get("durable", False))),
     )
+    total = sum(map(len, (judged.prompt, judged.extra_pnginfo, judged.metadata, judged.custom_metadata)))
+    if total > DOCUMENTS_LIMIT:
+        allowed = f"at most {DOCUMENTS_LIMIT:,} characters with metadata and custom_metadata"
+        raise TooLarge.of("prompt and extra_pnginfo", total, allowed)
+    return judged
 
 
 def entry(given: Any, max_pixels: int) -> Entry:
@@ -232,6 +242,6 @@ def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mappin
 def command(message: Mapping[str, Any]) -> str:
     """Return the `cmd` of a message."""
     name = message.get("cmd")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or len(name) > COMMAND_LIMIT:
         raise ProtocolError("A message must carry `cmd`, the name of a command.")
     return name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePath
+from itertools import islice
 from typing import Any, Protocol
 
 from luna_farm import __version__
@@ -19,11 +19,12 @@ from luna_farm.core.protocol import NAME, VERSION
 from luna_farm.core.state import Farm
 from luna_farm.errors import FarmError, InvalidRequest, ProtocolError
 from luna_farm.storage.arena import Arena
-from luna_farm.supervisor.listener import Connection
+from luna_farm.supervisor.connection import Connection
 from luna_farm.testing.faults import crash_point
 
 MAX_WAIT_S = 3600.0
 MAX_LISTED = 10_000
+"""Jobs of one list; and about as many images of them, so that the list fits into a frame."""
 
 
 class Shell(Protocol):
@@ -48,10 +49,9 @@ class Shell(Protocol):
 class Commands:
     """Takes the messages of known clients. `defaults` stand for fields that a submit leaves out."""
 
-    def __init__(self, shell: Shell, defaults: Mapping[str, Any], allowed_dirs: tuple[Path, ...]) -> None:
+    def __init__(self, shell: Shell, defaults: Mapping[str, Any]) -> None:
         self._shell = shell
         self._defaults = defaults
-        self._allowed = tuple(PurePath(folder) for folder in allowed_dirs)
         self._table: dict[str, Callable[[Connection, int, dict[str, Any]], dict[str, Any] | None]] = {
             "ping": lambda *_: {"pong": True},
             "status": lambda *_: shell.status(),
@@ -86,7 +86,7 @@ class Commands:
     def message(self, connection: Connection, message: dict[str, Any]) -> None:
         """Carry out one command; what is wrong with it is told in its answer."""
         reply = message.get("id", 0)
-        if not isinstance(reply, int):
+        if type(reply) is not int:
             raise ProtocolError("`id` must be a whole number.")
         name = schema.command(message)
         run = self._table.get(name)
@@ -115,7 +115,6 @@ class Commands:
     def _submit(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
         farm = self._shell.farm
         submit = schema.submit(message, self._defaults, farm.limits.of_request())
-        self._check_allowed(submit.options.output_dir)
         event = events.Submitted(connection.number, reply, submit, self._fresh_id())
         inline = [entry for entry in submit.entries if entry.inline]
         if not inline:
@@ -132,13 +131,6 @@ class Commands:
             views.append(self._shell.arena.view(slot.offset, entry.nbytes))
         connection.receive_pixels(views, lambda: self._shell.happened(event))
 
-    def _check_allowed(self, output_dir: str) -> None:
-        if self._allowed and not any(PurePath(output_dir).is_relative_to(folder) for folder in self._allowed):
-            folders = ", ".join(map(str, self._allowed))
-            raise InvalidRequest.of(
-                "output_dir", output_dir, f"a folder below {folders} (setting allowed_dirs)"
-            )
-
     def _fresh_id(self) -> str:
         farm = self._shell.farm
         while True:
@@ -154,8 +146,14 @@ class Commands:
 
     def _jobs(self, connection: Connection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
         limit = schema.integer(message, "limit", 1, MAX_LISTED, 100)
-        jobs = list(self._shell.farm.jobs.values())[-limit:]
-        return {"jobs": [job.report() for job in reversed(jobs)]}
+        listed: list[dict[str, Any]] = []
+        images = 0
+        for job in islice(reversed(self._shell.farm.jobs.values()), limit):
+            images += len(job.images)
+            if listed and images > MAX_LISTED:
+                break
+            listed.append(job.report())
+        return {"jobs": listed}
 
     def _wait(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
         timeout_s = schema.number(message, "timeout", 0.0, MAX_WAIT_S, 30.0)

@@ -21,6 +21,7 @@ from luna_farm.core.filenames import twin_key
 from luna_farm.core.instructions import ReserveNames
 from luna_farm.errors import DiskError, FarmError
 from luna_farm.storage import names
+from luna_farm.storage.allowed import Allowed
 
 ANSWER_S = 5.0
 """How long a folder may take to tell which names are free."""
@@ -32,9 +33,12 @@ MAX_KNOWN = 1024
 
 class Folders:
     """The output folders of one farm. `taken` holds the names that are reserved; `happened` takes the
-    answers."""
+    answers; `allowed` says below which folders files may be saved."""
 
-    def __init__(self, taken: set[str], happened: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self, taken: set[str], happened: Callable[[events.Event], None], allowed: Allowed | None = None
+    ) -> None:
+        self._allowed = allowed or Allowed(())
         self._taken = taken
         self._happened = happened
         self._local: set[str] = set()
@@ -44,7 +48,7 @@ class Folders:
 
     def reserve(self, i: ReserveNames) -> None:
         """Find free names; the answer is an event, at once or from a thread."""
-        if i.output_dir in self._local and not self._asking[i.output_dir]:
+        if i.output_dir in self._local and i.output_dir not in self._asking:
             self._happened(self._reserved(i))
             return
         if self._asking.total() >= MAX_ASKING:
@@ -56,6 +60,8 @@ class Folders:
         def answer(event: events.Event, local: bool) -> None:
             nonlocal answered
             self._asking[i.output_dir] -= 1
+            if not self._asking[i.output_dir]:
+                del self._asking[i.output_dir]
             if local:
                 if len(self._local) >= MAX_KNOWN:
                     self._local.clear()
@@ -84,13 +90,14 @@ class Folders:
     def _reserved(self, i: ReserveNames) -> events.Event:
         reserved: list[str] = []
         try:
+            root, rest = self._allowed.place(i.output_dir)
             for relative in i.relatives:
-                reserved.append(names.reserve(i.output_dir, relative, self._taken))
+                reserved.append(names.reserve(root, rest + relative, self._taken))
                 self._taken.add(twin_key(reserved[-1]))
         except FarmError as error:
             self._taken.difference_update(map(twin_key, reserved))
             return events.NamesRefused(i.job_id, error)
-        return events.NamesReserved(i.job_id, tuple(reserved), i.warnings)
+        return events.NamesReserved(i.job_id, tuple(reserved), i.warnings, root)
 
     def space(self, path: str, now: float) -> tuple[int, int]:
         """Return (free, total) bytes of the disk of a folder as last seen, (0, 0) until it has answered

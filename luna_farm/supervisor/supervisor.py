@@ -15,16 +15,18 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import PurePath
 from typing import Any
 
 from luna_farm import system
 from luna_farm.config import FEED_OFF, Config
-from luna_farm.core import events, instructions, protocol, recovery
+from luna_farm.core import events, instructions, letters, protocol, recovery
 from luna_farm.core.farm import handle
-from luna_farm.core.messages import ImageResult, ImageTask
+from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.core.state import Farm, Limits
 from luna_farm.errors import ArenaError, FarmError
 from luna_farm.storage import names, writer
+from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.storage.arena_size import establish
 from luna_farm.storage.dead_letters import DeadLetters
@@ -36,11 +38,12 @@ from luna_farm.supervisor.executor import INTERNAL, Executor, Rooms
 from luna_farm.supervisor.feed import Feed
 from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.ledger import Ledger
-from luna_farm.supervisor.listener import Listener
+from luna_farm.supervisor.listener import MAX_LEAVING, Listener
 from luna_farm.supervisor.metrics import Metrics
 from luna_farm.supervisor.notify import Notifier
 from luna_farm.supervisor.pool import Pool, fence
 from luna_farm.supervisor.status import Status
+from luna_farm.supervisor.tls import server_context
 from luna_farm.testing.faults import crash_point
 
 log = logging.getLogger("luna_farm.supervisor")
@@ -72,9 +75,14 @@ class Supervisor:
             pool=Pool(self.happened, config.fsync),
             ledger=Ledger(journal, config.journal_bytes, self._settle),
             listener=Listener(
-                Commands(self, defaults, config.allowed_dirs), self.token, _connections(config), self.now
+                Commands(self, defaults),
+                self.token,
+                _connections(config),
+                self.now,
+                items=max(64, config.max_images),
+                shared=bool(config.token and config.allowed_dirs),
             ),
-            folders=Folders(self.farm.taken, self.happened),
+            folders=Folders(self.farm.taken, self.happened, Allowed(config.allowed_dirs)),
             segments=segments,
             spool=Spool(config.state_dir / "spool"),
             letters=DeadLetters(config.state_dir / "dead"),
@@ -121,12 +129,25 @@ class Supervisor:
 
     def recover(self, remains: recovery.Remains) -> None:
         """Take the jobs of a predecessor up again, and begin the journal anew with them."""
+        for segment in letters.take_up(remains, self._dead_letters()):
+            self.rooms.letters.remove(PurePath(segment).stem)
         self._inherited = recovery.restore(self.farm, remains, self, self.now())
         self.rooms.spool.sweep(self.farm.segment_users)
         self.rooms.ledger.begin(recovery.snapshot(self.farm))
         left = sum(1 for _ in self.farm.unfinished())
         if left:
             log.warning("%d images of the farm that ran before are taken up again", left)
+
+    def _dead_letters(self) -> Iterator[letters.Letter]:
+        """What lies in the dead letters and can be read."""
+        for found in self.rooms.letters.letters():
+            try:
+                job, task = self.rooms.letters.load(found.id)
+                options, image = SaveOptions.from_map(job), ImageTask.from_map(task)
+            except (FarmError, TypeError) as error:
+                self.note(f"The dead letter {found.path} cannot be read and stays where it is: {error}")
+            else:
+                yield letters.Letter(options, image, found.reason, f"npy:{found.pixels_path}")
 
     def readable(self, segment: str) -> bool:
         """Whether the pixels that a predecessor left in a segment can still be had."""
@@ -202,8 +223,8 @@ class Supervisor:
     async def run(self) -> None:
         """Serve until `stop`. Raises OSError when the port is taken."""
         config = self.config
-        tls = _tls(config)
         try:
+            tls = server_context(config.tls_cert, config.tls_key)
             await self.rooms.listener.start(config.host, config.port, tls)
             if config.feed_port != FEED_OFF:
                 await self._start_feed(tls)
@@ -291,6 +312,10 @@ class Supervisor:
 
 
 def _limits(config: Config, arena_bytes: int) -> Limits:
+    fallback_root, fallback_dir = "", ""
+    if config.fallback_dir:
+        fallback_root, rest = Allowed(config.allowed_dirs).place(str(config.fallback_dir))
+        fallback_dir = os.path.join(fallback_root, *rest.split("/")).rstrip(os.sep)
     return Limits(
         arena_bytes=min(arena_bytes, config.max_queue_bytes),
         max_jobs=config.max_jobs,
@@ -301,21 +326,13 @@ def _limits(config: Config, arena_bytes: int) -> Limits:
         max_workers=config.max_workers,
         idle_timeout_s=config.idle_timeout_s,
         worker_deadline_s=config.worker_deadline_s,
-        fallback_dir=str(config.fallback_dir) if config.fallback_dir else "",
+        fallback_dir=fallback_dir,
+        fallback_root=fallback_root,
         path_bytes=names.PATH_BYTES,
     )
 
 
 def _connections(config: Config) -> int:
     """Connections to allow: what is configured, and what the limit of open files leaves."""
-    reserve = 24 + 2 * config.max_workers
+    reserve = 24 + MAX_LEAVING + 2 * config.max_workers
     return max(4, min(config.max_connections, system.open_file_limit()[0] - reserve))
-
-
-def _tls(config: Config) -> ssl.SSLContext | None:
-    if not config.tls_cert:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(config.tls_cert, config.tls_key)
-    return context

@@ -1,0 +1,37 @@
+"""Which folders files may be saved below, when the settings name some (allowed_dirs).
+
+Links are resolved before anything is compared, and what is allowed is returned as a root below which the
+writer follows no link any more: whoever swaps a folder for a link after the check gets an error, not a file
+elsewhere. This module must never compare paths as they were given: `/allowed/../etc` begins like an allowed
+one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from luna_farm.errors import InvalidRequest
+
+
+class Allowed:
+    """The allowed folders; none means any. They may be links themselves: who set them up meant that."""
+
+    def __init__(self, folders: Iterable[str | os.PathLike[str]]) -> None:
+        self._named = tuple(os.fspath(folder) for folder in folders)
+        self._roots = tuple(os.path.realpath(folder) for folder in self._named)
+
+    def place(self, output_dir: str) -> tuple[str, str]:
+        """Return (root, rest): the real `output_dir` is `rest` ("" or ending in "/") below `root`.
+
+        Without allowed folders it is its own root. Raises InvalidRequest when it lies in none of them.
+        """
+        if not self._roots:
+            return output_dir, ""
+        real = os.path.join(os.path.realpath(output_dir), "")
+        for root in self._roots:
+            begin = os.path.join(root, "")
+            if os.path.normcase(real).startswith(os.path.normcase(begin)):
+                return root, real[len(begin) :].replace(os.sep, "/")
+        allowed = f"a folder below {', '.join(self._named)}, links resolved (setting allowed_dirs)"
+        raise InvalidRequest.of("output_dir", output_dir, allowed)
