@@ -62,6 +62,9 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
     _root.setLevel(config.log_level.upper())
     _root.addHandler(_Queued(lines))
     _root.propagate = False
+    # What no line shows need not be found out for each: stack frame, thread and task of the caller.
+    logging._srcfile = ""
+    logging.logThreads = logging.logMultiprocessing = logging.logAsyncioTasks = False
     # Standard error may be gone (`luna-farm start | head`); a farm does not fail, or shout, because of that.
     logging.raiseExceptions = False
 
