@@ -36,6 +36,9 @@ AHEAD_BYTES = 256 * 1024
 """Only images up to this size are handed out ahead: larger ones share the workers better one by one."""
 BYTES_PER_SECOND = 1_000_000
 """The slowest honest encoder (lossless WebP, AVIF) makes more; adds to the deadline of large images."""
+START_S = 30.0
+"""What a worker may take to start at least, however short the deadline for an image is: a busy machine needs
+ten seconds."""
 STOPPED_S = 2.0
 """A gap between two ticks from which the supervisor concludes that it was stopped itself."""
 
@@ -142,7 +145,7 @@ def _settle_left(farm: Farm) -> list[Instruction]:
 def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instruction]:
     """A worker has ended and was collected: what it held goes to another."""
     worker = farm.workers.pop(event.worker)
-    expected = worker.state is W.RETIRING
+    expected = worker.state is W.RETIRING or (farm.draining and not worker.images)
     worker.move(W.GONE, now)
     farm.unsettled += worker.settling.values()
     if not worker.pid:
@@ -206,6 +209,8 @@ def _hung(farm: Farm, now: float) -> list[Instruction]:
         if worker.state in (W.BUSY, W.STARTING, W.RETIRING):
             size = worker.images[0].task.nbytes if worker.images else 0
             deadline = farm.limits.worker_deadline_s + size / BYTES_PER_SECOND
+            if worker.state is W.STARTING:
+                deadline = max(deadline, START_S)
             if now - worker.since > deadline:
                 worker.move(W.KILLED, now)
                 done.append(Kill(worker.number, f"no progress for {deadline:.0f} s"))
