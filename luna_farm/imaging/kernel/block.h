@@ -102,12 +102,19 @@ static void count_runs(histogram *h, const u8 *data, size_t n, const token *toke
         h->extra_bits += LENGTH_EXTRA[slot];
     }
     h->dist[0] = (u32)(count - 1);
+    u32 total = 0;
     for (int i = 0; i < 256; i++) { /* unsigned sums: a table that went below zero comes right here */
         u32 sum = 0;
         for (int k = 0; k < 8; k++)
             sum += table[k][i];
-        h->litlen[i] = sum || every == 1 ? sum * every : 1; /* what was not looked at may be anything */
+        h->litlen[i] = sum * every;
+        total += h->litlen[i];
     }
+    /* What was not looked at may be anything, so every literal gets a code. From a thin sample the least count is one
+     * that keeps codes short: that spares the search for codes within deflate's limit. */
+    u32 least = every == 1 ? 0 : every < 8 ? 1 : total >> 13 | 1;
+    for (int i = 0; i < 256; i++)
+        h->litlen[i] = h->litlen[i] < least ? least : h->litlen[i];
     h->litlen[END_OF_BLOCK] = 1;
 }
 

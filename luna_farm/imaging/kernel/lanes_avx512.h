@@ -7,7 +7,7 @@
 /* A lane holds the bits of eight neighbouring bytes. Lanes are made in batches and then sent: the two halves of the
  * work would otherwise wait for each other. A match follows its lane's literals, so it must not end in the lane it
  * begins in: every match is at least this long. */
-enum { LANE_BYTES = 8, BATCH_LANES = 256, MOST_LANES = 40, LONGEST_LANE = 56 };
+enum { LANE_BYTES = 8, BATCH_LANES = 32, MOST_LANES = 40, LONGEST_LANE = 56 };
 
 typedef struct {
     __m512i t[4];

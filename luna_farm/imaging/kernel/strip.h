@@ -8,8 +8,9 @@
 #include "parse.h"
 #include "runs.h"
 
-/* A block's filtered bytes: enough for a Huffman table to pay, little enough for the second level cache. */
-enum { BLOCK_BYTES = 192 * 1024, SAMPLED_BYTES = 64 * 1024 };
+/* A block's filtered bytes: enough for a Huffman table to pay, little enough for the second level cache, which at level
+ * 5 and up holds the matches too. */
+enum { BLOCK_BYTES = 256 * 1024, STRINGS_BLOCK_BYTES = 128 * 1024, SAMPLED_BYTES = 64 * 1024 };
 
 typedef struct {
     const u8 *pixels; /* the whole picture, row after row */
@@ -38,18 +39,17 @@ typedef struct {
 /* By level. Below 5 strings are looked for only in blocks that are full of them. */
 static const effort EFFORTS[10] = {{0, 0, 0, 0}, {1, 32, 0, 5}, {1, 32, 0, 5}, {2, 32, 0, 5}, {4, 32, 0, 6}, {2, 32, 0, 5}, {6, 32, 0, 6}, {2, 24, 1, 7}, {8, 48, 1, 7}, {12, 64, 2, 7}};
 
-static size_t rows_per_block(const strip *s) {
-    size_t rows = BLOCK_BYTES / (s->row_bytes + 1);
-    return rows ? rows : 1;
+static size_t rows_per_block(const strip *s, size_t bytes) {
+    size_t rows = bytes / (s->row_bytes + 1), all = s->last_row - s->first_row;
+    return rows < 1 ? 1 : rows < all ? rows : all;
 }
 
-/* The most bytes that put_idat writes for this strip. */
+/* The most bytes that put_idat writes for this strip, whatever the level: all stored, after the last block went wrong
+ * at first; frame and slack. */
 static size_t idat_bound(const strip *s) {
     size_t rows = s->last_row - s->first_row, bytes = rows * (s->row_bytes + 1);
-    size_t blocks = (rows + rows_per_block(s) - 1) / rows_per_block(s);
-    size_t block = bytes / rows * (rows < rows_per_block(s) ? rows : rows_per_block(s));
-    /* All stored, at the worst, after the last block went wrong at first; frame and slack. */
-    return bytes + 6 * (blocks + bytes / 65535 + 1) + block + 256;
+    size_t blocks = rows / rows_per_block(s, STRINGS_BLOCK_BYTES) + 1;
+    return bytes + 6 * (blocks + bytes / 65535 + 1) + rows_per_block(s, BLOCK_BYTES) * (s->row_bytes + 1) + 256;
 }
 
 static int open_workspace(workspace *w, const strip *s) {
@@ -57,9 +57,7 @@ static int open_workspace(workspace *w, const strip *s) {
     memset(w, 0, sizeof *w);
     w->isa = detect_isa();
     w->stride = (s->row_bytes + MARGIN - 1) / MARGIN * MARGIN + 2 * MARGIN;
-    w->block_rows = rows_per_block(s);
-    if (w->block_rows > s->last_row - s->first_row)
-        w->block_rows = s->last_row - s->first_row;
+    w->block_rows = rows_per_block(s, s->level < 5 ? BLOCK_BYTES : STRINGS_BLOCK_BYTES);
     block = w->block_rows * (s->row_bytes + 1);
     size_t rows = 2 * w->stride, filtered = (WINDOW + block + 3 * MARGIN) / 64 * 64;
     size_t covered = (block / 64 + 2) * 8;
@@ -105,20 +103,35 @@ static void close_workspace(workspace *w) {
     free(w->memory);
 }
 
+/* The first pixel of a row, which has nothing to its left: there Paeth is Up, and the average half of what is above. */
+static void filter_edge(int filter, const u8 *row, const u8 *above, size_t step, u8 *out) {
+    for (size_t i = 0; i < step; i++)
+        out[i] = (u8)(row[i] - (filter < FILTER_UP ? 0 : filter == FILTER_AVERAGE ? above[i] >> 1 : above[i]));
+}
+
 /* Filters rows first .. last - 1 to `out`: of each the filter's number and the bytes. Returns how many bytes.
  * filter: one of the five, or FILTER_COUNT for the best of each row. */
 static size_t put_rows(workspace *w, const strip *s, size_t first, size_t last, int filter, u8 *out) {
+    const size_t bytes = s->row_bytes;
     u8 *to = out;
-    if (first == 0)
-        memset(w->rows[1], 0, s->row_bytes); /* above the picture */
-    else
-        take_row(w->rows[(first - 1) & 1], s->pixels + (first - 1) * s->row_bytes, s->row_bytes, s->sample_bytes);
-    for (size_t y = first; y < last; y++, to += s->row_bytes + 1) {
-        u8 *row = w->rows[y & 1];
-        const u8 *above = w->rows[(y + 1) & 1];
-        take_row(row, s->pixels + y * s->row_bytes, s->row_bytes, s->sample_bytes);
-        to[0] = (u8)(filter < FILTER_COUNT ? filter : best_filter(w->isa, row, above, s->row_bytes, s->step));
-        filter_row(w->isa, to[0], row, above, s->row_bytes, s->step, to + 1);
+    for (size_t y = first; y < last; y++, to += bytes + 1) {
+        const u8 *row = s->pixels + y * bytes, *above = row - (y ? bytes : 0);
+        /* In the midst of a picture a row is filtered where it stands: what is read beside it are other pixels, and
+         * only those to the left matter. Elsewhere it is copied between margins. */
+        int in_place = s->sample_bytes == 1 && y >= 2 && (s->height - y - 1) * bytes >= MARGIN;
+        if (!in_place) {
+            take_row(w->rows[0], row, bytes, s->sample_bytes);
+            if (y)
+                take_row(w->rows[1], above, bytes, s->sample_bytes);
+            else
+                memset(w->rows[1], 0, bytes);
+            row = w->rows[0];
+            above = w->rows[1];
+        }
+        to[0] = (u8)(filter < FILTER_COUNT ? filter : best_filter(w->isa, row, above, bytes, s->step));
+        filter_row(w->isa, to[0], row, above, bytes, s->step, to + 1);
+        if (in_place)
+            filter_edge(to[0], row, above, s->step, to + 1);
     }
     memset(to, 0, MARGIN);
     return (size_t)(to - out);
@@ -126,19 +139,19 @@ static size_t put_rows(workspace *w, const strip *s, size_t first, size_t last, 
 
 /* Whether filtered bytes, of which runs are taken off in `h`, look drawn (or written, tiled, dithered) rather than
  * photographed. A photograph may be flat, but then what is left between the runs is small; the edges of a drawing are
- * not. The limits part the pictures of docs/png.md: among generated photographs, blocks with more than 45 % in runs have
- * up to 16 % of large bytes between them, drawings from 24 % on; and photographs seldom repeat more than 80 % of their strings. */
+ * not. The limits part the pictures of docs/png.md: blocks of generated photographs with less than half left between
+ * runs have up to 22 % of large bytes there, with less than 30 % up to 6 %; those of drawings from 30 % on, dithered
+ * ones from 15 %. Photographs repeat up to 83 % of their strings, tiles 90 % and more. */
 static int looks_drawn(const histogram *h, const u8 *data, size_t n) {
     u64 literals = 0, large = 0;
     for (int i = 0; i < 256; i++) {
         literals += h->litlen[i];
         large += i > 15 && i < 241 ? h->litlen[i] : 0;
     }
-    if (literals * 100 < n * 7)
+    u64 part = literals * 100, large_part = large * 100;
+    if (part < n * 7 || (part < n * 30 && large_part > literals * 15) || (part < n * 50 && large_part > literals * 28))
         return 1;
-    if (literals * 100 < n * 55 && large * 100 > literals * 20)
-        return 1;
-    return percent_repeated(data, n) > 80;
+    return percent_repeated(data, n) > 85;
 }
 
 /* Sends rows first .. last - 1, which stand filtered in data[0..n), with the strings found in them. Where they look
@@ -168,9 +181,9 @@ static int put_filtered(workspace *w, const strip *s, size_t first, size_t last,
         put_stored(bits, data, n, final);
         return 1;
     }
-    size_t count = find_runs(w->isa, data, n, s->level <= 1 ? 16 : SHORT_RUN, w->covered, w->edges, w->tokens);
+    size_t count = find_runs(w->isa, data, n, s->level <= 2, w->covered, w->edges, w->tokens);
     histogram h;
-    unsigned every = n < SAMPLED_BYTES ? 1 : s->level <= 3 ? 4 : 2;
+    unsigned every = n < SAMPLED_BYTES ? 1 : s->level <= 3 ? 8 : 4;
     count_runs(&h, data, n, w->tokens, count, every);
     int drawn = looks_drawn(&h, data, n);
     if (drawn || s->level >= 5) {
