@@ -159,12 +159,38 @@ def test_a_peer_that_has_closed_is_not_taken_for_root(listener: socket.socket) -
     assert system.peer_uid(accepted) is None
 
 
+def _not_asked(*ends: object) -> None:
+    raise PermissionError(1, "no sock_diag here")
+
+
+def test_where_the_kernel_cannot_be_asked_its_table_is_read(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "_asked_uid", _not_asked)
+    with socket.create_connection(listener.getsockname()[:2]) as client:
+        accepted, _ = listener.accept()
+        with accepted:
+            assert system.peer_uid(accepted) == os.getuid()
+            client.close()
+            assert system.peer_uid(accepted) is None
+
+
+def test_a_listener_for_both_families_knows_the_user_of_either() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, server.getsockname()[1])):
+                accepted, _ = server.accept()
+                with accepted:
+                    assert system.peer_uid(accepted) == os.getuid()
+
+
 def test_without_a_table_of_connections_nobody_is_known(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(self: Path, *args: object, **kwargs: object) -> None:
         raise FileNotFoundError(2, "none")
 
+    monkeypatch.setattr(system, "_asked_uid", _not_asked)
     with socket.create_connection(listener.getsockname()[:2]) as client:
         monkeypatch.setattr(Path, "open", missing)
         assert system.peer_uid(client) is None

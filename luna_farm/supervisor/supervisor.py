@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Any
 
-from luna_farm import system
+from luna_farm import logs, system
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.core import events, instructions, letters, protocol, recovery
 from luna_farm.core.farm import handle
@@ -64,6 +64,7 @@ class Supervisor:
         self.config = config
         self.arena = arena
         self.token = home.write_token(config.state_dir, config.token)
+        logs.hide(self.token)
         self.farm = Farm(_limits(config, arena.size), arena.name)
         defaults = {
             "output_dir": str(config.output_dir),
