@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from luna_farm.core import frames, protocol
 from luna_farm.errors import FarmBusy, FarmUnavailable, ProtocolError, StaleLease, Unauthorized
 from luna_farm.storage.arena import Segments
-from luna_farm_client.endpoint import CONNECT_S, Endpoint
+from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.farm_client import RESTART_S, STALE_TRIES, WAIT_STEP_S
 from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveRequest
 from luna_farm_client.session import Call, Session, Steps
@@ -44,10 +44,10 @@ class AsyncConnection:
             opening = asyncio.open_connection(endpoint.host, endpoint.port, ssl=endpoint.tls)
             streams = await asyncio.wait_for(opening, min(timeout, CONNECT_S))
         except (OSError, asyncio.TimeoutError) as error:
-            text = f"No farm at {endpoint} ({error}). Start one with `luna-farm start`."
-            raise FarmUnavailable(text, endpoint.host, endpoint.port) from error
+            raise FarmUnavailable(why_not(endpoint, error), endpoint.host, endpoint.port) from error
         connection = cls(endpoint, timeout, segments, streams)
         try:
+            endpoint.check_owner(streams[1].get_extra_info("socket"))
             await connection.run(connection.session.greet(endpoint.token()))
         except BaseException:
             connection.close()

@@ -9,7 +9,7 @@ from typing import Any
 from luna_farm.core import frames, protocol
 from luna_farm.errors import FarmUnavailable, ProtocolError
 from luna_farm.storage.arena import Segments
-from luna_farm_client.endpoint import CONNECT_S, Endpoint
+from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.session import Call, Session, Steps
 
 READ_BYTES = 256 * 1024
@@ -33,11 +33,9 @@ class Connection:
                 endpoint.tls.wrap_socket(sock, server_hostname=endpoint.host) if endpoint.tls else sock
             )
         except OSError as error:
-            raise FarmUnavailable(
-                f"No farm at {endpoint} ({error.strerror or error}). Start one with `luna-farm start`.",
-                *self._address(),
-            ) from error
+            raise FarmUnavailable(why_not(endpoint, error), *self._address()) from error
         try:
+            endpoint.check_owner(self._socket)
             self.run(self.session.greet(endpoint.token()))
         except BaseException:
             self.close()

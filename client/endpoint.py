@@ -1,16 +1,24 @@
 """Where the farm is and how to be let in: host, port, token, from the arguments, the environment or the state
-folder."""
+folder.
+
+This module must never let a token travel in the clear beyond this machine, nor to a program of another user
+that took the farm's port.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from luna_farm import config
+from luna_farm import config, system
+from luna_farm.errors import Unauthorized
 
 CONNECT_S = 5.0
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+"""A farm that listens on all addresses is reached by this one from its own machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +36,21 @@ class Endpoint:
     def find(
         cls, host: str | None, port: int | None, token: str | None, tls: ssl.SSLContext | None
     ) -> Endpoint:
-        """Fill in what was not given from LUNA_FARM_HOST, _PORT, _TOKEN, _STATE_DIR, the settings file, the
-        defaults."""
+        """Fill in what was not given from LUNA_FARM_HOST, _PORT, _TOKEN, _STATE_DIR, _TLS_CERT, the settings
+        file, the defaults.
+
+        Beyond this machine it is always TLS. `tls_cert` is the certificate to trust, without one those that
+        the system trusts.
+        """
         settings = config.load(
-            {"host": None}, _client_environment(), config.find_file(os.environ, Path.cwd())
+            {}, _client_environment(), config.find_file(os.environ, Path.cwd()), serving=False
         )
+        host = host or settings.host
+        host = ANY_ADDRESS.get(host, host)
+        if tls is None and (settings.tls_cert or not config.is_loopback(host)):
+            tls = ssl.create_default_context(cafile=settings.tls_cert)
         return cls(
-            host=host or settings.host,
+            host=host,
             port=port if port is not None else settings.port,
             given_token=token or settings.token or None,
             state_dir=settings.state_dir,
@@ -42,20 +58,51 @@ class Endpoint:
         )
 
     def token(self) -> str:
-        """Return the token: a farm makes a new one at each start, so it is read for each connection."""
+        """Return the token: a farm makes a new one at each start, so it is read for each connection. That of
+        the state folder is for this machine only."""
         if self.given_token is not None:
             return self.given_token
+        if not config.is_loopback(self.host):
+            return ""
         try:
             return (self.state_dir / "token").read_text("utf-8").strip()
         except OSError:
             return ""
 
+    def check_owner(self, sock: socket.socket) -> None:
+        """Raise Unauthorized when the system tells that another user listens where our farm should: token,
+        pictures and prompts are not for him.
+
+        Not with TLS, which proves who it is, nor with a token that was given: that may be for a shared farm.
+        """
+        if self.tls is not None or self.given_token is not None or not hasattr(os, "getuid"):
+            return
+        uid = system.listener_uid(sock)
+        if uid is not None and uid not in (os.getuid(), 0):
+            raise Unauthorized(
+                f"{self} belongs to user {uid} of this machine, not to you. Start your own farm on another"
+                " port (luna-farm start --port), or give the token of a shared farm (LUNA_FARM_TOKEN)."
+            )
+
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+def why_not(endpoint: Endpoint, error: Exception) -> str:
+    """Return the sentence for a connection that could not be made."""
+    if isinstance(error, ssl.SSLError):
+        return (
+            f"The farm at {endpoint} is not trusted ({error}). Name its certificate in LUNA_FARM_TLS_CERT or"
+            " pass tls=; the certificate must be for the host name that is used."
+        )
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"No farm at {endpoint} ({reason}). Start one with `luna-farm start`."
 
 
 def _client_environment() -> dict[str, str]:
     """What of the environment concerns a client; a host beyond loopback is fine here, its settings are the
     server's."""
-    names = ("LUNA_FARM_PORT", "LUNA_FARM_TOKEN", "LUNA_FARM_STATE_DIR")
-    return {name: os.environ[name] for name in names if name in os.environ}
+    names = ("HOST", "PORT", "TOKEN", "STATE_DIR", "TLS_CERT")
+    return {
+        name: os.environ[name] for name in (config.ENV_PREFIX + name for name in names) if name in os.environ
+    }

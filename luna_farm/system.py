@@ -9,15 +9,14 @@ it.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
-import socket
-import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from luna_farm.errors import DiskError
+from luna_farm.system_sockets import listener_uid as listener_uid
+from luna_farm.system_sockets import peer_uid as peer_uid
 
 if sys.platform != "win32":
     import fcntl
@@ -32,7 +31,6 @@ CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/
 NICENESS = 10
 """How far workers step back behind the program that makes the pictures (0 .. 19)."""
 
-_ESTABLISHED = "01"
 _MANY_FILES = 65_536
 
 
@@ -211,81 +209,6 @@ def raise_open_file_limit() -> None:
         with suppress(OSError, ValueError):
             if soft != resource.RLIM_INFINITY and soft < wanted:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def peer_uid(sock: socket.socket) -> int | None:
-    """Return the user id at the other end of an accepted TCP connection of this host, or None if it is not
-    known.
-
-    Linux: the kernel is asked for that one socket (sock_diag(7)); where that is not allowed, its table
-    /proc/net/tcp is read, which takes milliseconds when many connections have just ended. Elsewhere, for a
-    peer on another host and for a socket that is already closed: None; the token in the hello decides then.
-    """
-    try:
-        ours, theirs = sock.getsockname(), sock.getpeername()
-    except OSError:
-        return None
-    if sys.platform == "linux":
-        with suppress(OSError):
-            return _asked_uid(theirs, ours)
-    return _listed_uid(sock.family, theirs, ours)
-
-
-if sys.platform == "linux":
-    _SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _NLMSG_ERROR, _NLM_F_REQUEST = 4, 20, 2, 1
-    _NLMSG = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-    _DIAG_REQUEST = struct.Struct("=BBBxI")  # family, protocol, extensions, states
-    _DIAG_SOCKET = struct.Struct("!HH16s16s")  # ports and addresses; interface and cookie follow
-    _DIAG_STATE_AT, _DIAG_UID_AT = _NLMSG.size + 1, _NLMSG.size + 64
-
-    def _asked_uid(local: tuple[object, ...], remote: tuple[object, ...]) -> int | None:
-        """Ask for the socket with these ends (include/uapi/linux/inet_diag.h). Raises OSError if that is not
-        possible here."""
-        ends = [ipaddress.ip_address(str(end[0]).partition("%")[0]) for end in (local, remote)]
-        packed = [(getattr(end, "ipv4_mapped", None) or end).packed for end in ends]
-        family = socket.AF_INET if len(packed[0]) == 4 else socket.AF_INET6
-        interface = local[3] if len(local) == 4 else 0
-        request = b"".join(
-            (
-                _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF),
-                _DIAG_SOCKET.pack(local[1], remote[1], *packed),
-                struct.pack("=IQ", interface, 2**64 - 1),
-            )
-        )
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as kernel:
-            kernel.settimeout(1.0)
-            size = _NLMSG.size + len(request)
-            kernel.send(_NLMSG.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0) + request)
-            answer = kernel.recv(4096)
-        if _NLMSG.unpack_from(answer)[1] == _NLMSG_ERROR:
-            code = -struct.unpack_from("=i", answer, _NLMSG.size)[0]
-            if code == errno.ENOENT:
-                return None
-            raise OSError(code, os.strerror(code))
-        # Only an established socket has its user; one that its program has closed shows 0, as root's do.
-        if answer[_DIAG_STATE_AT] != int(_ESTABLISHED, 16):
-            return None
-        return int(struct.unpack_from("=I", answer, _DIAG_UID_AT)[0])
-
-
-def _listed_uid(family: int, local: tuple[object, ...], remote: tuple[object, ...]) -> int | None:
-    table = Path("/proc/net/tcp6" if family == socket.AF_INET6 else "/proc/net/tcp")
-    wanted = (_proc_address(family, local), _proc_address(family, remote))
-    with suppress(OSError, ValueError, IndexError), table.open("r", encoding="ascii") as rows:
-        for row in rows:
-            cells = row.split()
-            if (cells[1], cells[2]) == wanted and cells[3] == _ESTABLISHED:
-                return int(cells[7])
-    return None
-
-
-def _proc_address(family: int, address: tuple[object, ...]) -> str:
-    """Write an address as /proc/net/tcp does: 32-bit words in host order as upper-case hex, a colon, the port
-    in hex."""
-    packed = socket.inet_pton(family, str(address[0]))
-    words = (packed[i : i + 4] for i in range(0, len(packed), 4))
-    text = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
-    return f"{text}:{int(str(address[1])):04X}"
 
 
 # --- files --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import luna_farm
-from luna_farm import system
+from luna_farm import system, system_sockets
 from luna_farm.errors import DiskError
 
 ROOT = str(Path(luna_farm.__file__).parents[1])
@@ -166,7 +166,7 @@ def _not_asked(*ends: object) -> None:
 def test_where_the_kernel_cannot_be_asked_its_table_is_read(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system, "_asked_uid", _not_asked)
+    monkeypatch.setattr(system_sockets, "_asked_uid", _not_asked)
     with socket.create_connection(listener.getsockname()[:2]) as client:
         accepted, _ = listener.accept()
         with accepted:
@@ -190,7 +190,7 @@ def test_without_a_table_of_connections_nobody_is_known(
     def missing(self: Path, *args: object, **kwargs: object) -> None:
         raise FileNotFoundError(2, "none")
 
-    monkeypatch.setattr(system, "_asked_uid", _not_asked)
+    monkeypatch.setattr(system_sockets, "_asked_uid", _not_asked)
     with socket.create_connection(listener.getsockname()[:2]) as client:
         monkeypatch.setattr(Path, "open", missing)
         assert system.peer_uid(client) is None

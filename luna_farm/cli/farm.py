@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from luna_farm.config import BY_NAME, Config, is_loopback
+from luna_farm.config import BY_NAME, Config
 
 if TYPE_CHECKING:
     from luna_farm_client import FarmClient
@@ -29,12 +29,9 @@ def connect(config: Config, timeout_s: float = 30.0) -> FarmClient:
     # Where the client finds the token, and finds it again when the farm was restarted.
     os.environ[BY_NAME["state_dir"].env] = str(config.state_dir)
     host, port = place(config)
-    tls = None
-    if not is_loopback(host):
-        import ssl
-
-        tls = ssl.create_default_context(cafile=config.tls_cert)
-    client = FarmClient(host, port, config.token or None, timeout_s, tls=tls)
+    if config.tls_cert:
+        os.environ[BY_NAME["tls_cert"].env] = str(config.tls_cert)
+    client = FarmClient(host, port, config.token or None, timeout_s)
     try:
         client.ping()
     except BaseException:
