@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""How long saving blocks ComfyUI's queue: Save Image beside the Luna savers, in one running server.
+
+    python3 scripts/bench_comfyui.py [URL] [--picture NAME] [--rounds N] [--json]
+
+Needs a ComfyUI (default http://127.0.0.1:8188) with the nodes, and a farm. A picture of ComfyUI's input
+folder (default: the example.png that it ships) is scaled to 1024x1024; that is cached, so each prompt
+executes the saver alone. Times are from ComfyUI's own `execution_start` to `execution_success`, which it
+notes in whole milliseconds: hence means over many prompts, in turns. "nothing" is a prompt whose only node
+does nothing: what ComfyUI itself takes. Files go to its output folder, below `luna_bench`. Standard library
+only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import urllib.request
+from typing import Any
+
+TURNS = {"SaveImage": 2, "LunaDaemonImageSaver": 6, "LunaMultiSaver": 2, "nothing": 6}
+"""Prompts of each kind in a round: the short ones more often."""
+PAUSE_S = {"LunaDaemonImageSaver": 0.4}
+"""The farm finishes before the next prompt, as it does between the pictures of a GPU."""
+
+
+def prompt(kind: str, images: int, tag: str, picture: str) -> dict[str, Any]:
+    """Return a prompt that saves `images` pictures under a new name."""
+    graph: dict[str, Any] = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": picture}},
+        "2": {
+            "class_type": "ImageScale",
+            "inputs": {
+                "image": ["1", 0], "upscale_method": "lanczos",
+                "width": 1024, "height": 1024, "crop": "center",
+            },
+        },
+        "3": {"class_type": "RepeatImageBatch", "inputs": {"image": ["2", 0], "amount": images}},
+    }  # fmt: skip
+    if kind == "SaveImage":
+        inputs = {"images": ["3", 0], "filename_prefix": f"luna_bench/{tag}"}
+    elif kind == "nothing":
+        return {"9": {"class_type": "PreviewAny", "inputs": {"source": tag}}}
+    else:
+        inputs = {
+            "image_1": ["3", 0], "save_path": "luna_bench", "filename": tag, "quality_gate": "disabled",
+            "min_quality_threshold": 0.3,
+        }  # fmt: skip
+    return {**graph, "9": {"class_type": kind, "inputs": inputs}}
+
+
+def call(url: str, body: Any = None) -> Any:
+    """Return the JSON that the server answers."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  the user's own server
+        return json.load(answer)
+
+
+def blocked(url: str, graph: dict[str, Any]) -> int:
+    """Execute a prompt and return the milliseconds that it took."""
+    prompt_id = call(f"{url}/prompt", {"prompt": graph})["prompt_id"]
+    while prompt_id not in (history := call(f"{url}/history/{prompt_id}")):
+        time.sleep(0.05)
+    entry = history[prompt_id]
+    times = {name: data["timestamp"] for name, data in entry["status"]["messages"]}
+    status = str(entry["outputs"].get("9", {}).get("text", ""))
+    if "execution_success" not in times or "ERROR" in status:
+        sys.exit(f"A prompt failed: {status or entry['status']['messages'][-1]}")
+    return int(times["execution_success"] - times["execution_start"])
+
+
+def measure(url: str, images: int, rounds: int, picture: str) -> dict[str, list[int]]:
+    """Return the times of each kind; the first round only warms up."""
+    found: dict[str, list[int]] = {kind: [] for kind in TURNS}
+    for at in range(rounds + 1):
+        for kind, times in TURNS.items():
+            for turn in range(times):
+                tag = f"{kind}_{images}_{at}_{turn}_{time.time_ns()}"
+                took = blocked(url, prompt(kind, images, tag, picture))
+                if at:
+                    found[kind].append(took)
+                time.sleep(PAUSE_S.get(kind, 0.05) * images)
+    return found
+
+
+def main() -> int:
+    """Measure one and five pictures, and print a table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("url", nargs="?", default="http://127.0.0.1:8188", help="ComfyUI (default port 8188)")
+    parser.add_argument("--picture", default="example.png", help="a file of ComfyUI's input folder")
+    parser.add_argument("--rounds", type=int, default=8, help="rounds that count (default 8)")
+    parser.add_argument("--json", action="store_true", help="the figures as JSON")
+    args = parser.parse_args()
+    found = {images: measure(args.url, images, args.rounds, args.picture) for images in (1, 5)}
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    for images, kinds in found.items():
+        core = statistics.mean(kinds["SaveImage"])
+        print(f"{images} x 1024x1024, blocked milliseconds of the whole prompt (mean, median, least of n)")
+        for kind, times in kinds.items():
+            mean = statistics.mean(times)
+            figures = f"{mean:8.2f} {statistics.median(times):8.1f} {min(times):6d} of {len(times)}"
+            print(f"  {kind:<22}{figures}   {core / mean:6.1f} times less than SaveImage")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
