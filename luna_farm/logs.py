@@ -33,6 +33,7 @@ BATCH_S = 0.05
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _root = logging.getLogger("luna_farm")
+_PID = os.getpid()
 _secrets: set[str] = set()
 _listener: logging.handlers.QueueListener | None = None
 
@@ -47,16 +48,16 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
     close()
     hide(config.token)
     json_lines = JsonLines()
-    handlers: list[logging.Handler] = [_StateFile(config.state_dir / FILE_NAME, json_lines)]
+    lines = _Batches()
+    handlers: list[logging.Handler] = [_StateFile(config.state_dir / FILE_NAME, json_lines, lines)]
     if stream is not None:
         live = stream.isatty()
         human = live if json is None else not json
-        terminal = logging.StreamHandler(stream)
+        terminal = _Terminal(stream, lines)
         terminal.setFormatter(
             HumanLines(colour=live and "NO_COLOR" not in os.environ) if human else json_lines
         )
         handlers.append(terminal)
-    lines = _Batches()
     _listener = logging.handlers.QueueListener(lines, *handlers)
     _listener.start()
     _root.setLevel(config.log_level.upper())
@@ -120,6 +121,7 @@ class JsonLines(logging.Formatter):
     def __init__(self) -> None:
         super().__init__()
         self._last: tuple[logging.LogRecord | None, str] = (None, "")
+        self._second: tuple[int, str] = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its newline; a record for both terminal and file is worded once."""
@@ -128,9 +130,8 @@ class JsonLines(logging.Formatter):
         return self._last[1]
 
     def _line(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         entry = {
-            "timestamp": when,
+            "timestamp": self._when(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": record.process,
@@ -142,6 +143,13 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return _masked(self._encode(entry))
+
+    def _when(self, created: float) -> str:
+        second, milliseconds = divmod(int(created * 1000), 1000)
+        if second != self._second[0]:
+            moment = datetime.fromtimestamp(second, timezone.utc)
+            self._second = (second, moment.strftime("%Y-%m-%dT%H:%M:%S"))
+        return f"{self._second[1]}.{milliseconds:03d}+00:00"
 
 
 class _Batches:
@@ -168,6 +176,36 @@ class _Batches:
                 self._awake.wait()
                 time.sleep(BATCH_S)
         return self._lines.popleft()
+
+    @property
+    def empty(self) -> bool:
+        """Nothing more is to be written now."""
+        return not self._lines
+
+
+class JobLine(logging.LogRecord):
+    """A line about a job, `Logger.handle`d without all that logging finds out for a record and nobody reads:
+    there are three of them for each image."""
+
+    def __init__(self, name: str, level: int, text: str, job_id: str) -> None:
+        self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
+        self.msg, self.args = text, None
+        self.created, self.process = time.time(), _PID
+        self.exc_info = self.exc_text = self.stack_info = None
+        self.job_id = job_id
+
+
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Standard error, flushed once a batch."""
+
+    def __init__(self, stream: TextIO, lines: _Batches) -> None:
+        super().__init__(stream)
+        self._lines = lines
+
+    def flush(self) -> None:
+        """Write what was collected, unless more is to come at once."""
+        if self._lines.empty:
+            super().flush()
 
 
 class _Queued(logging.handlers.QueueHandler):
@@ -197,7 +235,8 @@ class _Queued(logging.handlers.QueueHandler):
 class _StateFile(logging.handlers.RotatingFileHandler):
     """The rotating file, readable by its owner only: paths and prompts are nobody else's business."""
 
-    def __init__(self, path: Path, formatter: logging.Formatter) -> None:
+    def __init__(self, path: Path, formatter: logging.Formatter, lines: _Batches) -> None:
+        self._lines = lines
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._bytes = path.stat().st_size if path.exists() else 0
         super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8", delay=True)
@@ -210,6 +249,11 @@ class _StateFile(logging.handlers.RotatingFileHandler):
             return False
         self._bytes = 0
         return True
+
+    def flush(self) -> None:
+        """Write what was collected, unless more is to come at once."""
+        if self._lines.empty:
+            super().flush()
 
     def _open(self) -> TextIOWrapper:
         def private(path: str, flags: int) -> int:

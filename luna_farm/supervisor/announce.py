@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from luna_farm.logs import JobLine
+
 log = logging.getLogger("luna_farm.jobs")
 
 Event = Mapping[str, Any]
@@ -44,4 +46,4 @@ def announce(event: Event) -> None:
         return
     job_id = event.get("job_id") or ""
     text = row[1](event)
-    log.log(row[0], f"Job {job_id}: {text}" if job_id else text, extra={"job_id": job_id})
+    log.handle(JobLine(log.name, row[0], f"Job {job_id}: {text}" if job_id else text, job_id))
