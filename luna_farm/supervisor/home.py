@@ -21,8 +21,11 @@ JOURNAL = "journal"
 def prepare(state_dir: Path) -> StateLock:
     """Make the folder and take its lock. Raises AlreadyRunning, with the pid of the other, and DiskError."""
     try:
+        made = [folder for folder in (state_dir, *state_dir.parents) if not folder.exists()]
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         state_dir.chmod(0o700)
+        for folder in made:  # or a power cut could take the folder with all that was synced in it
+            system.sync_folder(folder.parent)
     except OSError as error:
         raise system.disk_error("make the state folder", state_dir, error) from error
     return StateLock.acquire(state_dir / LOCK)
