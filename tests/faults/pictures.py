@@ -20,8 +20,10 @@ LARGE = (2048, 4096)
 _noise = np.random.default_rng(7).integers(0, 255, (256, 64, 3), dtype=np.uint8)
 
 
-def picture(number: int, size: tuple[int, int] = SMALL) -> Pixels:
-    """A picture that no other number has; the last rows are noise, so that damage anywhere shows."""
+def picture(number: int, size: tuple[int, int] = SMALL, *, noisy: bool = False) -> Pixels:
+    """A picture that no other number has. `noisy`: of noise only, which no encoder makes smaller."""
+    if noisy:
+        return np.random.default_rng(number).integers(0, 255, (*size, 3), dtype=np.uint8)
     pixels = np.zeros((*size, 3), np.uint8)
     pixels[...] = np.arange(size[1], dtype=np.uint8)[None, :, None]
     pixels[:8] = (number & 255, number >> 8 & 255, number >> 16 & 255)
@@ -43,10 +45,15 @@ class Album:
 
     out: Path
     size: tuple[int, int] = SMALL
+    noisy: bool = False
     promised: list[Promised] = field(default_factory=list)
     retried: int = 0
     _next: int = 0
     _asked: tuple[int, ...] = ()
+
+    def picture(self, number: int) -> Pixels:
+        """The picture of a number."""
+        return picture(number, self.size, noisy=self.noisy)
 
     def add(self, client: FarmClient, count: int = 1, **options: object) -> Promised:
         """Hand over a job of `count` new pictures."""
@@ -57,7 +64,7 @@ class Album:
         """New pictures; what a farm that refuses them never saw is handed over again as others."""
         self._asked = tuple(range(self._next, self._next + count))
         self._next += count
-        return [SaveImage(picture(n, self.size), affix=f"I{i}") for i, n in enumerate(self._asked)]
+        return [SaveImage(self.picture(n), affix=f"I{i}") for i, n in enumerate(self._asked)]
 
     def keep(self, receipt: Receipt) -> Promised:
         """The pictures of the last `next_images` were accepted."""
@@ -91,15 +98,15 @@ class Album:
                 expected.add(Path(path))
                 if not Path(path).is_file():
                     lost += 1
-                elif not shows(Path(path), picture(number, self.size)):
+                elif not shows(Path(path), self.picture(number)):
                     corrupt += 1
-        found = {path for path in self.out.rglob("*") if path.is_file()}
-        stray = {path for path in found if path.name.startswith(".")}
+        stray = set(self.out.rglob(".luna-*"))
+        found = {path for path in self.out.rglob("a_*") if path.is_file()}
         return {
             "pictures": sum(len(p.numbers) for p in self.promised),
             "lost": lost,
             "corrupt": corrupt,
-            "duplicate": len(found - stray - expected),
+            "duplicate": len(found - expected),
             "stray": len(stray),
         }
 
@@ -123,11 +130,10 @@ def shows(path: Path, pixels: Pixels) -> bool:
 
 def whole(folder: Path) -> Iterator[bool]:
     """For each picture file below `folder`, whether it can be read to its end."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.name.startswith("."):
-            try:
-                with Image.open(path) as image:
-                    image.load()
-                yield True
-            except (OSError, SyntaxError, ValueError):
-                yield False
+    for path in folder.rglob("*.png"):
+        try:
+            with Image.open(path) as image:
+                image.load()
+            yield True
+        except (OSError, SyntaxError, ValueError):
+            yield False

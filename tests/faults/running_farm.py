@@ -29,6 +29,7 @@ from luna_farm_client import FarmClient
 T = TypeVar("T")
 LISTENS_S = 60.0
 """How long a start may take on a machine that is busy with other things."""
+MOST_DEATHS = 300
 MUTATED = Path(__file__).parent / "mutated"
 IMPORTED_FROM = Path(luna_farm.__file__).parents[1]
 
@@ -254,6 +255,7 @@ class Keeper:
                 except subprocess.TimeoutExpired:
                     continue
                 self.deaths += 1
+                assert self.deaths < MOST_DEATHS, f"it dies at once:\n{self._farm.log_text()[-3000:]}"
                 self._farm.process = self._farm.launch()
                 until(lambda: self._farm.listens or self._farm.process.poll() is not None, "it listens")
         except BaseException as error:

@@ -82,7 +82,7 @@ def test_stopped_at_every_point_of_a_worker_it_is_replaced(
     fired = tmp_path / "fired"
     fired.mkdir()
     crash = ",".join(f"{point}:1:stop" for point in IN_WORKERS)
-    one = farm(worker_deadline_s=0.5, LUNA_FARM_CRASH=crash, LUNA_FARM_CRASH_ONCE=str(fired))
+    one = farm(worker_deadline_s=1.0, LUNA_FARM_CRASH=crash, LUNA_FARM_CRASH_ONCE=str(fired))
     album = Album(one.out)
     with one.client() as client:
         # Behind its last image a worker hangs unnoticed (it holds nothing) until it is handed the next.

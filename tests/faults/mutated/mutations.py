@@ -1,0 +1,132 @@
+"""What is broken by which mutation. Each is caught by a test in tests/faults/test_mutations.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+IN_WORKER = any("spawn_main" in part for part in sys.orig_argv)
+
+
+def another_boot() -> None:
+    """No mutation of the farm but of the machine: it has booted since."""
+    from luna_farm import system
+
+    system.boot_id = lambda: "00000000-0000-0000-0000-000000000000"
+
+
+def no_nlink_check() -> None:
+    """What was published just before a crash is not recognised by its second link."""
+    from luna_farm.storage import writer
+
+    writer._published_before = lambda folder, name, temp_name: None
+
+
+def no_comparison() -> None:
+    """Nor by its bytes: recovery always writes anew."""
+    from luna_farm.storage import writer
+
+    no_nlink_check()
+    writer._same_bytes = lambda folder, name, temp_name, views: None
+
+
+def acknowledge_before_journal() -> None:
+    """The record of a job is written a while after the client was told yes."""
+    if IN_WORKER:
+        return
+    import asyncio
+
+    from luna_farm.supervisor.ledger import Ledger
+
+    real = Ledger.append_job
+
+    def later(self: Ledger, record: dict[str, Any], sync: bool) -> None:
+        asyncio.get_running_loop().call_soon(real, self, record, sync)
+
+    Ledger.append_job = later
+
+
+def no_checksum() -> None:
+    """Whatever bytes have the right length count as a record."""
+    from luna_farm.storage import journal
+
+    class NoZlib:
+        crc32 = staticmethod(lambda data: 0)
+
+    journal.zlib = NoZlib
+
+
+def no_fence() -> None:
+    """Workers of a dead supervisor are left alone."""
+    if IN_WORKER:
+        return
+    from luna_farm.supervisor import supervisor
+
+    supervisor.fence = lambda workers: 0
+
+
+def settle_before_journal() -> None:
+    """Temporary links go before the result is in the journal."""
+    from luna_farm.storage import writer
+
+    real = writer.publish
+
+    def publish(*args: Any, **named: Any) -> Any:
+        published = real(*args, **named)
+        writer.settle(published.temp, named["output_dir"])
+        return published
+
+    writer.publish = publish
+
+
+def no_sync() -> None:
+    """Files get their names before their bytes are on the disk."""
+    from luna_farm.storage import writer
+
+    writer.sync_data = lambda fd: None
+
+
+def exists_then_rename() -> None:
+    """Names are looked at first and taken later, as most programs do."""
+    from luna_farm.storage import writer
+
+    def give(folder: Any, fd: int, temp_name: str, name: str) -> bool:
+        if folder.stat(name) is not None:
+            raise FileExistsError(name)
+        folder.replace(temp_name, name)
+        return False
+
+    writer._give = give
+
+
+def clock_a_day_forth() -> None:
+    """The clock of the wall jumps a day ahead and a day back every quarter of a second."""
+    real = time.time
+    day = 86_400.0
+    time.time = lambda: real() + (day if int(real() * 4) % 2 else -day)
+
+
+MUTATIONS: dict[str, Callable[[], None]] = {
+    function.__name__.replace("_", " "): function
+    for function in (
+        another_boot,
+        no_nlink_check,
+        no_comparison,
+        acknowledge_before_journal,
+        no_checksum,
+        no_fence,
+        settle_before_journal,
+        no_sync,
+        exists_then_rename,
+        clock_a_day_forth,
+    )
+}
+
+
+def apply(name: str) -> None:
+    """Break `name` in this process."""
+    if os.environ.get("LUNA_FARM_TEST_MUTATION"):
+        MUTATIONS[name]()

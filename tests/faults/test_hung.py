@@ -1,0 +1,111 @@
+"""Processes that hang, and clocks that jump: only monotonic clocks decide about life and death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from measured import Figures
+from pictures import LARGE, Album
+from running_farm import Start, until
+
+from luna_farm import system
+from luna_farm.supervisor.pool import fence
+
+DEADLINE_S = 1.0
+
+
+def test_a_hung_worker_is_killed_at_its_deadline_and_its_image_saved_once(
+    farm: Start, figures: Figures, tmp_path: Path
+) -> None:
+    fired = tmp_path / "fired"
+    fired.mkdir()
+    one = farm(
+        worker_deadline_s=DEADLINE_S, LUNA_FARM_CRASH="writer.written:1:stop", LUNA_FARM_CRASH_ONCE=str(fired)
+    )
+    one.workers_ready(2)
+    album = Album(one.out)
+    with one.client() as client:
+        started = time.monotonic()
+        album.add(client)
+        reports = album.wait(client)
+        took_s = time.monotonic() - started
+        until(lambda: not one.temps(), "temporary links are gone")
+    hung = int((fired / "writer.written").read_text())
+    assert not psutil.pid_exists(hung)
+    assert one.stop() == 0
+    figures.within("SIGSTOP", "worker: hung to saved, deadline 1 s", took_s, DEADLINE_S + 1.0)
+    figures.none("SIGSTOP", "worker", **album.count(reports))
+
+
+def test_a_supervisor_that_was_stopped_holds_nobody_to_a_deadline(farm: Start, figures: Figures) -> None:
+    """Stopped for 5 s with workers in the middle of large images, a deadline of 2 s, a client that asks."""
+    one = farm(worker_deadline_s=2.0, arena_bytes="256MiB")
+    workers = one.workers_ready(2)
+    album = Album(one.out, LARGE)
+    with one.client() as client:
+        for _ in range(6):
+            album.add(client)
+        os.kill(one.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        asker = threading.Thread(target=album.add, args=(client,))
+        asker.start()
+        until(lambda: time.monotonic() - stopped >= 5.0, "five seconds")
+        os.kill(one.pid, signal.SIGCONT)
+        woken = time.monotonic()
+        asker.join()
+        answered_s = time.monotonic() - woken
+        reports = album.wait(client)
+        until(lambda: not one.temps(), "temporary links are gone")
+        same = set(workers) <= set(one.worker_pids())
+    assert one.stop() == 0
+    assert "no progress" not in one.log_text()
+    figures.within("SIGSTOP", "supervisor for 5 s: awake to answer", answered_s, 1.0)
+    figures.none("SIGSTOP", "supervisor", workers_killed=0 if same else "some", **album.count(reports))
+    assert same
+
+
+def test_a_clock_that_jumps_by_days_kills_reaps_and_expires_nobody(farm: Start, figures: Figures) -> None:
+    """`time.time` of every process of the farm jumps a day forth and back, twice a second."""
+    one = farm(
+        LUNA_FARM_TEST_MUTATION="clock a day forth", idle_timeout_s=60, worker_deadline_s=30, max_workers=3
+    )
+    workers = one.workers_ready(2)
+    album = Album(one.out)
+    with one.client() as client:
+        started = time.monotonic()
+        while time.monotonic() - started < 2.0:
+            album.add(client)
+            album.wait_for_last(client)
+        count = album.count(album.wait(client))
+        same = set(workers) <= set(one.worker_pids())
+    assert one.stop() == 0
+    log = one.log_text()
+    ended_early = log.count("no progress") + log.count("is lost") + log.count("waited too long")
+    figures.none("clock", "a day forth and back, twice a second", ended_early=ended_early, **count)
+    assert (same, ended_early) == (True, 0)
+
+
+def test_old_workers_are_known_by_their_start_whatever_the_clock_says_now(
+    figures: Figures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of day of a start moves with the clock; the fence must not lose sight of a worker by that."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as old:
+        started = system.process_started(old.pid)
+        assert started is not None
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + 86_400)
+        if sys.platform == "linux":
+            boot = psutil.boot_time()
+            monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot + 86_400)
+        assert fence([(old.pid, started + 1)]) == 0, "another process of that number"
+        assert fence([(old.pid, started)]) == 1
+        assert fence([(old.pid, started)]) == 0, "what is left of it counts no more"
+    figures("clock", "an old worker after the clock was set", fenced=1)

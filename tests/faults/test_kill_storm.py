@@ -1,0 +1,98 @@
+"""Thousands of saves while workers and supervisor are killed all the time."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+
+from measured import Figures
+from pictures import Album
+from running_farm import Keeper, RunningFarm, Start, until
+
+from luna_farm.errors import FarmError
+
+AHEAD = 40
+"""Pictures handed over and not waited for: kills shall always hit something."""
+
+
+class Killer(threading.Thread):
+    """Kills a worker that is ready, or now and then the supervisor, until both numbers are reached."""
+
+    def __init__(self, farm: RunningFarm, keeper: Keeper, workers: int, supervisors: int) -> None:
+        super().__init__()
+        self._farm, self._keeper = farm, keeper
+        self._plan = ["worker"] * workers + ["supervisor"] * supervisors
+        random.Random(1).shuffle(self._plan)
+        self.done = {"worker": 0, "supervisor": 0}
+        self.error: BaseException | None = None
+
+    @property
+    def share(self) -> float:
+        """Of the plan that is done."""
+        return sum(self.done.values()) / len(self._plan)
+
+    def run(self) -> None:
+        try:
+            dead: set[int] = set()
+            for kind in self._plan:
+                alive = until(lambda: self._fresh(dead), "a worker to kill", 120)
+                victim = random.choice(alive) if kind == "worker" else self._farm.pid
+                dead.add(victim)
+                os.kill(victim, signal.SIGKILL)
+                self.done[kind] += 1
+                if kind == "supervisor":
+                    before = self._keeper.deaths
+                    until(lambda: self._keeper.deaths > before, "its death is seen")  # noqa: B023
+        except BaseException as error:
+            self.error = error
+
+    def _fresh(self, dead: set[int]) -> list[int]:
+        """Workers that are ready and were not killed yet."""
+        try:
+            return [pid for pid in self._farm.worker_pids() if pid not in dead]
+        except FarmError:
+            return []
+
+
+def test_saves_go_on_while_everything_is_killed(
+    farm: Start, figures: Figures, tmp_path: Path, long: bool
+) -> None:
+    saves, workers, supervisors = (10_000, 1_000, 100) if long else (1_000, 150, 15)
+    one = farm()
+    one.out.mkdir()
+    foreign = {one.out / f"a_I0{number}.png": os.urandom(100) for number in ("", "_00003", "_00100")}
+    for path, content in foreign.items():
+        path.write_bytes(content)
+    album = Album(one.out)
+    with Keeper(one) as keeper, one.client() as client:
+        killer = Killer(one, keeper, workers, supervisors)
+        killer.start()
+        waited = 0
+        while len(album.promised) < saves or killer.is_alive():
+            due = min(saves, saves * killer.share) if killer.is_alive() else saves
+            if len(album.promised) < due + AHEAD:
+                album.add(client)
+            else:
+                client.wait(album.promised[waited].receipt.job_id, 60)
+                waited += 1
+        killer.join()
+        assert killer.error is None, killer.error
+        reports = album.wait(client, 300)
+        until(lambda: not one.temps(), "temporary links are gone")
+    assert one.stop() == 0
+    count = album.count(reports)
+    count["duplicate"] -= len(foreign)  # they are no pictures, and stay
+    overwritten = sum(path.read_bytes() != content for path, content in foreign.items())
+    figures.none(
+        "kill storm",
+        "all at once",
+        worker_kills=killer.done["worker"],
+        supervisor_kills=killer.done["supervisor"],
+        set_aside_and_retried=album.retried,
+        overwritten=overwritten,
+        **count,
+    )
+    assert (one.left_processes(), one.segments()) == ([], [])
