@@ -75,10 +75,11 @@ def text(given: Mapping[str, Any], field: str, default: str = "", limit: int = T
         return default
     if not isinstance(value, str) or len(value) > limit or "\0" in value:
         raise InvalidRequest.of(field, value, f"a text of at most {limit} characters without NUL")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest.of(field, value, "a text without lone surrogates") from None
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest.of(field, value, "a text without lone surrogates") from None
     return value
 
 
