@@ -1,7 +1,8 @@
 """One thread per ComfyUI process that waits for jobs to end, so that no node has to.
 
-It runs only while jobs are open. It must never touch ComfyUI (that is `previews`), and never end by an
-error: a farm that restarts is asked again, a farm that stays away is given up after `PATIENCE_S`.
+It starts with the first job and sleeps while none is open. It must never touch ComfyUI (that is `previews`),
+and never end by an error: a farm that restarts is asked again, a farm that stays away is given up after
+`PATIENCE_S`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from luna_farm_client import FarmClient, JobReport
 
 POLL_S = 0.5
+SETTLE_S = 0.01
+"""The node returns first: two threads share one interpreter, and ComfyUI's is the one that must not wait."""
 PATIENCE_S = 600.0
 MAX_OPEN = 2000
 """Jobs waited for at most; the oldest is given up beyond that. The farm bounds its queue long before."""
@@ -50,6 +53,7 @@ class Watcher:
         self._pause = pause
         self._lock = threading.Lock()
         self._open: dict[str, Watched] = {}
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._farm: FarmClient | None = None
         self._silent_since: float | None = None
@@ -59,6 +63,7 @@ class Watcher:
         with self._lock:
             dropped = self._open.pop(next(iter(self._open))) if len(self._open) >= MAX_OPEN else None
             self._open[job.job_id] = job
+            self._wake.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="luna-farm-watcher", daemon=True)
                 self._thread.start()
@@ -69,18 +74,18 @@ class Watcher:
 
     def _run(self) -> None:
         while True:
-            with self._lock:
-                if not self._open:
-                    self._thread = None
-                    return
-            self.step()
+            self._wake.wait()
+            self._pause(SETTLE_S)
+            while self.step():
+                pass
 
-    def step(self) -> None:
-        """Wait a little for the oldest job, and tell what is known after that."""
+    def step(self) -> bool:
+        """Wait a little for the oldest job, and tell what is known after that; False when no job is open."""
         with self._lock:
             jobs = list(self._open.values())
-        if not jobs:
-            return
+            if not jobs:
+                self._wake.clear()
+                return False
         try:
             if self._farm is None:
                 self._farm = self._connect()
@@ -92,6 +97,7 @@ class Watcher:
             self._silent_since = None
         except Exception as error:
             self._no_answer(jobs, error)
+        return True
 
     def _look(self, job: Watched, wait: bool = False) -> bool:
         """Ask for one job; tell it when it is over and return True."""

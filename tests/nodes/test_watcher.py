@@ -137,19 +137,19 @@ def test_what_is_watched_is_bounded(watch, farm, monkeypatch):
     assert list(watch._open) == ["b", "c"]
 
 
-def test_the_thread_runs_only_while_jobs_are_open(farm):
+def test_one_thread_serves_all_and_sleeps_between(farm):
     farm.reports |= {"a": report("a"), "b": report("b")}
     made = Watcher(lambda: farm)
-    assert made._thread is None
+    assert made._thread is None, "nothing starts before the first job"
+    threads = set()
     for name in "ab":
         job = Job(name)
         made.add(job)
         assert job.over.wait(10)
-        thread = made._thread
-        if thread is not None:
-            thread.join(10)
-        assert made._thread is None
+        threads.add(made._thread)
+    assert len(threads) == 1
+    assert threads.pop().daemon, "it must not keep ComfyUI from ending"
 
 
 def test_a_step_without_jobs_does_nothing(watch):
-    watch.step()
+    assert watch.step() is False
