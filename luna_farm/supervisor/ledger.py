@@ -8,6 +8,7 @@ soon as it can be; what must come after it (the removal of temporary links) wait
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,6 +20,9 @@ from luna_farm.testing.faults import crash_point
 
 log = logging.getLogger("luna_farm.journal")
 
+COMPACT_AGAIN_S = 1.0
+"""A full journal is compacted no more often: that writes all of it, 64 MB as a rule."""
+
 
 class Ledger:
     """The journal of one supervisor. `settle` carries out what waited behind a record."""
@@ -29,6 +33,10 @@ class Ledger:
         self._settle = settle
         self._behind: deque[Append | Settle] = deque()
         self._compact_at = max_bytes // 2
+        self._refused = False
+        """A job found the journal full since it was compacted."""
+        self._compacted_bytes = 0
+        self._compacted_at = 0.0
 
     @property
     def error(self) -> str:
@@ -38,6 +46,7 @@ class Ledger:
     def begin(self, records: Iterable[dict[str, Any]]) -> None:
         """Start the journal of this supervisor with what it took over. Raises DiskError."""
         self._journal.rewrite(records)
+        self._compacted_bytes, self._compacted_at = self._journal.bytes, time.monotonic()
 
     def append_job(self, record: dict[str, Any], sync: bool) -> FarmError | None:
         """Write the record of a new job (synced for a durable one), or return why it must not be accepted."""
@@ -45,6 +54,7 @@ class Ledger:
         if self._behind:
             return DiskError(self.error)
         if self._journal.bytes >= self._max_bytes:
+            self._refused = True
             return FarmBusy(
                 f"the journal holds {self._journal.bytes:,} bytes of open jobs (setting journal_bytes)"
             )
@@ -85,8 +95,9 @@ class Ledger:
             self._behind.popleft()
 
     def compact_if_due(self, snapshot: Callable[[], Iterable[dict[str, Any]]]) -> None:
-        """Make the journal small again once it has grown; to be called only while no record is on its way."""
-        if self._journal.bytes < self._compact_at or self._behind:
+        """Make the journal small again once it has grown, or is full and jobs have ended since; to be called
+        only while no record is on its way."""
+        if self._behind or not (self._journal.bytes >= self._compact_at or self._may_help()):
             return
         before = self._journal.bytes
         try:
@@ -96,7 +107,14 @@ class Ledger:
         # Twice what is needed at least, so that a journal full of open jobs is not written anew for each of
         # them.
         self._compact_at = max(self._max_bytes // 2, 2 * self._journal.bytes)
+        self._compacted_bytes, self._compacted_at = self._journal.bytes, time.monotonic()
+        self._refused = False
         log.debug("Journal compacted from %d to %d bytes", before, self._journal.bytes)
+
+    def _may_help(self) -> bool:
+        """A journal that was full of open jobs when it was last compacted takes new ones as these end."""
+        grown = self._journal.bytes > self._compacted_bytes
+        return self._refused and grown and time.monotonic() - self._compacted_at >= COMPACT_AGAIN_S
 
     def close(self) -> None:
         """Close the file; what could not be written is told."""

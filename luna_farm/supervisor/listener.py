@@ -11,6 +11,7 @@ import contextlib
 import ssl
 from collections.abc import Callable
 
+from luna_farm import system
 from luna_farm.core import frames
 from luna_farm.errors import FarmBusy, FarmError, ProtocolError, Unauthorized
 from luna_farm.supervisor import crowd
@@ -20,6 +21,8 @@ from luna_farm.supervisor.tls import BACKLOG, TlsServer
 READ_BYTES = 64 * 1024
 MAX_LEAVING = 8
 """Refused peers that may linger beside as many connections as are allowed."""
+RESERVED_FILES = 24
+"""Open files that the farm needs for itself, beside two for each worker."""
 STOPPED_S = 2.0
 """A gap between two sweeps from which on this process was stopped itself, and nobody was late."""
 
@@ -123,3 +126,16 @@ class Listener:
         for connection in list(self.connections.values()):
             with contextlib.suppress(OSError):
                 connection.abort()
+
+
+def places_for(wanted: int, workers: int) -> tuple[int, str]:
+    """Return how many of the `wanted` connections the limit of open files leaves beside `workers`, and a
+    sentence for a person where that is fewer."""
+    limit = system.open_file_limit()[0]
+    places = max(4, min(wanted, limit - RESERVED_FILES - MAX_LEAVING - 2 * workers))
+    if places >= wanted:
+        return places, ""
+    return places, (
+        f"Only {limit} open files are allowed to this process: {places} clients may be connected at a time"
+        f" instead of {wanted} (setting max_connections). Raise `ulimit -n`."
+    )

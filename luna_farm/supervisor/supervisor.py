@@ -39,7 +39,7 @@ from luna_farm.supervisor.executor import INTERNAL, Executor, Rooms
 from luna_farm.supervisor.feed import Feed
 from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.ledger import Ledger
-from luna_farm.supervisor.listener import MAX_LEAVING, Listener
+from luna_farm.supervisor.listener import Listener, places_for
 from luna_farm.supervisor.metrics import Metrics
 from luna_farm.supervisor.notify import Notifier
 from luna_farm.supervisor.pool import Pool, fence
@@ -73,6 +73,7 @@ class Supervisor:
             "on_reject": config.on_reject,
             "durable": config.durable,
         }
+        places, few = places_for(config.max_connections, config.max_workers)
         self.rooms = Rooms(
             farm=self.farm,
             pool=Pool(self.happened, config.fsync),
@@ -80,7 +81,7 @@ class Supervisor:
             listener=Listener(
                 Commands(self, defaults),
                 self.token,
-                _connections(config),
+                places,
                 self.now,
                 items=max(64, config.max_images),
                 shared=bool(config.token and config.allowed_dirs),
@@ -99,6 +100,8 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurry = False
         self._notifier = Notifier()
+        if few:
+            self.note(few)
 
     @classmethod
     @contextlib.contextmanager
@@ -321,7 +324,7 @@ class Supervisor:
 def _limits(config: Config, arena_bytes: int) -> Limits:
     fallback_root, fallback_dir = "", ""
     if config.fallback_dir:
-        fallback_root, rest = Allowed(config.allowed_dirs).place(str(config.fallback_dir))
+        fallback_root, rest = Allowed(config.allowed_dirs).place(str(config.fallback_dir), "fallback_dir")
         fallback_dir = os.path.join(fallback_root, *rest.split("/")).rstrip(os.sep)
     return Limits(
         arena_bytes=min(arena_bytes, config.max_queue_bytes),
@@ -337,9 +340,3 @@ def _limits(config: Config, arena_bytes: int) -> Limits:
         fallback_root=fallback_root,
         path_bytes=names.PATH_BYTES,
     )
-
-
-def _connections(config: Config) -> int:
-    """Connections to allow: what is configured, and what the limit of open files leaves."""
-    reserve = 24 + MAX_LEAVING + 2 * config.max_workers
-    return max(4, min(config.max_connections, system.open_file_limit()[0] - reserve))
