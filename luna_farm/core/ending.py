@@ -13,6 +13,7 @@ from luna_farm.core.instructions import Append, Bury, Instruction, Publish, Repl
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.state import Farm
+from luna_farm.errors import ArenaError
 
 S = ImageState
 BURY_AGAIN_S = 5.0
@@ -77,13 +78,14 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
 
 
 def _forget_old(farm: Farm) -> None:
-    """Drop the oldest reports above the bound; a job with dead letters is kept as long as they are."""
+    """Drop the oldest reports above the bound; a job with dead letters is kept as long as they are, and one
+    with temporary links until they are gone: only its records tell a successor of them."""
     for _ in range(len(farm.finished_order) - farm.limits.kept_reports):
         job_id = farm.finished_order.popleft()
         job = farm.jobs.get(job_id)
         if job is None or job_id in farm.open_jobs:
             continue
-        if job.count(S.FAILED):
+        if job.count(S.FAILED) or any(image.result.temp and not image.settled for image in job.images):
             farm.finished_order.append(job_id)
             continue
         del farm.jobs[job_id]
@@ -102,6 +104,8 @@ def buried(farm: Farm, event: events.Buried, now: float) -> list[Instruction]:
     image = farm.image(event.job_id, event.index)
     assert image is not None, "a job with an unfinished image is kept"
     farm.bury_at.pop(image.key, None)
+    if image.result.code == ArenaError.code and image.task.segment != event.segment:
+        return _go_on_from_disk(farm, image, event)
     job = farm.jobs[event.job_id]
     image.move(S.FAILED)
     farm.totals["images_failed"] += 1
@@ -118,6 +122,16 @@ def buried(farm: Farm, event: events.Buried, now: float) -> list[Instruction]:
         "code": image.result.code,
     }
     return [Append(image_record(image)), *done, Publish(told), *close(farm, job, now)]
+
+
+def _go_on_from_disk(farm: Farm, image: Image, event: events.Buried) -> list[Instruction]:
+    """The worker could not reach the shared memory, which somebody removed: the copy on disk will do."""
+    done = farm.release_pixels(image)
+    image.task = replace(image.task, segment=event.segment, offset=event.offset)
+    image.move(S.WAITING)
+    farm.keep_pixels(image)
+    farm.waiting.append(image)
+    return [Append(image_record(image)), *done]
 
 
 def bury_failed(farm: Farm, event: events.BuryFailed, now: float) -> list[Instruction]:

@@ -41,6 +41,21 @@ def test_jobs_with_dead_letters_are_kept_as_long_as_they_are() -> None:
     assert list(stage.farm.jobs) == ["job-4"]
 
 
+def test_a_job_is_not_forgotten_before_its_temporary_links_are_gone() -> None:
+    stage = Stage(kept_reports=1)
+    stage.workers()
+    stage.hold = {instructions.Settle}
+    for n in range(3):
+        saved(stage, f"job-{n}")
+    assert list(stage.farm.jobs) == ["job-0", "job-1", "job-2"], (
+        "only they tell a successor where the links are"
+    )
+    for n in range(3):
+        stage.happens(events.TempSettled(f"job-{n}", 0))
+    saved(stage, "job-3")
+    assert list(stage.farm.jobs) == ["job-3"]
+
+
 def test_a_job_that_is_tried_again_is_not_forgotten_meanwhile() -> None:
     stage = Stage(kept_reports=1, max_workers=1)
     stage.workers()
@@ -119,3 +134,26 @@ def test_a_job_ends_once() -> None:
 def test_only_an_image_that_is_kept_can_have_been_buried() -> None:
     with pytest.raises(AssertionError, match="is kept"):
         Stage().happens(events.Buried("job-9999", 0, "npy:/x", 0))
+
+
+def test_an_image_whose_worker_cannot_reach_the_shared_memory_is_made_from_its_copy_on_disk() -> None:
+    stage = Stage(max_workers=1)
+    stage.workers()
+    stage.submit("job-0001")
+    stage.finish(state="failed", code="arena", error="gone")
+    assert stage.states("job-0001") == ["waiting"]
+    assert stage.farm.slots.used_bytes == 0
+    stage.tick(0.25)
+    assert stage.dispatched[-1].task.segment == "npy:/dead/job-0001-0.npy"
+    assert instructions.Forget("npy:/dead/job-0001-0.npy") in stage.finish()
+    assert stage.states("job-0001") == ["saved"]
+
+
+def test_an_image_that_cannot_be_had_from_its_copy_either_has_failed() -> None:
+    stage = Stage(max_workers=1)
+    stage.workers()
+    stage.submit("job-0001")
+    stage.finish(state="failed", code="arena", error="gone")
+    stage.tick(0.25)
+    stage.finish(state="failed", code="arena", error="gone")
+    assert stage.states("job-0001") == ["failed"]
