@@ -31,7 +31,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu"]
 def fill(farm: FakeFarm) -> None:
     """Let the farm have worked for two minutes."""
     assert farm.feed is not None
-    farm.feed.wants_thumbnail = lambda: farm.chance.random() < 0.9  # type: ignore[method-assign]
+    farm.feed.wants_thumbnail = lambda: farm.chance.random() < 0.9  # type: ignore[method-assign, unused-ignore]
     started = datetime.now(timezone.utc) - timedelta(seconds=PAST_S)
     for second in range(PAST_S):
         farm.now = started + timedelta(seconds=second)

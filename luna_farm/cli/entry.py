@@ -37,7 +37,12 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; `argv` is without the program's name. Returns the exit code."""
     try:
-        return _run(sys.argv[1:] if argv is None else list(argv))
+        try:
+            return _run(sys.argv[1:] if argv is None else list(argv))
+        finally:
+            # A reader that is gone must show here, not when the interpreter ends.
+            if sys.stdout is not None:  # pythonw has none
+                sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail("Stopped.", INTERRUPTED)
     except BrokenPipeError:
