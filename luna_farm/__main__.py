@@ -2,7 +2,9 @@
 
 import sys
 
+from luna_farm.cli.checkout import find_packages
 from luna_farm.cli.entry import main
 
 if __name__ == "__main__":
+    find_packages()
     sys.exit(main())
