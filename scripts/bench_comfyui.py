@@ -40,6 +40,7 @@ def prompt(kind: str, images: int, tag: str, picture: str) -> dict[str, Any]:
         },
         "3": {"class_type": "RepeatImageBatch", "inputs": {"image": ["2", 0], "amount": images}},
     }  # fmt: skip
+    inputs: dict[str, Any]
     if kind == "SaveImage":
         inputs = {"images": ["3", 0], "filename_prefix": f"luna_bench/{tag}"}
     elif kind == "nothing":

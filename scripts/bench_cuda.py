@@ -130,8 +130,8 @@ def measure(shape: tuple[int, ...], device: str, repeat: int, folder: Path) -> l
     for path, wanted in zip(reports[-1].paths, comfyui_way(images), strict=True):
         with Image.open(path) as saved:
             assert np.array_equal(np.asarray(saved), wanted), path
-    for path in (folder / "out").glob("*"):
-        path.unlink()
+    for left in (folder / "out").glob("*"):
+        left.unlink()
     return rows
 
 

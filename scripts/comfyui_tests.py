@@ -59,7 +59,7 @@ def main() -> int:
     except StepFailed as error:
         print(f"{error.output}\n{error}. Nothing was tested.", file=sys.stderr)
         return 1
-    command = [PYTHON, "-m", "pytest", "tests/comfyui", *arguments]
+    command: list[str | Path] = [PYTHON, "-m", "pytest", "tests/comfyui", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environ).returncode
 
 
