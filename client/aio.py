@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from luna_farm.core import frames, protocol
-from luna_farm.errors import FarmBusy, FarmUnavailable, ProtocolError, StaleLease, Unauthorized
-from luna_farm.storage.arena import Segments
+from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, ProtocolError, StaleLease, Unauthorized
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
-from luna_farm_client.farm_client import RESTART_S, STALE_TRIES, WAIT_STEP_S
+from luna_farm_client.farm_client import DRAINING_S, RESTART_S, STALE_TRIES, WAIT_STEP_S
+from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveRequest
 from luna_farm_client.session import Call, Session, Steps
 
@@ -27,7 +27,7 @@ class AsyncConnection:
         self,
         endpoint: Endpoint,
         timeout: float,
-        segments: Segments,
+        segments: MappedSegments,
         streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
         self._endpoint = endpoint
@@ -38,7 +38,7 @@ class AsyncConnection:
         self.broken = False
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, timeout: float, segments: Segments) -> AsyncConnection:
+    async def open(cls, endpoint: Endpoint, timeout: float, segments: MappedSegments) -> AsyncConnection:
         """Connect and say hello. Raises FarmUnavailable, Unauthorized."""
         try:
             opening = asyncio.open_connection(endpoint.host, endpoint.port, ssl=endpoint.tls)
@@ -122,7 +122,7 @@ class AsyncFarmClient:
     ) -> None:
         self.endpoint = Endpoint.find(host, port, token, tls)
         self._timeout = timeout
-        self._segments = Segments()
+        self._segments = MappedSegments()
         self._idle: list[AsyncConnection] = []
         self._was_there = False
 
@@ -141,11 +141,11 @@ class AsyncFarmClient:
             try:
                 receipt: Receipt = await self._with_connection(lambda c: c.run(c.session.submit(out)))
                 return receipt
-            except FarmBusy as busy:
+            except (FarmBusy, FarmDraining) as later:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
-                await asyncio.sleep(min(busy.retry_after_s, left))
+                await asyncio.sleep(min(getattr(later, "retry_after_s", DRAINING_S), left))
             except StaleLease:
                 stale += 1
                 if stale >= STALE_TRIES:

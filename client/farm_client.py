@@ -15,16 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from luna_farm.errors import FarmBusy, FarmUnavailable, StaleLease, Unauthorized
-from luna_farm.storage.arena import Segments
+from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, StaleLease, Unauthorized
 from luna_farm_client.connection import Connection
 from luna_farm_client.endpoint import Endpoint
+from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveRequest
 from luna_farm_client.session import Call
 
 T = TypeVar("T")
 RESTART_S = 10.0
 """How long a farm that was there may be away (a restart takes about one second) before it counts as gone."""
+DRAINING_S = 0.05
+"""Pause between two tries while the farm finishes what it has."""
 WAIT_STEP_S = 20.0
 STALE_TRIES = 3
 
@@ -48,7 +50,7 @@ class FarmClient:
     ) -> None:
         self.endpoint = Endpoint.find(host, port, token, tls)
         self._timeout = timeout
-        self._segments = Segments()
+        self._segments = MappedSegments()
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._was_there = False
@@ -65,7 +67,8 @@ class FarmClient:
 
         From then on they survive the death of any process, this one included, and the caller may reuse its
         memory.
-        `when_busy`: "wait" tries again for `timeout` seconds, "report" raises FarmBusy at once.
+        `when_busy`: "wait" tries again for `timeout` seconds while the farm is busy or stops (another may
+        follow it), "report" raises FarmBusy or FarmDraining at once.
         Raises InvalidRequest (nothing was handed over), FarmBusy, FarmUnavailable, Unauthorized.
         """
         out = Outgoing(request)
@@ -75,11 +78,11 @@ class FarmClient:
             try:
                 receipt: Receipt = self._with_connection(lambda c: c.run(c.session.submit(out)))
                 return receipt
-            except FarmBusy as busy:
+            except (FarmBusy, FarmDraining) as later:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
-                time.sleep(min(busy.retry_after_s, left))
+                time.sleep(min(getattr(later, "retry_after_s", DRAINING_S), left))
             except StaleLease:
                 stale += 1
                 if stale >= STALE_TRIES:

@@ -21,6 +21,8 @@ from luna_farm.errors import ConfigError
 
 ENV_PREFIX = "LUNA_FARM_"
 FILE_NAME = "luna-farm.toml"
+TOKEN_LENGTH = 16
+"""Characters of a token that others may try to guess."""
 # Known in the environment, but no settings: the file to load, and what tests and fault injection use.
 OTHER_ENV = ("LUNA_FARM_CONFIG",)
 OTHER_ENV_PREFIXES = ("LUNA_FARM_TEST_", "LUNA_FARM_CRASH")
@@ -185,7 +187,7 @@ def load(
     if "min_workers" not in given:
         values["min_workers"] = min(values["max_workers"], values["min_workers"])
     config = Config(**values)
-    _check_together(config)
+    _check_together(config, serving)
     if serving:
         _check_listener(config)
     return config
@@ -285,7 +287,7 @@ def _unknown(key: str, source: str, known: Iterable[str]) -> ConfigError:
     return ConfigError(text, key, "", ", ".join(names))
 
 
-def _check_together(config: Config) -> None:
+def _check_together(config: Config, serving: bool) -> None:
     """Refuse values that are allowed one by one but not together."""
     if config.min_workers > config.max_workers:
         raise _refused(
@@ -293,7 +295,7 @@ def _check_together(config: Config) -> None:
         )
     if config.port and config.port == config.feed_port:
         raise _refused("feed_port", config.feed_port, "a port other than that of the job listener")
-    if (config.tls_cert is None) != (config.tls_key is None):
+    if serving and (config.tls_cert is None) != (config.tls_key is None):  # a client only trusts one
         raise _refused(
             "tls_key" if config.tls_key is None else "tls_cert",
             None,
@@ -308,6 +310,19 @@ def _check_listener(config: Config) -> None:
         unset = ", ".join(name for name in needed if not getattr(config, name))
         raise _refused(
             "host", config.host, f"127.0.0.1, ::1, localhost, or another once {unset} are set, too"
+        )
+    if not is_loopback(config.host) and len(config.token) < TOKEN_LENGTH:
+        raise ConfigError(
+            f"token: it has {len(config.token)} characters, which can be tried out from elsewhere; allowed:"
+            f" at least {TOKEN_LENGTH} once the farm listens beyond this machine.",
+            "token",
+            "(hidden)",
+            f"at least {TOKEN_LENGTH} characters",
+        )
+    fallback, allowed = config.fallback_dir, config.allowed_dirs
+    if fallback and allowed and not any(fallback.is_relative_to(folder) for folder in allowed):
+        raise _refused(
+            "fallback_dir", str(fallback), f"a folder below allowed_dirs: {', '.join(map(str, allowed))}"
         )
 
 

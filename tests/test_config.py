@@ -180,9 +180,20 @@ def test_values_that_do_not_fit_together_are_refused(cli, key):
 
 def test_beyond_loopback_needs_all_four():
     cli = {"host": "0.0.0.0", "tls_cert": "c", "tls_key": "k", "allowed_dirs": ["/x"]}
-    settings = load(cli, {"LUNA_FARM_TOKEN": "secret"}, None)
+    settings = load(cli, {"LUNA_FARM_TOKEN": "0123456789abcdef"}, None)
     assert settings.host == "0.0.0.0"
     assert settings.allowed_dirs == (Path("/x"),)
+    with pytest.raises(ConfigError, match="at least 16") as caught:
+        load(cli, {"LUNA_FARM_TOKEN": "0123456789abcde"}, None)
+    assert "0123456789abcde" not in str(caught.value)
+
+
+def test_a_fallback_folder_lies_in_an_allowed_one():
+    cli = {"allowed_dirs": ["/x"], "fallback_dir": "/x/../y"}
+    with pytest.raises(ConfigError) as caught:
+        load(cli, {}, None)
+    assert caught.value.key == "fallback_dir"
+    assert load({**cli, "fallback_dir": "/x/y"}, {}, None).fallback_dir == Path("/x/y")
 
 
 def test_a_client_may_speak_to_a_farm_anywhere():

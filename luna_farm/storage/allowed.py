@@ -21,10 +21,11 @@ class Allowed:
         self._named = tuple(os.fspath(folder) for folder in folders)
         self._roots = tuple(os.path.realpath(folder) for folder in self._named)
 
-    def place(self, output_dir: str) -> tuple[str, str]:
+    def place(self, output_dir: str, field: str = "output_dir") -> tuple[str, str]:
         """Return (root, rest): the real `output_dir` is `rest` ("" or ending in "/") below `root`.
 
-        Without allowed folders it is its own root. Raises InvalidRequest when it lies in none of them.
+        Without allowed folders it is its own root. Raises InvalidRequest, about `field`, when it lies in none
+        of them.
         """
         if not self._roots:
             return output_dir, ""
@@ -34,4 +35,4 @@ class Allowed:
             if os.path.normcase(real).startswith(os.path.normcase(begin)):
                 return root, real[len(begin) :].replace(os.sep, "/")
         allowed = f"a folder below {', '.join(self._named)}, links resolved (setting allowed_dirs)"
-        raise InvalidRequest.of("output_dir", output_dir, allowed)
+        raise InvalidRequest.of(field, output_dir, allowed)

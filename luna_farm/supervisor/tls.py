@@ -18,7 +18,7 @@ from pathlib import Path
 from luna_farm.supervisor import crowd
 
 BACKLOG = 256
-MAX_HANDSHAKES = 64
+MAX_HANDSHAKES = 256
 HANDSHAKE_S = 5.0
 NO_FILES_S = 0.1
 """Pause when no connection can be taken: usually all file descriptors are in use."""
