@@ -8,8 +8,8 @@ from typing import Any
 
 from luna_farm.core import frames, protocol
 from luna_farm.errors import FarmUnavailable, ProtocolError
-from luna_farm.storage.arena import Segments
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
+from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.session import Call, Session, Steps
 
 READ_BYTES = 256 * 1024
@@ -19,7 +19,7 @@ class Connection:
     """Connected and let in, or not at all. Not for several threads at once: `FarmClient` hands out one
     each."""
 
-    def __init__(self, endpoint: Endpoint, timeout: float, segments: Segments) -> None:
+    def __init__(self, endpoint: Endpoint, timeout: float, segments: MappedSegments) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
         self._frames = frames.FrameBuffer()

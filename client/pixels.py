@@ -99,6 +99,11 @@ def copy_into(x: object, view: memoryview) -> None:
         _from_device(given, view)
 
 
+def is_on_gpu(x: object) -> bool:
+    """Tell whether `x` is a tensor in the memory of a CUDA device."""
+    return _torch_of(x) is not None and bool(getattr(x, "is_cuda", False))
+
+
 def register_cuda(view: memoryview) -> bool:
     """Let the GPU write straight into `view` (page-locked), and say whether it now can.
 

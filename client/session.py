@@ -15,7 +15,8 @@ from typing import Any
 
 from luna_farm.core import protocol
 from luna_farm.errors import ArenaError
-from luna_farm.storage.arena import Arena, Segments
+from luna_farm.storage.arena import Arena
+from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.pixels import copy_into
 from luna_farm_client.requests import Outgoing, Receipt
 
@@ -56,7 +57,7 @@ class Lease:
 class Session:
     """What a connection knows: the arena of the farm, if it can be mapped here, and leases granted ahead."""
 
-    segments: Segments
+    segments: MappedSegments
     shared: bool = False
     limits: dict[str, int] = field(default_factory=dict)
     spare: list[Lease] = field(default_factory=list)
@@ -119,6 +120,7 @@ class Session:
         for image, info, lease in zip(out.request.images, out.infos, leases, strict=True):
             if self.shared:
                 arena = self.segments.arena(lease.segment)
+                self.segments.about_to_fill(arena, image.pixels)
                 self._warm(arena, lease)
                 copy_into(image.pixels, arena.view(lease.offset, info.nbytes))
             else:

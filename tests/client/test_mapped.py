@@ -1,0 +1,88 @@
+"""Page-locking an arena: once, in the background, and never unmapped while it is locked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from luna_farm.storage import arena as arenas
+from luna_farm.storage.arena import Arena
+from luna_farm_client import mapped
+from luna_farm_client.mapped import MappedSegments
+
+
+class Gpu:
+    """Stands for the CUDA driver: notes what was locked and unlocked, in order."""
+
+    def __init__(self, willing: bool = True) -> None:
+        self.calls: list[str] = []
+        self.done = threading.Event()
+        self._willing = willing
+
+    def register(self, view: memoryview) -> bool:
+        self.calls.append(f"lock {view.nbytes}")
+        self.done.set()
+        return self._willing
+
+    def unregister(self, view: memoryview) -> None:
+        self.calls.append(f"unlock {view.nbytes}")
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    made = Arena.create("shm:luna-mapped-test", 1 << 16)
+    yield made
+    made.close()
+    arenas.remove(made.name)
+
+
+def locked(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> MappedSegments:
+    monkeypatch.setattr(mapped, "register_cuda", gpu.register)
+    monkeypatch.setattr(mapped, "unregister_cuda", gpu.unregister)
+    monkeypatch.setattr(mapped, "is_on_gpu", lambda pixels: pixels == "on the GPU")
+    return MappedSegments()
+
+
+def join_page_lock() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "page-lock":
+            thread.join(10)
+
+
+def test_an_arena_is_locked_once_and_unlocked_before_it_is_closed(
+    monkeypatch: pytest.MonkeyPatch, arena: Arena
+) -> None:
+    gpu = Gpu()
+    segments = locked(monkeypatch, gpu)
+    attached = segments.arena(arena.name)
+    for _ in range(3):
+        segments.about_to_fill(attached, "on the GPU")
+    assert gpu.done.wait(10)
+    join_page_lock()
+    segments.close()
+    assert gpu.calls == ["lock 65536", "unlock 65536"]
+
+
+def test_pictures_in_ordinary_memory_lock_nothing(monkeypatch: pytest.MonkeyPatch, arena: Arena) -> None:
+    gpu = Gpu()
+    segments = locked(monkeypatch, gpu)
+    segments.about_to_fill(segments.arena(arena.name), "on the CPU")
+    join_page_lock()
+    segments.close()
+    assert gpu.calls == []
+
+
+def test_what_could_not_be_locked_is_not_unlocked_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, arena: Arena
+) -> None:
+    gpu = Gpu(willing=False)
+    segments = locked(monkeypatch, gpu)
+    attached = segments.arena(arena.name)
+    segments.about_to_fill(attached, "on the GPU")
+    assert gpu.done.wait(10)
+    join_page_lock()
+    segments.about_to_fill(attached, "on the GPU")
+    segments.close()
+    assert gpu.calls == ["lock 65536"]
