@@ -198,7 +198,7 @@ def picture(rng: np.random.Generator) -> Pixels:
 
 
 def file_of(kernel: ModuleType, pixels: Pixels, level: int, cuts: list[int]) -> bytes:
-    """Return the file, its data in strips that end at `cuts`, each in a buffer just as large as it asks for."""
+    """Return the file, in strips that end at `cuts`, each in a buffer just as large as it asks for."""
     height, width, channels = pixels.shape
     step = channels * pixels.itemsize
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]

@@ -123,6 +123,19 @@ def test_bound_refuses_what_overflows(rows: int, row_bytes: int) -> None:
         kernel.bound(rows, row_bytes)
 
 
+def test_drawings_keep_their_strings_at_every_level() -> None:
+    tile = np.random.default_rng(6).integers(0, 256, (32, 32, 3), np.uint8)
+    pixels = np.tile(tile, (16, 16, 1))
+    for level in range(1, 10):
+        assert compressed_size(pixels, level) < pixels.nbytes / 10
+
+
+def compressed_size(pixels: np.ndarray, level: int) -> int:
+    out = bytearray(kernel.bound(pixels.shape[0], pixels[0].nbytes))
+    written, _ = kernel.idat(pixels, pixels.shape[0], pixels[0].nbytes, 3, 1, 0, pixels.shape[0], level, out)
+    return int(written)
+
+
 def test_quantize_refuses_buffers_that_do_not_match() -> None:
     with pytest.raises(ValueError, match="float32"):
         kernel.quantize(np.zeros(3, np.float32), np.zeros(4, np.uint8))

@@ -27,8 +27,8 @@ except ImportError:  # no compiler when this was installed
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> gray, gray + alpha, RGB, RGBA
 _MAX_SIDE = 2**31 - 1
-# A picture of this size takes one thread about 30 ms at level 4: below, threads are not worth their start, and
-# the farm's other workers have other pictures. Strips cost 5 bytes each and the strings across their borders.
+# A picture of this size takes one thread about 30 ms at level 4. Below, threads are not worth their start,
+# and other workers have other pictures. Strips cost 5 bytes each and the strings across their borders.
 _SHARED_BYTES = 32 * 2**20
 _THREADS = 4
 _STRIP_LIMIT_BYTES = (

@@ -110,12 +110,15 @@ static void count_runs(histogram *h, const u8 *data, size_t n, const token *toke
         h->litlen[i] = sum * every;
         total += h->litlen[i];
     }
-    /* What was not looked at may be anything, so every literal gets a code. From a thin sample the least count is one
-     * that keeps codes short: that spares the search for codes within deflate's limit. */
-    u32 least = every == 1 ? 0 : every < 8 ? 1 : total >> 13 | 1;
-    for (int i = 0; i < 256; i++)
-        h->litlen[i] = h->litlen[i] < least ? least : h->litlen[i];
     h->litlen[END_OF_BLOCK] = 1;
+    if (every == 1)
+        return;
+    /* What was not looked at may be anything, so every literal gets a code. With a thin sample the least count is one
+     * that keeps codes short: that spares the search for codes within deflate's limit. */
+    u32 least = every < 8 ? 1 : total >> 13 | 1;
+    for (int i = 0; i < LITLEN_SYMBOLS; i++)
+        if (h->litlen[i] < least && (i <= END_OF_BLOCK || h->litlen[i]))
+            h->litlen[i] = least;
 }
 
 /* The statistics of bytes that `tokens` describe. */

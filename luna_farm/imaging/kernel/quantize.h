@@ -18,11 +18,21 @@ static void quantize_base(const float *RESTRICT src, u8 *RESTRICT dst, size_t n)
 __attribute__((target("avx2"))) static void quantize_avx2(const float *RESTRICT src, u8 *RESTRICT dst, size_t n) {
     QUANTIZE_BODY
 }
+
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static void quantize_avx512(const float *RESTRICT src,
+                                                                                 u8 *RESTRICT dst, size_t n) {
+    QUANTIZE_BODY
+}
 #endif
 
 static void quantize_floats(const float *src, u8 *dst, size_t n) {
 #ifdef LUNA_DISPATCH
-    if (detect_isa() >= ISA_AVX2) {
+    int isa = detect_isa();
+    if (isa == ISA_AVX512) {
+        quantize_avx512(src, dst, n);
+        return;
+    }
+    if (isa == ISA_AVX2) {
         quantize_avx2(src, dst, n);
         return;
     }
