@@ -184,6 +184,7 @@ class Executor:
             except FarmError as error:
                 log.error("Image %d of job %s cannot be set aside: %s", task.index, task.job_id, error)
                 return events.BuryFailed(task.job_id, task.index, str(error))
+            log.warning("Pixels of image %d of job %s: %s (%s)", task.index, task.job_id, letter, i.reason)
             return events.Buried(task.job_id, task.index, f"npy:{PurePath(letter).with_suffix('.npy')}", 0)
 
         self._aside(work)
