@@ -18,6 +18,7 @@ import json
 import statistics
 import sys
 import time
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -96,7 +97,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=8, help="rounds that count (default 8)")
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     args = parser.parse_args()
-    found = {images: measure(args.url, images, args.rounds, args.picture) for images in (1, 5)}
+    try:
+        found = {images: measure(args.url, images, args.rounds, args.picture) for images in (1, 5)}
+    except urllib.error.URLError as error:
+        sys.exit(f"No ComfyUI answers at {args.url} ({error.reason}). Start it, with the nodes, and a farm.")
     if args.json:
         print(json.dumps(found))
         return 0
