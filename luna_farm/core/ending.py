@@ -109,7 +109,8 @@ def buried(farm: Farm, event: events.Buried, now: float) -> list[Instruction]:
     job = farm.jobs[event.job_id]
     image.move(S.FAILED)
     farm.totals["images_failed"] += 1
-    done = finish(farm, image) if image.task.segment != event.segment else []
+    farm.free_name(image)
+    done = farm.release_pixels(image) if image.task.segment != event.segment else []
     image.task = replace(image.task, segment=event.segment, offset=event.offset)
     if not farm.segment_users[event.segment]:
         farm.keep_pixels(image)

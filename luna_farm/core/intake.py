@@ -354,6 +354,7 @@ def retry_asked(farm: Farm, event: events.RetryAsked, now: float) -> list[Instru
         image.crashes = 0
         image.result = replace(image.result, state="", error="", code="")
         image.queued_at = now
+        farm.taken.add(filenames.twin_key(image.task.path))
         farm.waiting.append(image)
         done.append(Append(image_record(image)))
     return [*done, Reply(event.client, event.reply, job.report()), *advance(farm, now)]

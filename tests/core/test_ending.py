@@ -113,7 +113,9 @@ def test_what_fails_again_stays_in_its_dead_letter() -> None:
     for _ in range(3):
         stage.finish(state="failed", code="encode", error="no")
         assert stage.states("job-0001") == ["failed"]
+        assert stage.farm.taken == set()
         stage.ask(events.RetryAsked, "job-0001")
+        assert stage.farm.taken == {"/out/a_raw_00001.png"}
     assert stage.farm.segment_users == {"npy:/dead/job-0001-0.npy": 1}
     done = stage.finish()
     assert instructions.Forget("npy:/dead/job-0001-0.npy") in done

@@ -162,7 +162,7 @@ def test_finished_reports_stay_bounded_and_are_not_told_again() -> None:
     before.workers()
     for n in range(3):
         before.submit(f"job-{n}")
-        before.finish()
+        before.finish(temp="")
     after = before.restarted(kept_reports=2)
     assert list(after.farm.jobs) == ["job-1", "job-2"]
     assert after.published == []

@@ -1,0 +1,188 @@
+"""Random lives of a farm: whatever happens in whatever order, it keeps its word (`world.py` says which)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from world import World
+
+from luna_farm.core import events, instructions, recovery
+from luna_farm.core.intake import QUARANTINE_S
+from luna_farm.core.messages import ImageResult
+from luna_farm.core.slots import ALIGN
+from luna_farm.core.state import Limits
+from luna_farm.errors import DiskError, InvalidRequest
+
+CLIENTS = st.integers(1, 2)
+ANY = st.integers(0, 1_000)
+OUTCOMES = st.sampled_from(("saved", "saved", "discarded", "dropped", "failed", "failed", "arena"))
+LIMITS = Limits(
+    arena_bytes=12 * ALIGN,
+    max_jobs=6,
+    kept_reports=2,
+    min_workers=1,
+    max_workers=3,
+    idle_timeout_s=4.0,
+    worker_deadline_s=3.0,
+)
+
+
+class FarmLife(RuleBasedStateMachine):
+    """One life of a farm and of those that follow it."""
+
+    world: World
+
+    @initialize(fallback=st.booleans())
+    def begin(self, fallback: bool) -> None:
+        self.world = World(replace(LIMITS, fallback_dir="/spare" if fallback else ""))
+        self.world.happens(events.Tick())
+        self.requests = 0
+
+    # --- clients
+
+    @rule(client=CLIENTS, pages=st.lists(st.integers(1, 2), min_size=1, max_size=3), durable=st.booleans())
+    def submit(self, client: int, pages: list[int], durable: bool) -> None:
+        """A client that asks for what it needs, fills it, and whose job is taken over at once."""
+        self.world.ask(client, events.LeaseAsked, tuple(p * ALIGN for p in pages))
+        self.submit_slowly(client, len(pages), durable, 0, 1)
+        self.carry_out_all()
+
+    @rule(client=CLIENTS, count=st.integers(1, 3), durable=st.booleans(), again=ANY, want=st.integers(0, 1))
+    def submit_slowly(self, client: int, count: int, durable: bool, again: int, want: int) -> None:
+        """A submit with whatever leases are there, which may be one that was sent before."""
+        leases = list(self.world.leases.get(client, {}).values())
+        if not leases:
+            self.world.ask(client, events.LeaseAsked, (ALIGN,))
+            leases = list(self.world.leases.get(client, {}).values())
+        if leases:
+            known = 1 + again // 2 % self.requests if again % 2 and self.requests else 0
+            self.requests += not known
+            self.world.submit(client, leases[-count:], f"request-{known or self.requests}", durable, want)
+
+    @rule(client=CLIENTS, pick=ANY)
+    def give_back(self, client: int, pick: int) -> None:
+        """A lease is given back, also by a client that does not have it."""
+        numbers = sorted(number for leases in self.world.leases.values() for number in leases)
+        number = numbers[pick % len(numbers)] if numbers else pick
+        self.world.leases.get(client, {}).pop(number, None)
+        self.world.happens(events.LeasesReturned(client, (number,)))
+
+    @rule(client=CLIENTS, may_write=st.booleans())
+    def leave(self, client: int, may_write: bool) -> None:
+        self.world.gone(client, may_write, QUARANTINE_S)
+
+    @rule(client=CLIENTS, pick=ANY, cancel=st.booleans())
+    def wait_or_cancel(self, client: int, pick: int, cancel: bool) -> None:
+        if cancel:
+            self.world.ask(client, events.CancelAsked, self._job(pick))
+        else:
+            self.world.ask(client, events.WaitAsked, self._job(pick), self.world.now + pick % 5)
+
+    @precondition(lambda self: "failed" in self.world.accepted.values())
+    @rule(client=CLIENTS, pick=ANY)
+    def retry(self, client: int, pick: int) -> None:
+        failed = sorted({job_id for (job_id, _), state in self.world.accepted.items() if state == "failed"})
+        job_id = failed[pick % len(failed)]
+        self.world.retried[job_id] += 1
+        self.world.ask(client, events.RetryAsked, job_id)
+
+    def _job(self, pick: int) -> str:
+        jobs = list(self.world.farm.open_jobs if pick % 3 else self.world.farm.jobs)
+        return jobs[pick % len(jobs)] if jobs and pick % 7 else "job-9999"
+
+    # --- what waits for a disk
+
+    @precondition(lambda self: self.world.held)
+    @rule(at=ANY, luck=st.integers(0, 2))
+    def carry_out(self, at: int, luck: int) -> None:
+        burials = [n for n, i in enumerate(self.world.held) if isinstance(i, instructions.Bury)]
+        if burials and at % 3:
+            at = burials[0]
+        self.world.carry_out_held(at, luck > 0, DiskError("full") if at % 2 else InvalidRequest("not there"))
+
+    def carry_out_all(self) -> None:
+        while self.world.held:
+            self.world.carry_out_held(0, True, DiskError(""))
+
+    @rule(disk=st.sampled_from(("/disk0", "/disk1")))
+    def disk_breaks_or_comes_back(self, disk: str) -> None:
+        self.world.broken ^= {disk}
+
+    # --- workers
+
+    @precondition(lambda self: self.world.processes)
+    @rule(pick=ANY, outcome=OUTCOMES, reports=st.booleans())
+    def worker_works(self, pick: int, outcome: str, reports: bool) -> None:
+        """A worker starts, or does the next thing that it was told, and says so now or later."""
+        numbers = sorted(self.world.processes)
+        process = self.world.processes[numbers[pick % len(numbers)]]
+        if process.told and not process.dead:
+            self.world.work(numbers[pick % len(numbers)], outcome)
+        elif not process.ready and not process.dead:
+            self.world.worker_ready(numbers[pick % len(numbers)])
+        if process.reports and reports:
+            self.world.report(numbers[pick % len(numbers)])
+
+    @rule(steps=st.integers(1, 6), outcome=OUTCOMES)
+    def workers_work(self, steps: int, outcome: str) -> None:
+        for number, process in list(self.world.processes.items()):
+            if not process.ready and not process.dead:
+                self.world.worker_ready(number)
+            for _ in range(steps):
+                if process.told and not process.dead:
+                    self.world.work(number, outcome)
+                if process.reports:
+                    self.world.report(number)
+
+    @precondition(lambda self: self.world.processes)
+    @rule(pick=ANY, silent=st.booleans())
+    def worker_dies(self, pick: int, silent: bool) -> None:
+        processes = self.world.processes
+        telling = [number for number, process in processes.items() if silent and process.reports]
+        working = [number for number, process in processes.items() if process.told]
+        numbers = telling or working or sorted(processes)
+        self.world.worker_gone(numbers[pick % len(numbers)], silent)
+
+    @precondition(lambda self: self.world.farm.jobs and self.world.processes)
+    @rule(pick=ANY)
+    def somebody_reports_what_is_not_its_own(self, pick: int) -> None:
+        image = self.world.farm.jobs[sorted(self.world.farm.jobs)[pick % len(self.world.farm.jobs)]].images[0]
+        worker = max(self.world.farm.workers)
+        if image not in self.world.farm.workers[worker].images:
+            saved = ImageResult("saved", path="/elsewhere.png", bytes=1)
+            self.world.happens(events.ImageFinished(worker, *image.key, saved))
+
+    # --- the farm itself
+
+    @rule(seconds=st.sampled_from((0.5, 1.9, 1.9, 6.0, 100.0)), compact=st.booleans())
+    def time_passes(self, seconds: float, compact: bool) -> None:
+        self.world.now += seconds
+        self.world.happens(events.Tick())
+        if compact:
+            self.world.journal = recovery.snapshot(self.world.farm)
+
+    @rule(how=st.sampled_from(("crash", "crash", "reboot", "drain")))
+    def supervisor_stops(self, how: str) -> None:
+        if how == "drain":
+            self.world.happens(events.DrainAsked())
+        else:
+            self.world.restart(how == "reboot")
+
+    @invariant()
+    def nothing_is_forgotten(self) -> None:
+        if hasattr(self, "world"):
+            self.world.everybody_writes()
+            self.world.remembered()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.settle_everything()
+
+
+TestFarmLife = FarmLife.TestCase
+TestFarmLife.settings = settings(
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)

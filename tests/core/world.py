@@ -1,0 +1,470 @@
+"""A small world around the pure core: clients, memory, workers, disks and a journal, all only pretended.
+
+It carries out what the farm decides, as slowly and in as odd an order as it is told to, and notices at once
+when the farm breaks its word: a slot that two hold, a job acknowledged before it is journaled, a temporary
+link removed before that, an image made twice, an answer given twice, pixels that somebody else wrote over.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from stage import entry, options
+
+from luna_farm.core import events, recovery
+from luna_farm.core import instructions as do
+from luna_farm.core.farm import handle
+from luna_farm.core.filenames import twin_key
+from luna_farm.core.messages import ImageResult, ImageTask
+from luna_farm.core.schema import Submit
+from luna_farm.core.slots import ALIGN
+from luna_farm.core.state import Farm, Limits
+
+Key = tuple[str, int]
+FINAL = {"saved", "discarded", "dropped", "cancelled", "lost"}
+GARBAGE: Key = ("garbage", 0)
+
+
+@dataclass
+class Process:
+    """A worker process: what it was told, what it has to report, whether it still runs."""
+
+    pid: int
+    told: deque[Any] = field(default_factory=deque)
+    reports: deque[tuple[ImageTask, ImageResult]] = field(default_factory=deque)
+    ready: bool = False
+    dead: bool = False
+
+
+@dataclass
+class File:
+    """A published file; `temp`: its second, temporary name is still there."""
+
+    path: str
+    temp: bool
+    state: str
+
+
+class World:
+    """Everything that is not the core. `limits` are those of every farm that runs here."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.now = 10.0
+        self.starts = 0
+        self.pids = 0
+        self.jobs = 0
+        self.asked_ever = 0
+        self.journal: list[dict[str, Any]] = []
+        self.memory: dict[tuple[str, int], Key] = {}
+        self.segments: set[str] = set()
+        self.files: dict[Key, File] = {}
+        self.broken: set[str] = set()
+        self.accepted: dict[Key, str] = {}
+        self.tags: dict[Key, Key] = {}
+        self.receipts: dict[str, str] = {}
+        self.retried: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.processes: dict[int, Process] = {}
+        self.begin(recovery.Remains({}, []))
+
+    # --- a farm begins, and dies
+
+    def begin(self, remains: recovery.Remains) -> None:
+        """Start a farm on what is left of the one before."""
+        self.starts += 1
+        self.farm = Farm(self.limits, f"shm:{self.starts}")
+        self.segments.add(self.farm.segment)
+        self.leases: dict[int, dict[int, dict[str, Any]]] = {}
+        self.ghosts: list[tuple[float, dict[str, Any]]] = []
+        self.asked: dict[int, int] = {}
+        self.answered: Counter[int] = Counter()
+        self.held: list[Any] = []
+        inherited = recovery.restore(self.farm, remains, self, self.now)
+        self.journal = recovery.snapshot(self.farm)
+        for instruction in inherited:
+            self._carry_out(instruction)
+
+    def restart(self, reboot: bool) -> None:
+        """The supervisor dies; its workers are fenced off before the next one. A reboot costs the memory."""
+        remains = recovery.read(self.journal)
+        for process in self.processes.values():
+            known = process.pid in {pid for pid, _ in remains.workers}
+            assert known or process.dead or not process.ready, "a worker that may write is not fenced off"
+        self.processes.clear()
+        if reboot:
+            self.segments = {name for name in self.segments if not name.startswith("shm:")}
+            self.memory.clear()
+        self.begin(remains)
+
+    def readable(self, segment: str) -> bool:
+        return segment in self.segments
+
+    def published(self, task: ImageTask) -> ImageResult | None:
+        file = self.files.get((task.job_id, task.index))
+        return self._result(file) if file and file.temp else None
+
+    # --- events in, instructions out
+
+    def happens(self, event: events.Event) -> None:
+        """Have the farm handle an event, and carry out or put by what it decides."""
+        for instruction in handle(self.farm, event, self.now):
+            self._carry_out(instruction)
+        self._check_memory()
+
+    def _carry_out(self, i: Any) -> None:
+        if isinstance(i, do.Reply):
+            self._replied(i)
+        elif isinstance(i, do.Append):
+            self._appended(i.record)
+        elif isinstance(i, do.Dispatch):
+            self._dispatched(i)
+        elif isinstance(i, do.Settle):
+            recorded = self._recorded((i.job_id, i.index))
+            assert recorded in FINAL, f"a link is removed while the journal says {recorded}"
+            if i.worker in self.processes:
+                self.processes[i.worker].told.append(i)
+        elif isinstance(i, do.Spawn):
+            self.pids += 1
+            self.processes[i.worker] = Process(self.pids)
+        elif isinstance(i, do.Retire):
+            self.processes[i.worker].told.append(i)
+        elif isinstance(i, do.Kill):
+            self.processes[i.worker].dead = True
+        elif isinstance(i, do.Forget):
+            users = [
+                image.key
+                for image in self.farm.unfinished()
+                if i.segment in (image.task.segment, image.spool)
+            ]
+            assert not users, f"{i.segment} is forgotten while {users} need it"
+            self.segments.discard(i.segment)
+        elif isinstance(i, do.Publish):
+            self._published(i.event)
+        else:
+            self.held.append(i)
+
+    def _replied(self, i: do.Reply) -> None:
+        self.answered[i.reply] += 1
+        assert i.reply in self.asked, "an answer to nobody"
+        assert self.answered[i.reply] == 1, "a request is answered twice"
+        message = i.message
+        for lease in message.get("leases", []):
+            self.leases.setdefault(i.client, {})[lease["lease"]] = lease
+        if not message.get("success"):
+            return
+        job_id = message["job_id"]
+        records = [r for r in self.journal if r["r"] == "job" and r["job_id"] == job_id]
+        assert records, "acknowledged before it is in the journal"
+        (record,) = records
+        known = self.receipts.get(record["request_id"])
+        assert known in (None, job_id) or known not in self.farm.jobs, "one request became two jobs"
+        self.receipts[record["request_id"]] = job_id
+        for image in record["images"]:
+            self.accepted.setdefault((job_id, image["task"]["index"]), "waiting")
+
+    def _appended(self, record: dict[str, Any]) -> None:
+        self.journal.append(record)
+        if record["r"] != "image":
+            return
+        key, state = (record["job_id"], record["index"]), record["state"]
+        assert self.accepted[key] not in FINAL, f"{key} is {state} after it was {self.accepted[key]}"
+        self.accepted[key] = state
+
+    def _recorded(self, key: Key) -> str:
+        state = ""
+        for record in self.journal:
+            if record["r"] == "job" and record["job_id"] == key[0]:
+                state = record["images"][key[1]]["state"]
+            elif record["r"] == "image" and (record["job_id"], record["index"]) == key:
+                state = record["state"]
+        return state
+
+    def _dispatched(self, i: do.Dispatch) -> None:
+        key = (i.task.job_id, i.task.index)
+        assert self.accepted[key] == "waiting", f"{key} is handed out, it is {self.accepted[key]}"
+        for number, process in self.processes.items():
+            tasks = [told.task for told in process.told if isinstance(told, do.Dispatch)]
+            tasks += [task for task, _ in process.reports]
+            assert all((t.job_id, t.index) != key for t in tasks), f"{key} is handed out, and {number} has it"
+        process = self.processes[i.worker]
+        assert process.ready, "a worker gets an image before the journal knows of it"
+        assert any(r["r"] == "worker" and r["pid"] == process.pid for r in self.journal), (
+            "nobody could fence it off"
+        )
+        process.told.append(i)
+
+    def _published(self, event: dict[str, Any]) -> None:
+        if event["event"] == "save_job_done":
+            job_id = event["job_id"]
+            self.done[job_id] += 1
+            assert self.done[job_id] <= 1 + self.retried[job_id], "a job ended twice"
+
+    # --- memory
+
+    def _pages(self, segment: str, offset: int, size: int) -> list[tuple[str, int]]:
+        return [(segment, page) for page in range(offset // ALIGN, -(-(offset + size) // ALIGN))]
+
+    def _check_memory(self) -> None:
+        """No two share a page: leases of clients, what a ghost may write to, pixels of accepted images."""
+        owners: Counter[tuple[str, int]] = Counter()
+        mine = self.farm.segment
+        for leases in self.leases.values():
+            for lease in leases.values():
+                owners.update(self._pages(mine, lease["offset"], lease["size"]))
+        for until, lease in self.ghosts:
+            if until > self.now:
+                owners.update(self._pages(mine, lease["offset"], lease["size"]))
+        used = {
+            page
+            for image in self.farm.unfinished()
+            if image.task.segment == mine
+            for page in self._pages(mine, image.task.offset, image.task.nbytes)
+        }
+        owners.update(used)
+        twice = [page for page, count in owners.items() if count > 1]
+        assert not twice, f"pages {twice} have two owners"
+
+    def everybody_writes(self) -> None:
+        """All that may be written to is: by clients that are there, and by what is left of others."""
+        for leases in self.leases.values():
+            for lease in leases.values():
+                self.write(lease, GARBAGE)
+        for until, lease in self.ghosts:
+            if until > self.now:
+                self.write(lease, GARBAGE)
+
+    def write(self, lease: dict[str, Any], tag: Key) -> None:
+        """Somebody writes into a slot."""
+        for page in self._pages(lease["segment"], lease["offset"], lease["size"]):
+            self.memory[page] = tag
+
+    # --- what clients do
+
+    def ask(self, client: int, kind: type, *rest: Any) -> int:
+        """A request that must be answered once."""
+        self.asked_ever += 1
+        self.asked[self.asked_ever] = client
+        self.happens(kind(client, self.asked_ever, *rest))
+        return self.asked_ever
+
+    def submit(
+        self, client: int, leases: list[dict[str, Any]], request_id: str, durable: bool, want: int
+    ) -> None:
+        """Fill some slots and submit them."""
+        self.jobs += 1
+        job_id = f"job-{self.jobs:04d}"
+        for lease in leases:
+            self.write(lease, (request_id, lease["lease"]))
+            del self.leases[client][lease["lease"]]
+        entries = tuple(entry(x["lease"], batch=1 if x["size"] == ALIGN else 2, affix="") for x in leases)
+        folder = f"/disk{self.jobs % 2}"
+        submit = Submit(request_id, options(output_dir=folder, durable=durable), entries, (3072,) * want)
+        reply = self.ask(client, events.Submitted, submit, job_id)
+        refused = self.answered[reply] and job_id not in self.farm.pending and job_id not in self.farm.jobs
+        for lease in leases:
+            slot = self.farm.slots.held_by(client, lease["lease"])
+            if refused and slot:
+                self.leases[client][lease["lease"]] = lease
+        if not refused:
+            n = 0
+            for e, lease in zip(entries, leases, strict=True):
+                for _ in range(e.batch):
+                    self.tags[job_id, n] = (request_id, lease["lease"])
+                    n += 1
+
+    def gone(self, client: int, may_write: bool, rest_s: float) -> None:
+        """A client vanishes; what is left of it may go on writing for a while."""
+        leases = self.leases.pop(client, {})
+        self.asked = {reply: c for reply, c in self.asked.items() if c != client or self.answered[reply]} | {
+            reply: -1 for reply, c in self.asked.items() if c == client and not self.answered[reply]
+        }
+        if may_write:
+            self.ghosts += [(self.now + rest_s, lease) for lease in leases.values()]
+        self.happens(events.ClientGone(client, may_write))
+
+    # --- what is done for the farm, sooner or later
+
+    def carry_out_held(self, at: int, well: bool, error: Exception) -> None:
+        """Carry out one of the things that were put by, well or not."""
+        i: Any = self.held.pop(at % len(self.held))
+        failed: Any = error
+        if isinstance(i, do.ReserveNames):
+            paths = self._free_names(i)
+            self.happens(
+                events.NamesReserved(i.job_id, paths, i.warnings)
+                if well
+                else events.NamesRefused(i.job_id, failed)
+            )
+        elif isinstance(i, do.SpoolPixels):
+            segments = tuple(f"file:/spool/{i.job_id}-{n}" for n in range(len(i.places)))
+            self.segments.update(segments if well else ())
+            self.happens(events.Spooled(i.job_id, segments) if well else events.SpoolFailed(i.job_id, failed))
+        elif isinstance(i, do.AppendJob):
+            if well:
+                self.journal.append(i.record)
+                self.happens(events.JobJournaled(i.job_id))
+            else:
+                self.happens(events.JournalFailed(i.job_id, failed))
+        else:
+            assert isinstance(i, do.Bury)
+            segment = f"npy:/dead/{i.task.job_id}-{i.task.index}.npy"
+            if well:
+                self._read(i.task)
+                self.segments.add(segment)
+                self.happens(events.Buried(i.task.job_id, i.task.index, segment, 0))
+            else:
+                self.happens(events.BuryFailed(i.task.job_id, i.task.index, str(error)))
+
+    def _free_names(self, i: do.ReserveNames) -> tuple[str, ...]:
+        there = {twin_key(file.path) for file in self.files.values()}
+        paths: list[str] = []
+        for relative in i.relatives:
+            number = 0
+            while True:
+                path = f"{i.output_dir}/{relative}" + f".{number}" * bool(number)
+                if twin_key(path) not in there | self.farm.taken | set(map(twin_key, paths)):
+                    break
+                number += 1
+            paths.append(path)
+        return tuple(paths)
+
+    # --- workers
+
+    def _read(self, task: ImageTask) -> None:
+        """The pixels of a task are read: they must be there, and be those that were handed over."""
+        assert task.segment in self.segments, f"{task.segment} is gone, and is to be read"
+        if task.segment.startswith("shm:"):
+            for page in self._pages(task.segment, task.offset, task.nbytes):
+                tag = self.memory.get(page)
+                assert tag == self.tags[task.job_id, task.index], (
+                    "somebody wrote over pixels that were accepted"
+                )
+
+    def work(self, number: int, outcome: str) -> None:
+        """A worker does the next thing that it was told."""
+        process = self.processes[number]
+        i = process.told.popleft()
+        if isinstance(i, do.Settle):
+            file = self.files.get((i.job_id, i.index))
+            assert file is not None
+            file.temp = False
+            self.happens(events.TempSettled(i.job_id, i.index))
+        elif isinstance(i, do.Retire):
+            process.dead = True
+        else:
+            self._read(i.task)
+            process.reports.append((i.task, self._made(i.task, outcome)))
+
+    def _made(self, task: ImageTask, outcome: str) -> ImageResult:
+        key = (task.job_id, task.index)
+        disk = "/" + task.path.split("/")[1]
+        if disk in self.broken:
+            return ImageResult("failed", code="disk", error="full")
+        if key in self.files:
+            assert task.recovered, f"{key} is made twice"
+            return self._result(self.files[key])
+        if outcome in ("failed", "arena"):
+            return ImageResult("failed", code="encode" if outcome == "failed" else "arena")
+        if outcome == "dropped":
+            return ImageResult("dropped")
+        path = task.path
+        while any(file.path == path for file in self.files.values()):
+            path += "~"
+        self.files[key] = File(path, True, outcome)
+        return self._result(self.files[key])
+
+    def _result(self, file: File) -> ImageResult:
+        return ImageResult(file.state, path=file.path, bytes=1, temp=file.path + ".tmp" if file.temp else "")
+
+    def report(self, number: int) -> None:
+        """A result comes up the pipe."""
+        task, result = self.processes[number].reports.popleft()
+        self.happens(events.ImageFinished(number, task.job_id, task.index, result))
+
+    def worker_gone(self, number: int, silent: bool = False) -> None:
+        """A worker ends; what it had said before is heard before. `silent`: it had no time to say it."""
+        while self.processes[number].reports and not silent:
+            self.report(number)
+        del self.processes[number]
+        self.happens(events.WorkerGone(number, "gone"))
+
+    def worker_ready(self, number: int) -> None:
+        """A worker has started."""
+        process = self.processes[number]
+        process.ready = True
+        self.happens(events.WorkerReady(number, process.pid, float(process.pid), {}))
+
+    # --- what must hold
+
+    def remembered(self) -> None:
+        """All that is accepted and not finished is where the farm finds it, and its successor would too."""
+        waiting = {image.key for image in self.farm.waiting}
+        working = {image.key for worker in self.farm.workers.values() for image in worker.images}
+        other = {image.key for image in self.farm.unfinished() if image.state.value in ("held", "burying")}
+        burying = {(i.task.job_id, i.task.index) for i in self.held if isinstance(i, do.Bury)} | set(
+            self.farm.bury_at
+        )
+        for key, state in self.accepted.items():
+            if state not in FINAL and state != "failed":
+                assert (key in waiting) + (key in working) + (key in other) == 1, (
+                    f"{key} is forgotten or held twice"
+                )
+                image = self.farm.image(*key)
+                assert image is not None
+                assert image.state.value != "burying" or key in burying, (
+                    f"{key} waits for a burial that nobody does"
+                )
+        assert len(waiting) == len(self.farm.waiting)
+        after = recovery.read(self.journal)
+        compact = recovery.read(recovery.snapshot(self.farm))
+        for job_id in self.farm.jobs:
+            assert self._story(after, job_id) == self._story(compact, job_id)
+
+    def _story(self, remains: recovery.Remains, job_id: str) -> list[tuple[str, str, str]]:
+        job = remains.jobs[job_id]
+        images = [(i.task.path, i.state.value, "" if i.finished else i.task.segment) for i in job.images]
+        return [*images, (job.request_id, job.state, "")]
+
+    def settle_everything(self) -> None:
+        """Everybody gets done, and nothing is left: no slot, no name, no link, no unanswered request."""
+        self.broken.clear()
+        for _ in range(200):
+            self.now += 1.9
+            self.happens(events.Tick())
+            while self.held:
+                self.carry_out_held(0, True, ValueError())
+            for number, process in list(self.processes.items()):
+                if process.dead:
+                    self.worker_gone(number)
+                    continue
+                if not process.ready:
+                    self.worker_ready(number)
+                while process.told and not process.dead:
+                    self.work(number, "saved")
+                while process.reports:
+                    self.report(number)
+            busy = self.farm.open_jobs or self.held or any(f.temp for f in self.files.values())
+            if not busy and not any(p.told or p.reports for p in self.processes.values()):
+                break
+        for client in list(self.leases):
+            self.gone(client, False, 0.0)
+        self.now += 1e6
+        self.happens(events.Tick())
+        assert not self.farm.open_jobs
+        assert not [f.path for f in self.files.values() if f.temp], "temporary links are left"
+        assert self.farm.slots.used_bytes == self.farm.slots.leased_bytes == len(self.farm.slots) == 0
+        assert self.farm.taken == set()
+        assert not self.farm.pending
+        left = {s for s in self.farm.segment_users if not s.startswith("npy:")}
+        assert not left, f"{left} are never forgotten"
+        unanswered = [
+            reply for reply, client in self.asked.items() if client >= 0 and not self.answered[reply]
+        ]
+        assert not unanswered, f"requests {unanswered} were never answered"
+        saved = {key for key, state in self.accepted.items() if state in ("saved", "discarded")}
+        assert saved == set(self.files)
+        assert set(self.accepted.values()) <= FINAL | {"failed"}
+        assert len({file.path for file in self.files.values()}) == len(self.files), "a file was overwritten"
