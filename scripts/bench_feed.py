@@ -118,14 +118,14 @@ def steady(farm: FarmClient, pid: int, folder: str, rate: float, seconds: float)
     return (cpu_s(pid) - spent) / taken, sent / taken
 
 
-def flat_out(farm: FarmClient, folder: str, jobs: int) -> float:
-    """Submit as fast as it goes; return images a second until the last is saved."""
+def flat_out(farm: FarmClient, pid: int, folder: str, jobs: int) -> tuple[float, float]:
+    """Submit as fast as it goes; return (images a second, the supervisor's milliseconds an image)."""
     job = request(folder)
-    started = time.perf_counter()
+    spent, started = cpu_s(pid), time.perf_counter()
     receipts = [farm.submit(job) for _ in range(jobs)]
     for receipt in receipts[-8:]:
         farm.wait(receipt.job_id)
-    return jobs / (time.perf_counter() - started)
+    return jobs / (time.perf_counter() - started), 1e3 * (cpu_s(pid) - spent) / jobs
 
 
 class Weight:
@@ -191,27 +191,32 @@ def main() -> None:
 
 def measure(farm: FarmClient, pid: int, feed_port: int, folder: str, given: argparse.Namespace) -> None:
     """Run every round with and without subscribers, alternately."""
-    costs, rates = [], []
-    flat_out(farm, folder, given.jobs // 4)
+    rounds = []
+    flat_out(farm, pid, folder, given.jobs // 4)
     for number in range(given.rounds):
-        found: dict[int, tuple[float, float, float]] = {}
+        found: dict[int, tuple[float, ...]] = {}
         read = 0
         for count in (0, given.subscribers) if number % 2 else (given.subscribers, 0):
             with watched(feed_port, count) as got:
                 even = steady(farm, pid, folder, given.rate, given.seconds)
-                found[count] = (*even, flat_out(farm, folder, given.jobs))
+                found[count] = (*even, *flat_out(farm, pid, folder, given.jobs))
             read += got[0]
         alone, seen = found[0], found[given.subscribers]
-        costs.append(100 * (seen[0] - alone[0]))
-        rates.append(100 * (seen[2] / alone[2] - 1))
+        more_ms = seen[3] - alone[3]
+        rounds.append(
+            (100 * (seen[0] - alone[0]), 100 * (seen[1] / alone[1] - 1), seen[2] / alone[2], more_ms)
+        )
         print(
-            f"round {number + 1}: at {alone[1]:.0f} and {seen[1]:.0f} images/s the supervisor takes"
-            f" {100 * alone[0]:.1f} % of a core alone, {100 * seen[0]:.1f} % watched;"
-            f" flat out {alone[2]:.0f} images/s alone, {seen[2]:.0f} watched; {read / 1e6:.0f} MB read",
+            f"round {number + 1}, alone / watched: {alone[1]:.1f} / {seen[1]:.1f} images/s at the rate,"
+            f" supervisor {100 * alone[0]:.1f} / {100 * seen[0]:.1f} % of a core;"
+            f" flat out {alone[2]:.0f} / {seen[2]:.0f} images/s,"
+            f" supervisor {alone[3]:.2f} / {seen[3]:.2f} ms an image; {read / 1e6:.0f} MB read",
             flush=True,
         )
-    print(f"{given.subscribers} subscribers at {given.rate:.0f} images/s: {median(costs):.1f} % of one core")
-    print(f"throughput flat out with {given.subscribers} subscribers: {median(rates):+.1f} %")
+    cost, even_rate, ratio, more_ms = (median(column) for column in zip(*rounds, strict=True))
+    print(f"{given.subscribers} subscribers at {given.rate:.0f} images/s: {cost:.1f} % of one core more,")
+    print(f"  throughput {even_rate:+.1f} %; flat out x{ratio:.2f}, supervisor {more_ms:+.2f} ms an image")
+    print("  (flat out, the work of the readers on the same cores counts too)")
     print(f"dashboard: {asyncio.run(first_paint(feed_port))}")
 
 

@@ -6,6 +6,7 @@ never open a file for a request, nor put anything of a request into a path.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http
 import json
@@ -33,17 +34,17 @@ _TYPES = {
     "app.js": "text/javascript; charset=utf-8",
     "charts.js": "text/javascript; charset=utf-8",
     "link.js": "text/javascript; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-# Nothing from elsewhere, nothing inline, no string ever becomes script, nobody frames the page.
+_STYLE_LINK = b'<link rel="stylesheet" href="/style.css">'
+# Nothing from elsewhere, nothing inline but our own style, no string ever becomes script, nobody frames the
+# page.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src '{style}'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types"
 )
 _PAGE_HEADERS = (
-    ("Content-Security-Policy", _POLICY),
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 )
@@ -62,16 +63,23 @@ class Asset:
     body: bytes
     content_type: str
     etag: str
+    policy: str
 
 
 def load_assets() -> Mapping[str, Asset]:
-    """Read the dashboard's files; return them by the path under which they are served ("/" is the page)."""
+    """Read the dashboard's files; return them by the path under which they are served ("/" is the page).
+
+    The style goes into the page: one request less before the first paint. The policy names it by its hash.
+    """
     folder = resources.files("luna_farm.supervisor.dashboard")
+    style = folder.joinpath("style.css").read_bytes()
+    digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
+    policy = _POLICY.format(style=f"sha256-{digest}")
     assets = {}
     for name, content_type in _TYPES.items():
-        body = folder.joinpath(name).read_bytes()
+        body = folder.joinpath(name).read_bytes().replace(_STYLE_LINK, b"<style>" + style + b"</style>")
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-        assets["/" if name == "index.html" else f"/{name}"] = Asset(body, content_type, etag)
+        assets["/" if name == "index.html" else f"/{name}"] = Asset(body, content_type, etag, policy)
     return assets
 
 
@@ -94,6 +102,7 @@ def page(asset: Asset, if_none_match: str) -> Response:
     """Serve one file of the dashboard: kept by the browser, but asked for again, so that an upgrade shows at
     once."""
     extra = [*_PAGE_HEADERS, ("ETag", asset.etag), ("Cache-Control", "no-cache")]
+    extra.append(("Content-Security-Policy", asset.policy))
     if asset.etag in (tag.strip().removeprefix("W/") for tag in if_none_match.split(",")):
         return respond(304, b"", asset.content_type, extra)
     return respond(200, asset.body, asset.content_type, extra)

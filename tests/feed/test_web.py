@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -28,7 +31,6 @@ async def test_the_page_and_its_parts(visitor: Visitor) -> None:
         "/app.js": "text/javascript; charset=utf-8",
         "/charts.js": "text/javascript; charset=utf-8",
         "/link.js": "text/javascript; charset=utf-8",
-        "/style.css": "text/css; charset=utf-8",
         "/icon.svg": "image/svg+xml",
     }.items():
         answer = await visitor.ask(path)
@@ -43,6 +45,9 @@ async def test_the_page_allows_nothing_from_elsewhere(visitor: Visitor) -> None:
     answer = await visitor.ask("/")
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("default-src 'none';")
+    style = re.search(rb"<style>(.*)</style>", answer.body, re.DOTALL)
+    assert style is not None
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(style[1]).digest()).decode()}'" in policy
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
     assert b"http://" not in answer.body
@@ -74,6 +79,7 @@ async def test_other_methods_do_nothing(visitor: Visitor, method: str) -> None:
     "path",
     [
         "/index.html",
+        "/style.css",
         "/app.js/",
         "//",
         "/../feed.py",
