@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from running_farm import until
 
 from luna_farm.errors import UnknownJob
 from luna_farm_client import FarmClient, JobReport, Receipt, SaveImage, SaveRequest
@@ -17,6 +18,8 @@ Pixels = NDArray[np.uint8]
 SMALL = (40, 64)
 LARGE = (2048, 4096)
 """24 MB."""
+AGAIN = ("", "crash", "dead_letter")
+"""Codes of images that were made or set aside: a person tries the latter again."""
 _noise = np.random.default_rng(7).integers(0, 255, (256, 64, 3), dtype=np.uint8)
 
 
@@ -80,12 +83,18 @@ class Album:
         reports = []
         for promised in self.promised:
             report = _finished(client, promised.receipt.job_id, timeout)
-            while report and report.state == "failed" and all(i.code in ("", "crash") for i in report.images):
+            while report and report.state == "failed" and all(i.code in AGAIN for i in report.images):
                 self.retried += 1
                 client.retry(promised.receipt.job_id)
                 report = _finished(client, promised.receipt.job_id, timeout)
             reports.append(report)
         return reports
+
+    def settled(self, client: FarmClient) -> dict[str, int]:
+        """Wait until all is finished and tidied up, and `count`."""
+        reports = self.wait(client)
+        until(lambda: not any(self.out.rglob(".luna-*")), "temporary links are gone")
+        return self.count(reports)
 
     def count(self, reports: list[JobReport | None]) -> dict[str, int]:
         """lost: promised and not there. corrupt: other pixels. duplicate: files too many. stray: temporary

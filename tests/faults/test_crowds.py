@@ -53,7 +53,7 @@ def test_200_clients_at_once(farm: Start, figures: Figures) -> None:
         recovered_s = time.perf_counter() - started
         lost = 0
         for album in [album for album, _ in answered if album is not None]:
-            lost += sum(album.count(album.wait(client))[kind] for kind in ("lost", "corrupt", "duplicate"))
+            lost += sum(album.settled(client)[kind] for kind in ("lost", "corrupt", "duplicate"))
     busy = sum(album is None for album, _ in answered)
     figures.none("crowds", "200 clients at once", answered=CLIENTS - busy, told_busy=busy, lost=lost)
     figures.within("crowds", "200 clients: a newcomer is served after", recovered_s, 2.0)
@@ -82,7 +82,7 @@ def test_200_that_never_finish_their_hello(farm: Start, figures: Figures, half: 
         with one.client() as client:
             album.add(client)
             served_s = time.perf_counter() - started
-            count = album.count(album.wait(client))
+            count = album.settled(client)
     with one.client() as client:
         started = time.perf_counter()
         client.ping()
@@ -114,7 +114,7 @@ def test_64_file_descriptors(farm: Start, figures: Figures) -> None:
         recovered_s = time.perf_counter() - started
         for _ in range(50):
             album.add(client)
-        count = album.count(album.wait(client))
+        count = album.settled(client)
         notes = client.status()["notes"]
     assert one.stop() == 0
     assert any("open files" in note for note in notes), notes
@@ -206,7 +206,7 @@ def test_10000_fuzzed_frames_and_foreign_preambles(farm: Start, figures: Figures
     album = Album(one.out)
     with one.client() as client:
         album.add(client)
-        count = album.count(album.wait(client))
+        count = album.settled(client)
     assert "Traceback" not in one.log_text()
     assert refused == list(PREAMBLES)
     figures(

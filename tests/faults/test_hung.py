@@ -84,7 +84,7 @@ def test_a_clock_that_jumps_by_days_kills_reaps_and_expires_nobody(farm: Start, 
         while time.monotonic() - started < 2.0:
             album.add(client)
             album.wait_for_last(client)
-        count = album.count(album.wait(client))
+        count = album.settled(client)
         same = set(workers) <= set(one.worker_pids())
     assert one.stop() == 0
     log = one.log_text()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ client.endpoint = dataclasses.replace(client.endpoint, state_dir=Path(sys.argv[3
 album = Album(Path(sys.argv[4]), (1024, 1024))
 for _ in range(20):
     album.add(client)
-print(json.dumps(album.count(album.wait(client))))
+print(json.dumps(album.settled(client)))
 client.close()
 """
 """A client in the same small world, which writes into the same small memory."""
@@ -66,7 +67,6 @@ def test_a_small_dev_shm(
     status = one.status()
     assert one.stop() == 0
     crashes = one.log_text().count("SIGBUS") + one.log_text().count("is lost")
-    where = "memory" if "shm:" in (one.state / "arena").read_text().split("\n")[0] else "file"
     figures.none(
         "shared memory",
         f"/dev/shm of {mebibytes} MB, the rest of it filled",
@@ -74,7 +74,6 @@ def test_a_small_dev_shm(
         crashes=crashes,
         **json.loads(done.stdout),
     )
-    assert where in ("memory", "file")
     assert any("no room" in note for note in status["notes"]), "the compromise is told"
 
 
@@ -116,7 +115,7 @@ def test_a_full_arena_is_told_at_once_and_waited_for(farm: Start, figures: Figur
             took_s = how_fast(lambda: other.submit(request(one), when_busy="report"))
             assert other.status()["arena"]["used_bytes"] == 2 * MIB
         album.add(other)
-        count = album.count(album.wait(other))
+        count = album.settled(other)
     figures.within("shared memory", "arena full: busy", took_s, BUSY_S)
     figures.none("shared memory", "arena full, then free", **count)
 
@@ -152,9 +151,10 @@ def test_a_full_journal(farm: Start, figures: Figures) -> None:
     large = {"text": "x" * 20_000}
     with one.client() as client:
         accepted = []
-        with pytest.raises(FarmBusy, match="journal"):
-            while True:
+        for _ in range(10):
+            with suppress(FarmBusy):
                 accepted.append(client.submit(request(one, prompt=large), when_busy="report").job_id)
+        assert 0 < len(accepted) < 10
         took_s = how_fast(lambda: client.submit(request(one, prompt=large), when_busy="report"))
     one.kill()
     one.restart()
@@ -186,35 +186,28 @@ def _pings(client: FarmClient) -> bool:
 
 
 def test_an_arena_that_is_unlinked_under_the_farm(farm: Start, figures: Figures) -> None:
-    """Who has it mapped goes on; a worker that starts later cannot reach it, and says so."""
+    """Who has it mapped goes on; for a worker that starts later the pixels go by way of the disk."""
     one = farm()
     one.workers_ready(2)
     (segment,) = one.segments()
     album = Album(one.out)
     with one.client() as client:
         album.add(client)
-        album.wait(client)
         assert arena.remove(segment)
-        for _ in range(5):
+        for _ in range(10):
             album.add(client)
-        album.wait(client)
         with one.client() as newcomer:  # over the wire: there is nothing to map
             album.add(newcomer)
-            reports = album.wait(newcomer)
-        before = album.count(reports)
+            album.settled(newcomer)
         old = one.worker_pids()
         for pid in old:
-            os.kill(pid, 9)
+            os.kill(pid, signal.SIGKILL)
         until(lambda: set(one.worker_pids()) - set(old), "new workers")
-        late = album.add(client)
-        report = client.wait(late.receipt.job_id, 60)
-        letters = client.status()["dead_letters"]
-        if report.state == "failed":
-            assert {letter["job_id"] for letter in letters} == {late.receipt.job_id}
-            client.retry(late.receipt.job_id)
-            report = client.wait(late.receipt.job_id, 60)
-        assert report.state == "done"
-        count = album.count(album.wait(client))
+        for _ in range(10):
+            album.add(client)
+        count = album.settled(client)
+        assert client.status()["dead_letters"] == []
     assert one.stop() == 0
-    assert before["lost"] == 0
-    figures.none("shared memory", "arena unlinked", set_aside_and_retried=len(letters), **count)
+    told = one.log_text().count("gone: removed")
+    figures.none("shared memory", "arena unlinked", told_in_log=told, **count)
+    assert told

@@ -42,7 +42,7 @@ def test_a_second_supervisor_is_refused_and_the_first_goes_on(
     )
     with one.client() as client:
         album.add(client)
-        count = album.count(album.wait(client))
+        count = album.settled(client)
     said = f"process {one.pid} holds" in refused.stderr
     assert refused.returncode == 1
     assert said, refused.stderr

@@ -25,14 +25,6 @@ def no_nlink_check() -> None:
     writer._published_before = lambda folder, name, temp_name: None
 
 
-def no_comparison() -> None:
-    """Nor by its bytes: recovery always writes anew."""
-    from luna_farm.storage import writer
-
-    no_nlink_check()
-    writer._same_bytes = lambda folder, name, temp_name, views: None
-
-
 def acknowledge_before_journal() -> None:
     """The record of a job is written a while after the client was told yes."""
     if IN_WORKER:
@@ -82,13 +74,6 @@ def settle_before_journal() -> None:
     writer.publish = publish
 
 
-def no_sync() -> None:
-    """Files get their names before their bytes are on the disk."""
-    from luna_farm.storage import writer
-
-    writer.sync_data = lambda fd: None
-
-
 def exists_then_rename() -> None:
     """Names are looked at first and taken later, as most programs do."""
     from luna_farm.storage import writer
@@ -109,19 +94,24 @@ def clock_a_day_forth() -> None:
     time.time = lambda: real() + (day if int(real() * 4) % 2 else -day)
 
 
+def workers_cannot_start() -> None:
+    """No mutation of the farm but of its installation: a worker ends before it is ready."""
+    if IN_WORKER:
+        os._exit(3)
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", " "): function
     for function in (
         another_boot,
         no_nlink_check,
-        no_comparison,
         acknowledge_before_journal,
         no_checksum,
         no_fence,
         settle_before_journal,
-        no_sync,
         exists_then_rename,
         clock_a_day_forth,
+        workers_cannot_start,
     )
 }
 
