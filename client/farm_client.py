@@ -164,7 +164,7 @@ class FarmClient:
                 # Unauthorized: between two farms the token file may still be the old one. The time counts
                 # from here: the call itself may have waited long for a job.
                 give_up = give_up or time.monotonic() + min(RESTART_S, self._timeout)
-                if not self._was_there or time.monotonic() + pause > give_up:
+                if not self._was_there or self._closed or time.monotonic() + pause > give_up:
                     raise
             time.sleep(pause)
             pause = min(0.25, pause * 2)

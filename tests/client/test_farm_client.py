@@ -1,0 +1,237 @@
+"""`FarmClient` against a real farm: pictures in, files out, and errors as what they are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from farm_process import FarmProcess, until
+from numpy.typing import NDArray
+from PIL import Image
+
+from luna_farm.errors import (
+    FarmBusy,
+    FarmUnavailable,
+    InvalidRequest,
+    NotPossible,
+    TooLarge,
+    Unauthorized,
+    UnknownJob,
+)
+from luna_farm_client import FarmClient, SaveImage, SaveRequest
+
+Start = Callable[..., FarmProcess]
+
+
+def picture(height: int = 32, width: int = 48, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+def request(out: Path, *pixels: object, **fields: object) -> SaveRequest:
+    images = [SaveImage(p, affix="RAW") for p in pixels or (picture(),)]
+    return SaveRequest(images, output_dir=out, **{"filename": "a", **fields})
+
+
+def test_what_is_submitted_is_saved_under_the_name_of_the_receipt(farm: FarmClient, tmp_path: Path) -> None:
+    pixels = picture()
+    receipt = farm.submit(request(tmp_path, pixels, save_path="shots"))
+    assert receipt.paths == (str(tmp_path / "shots" / "a_RAW.png"),)
+    assert (receipt.num_images, receipt.warnings) == (1, ())
+    assert receipt.job_id in receipt.message
+    report = farm.wait(receipt.job_id, timeout=60)
+    assert (report.state, report.finished, report.paths) == ("done", True, receipt.paths)
+    (image,) = report.images
+    assert (image.state, image.error, image.format, image.affix) == ("saved", "", "png", "RAW")
+    assert image.bytes == Path(image.path).stat().st_size
+    assert set(image.ms) >= {"gate", "encode", "write"}
+    with Image.open(image.path) as saved:
+        assert np.array_equal(np.asarray(saved), pixels)
+
+
+def test_the_caller_may_reuse_its_memory_at_once(farm: FarmClient, tmp_path: Path) -> None:
+    pixels = picture()
+    before = pixels.copy()
+    receipt = farm.submit(request(tmp_path, pixels))
+    pixels[:] = 0
+    farm.wait(receipt.job_id, timeout=60)
+    with Image.open(receipt.paths[0]) as saved:
+        assert np.array_equal(np.asarray(saved), before)
+
+
+def test_job_jobs_and_ping(farm: FarmClient, tmp_path: Path) -> None:
+    first = farm.submit(request(tmp_path))
+    second = farm.submit(request(tmp_path))
+    farm.wait(first.job_id, timeout=60)
+    assert farm.job(first.job_id).state == "done"
+    assert [job.job_id for job in farm.jobs(limit=2)] == [second.job_id, first.job_id]
+    assert farm.ping() > 0
+
+
+def test_a_wait_may_end_before_the_job(farm: FarmClient, tmp_path: Path) -> None:
+    receipt = farm.submit(request(tmp_path, *[picture(512, 512)] * 8))
+    report = farm.wait(receipt.job_id, timeout=0)
+    assert report.state in ("queued", "running", "done")
+    assert farm.wait(receipt.job_id).state == "done"
+
+
+def test_the_status_is_what_the_command_line_shows(farm: FarmClient, shared_farm: FarmProcess) -> None:
+    status = farm.status()
+    assert status["running"] is True
+    assert status["pid"] == shared_farm.pid
+    assert "id" not in status
+    assert {"version", "uptime_s", "workers", "queue", "arena", "totals"} <= set(status)
+    assert set(status["queue"]) == {"jobs", "images", "bytes"}
+    assert {"jobs", "images_saved", "images_discarded", "images_failed", "bytes_written"} <= set(
+        status["totals"]
+    )
+    for worker in until(lambda: farm.status()["workers"], "a worker is ready"):
+        assert {"pid", "state", "rss_bytes", "cpu_percent", "images_saved"} <= set(worker)
+
+
+def test_errors_of_the_farm_are_the_same_classes_here(farm: FarmClient, tmp_path: Path) -> None:
+    with pytest.raises(UnknownJob, match="no-such-job") as unknown:
+        farm.job("no-such-job")
+    assert unknown.value.job_id == "no-such-job"
+    for ask in (farm.wait, farm.cancel, farm.retry):
+        with pytest.raises(UnknownJob):
+            ask("no-such-job")
+    receipt = farm.submit(request(tmp_path))
+    farm.wait(receipt.job_id, timeout=60)
+    for refused in (farm.cancel, farm.retry):
+        with pytest.raises(NotPossible, match="is done"):
+            refused(receipt.job_id)
+
+
+def test_what_is_larger_than_the_arena_is_refused_with_its_setting(farm: FarmClient, tmp_path: Path) -> None:
+    with pytest.raises(TooLarge, match="arena_bytes"):
+        farm.submit(request(tmp_path, np.broadcast_to(np.uint8(7), (8192, 8193, 1))))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 3), np.int64),
+        np.zeros(4, np.uint8),
+        np.full((4, 4, 3), np.nan, np.float32),
+        [[1, 2], [3, 4]],
+        None,
+    ],
+    ids=["channels", "empty", "dtype", "shape", "nan", "list", "none"],
+)
+def test_bad_pixels_are_refused_here_and_nothing_is_handed_over(
+    farm: FarmClient, tmp_path: Path, pixels: object
+) -> None:
+    before = farm.status()["totals"]["jobs"]
+    with pytest.raises(InvalidRequest, match="allowed: "):
+        farm.submit(request(tmp_path, pixels))
+    assert farm.status()["totals"]["jobs"] == before
+    assert not list(tmp_path.iterdir())
+    receipt = farm.submit(request(tmp_path))
+    assert farm.wait(receipt.job_id, timeout=60).state == "done", "the client is as good as before"
+
+
+def test_a_refused_job_does_not_spoil_the_next_one(farm: FarmClient, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    farm.submit(request(tmp_path))
+    for _ in range(4):
+        with pytest.raises(InvalidRequest, match="not a folder"):
+            farm.submit(request(tmp_path, save_path="file"))
+        assert farm.submit(request(tmp_path)).num_images == 1
+
+
+def test_several_threads_may_use_one_client(farm: FarmClient, tmp_path: Path) -> None:
+    paths: list[str] = []
+    failed: list[BaseException] = []
+
+    def save(number: int) -> None:
+        try:
+            for _ in range(5):
+                receipt = farm.submit(request(tmp_path, picture(seed=number)))
+                paths.extend(farm.wait(receipt.job_id, timeout=60).paths)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=save, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert len(set(paths)) == 30
+    assert all(Path(path).exists() for path in paths)
+
+
+def test_without_a_farm_it_says_where_it_looked_and_what_to_do(tmp_path: Path) -> None:
+    farm = FarmClient("127.0.0.1", 9, token="x", timeout=1.0)
+    with pytest.raises(FarmUnavailable, match=r"127\.0\.0\.1:9.*luna-farm start") as missing:
+        farm.status()
+    assert (missing.value.host, missing.value.port) == ("127.0.0.1", 9)
+
+
+def test_with_a_wrong_token_it_is_not_let_in(shared_farm: FarmProcess) -> None:
+    with shared_farm.client(token="wrong") as farm, pytest.raises(Unauthorized, match="token"):
+        farm.ping()
+
+
+def test_after_close_it_speaks_no_more(shared_farm: FarmProcess) -> None:
+    farm = shared_farm.client()
+    farm.ping()
+    farm.close()
+    with pytest.raises(FarmUnavailable, match="closed"):
+        farm.ping()
+
+
+def test_closing_gives_back_what_was_leased_ahead(shared_farm: FarmProcess, tmp_path: Path) -> None:
+    with shared_farm.client() as watcher:
+        for _ in range(12):
+            with shared_farm.client() as farm:
+                receipt = farm.submit(request(tmp_path, picture(1024, 1024)))
+                farm.wait(receipt.job_id, timeout=60)
+        until(lambda: watcher.status()["arena"]["used_bytes"] == 0, "all leases are back")
+
+
+def test_when_busy_it_waits_or_reports(start_farm: Start, tmp_path: Path) -> None:
+    process = start_farm(max_jobs=1)
+    hard = [picture(512, 512, seed=n) for n in range(12)]
+    with process.client() as farm:
+        first = farm.submit(request(tmp_path, *hard, png_compression=9))
+        with pytest.raises(FarmBusy, match="max_jobs") as busy:
+            farm.submit(request(tmp_path), when_busy="report")
+        assert 0 < busy.value.retry_after_s <= 2
+        second = farm.submit(request(tmp_path))
+        assert farm.job(first.job_id).finished
+        assert farm.wait(second.job_id, timeout=60).state == "done"
+
+
+def test_a_restart_of_the_farm_goes_unnoticed(start_farm: Start, tmp_path: Path) -> None:
+    process = start_farm()
+    farm = process.client()
+    receipts = [farm.submit(request(tmp_path, picture(256, 256, seed=n))) for n in range(10)]
+    process.kill()
+    process.settings["port"] = process.port
+    starting = threading.Thread(target=process.start)
+    starting.start()
+    receipts += [farm.submit(request(tmp_path, picture(256, 256, seed=n))) for n in range(10, 20)]
+    reports = [farm.wait(receipt.job_id, timeout=60) for receipt in receipts]
+    starting.join()
+    farm.close()
+    assert {report.state for report in reports} == {"done"}
+    for number, report in enumerate(reports):
+        with Image.open(report.paths[0]) as saved:
+            assert np.array_equal(np.asarray(saved), picture(256, 256, seed=number))
+    assert (
+        len({path for report in reports for path in report.paths}) == 20 == len(list(tmp_path.glob("*.png")))
+    )
+
+
+def test_stopping_tells_the_process(start_farm: Start) -> None:
+    process = start_farm()
+    with process.client() as farm:
+        assert farm.shutdown() == process.pid
+    assert process.process is not None
+    assert process.process.wait(60) == 0
