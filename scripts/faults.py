@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""All fault tests in one command, and what they measured as docs/reliability.md: python3 scripts/faults.py
+
+    python3 scripts/faults.py            the short form, as in every test run: some minutes
+    python3 scripts/faults.py --long     10,000 saves through 1,000 worker and 100 supervisor kills, and so on
+    python3 scripts/faults.py --render   the page again, from the figures of the last run
+
+Nothing in the table of that page is typed in: the tests note figures, this renders them. The page is
+written only when every test passed; it must never show the figures of a run that failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bootstrap
+from bootstrap import PYTHON, ROOT, TORCH, VENV, StepFailed
+
+PAGE = ROOT / "docs" / "reliability.md"
+NOTES = VENV / "fault-figures.json"
+TEST_TIMEOUT_S = {False: 300, True: 3600}
+
+
+class Row(NamedTuple):
+    """A row of the table: the key that tests note figures under, what is tested, what it must show."""
+
+    key: str
+    test: str
+    target: str
+
+
+ROWS = (
+    Row(
+        "crash points",
+        "Crash at each named point of worker and supervisor, small and 24 MB images; stopped there; the disk "
+        "refusing there",
+        "every point fired; 0 lost, corrupt, duplicate, stray",
+    ),
+    Row(
+        "kill storm",
+        "Saves while workers and the supervisor get `kill -9` all the time",
+        "10,000 saves, 1,000 and 100 kills (short: 1,000, 150, 15): 0 lost, corrupt, duplicate, overwritten",
+    ),
+    Row("mutations", "The code with one guard taken away", "each is caught by a test"),
+    Row("journal", "Journal cut at every byte, bits flipped, zeros behind it", "right prefix, 0 phantoms"),
+    Row("power cut", "Power cut simulated over a record of disk operations", "every `saved` file is whole"),
+    Row(
+        "disks",
+        "1 MB tmpfs, small ext4, no inodes, read-only, somebody else's folder, a full state folder",
+        "clear error, saved once space is back, 0 half files",
+    ),
+    Row(
+        "shared memory",
+        "Shared memory of 8 and 64 MB, arena full, arena unlinked; jobs, journal, connections at their bounds",
+        "0 crashes, busy within 50 ms, nothing lost",
+    ),
+    Row("SIGSTOP", "A worker and the supervisor stopped", "saved once, within the deadline + 1 s"),
+    Row(
+        "fuzzing",
+        "10,000 fuzzed frames and foreign preambles (HTTP, TLS, pickle, WebSocket)",
+        "0 crashes, memory growth < 20 MB, a good client's p99 < 5 ms",
+    ),
+    Row(
+        "crowds",
+        "200 clients, 200 slow ones, 64 file descriptors",
+        "all answered or told busy, a good one within 100 ms, recovery < 2 s",
+    ),
+    Row("names", "4 processes x 1,000 under one name, 1,000 symlink swaps", "0 overwritten, 0 outside"),
+    Row("clock", "The clock set a day forth and back", "nobody killed, reaped or expired early"),
+    Row("second supervisor", "A second supervisor; an old worker alive at a restart", "refused; fenced off"),
+    Row("restart", "Restart after `kill -9` with 64 jobs pending", "listening < 1 s, all saved"),
+    Row("reboot", "The memory is gone, or of another boot", "durable jobs finished, others named as lost"),
+    Row("state folder", "Journal lost or damaged, dead letters left", "nothing dropped, `retry` works"),
+    Row(
+        "stopping", "SIGTERM, Ctrl-C, a second signal, a stop with a full disk", "nothing lost or left behind"
+    ),
+    Row("growth", "Thousands of jobs", "no growth of descriptors, threads, segments; memory < 20 MB"),
+)
+
+HEAD = """# What it survives, measured
+
+<!-- This page is written by scripts/faults.py from what the tests noted. Change the script, not the page. -->
+
+**Accepted**: the job survives `kill -9` of any process of the farm, of the program that handed it over, of
+all of them at once. **Saved**: the file is whole, synced, and under its final name. Between the two a power
+cut can lose a job whose pixels were in memory; the next start reports such jobs by name as lost, in the log,
+in `luna-farm jobs` and in the feed. **Durable** (`durable=True`, or the setting) puts the pixels on the disk
+before the job is accepted, and closes that gap too.
+
+## How it is done
+
+- Pixels lie in shared memory that outlives every process. The journal has the job before the client hears
+  yes; a new supervisor reads it, ends the workers of the old one, and goes on.
+- A file is written beside its name, synced, and then linked to it: nothing is ever replaced, nothing is
+  there by halves. The second link stays until the journal has the result, so that a file that was published
+  just before a crash is recognised and not written twice.
+- A worker that dies or hangs costs its image a second try; an image that ends three workers, or that no
+  encoder takes, is set aside with its pixels (`luna-farm retry ID`). A disk that refuses costs time only:
+  the pixels stay where they are, one image probes the folder, and all follow once it is back.
+- Everything that grows has a bound, and at the bound the caller is told `busy` at once.
+
+## What was measured
+
+"""
+
+TAIL = """
+Times depend on the machine and on what else it does; counts do not. **Short** and long form are one set of
+tests (`tests/faults/`) with other numbers: `python3 scripts/faults.py` runs the short one, which is part of
+every test run, `python3 scripts/faults.py --long` the long one. Both write this page.
+
+Some tests need Linux and root (disks of their own, a small /dev/shm); elsewhere they are skipped, and say
+so. Windows, macOS, NFS and SMB were not tested.
+
+## What it does not survive
+
+- A power cut between accepted and saved, unless the job was durable.
+- A disk that says it has written what it has not. Syncs are asked for once and believed; one that fails is
+  never asked again: the file is written anew from the pixels.
+- `kill -9` of everything and a full removal of the state folder: what was accepted and not saved is then
+  known to nobody. Dead letters lie in that folder, too.
+- Somebody who deletes the files of the farm in shared memory while no worker has them mapped and the disk
+  of the state folder is full: both copies are gone then.
+"""
+
+
+def run_tests(long: bool, figures: Path, arguments: list[str]) -> int:
+    """Run all fault tests, in two processes unless it is the long form; returns the exit code."""
+    environ = {"LUNA_FARM_TEST_FIGURES": str(figures), "LUNA_FARM_TEST_LONG": "1" if long else "0"}
+    parallel = [] if long else ["-n", "2", "--dist", "loadfile"]
+    command = [sys.executable, "-m", "pytest", "tests/faults", "-p", "no:cacheprovider"]
+    command += [*parallel, f"--timeout={TEST_TIMEOUT_S[long]}", *arguments]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environ}, check=False).returncode
+
+
+def machine() -> dict[str, str]:
+    """Where it was measured."""
+    return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "cores": str(os.cpu_count()),
+    }
+
+
+def shown(measured: Mapping[str, Any]) -> str:
+    """What one test measured, as a person reads it."""
+    parts = []
+    for name, value in measured.items():
+        if name == "took_ms":
+            parts.append(f"{value:,.1f} ms" if value < 100 else f"{value:,.0f} ms")
+        elif isinstance(value, str):
+            parts.append(value)
+        else:
+            parts.append(f"{name.replace('_', ' ')} {value:,}")
+    return ", ".join(parts)
+
+
+def render(run: Mapping[str, Any]) -> str:
+    """The page from the figures of a run."""
+    where = run["machine"]
+    form = "long" if run["long"] else "short"
+    place = f"{where['system']}, Python {where['python']}, {where['cores']} cores"
+    lines = [
+        f"{form.capitalize()} form, {where['date']}, {place}, {run['seconds'] / 60:.1f} minutes.\n",
+        "| test | target | measured | |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in ROWS:
+        noted = [figure for figure in run["figures"] if figure["row"] == row.key]
+        cells = [f"{figure['what']}: {shown(figure['measured'])}" for figure in noted]
+        missed = [figure["what"] for figure in noted if not figure["ok"]]
+        verdict = "not measured here" if not noted else "**missed**" if missed else "met"
+        measured = "<br>".join(cells).replace("|", "\\|")
+        lines.append(f"| {row.test} | {row.target} | {measured} | {verdict} |")
+    return HEAD + "\n".join(lines) + "\n" + TAIL
+
+
+def main() -> int:
+    """Run, note, render. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--long", action="store_true", help="the long form, an hour or so")
+    parser.add_argument("--render", action="store_true", help="write the page from the last figures")
+    parser.add_argument("--here", action="store_true", help="use this Python as it is, without .venv")
+    parser.add_argument("pytest", nargs="*", help="further arguments for pytest")
+    args = parser.parse_args()
+    if not args.render:
+        if not args.here and Path(sys.prefix) != VENV:
+            return in_environment()
+        VENV.mkdir(exist_ok=True)
+        lines = NOTES.with_suffix(".jsonl")
+        lines.unlink(missing_ok=True)
+        started = time.monotonic()
+        code = run_tests(args.long, lines, args.pytest)
+        figures = (
+            [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else []
+        )
+        run = {
+            "machine": machine(),
+            "long": args.long,
+            "seconds": time.monotonic() - started,
+            "figures": sorted(figures, key=lambda figure: str(figure["what"])),
+        }
+        NOTES.write_text(json.dumps(run, indent=1), encoding="utf-8")
+        if code:
+            print("Not all passed: the page stays as it was.", file=sys.stderr)
+            return code
+    run = json.loads(NOTES.read_text("utf-8"))
+    PAGE.write_text(render(run), encoding="utf-8")
+    for figure in run["figures"]:
+        if not figure["ok"]:
+            print(f"missed: {figure['row']}, {figure['what']}: {shown(figure['measured'])}", file=sys.stderr)
+    print(f"written: {PAGE.relative_to(ROOT)}")
+    return 0
+
+
+def in_environment() -> int:
+    """Run this again with the Python of `.venv`, which is made first if need be."""
+    bootstrap.check_python()
+    try:
+        bootstrap.prepare("dev", [TORCH])
+    except StepFailed as error:
+        print(error.output, file=sys.stderr)
+        print(error, file=sys.stderr)
+        return 1
+    return subprocess.run([PYTHON, __file__, "--here", *sys.argv[1:]], check=False).returncode
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\nStopped.")
