@@ -61,6 +61,7 @@ class SaveRequest:
     png_compression: int = 4
     lossy_quality: int = 90
     lossless_webp: bool = False
+    webp_method: int = 2
     embed: str = "full"
     filename_index: int = 0
     custom_metadata: Json = None
@@ -221,6 +222,7 @@ def _wire_fields(request: SaveRequest) -> dict[str, Any]:
         "png_compression": request.png_compression,
         "lossy_quality": request.lossy_quality,
         "lossless_webp": request.lossless_webp,
+        "webp_method": request.webp_method,
         "embed": request.embed,
         "filename_index": request.filename_index,
         "timestamp": moment if isinstance(moment, str) else moment.isoformat(timespec="milliseconds"),

@@ -78,6 +78,8 @@ class SaveOptions(Message):
     timestamp: str = ""
     """ISO 8601, one for the whole request."""
     durable: bool = False
+    webp_method: int = 2
+    """Effort of lossy and lossless WebP, 0 (fast) to 6 (small)."""
 
 
 @dataclass(frozen=True, slots=True)

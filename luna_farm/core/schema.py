@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from luna_farm.core.messages import EMBED, FORMATS, GATES, ON_REJECT, SaveOptions
@@ -28,6 +29,21 @@ DOCUMENTS_LIMIT = 15 * 2**20
 """Characters of all JSON texts of a submit together, so that the frame of a submit holds them."""
 REQUEST_ID = re.compile(r"[0-9a-zA-Z_-]{8,64}")
 CHANNELS = (1, 3, 4)
+KEPT_JUDGEMENTS = 128
+"""Sets of settings that are known to be allowed."""
+_SETTINGS = (
+    *(
+        "output_dir",
+        "save_path",
+        "filename",
+        "model_name",
+        "quality_gate",
+        "min_quality_threshold",
+        "on_reject",
+    ),
+    *("png_compression", "lossy_quality", "lossless_webp", "webp_method", "embed", "embed_workflow"),
+    *("filename_index", "durable"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,32 +166,55 @@ def options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SaveOption
         datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
     except ValueError:
         raise InvalidRequest.of("timestamp", timestamp, "an ISO 8601 date and time") from None
-    embed = choice(given, "embed", EMBED, "full")
+    settings = {name: given[name] for name in _SETTINGS if name in given}
+    if not settings.get("output_dir"):
+        settings["output_dir"] = defaults.get("output_dir")
+    settings = {"on_reject": "discard", "durable": False, **defaults, **settings}
     judged = SaveOptions(
-        output_dir=absolute(given if given.get("output_dir") else defaults, "output_dir"),
-        save_path=text(given, "save_path"),
-        filename=text(given, "filename"),
-        model_name=text(given, "model_name"),
-        quality_gate=choice(given, "quality_gate", GATES, "disabled"),
-        min_quality_threshold=number(given, "min_quality_threshold", 0.0, 1.0, 0.3),
-        on_reject=choice(given, "on_reject", ON_REJECT, str(defaults.get("on_reject", "discard"))),
-        png_compression=integer(given, "png_compression", 0, 9, 4),
-        lossy_quality=integer(given, "lossy_quality", 1, 100, 90),
-        lossless_webp=boolean(given, "lossless_webp", False),
-        embed=embed if boolean(given, "embed_workflow", True) else "none",
-        filename_index=integer(given, "filename_index", 0, 2**31 - 1, 0),
+        **_settings(settings),
         custom_metadata=json_text(given, "custom_metadata", None),
         metadata=text(given, "metadata", limit=DOCUMENTS_LIMIT),
         prompt=text(given, "prompt", limit=DOCUMENTS_LIMIT),
         extra_pnginfo=text(given, "extra_pnginfo", limit=DOCUMENTS_LIMIT),
         timestamp=timestamp,
-        durable=boolean(given, "durable", bool(defaults.get("durable", False))),
     )
     total = sum(map(len, (judged.prompt, judged.extra_pnginfo, judged.metadata, judged.custom_metadata)))
     if total > DOCUMENTS_LIMIT:
         allowed = f"at most {DOCUMENTS_LIMIT:,} characters with metadata and custom_metadata"
         raise TooLarge.of("prompt and extra_pnginfo", total, allowed)
     return judged
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """Judge all but texts and time. A program mostly sends what it sent before: that is judged once."""
+    values = tuple(given.values())
+    try:
+        return _judged(tuple(given), values, tuple(map(type, values)))
+    except TypeError:  # a list or map where a plain value belongs: refused by its judge
+        return _judged.__wrapped__(tuple(given), values, ())
+
+
+@lru_cache(maxsize=KEPT_JUDGEMENTS)
+def _judged(names: tuple[str, ...], values: tuple[Any, ...], _: tuple[type, ...]) -> dict[str, Any]:
+    """The types are part of the key, because 1 == True."""
+    given = dict(zip(names, values, strict=True))
+    embed = choice(given, "embed", EMBED, "full")
+    return {
+        "output_dir": absolute(given, "output_dir"),
+        "save_path": text(given, "save_path"),
+        "filename": text(given, "filename"),
+        "model_name": text(given, "model_name"),
+        "quality_gate": choice(given, "quality_gate", GATES, "disabled"),
+        "min_quality_threshold": number(given, "min_quality_threshold", 0.0, 1.0, 0.3),
+        "on_reject": choice(given, "on_reject", ON_REJECT, "discard"),
+        "png_compression": integer(given, "png_compression", 0, 9, 4),
+        "lossy_quality": integer(given, "lossy_quality", 1, 100, 90),
+        "lossless_webp": boolean(given, "lossless_webp", False),
+        "webp_method": integer(given, "webp_method", 0, 6, 2),
+        "embed": embed if boolean(given, "embed_workflow", True) else "none",
+        "filename_index": integer(given, "filename_index", 0, 2**31 - 1, 0),
+        "durable": boolean(given, "durable", False),
+    }
 
 
 def entry(given: Any, max_pixels: int) -> Entry:

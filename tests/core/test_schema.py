@@ -49,6 +49,7 @@ def test_all_of_it() -> None:
         "png_compression": 9,
         "lossy_quality": 70,
         "lossless_webp": True,
+        "webp_method": 6,
         "embed": "parameters",
         "filename_index": 3,
         "custom_metadata": '{"a": 1}',

@@ -27,8 +27,7 @@ from luna_farm.imaging.encoders import Encoded
 from luna_farm.imaging.metadata import Embedded
 
 _LONGEST_SIDE = 16_383
-_LOSSY_METHOD = 2
-_LOSSLESS_METHOD, _LOSSLESS_EFFORT = 2, 20
+_LOSSLESS_EFFORT = 20
 _HAS_ALPHA, _HAS_EXIF = 0x10, 0x08
 _STREAMS = (b"ALPH", b"VP8 ", b"VP8L")
 
@@ -54,9 +53,9 @@ def _compress(pixels: NDArray[np.uint8], options: SaveOptions) -> bytes:
     out = io.BytesIO()
     if options.lossless_webp:
         # exact: what lies under transparent pixels is part of the picture, too.
-        image.save(out, "WEBP", lossless=True, quality=_LOSSLESS_EFFORT, method=_LOSSLESS_METHOD, exact=True)
+        image.save(out, "WEBP", lossless=True, quality=_LOSSLESS_EFFORT, method=options.webp_method, exact=True)
     else:
-        image.save(out, "WEBP", quality=options.lossy_quality, method=_LOSSY_METHOD)
+        image.save(out, "WEBP", quality=options.lossy_quality, method=options.webp_method)
     return out.getvalue()
 
 
