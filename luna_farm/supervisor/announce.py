@@ -46,4 +46,4 @@ def announce(event: Event) -> None:
         return
     job_id = event.get("job_id") or ""
     text = row[1](event)
-    log.handle(JobLine(log.name, row[0], f"Job {job_id}: {text}" if job_id else text, job_id))
+    log.handle(JobLine(log.name, row[0], text, job_id))
