@@ -37,6 +37,9 @@ from luna_farm.supervisor.subscriber import CLOSE_S, KERNEL_BYTES, Subscriber, f
 log = logging.getLogger("luna_farm.feed")
 
 WINDOW_S = 0.05
+WRITES_PER_S = 500
+"""With many subscribers the window grows, so that sending never takes more than a few percent of the farm's
+loop."""
 STATUS_EVERY_S = 1.0
 STATUS_FRESH_S = 0.1
 THUMBNAILS_PER_S = 4
@@ -121,7 +124,7 @@ class Feed:
         self._door = Door.of(self._host, self._names, self.port, self._token, tls=self._tls is not None)
 
     def publish(self, event: Mapping[str, Any]) -> None:
-        """Count an event and send it to all subscribers within `WINDOW_S`. Never blocks and never raises.
+        """Count an event and send it to all subscribers within a window. Never blocks and never raises.
 
         The feed numbers it (`seq`), adds `timestamp` and `job_id` (null: of no job) if they are missing, and
         turns the bytes of a `thumbnail` into base64.
@@ -145,7 +148,8 @@ class Feed:
             self._pending.append(encoded)
             if self._flush_timer is None:
                 # The first event after a pause goes out at once, those of a burst together.
-                delay = self._flushed_at + WINDOW_S - self._loop.time()
+                window = max(WINDOW_S, len(self._subscribers) / WRITES_PER_S)
+                delay = self._flushed_at + window - self._loop.time()
                 self._flush_timer = self._loop.call_later(max(0.0, delay), self._flush)
 
     def wants_thumbnail(self) -> bool:

@@ -324,6 +324,19 @@ async def test_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     await feed.close()
 
 
+@pytest.mark.parametrize(("subscribers", "window_s"), [(1, 0.05), (25, 0.05), (100, 0.2)])
+async def test_the_window_grows_with_the_subscribers(
+    farm: FakeFarm, subscribers: int, window_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed: Any = farm.feed
+    monkeypatch.setattr(feed, "_subscribers", set(range(subscribers)))
+    feed._flushed_at = feed._loop.time()
+    farm.event("save_started", "a", num_images=1)
+    assert feed._flush_timer.when() - feed._flushed_at == pytest.approx(window_s, abs=0.03)
+    feed._flush_timer.cancel()
+    feed._pending.clear()
+
+
 async def test_nobody_connected_costs_nothing(
     visitor: Visitor, farm: FakeFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +393,7 @@ async def test_one_that_never_reads_is_dropped_and_a_hundred_others_miss_nothing
     monkeypatch.setattr(feed_module, "KERNEL_BYTES", 2**13)
     monkeypatch.setattr(subscriber, "CLOSE_S", 0.05)
     monkeypatch.setattr(feed_module, "WINDOW_S", 0.0)
+    monkeypatch.setattr(feed_module, "WRITES_PER_S", 10**9)
     farm = FakeFarm()
     feed = await farm.serve()
     visitor: Any = Visitor(farm)
@@ -412,6 +426,7 @@ async def test_a_long_history_may_be_read_slowly(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(subscriber, "QUEUE_BYTES", 2**12)
     monkeypatch.setattr(feed_module, "KERNEL_BYTES", 2**13)
     monkeypatch.setattr(feed_module, "WINDOW_S", 0.0)
+    monkeypatch.setattr(feed_module, "WRITES_PER_S", 10**9)
     farm = FakeFarm()
     feed = await farm.serve()
     for _ in range(400):
