@@ -34,10 +34,20 @@ def picture(height: int, width: int, channels: int, content: str) -> np.ndarray:
         y, x = np.mgrid[:height, :width]
         wave = 120 + 60 * np.sin(x / 17) + 60 * np.cos(y / 23)
         return np.clip(wave[..., None] + rng.normal(0, 2, shape), 0, 255).astype(np.uint8)
+    if content == "gradient":
+        y, x = np.mgrid[:height, :width]
+        return np.stack([x // 4 + y * channel // 3 for channel in range(channels)], -1).astype(np.uint8)
+    if content == "tiles":
+        tile = rng.integers(0, 256, (16, 16, channels), np.uint8)
+        return np.tile(tile, (height // 16 + 1, width // 16 + 1, 1))[:height, :width].copy()
+    if content == "black":
+        return np.zeros(shape, np.uint8)
+    if content == "dots":
+        return np.where(rng.random(shape) < 0.01, rng.integers(1, 256, shape), 0).astype(np.uint8)
     return np.repeat(rng.integers(0, 2, (height, width, 1), np.uint8) * 255, channels, axis=2)  # "lines"
 
 
-CONTENTS = ("noise", "flat", "smooth", "lines")
+CONTENTS = ("noise", "flat", "smooth", "gradient", "tiles", "black", "dots", "lines")
 
 
 @pytest.mark.parametrize("level", range(10))
@@ -46,6 +56,13 @@ def test_every_level_and_channel_count_decodes_to_the_same_pixels(level: int, ch
     for content in CONTENTS:
         pixels = picture(67, 45, channels, content)
         assert np.array_equal(np.asarray(decoded(pixels, level)).reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("level", range(10))
+@pytest.mark.parametrize("content", CONTENTS)
+def test_pictures_of_several_blocks_decode_to_the_same_pixels(level: int, content: str) -> None:
+    pixels = picture(400, 250, 3, content)
+    assert np.array_equal(np.asarray(decoded(pixels, level)), pixels)
 
 
 @settings(max_examples=60, deadline=None)

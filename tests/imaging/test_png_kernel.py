@@ -65,16 +65,29 @@ def test_noise_is_never_larger_than_stored() -> None:
 
 
 def test_what_the_sample_misses_is_stored_rather_than_swollen() -> None:
-    # Levels 1 to 4 count one 64-byte piece in 2 or 4: put noise into exactly the others.
-    rows, width = 256, 1023  # rows of 1024 bytes with the filter's, so the pieces stand in columns
-    pixels = np.zeros((rows, width, 1), np.uint8)
-    noise = np.random.default_rng(5).integers(0, 256, pixels.shape, np.uint8)
-    for piece in range(0, width, 64):
-        if piece // 64 % 4 != 0:
-            pixels[:, piece : piece + 64] = noise[:, piece : piece + 64]
-    for level in (1, 4):
-        out = bytearray(kernel.bound(rows, width))
-        assert kernel.idat(pixels, rows, width, 1, 1, 0, rows, level, out)[0] < rows * 1024 * 1.001 + 100
+    # Below level 5 the kernel counts one 64-byte piece in 4 or 8. Those hold two values, all others noise.
+    rng = np.random.default_rng(5)
+    rows, width = 256, 1023  # 1024 bytes with the filter's number, so that pieces stand in columns
+    sampled = (np.arange(width) + 1) // 64 % 4 == 0
+    noise = rng.integers(0, 256, (rows, width), np.uint8)
+    pixels = np.where(sampled, rng.integers(0, 2, (rows, width), np.uint8), noise)[..., None]
+    for level in (1, 2, 3, 4):
+        assert compressed_size(pixels, level) < rows * 1024 * 1.001 + 100
+
+
+@pytest.mark.parametrize("level", [4, 5, 9])
+def test_counts_that_halve_get_codes_within_the_limit(level: int) -> None:
+    # The n-th likeliest step is half as likely as the one before, so a Huffman code would go beyond 15 bits.
+    steps = np.random.default_rng(7).geometric(0.5, 120_000).astype(np.uint8)
+    pixels = np.cumsum(steps, dtype=np.uint8).reshape(-1, 1, 1)
+    rows = inflated(pixels, level)
+    assert np.array_equal(rows[:, 1][rows[:, 0] >= 2][1:], steps[rows[:, 0] >= 2][1:])
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_the_checksum_holds_for_long_bright_pictures(level: int) -> None:
+    inflated(np.full((700, 1500, 1), 255, np.uint8), level)
+    inflated(np.random.default_rng(8).integers(250, 256, (700, 1500, 1)).astype(np.uint8), level)
 
 
 @pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (5, 70_000), (70_000, 131_072), (1, 10**7)])
