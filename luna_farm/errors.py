@@ -167,10 +167,10 @@ class AlreadyRunning(FarmError):
 
 
 def _all(base: type[FarmError]) -> dict[str, type[FarmError]]:
-    found = {base.code: base}
+    found: dict[str, type[FarmError]] = {}
     for sub in base.__subclasses__():
         found.update(_all(sub))
-    return found
+    return {**found, base.code: base}  # a subclass elsewhere may share the code of the one above it
 
 
 def from_code(code: str, message: str, details: Mapping[str, Any] | None = None) -> FarmError:

@@ -1,0 +1,50 @@
+"""Where a client looks for its farm, and with which token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from luna_farm_client.endpoint import Endpoint
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HOST", "PORT", "TOKEN", "STATE_DIR", "TLS_CERT", "CONFIG"):
+        monkeypatch.delenv(f"LUNA_FARM_{name}", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def find(**given: object) -> Endpoint:
+    return Endpoint.find(**{"host": None, "port": None, "token": None, "tls": None, **given})  # type: ignore[arg-type]
+
+
+def test_by_default_it_is_the_port_of_the_documents() -> None:
+    assert str(find()) == "127.0.0.1:19283"
+
+
+def test_arguments_come_before_the_environment_and_that_before_the_file(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nowhere / "luna-farm.toml").write_text("[server]\nport = 1111\n")
+    assert find().port == 1111
+    monkeypatch.setenv("LUNA_FARM_PORT", "2222")
+    assert find().port == 2222
+    assert find(port=3333).port == 3333
+    monkeypatch.setenv("LUNA_FARM_HOST", "127.0.0.2")
+    assert find().host == "127.0.0.2"
+
+
+def test_the_token_is_read_anew_each_time(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(nowhere / "state"))
+    endpoint = find()
+    assert endpoint.token() == ""
+    (nowhere / "state").mkdir()
+    for token in ("first", "second"):
+        (nowhere / "state" / "token").write_text(token + "\n")
+        assert endpoint.token() == token
+    monkeypatch.setenv("LUNA_FARM_TOKEN", "of the environment, long enough")
+    assert find().token() == "of the environment, long enough"
+    assert find(token="given").token() == "given"

@@ -1,0 +1,169 @@
+"""What is wrong with a request is said at the caller, in a sentence, before anything is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luna_farm.core import schema
+from luna_farm.errors import InvalidRequest, ProtocolError
+from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveImage, SaveRequest, json_text
+
+PIXELS = np.zeros((2, 3, 4, 3), np.uint8)
+
+
+def outgoing(**fields: object) -> Outgoing:
+    return Outgoing(SaveRequest([SaveImage(PIXELS, "RAW")], **fields))
+
+
+def test_a_request_passes_the_schema_of_the_farm() -> None:
+    out = Outgoing(SaveRequest([SaveImage(PIXELS, "RAW", "webp", True), SaveImage(PIXELS[0], "B")]))
+    message = out.message([4, 5], inline=False)
+    submit = schema.submit(
+        message, {"output_dir": "/out"}, {"max_images": 9, "max_pixels": 99, "arena_bytes": 999}
+    )
+    assert [(e.affix, e.format, e.subdir, e.lease, e.nbytes) for e in submit.entries] == [
+        ("RAW", "webp", True, 4, 72),
+        ("B", "png", False, 5, 36),
+    ]
+    assert submit.want == (72, 36) == tuple(out.sizes)
+    assert out.message([4, 5], inline=True)["want"] == []
+
+
+def test_the_same_request_keeps_its_id_and_another_has_another() -> None:
+    out = outgoing()
+    assert out.message([1], False)["request_id"] == out.message([2], True)["request_id"]
+    assert outgoing().fields["request_id"] != out.fields["request_id"]
+
+
+def test_a_relative_folder_starts_from_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert outgoing(output_dir="out/../x").fields["output_dir"] == str(tmp_path / "x")
+    assert outgoing(output_dir=tmp_path / "y").fields["output_dir"] == str(tmp_path / "y")
+    if os.name == "posix":
+        assert outgoing(output_dir="~/z").fields["output_dir"] == str(tmp_path / "home" / "z")
+    assert "output_dir" not in outgoing().fields, "that is for the farm's configuration to say"
+
+
+def test_a_moment_is_iso_8601() -> None:
+    moment = datetime.fromisoformat("2026-01-02T03:04:05.678901+02:00")
+    assert outgoing(timestamp=moment).fields["timestamp"] == "2026-01-02T03:04:05.678+02:00"
+    assert outgoing(timestamp="2026-01-02").fields["timestamp"] == "2026-01-02"
+    assert datetime.fromisoformat(outgoing().fields["timestamp"]).tzinfo is not None
+
+
+def test_what_was_not_asked_for_is_left_to_the_farm() -> None:
+    fields = outgoing().fields
+    assert not {"on_reject", "durable", "output_dir"} & set(fields)
+    assert outgoing(on_reject="drop", durable=False).fields["on_reject"] == "drop"
+
+
+def test_maps_become_text_and_a_workflow_that_is_not_wanted_is_not_sent() -> None:
+    fields = outgoing(prompt={"1": {}}, extra_pnginfo={"workflow": {}}, metadata='{"seed": 1}').fields
+    assert (fields["prompt"], fields["extra_pnginfo"], fields["metadata"]) == (
+        '{"1": {}}',
+        '{"workflow": {}}',
+        '{"seed": 1}',
+    )
+    assert "extra_pnginfo" not in outgoing(extra_pnginfo={"workflow": {}}, embed="none").fields
+
+
+def test_what_json_cannot_hold_becomes_null_or_is_refused() -> None:
+    odd = {"a": float("nan"), "b": [float("inf"), 1.0], "c": (2,), "d": "ü", "e": Path("x")}
+    text = json_text("metadata", odd)
+    assert text.isascii()
+    assert json.loads(text) == {"a": None, "b": [None, 1.0], "c": [2], "d": "ü", "e": "x"}
+    loop: dict[str, object] = {}
+    loop["loop"] = loop
+    with pytest.raises(InvalidRequest, match="metadata"):
+        json_text("metadata", loop)
+    assert json_text("metadata", None) == ""
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_any_map_becomes_json_without_nan(value: object) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads(json_text("metadata", {"value": value}), parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"quality_gate": "maybe"}, "quality_gate"),
+        ({"min_quality_threshold": 2}, "min_quality_threshold"),
+        ({"png_compression": 10}, "png_compression"),
+        ({"png_compression": "4"}, "png_compression"),
+        ({"lossy_quality": 0}, "lossy_quality"),
+        ({"custom_metadata": "{"}, "custom_metadata"),
+        ({"filename": "a\0b"}, "filename"),
+        ({"filename": "\ud800"}, "filename"),
+        ({"filename": 5}, "filename"),
+        ({"embed": "some"}, "embed"),
+        ({"on_reject": "burn"}, "on_reject"),
+        ({"durable": "yes"}, "durable"),
+        ({"filename_index": -1}, "filename_index"),
+        ({"timestamp": "soon"}, "timestamp"),
+        ({"timestamp": 5}, "timestamp"),
+        ({"output_dir": 5}, "output_dir"),
+        ({"output_dir": "a\0b"}, "output_dir"),
+    ],
+)
+def test_every_field_is_judged_here(fields: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidRequest, match="allowed: ") as refused:
+        outgoing(**fields)
+    assert refused.value.field == field
+    assert isinstance(refused.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [[], None, 5, [PIXELS], SaveImage(PIXELS), [SaveImage(PIXELS), None]],
+    ids=["none of them", "none", "a number", "bare arrays", "no list", "one of them not"],
+)
+def test_images_must_be_a_list_of_them(images: object) -> None:
+    with pytest.raises(InvalidRequest, match="SaveImage"):
+        Outgoing(SaveRequest(images))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("image", [{"format": "gif"}, {"affix": "x" * 201}, {"affix": 5}, {"subdir": "yes"}])
+def test_every_image_is_judged_here(image: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        Outgoing(SaveRequest([SaveImage(PIXELS, **image)]))  # type: ignore[arg-type]
+    assert refused.value.field in image
+
+
+def test_a_receipt_of_something_else_is_none() -> None:
+    with pytest.raises(ProtocolError, match="job_id"):
+        Receipt.from_answer({"success": True})
+
+
+def test_a_report_of_a_newer_farm_is_read() -> None:
+    image = dict.fromkeys(("affix", "format", "state", "path", "error", "code", "score", "threshold"), "") | {
+        "index": 0,
+        "bytes": 0,
+        "warnings": ["w"],
+        "ms": {},
+        "of_the_future": 1,
+    }
+    answer = {"job_id": "a", "state": "done", "warnings": [], "output_dir": "", "timestamp": "", "new": 1}
+    report = JobReport.from_answer({**answer, "images": [{**image, "state": "saved", "path": "/x"}, image]})
+    assert report.images[0].warnings == ("w",)
+    assert report.paths == ("/x",)
+    assert report.finished
+    assert not JobReport.from_answer({**answer, "state": "running", "images": []}).finished
