@@ -130,7 +130,10 @@ def fuzz(variant: str, kernel: ModuleType, seconds: float, seed: int | None) -> 
     deadline = time.monotonic() + seconds
     done = 0
     while done == 0 or (seed is None and (done < LEAST or time.monotonic() < deadline)):
-        problem = attempt(kernel, first + done)
+        try:
+            problem = attempt(kernel, first + done)
+        except Exception as error:  # a decoder's own kind: the file is broken
+            problem = f"{type(error).__name__}: {error}"
         if problem:
             print(f"{variant}: FAILED with --seed {first + done}: {problem}")
             return 1

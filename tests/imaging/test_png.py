@@ -83,8 +83,11 @@ def test_sixteen_bit_gray_survives(level: int) -> None:
 
 
 @pytest.mark.parametrize("level", range(10))
-def test_a_picture_in_strips_is_the_same_picture(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = picture(211, 97, 3, "smooth")
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_picture_in_strips_is_the_same_picture(
+    level: int, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = picture(211, 97, 3, content)
     monkeypatch.setattr(png, "_strip_count", lambda picture_bytes: 7)
     assert np.array_equal(np.asarray(decoded(pixels, level)), pixels)
     monkeypatch.setattr(png, "_strip_count", lambda picture_bytes: 1000)

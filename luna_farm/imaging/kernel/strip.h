@@ -217,6 +217,8 @@ static size_t put_idat(const strip *s, u8 *out, u32 *adler) {
         end = s->last_row - y < w.block_rows ? s->last_row : y + w.block_rows;
         int filter = s->level == 0 ? FILTER_NONE : s->level == 1 ? FILTER_PAETH : FILTER_COUNT;
         size_t n = put_rows(&w, s, y, end, filter, block);
+        if (y == s->first_row)
+            block[-1] = (u8)~block[0]; /* nothing came before, so no run may begin with the first byte */
         if (!put_filtered(&w, s, y, end, block, n, position, &bits, last && end == s->last_row)) {
             close_workspace(&w);
             return 0;
