@@ -65,7 +65,7 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
     _root.propagate = False
     # What no line shows need not be found out for each: stack frame, thread and task of the caller.
     logging._srcfile = ""
-    logging.logThreads = logging.logMultiprocessing = logging.logAsyncioTasks = False
+    logging.logThreads = logging.logMultiprocessing = False
     # Standard error may be gone (`luna-farm start | head`); a farm does not fail, or shout, because of that.
     logging.raiseExceptions = False
 

@@ -22,7 +22,7 @@ BURY_AGAIN_S = 5.0
 def image_record(image: Image) -> dict[str, Any]:
     """The journal record of a change of one image: its state, and of the rest what is not as it was."""
     job_id, index = image.key
-    record = {"r": "image", "job_id": job_id, "index": index, "state": image.state.value}
+    record: dict[str, Any] = {"r": "image", "job_id": job_id, "index": index, "state": image.state.value}
     if image.task is not image.journaled:
         image.journaled = image.task
         record["task"] = image.task.to_map()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from luna_farm.core import dispatch, ending, events, intake, results
+from luna_farm.core import asks, dispatch, ending, events, intake, results
 from luna_farm.core.instructions import Instruction
 from luna_farm.core.state import Farm
 
@@ -25,9 +25,9 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
     events.SpoolFailed: intake.spool_failed,
     events.JobJournaled: intake.job_journaled,
     events.JournalFailed: intake.journal_failed,
-    events.WaitAsked: intake.wait_asked,
-    events.CancelAsked: intake.cancel_asked,
-    events.RetryAsked: intake.retry_asked,
+    events.WaitAsked: asks.wait_asked,
+    events.CancelAsked: asks.cancel_asked,
+    events.RetryAsked: asks.retry_asked,
     events.WorkerReady: dispatch.worker_ready,
     events.WorkerGone: dispatch.worker_gone,
     events.ImageFinished: results.image_finished,

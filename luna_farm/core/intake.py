@@ -1,4 +1,4 @@
-"""Taking over: leases, submits, waiting for and cancelling jobs. Decides, as `farm.handle` documents; acts on
+"""Taking over: leases and submits. Decides, as `farm.handle` documents; acts on
 nothing.
 
 The order of `accept` and `job_journaled` is the promise: the record is in the journal before the client hears
@@ -7,14 +7,12 @@ yes.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events, filenames
 from luna_farm.core.dispatch import advance
-from luna_farm.core.ending import close, finish, image_record, whole_record
+from luna_farm.core.ending import whole_record
 from luna_farm.core.instructions import (
-    Append,
     AppendJob,
     Forget,
     Instruction,
@@ -23,19 +21,18 @@ from luna_farm.core.instructions import (
     ReserveNames,
     SpoolPixels,
 )
-from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.job import Image, Job
 from luna_farm.core.messages import ImageTask
+from luna_farm.core.protocol import refusal
 from luna_farm.core.slots import Slot
-from luna_farm.core.state import Farm, Pending, Waiter, folder_of
+from luna_farm.core.state import Farm, Pending, folder_of
 from luna_farm.errors import (
     FarmBusy,
     FarmDraining,
     FarmError,
     InvalidRequest,
-    NotPossible,
     StaleLease,
     TooLarge,
-    UnknownJob,
 )
 
 QUARANTINE_S = 10.0
@@ -44,13 +41,6 @@ SPARE_SHARE = 0.25
 """Share of the arena that leases granted ahead (with an acknowledgement) may hold."""
 LEASED_JOBS = 2
 """Jobs of max_images for which a client may hold leases: the one it fills, and one ahead."""
-MAX_WAITS = 64
-"""Questions for the end of a job that a client may have open at a time."""
-
-
-def refusal(error: FarmError, job_id: str = "") -> dict[str, Any]:
-    """The answer that tells an error."""
-    return {"error": str(error), "code": error.code, "job_id": job_id, "details": error.details()}
 
 
 def busy(farm: Farm, what: str) -> FarmBusy:
@@ -298,63 +288,3 @@ def job_record(job: Job) -> dict[str, Any]:
         "warnings": list(job.warnings),
         "images": [whole_record(image) for image in job.images],
     }
-
-
-def wait_asked(farm: Farm, event: events.WaitAsked, now: float) -> list[Instruction]:
-    """Answer at once when the job is finished, else when it is or when the time is up."""
-    job = farm.jobs.get(event.job_id)
-    if job is None:
-        return [Reply(event.client, event.reply, refusal(unknown(event.job_id), event.job_id))]
-    if job.finished or event.until <= now:
-        return [Reply(event.client, event.reply, job.report())]
-    if sum(1 for waiter in farm.waiters if waiter.client == event.client) >= MAX_WAITS:
-        error = busy(farm, f"this connection waits for {MAX_WAITS} jobs already")
-        return [Reply(event.client, event.reply, refusal(error))]
-    farm.waiters.append(Waiter(event.client, event.reply, event.job_id, event.until))
-    return []
-
-
-def unknown(job_id: str) -> UnknownJob:
-    """The error for a job id that is not known."""
-    return UnknownJob(f"No job {job_id!r} is known here; `luna-farm jobs` lists those that are.", job_id)
-
-
-def cancel_asked(farm: Farm, event: events.CancelAsked, now: float) -> list[Instruction]:
-    """Cancel the images that no worker has begun."""
-    job = farm.jobs.get(event.job_id)
-    if job is None:
-        return [Reply(event.client, event.reply, refusal(unknown(event.job_id), event.job_id))]
-    stoppable = [image for image in job.images if image.state in (ImageState.WAITING, ImageState.HELD)]
-    if not stoppable:
-        error = NotPossible(f"Job {job.job_id} is {job.state}: none of its images can be cancelled any more.")
-        return [Reply(event.client, event.reply, refusal(error, job.job_id))]
-    done: list[Instruction] = []
-    for image in stoppable:
-        if image.state is ImageState.WAITING:
-            farm.waiting.remove(image)
-        image.move(ImageState.CANCELLED)
-        done += [Append(image_record(image)), *finish(farm, image)]
-    done += [Reply(event.client, event.reply, job.report()), *close(farm, job, now)]
-    return done
-
-
-def retry_asked(farm: Farm, event: events.RetryAsked, now: float) -> list[Instruction]:
-    """Queue the failed images of a job again, from their dead letters."""
-    job = farm.jobs.get(event.job_id)
-    if job is None:
-        return [Reply(event.client, event.reply, refusal(unknown(event.job_id), event.job_id))]
-    failed = [image for image in job.images if image.state is ImageState.FAILED]
-    if not failed:
-        error = NotPossible(f"Job {job.job_id} is {job.state}: it has no failed images to try again.")
-        return [Reply(event.client, event.reply, refusal(error, job.job_id))]
-    farm.open_jobs[job.job_id] = job
-    done: list[Instruction] = []
-    for image in failed:
-        image.move(ImageState.WAITING)
-        image.crashes = 0
-        image.result = replace(image.result, state="", error="", code="")
-        image.queued_at = now
-        farm.taken.add(filenames.twin_key(image.task.path))
-        farm.waiting.append(image)
-        done.append(Append(image_record(image)))
-    return [*done, Reply(event.client, event.reply, job.report()), *advance(farm, now)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from luna_farm.errors import ProtocolError, from_code
+from luna_farm.errors import FarmError, ProtocolError, from_code
 
 NAME = "luna-farm"
 VERSION = 1
@@ -28,3 +28,8 @@ def check(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(details, Mapping):
         raise ProtocolError("The farm told an error without its details.")
     raise from_code(str(answer["code"]), str(answer["error"]), details)
+
+
+def refusal(error: FarmError, job_id: str = "") -> dict[str, Any]:
+    """The answer that tells an error."""
+    return {"error": str(error), "code": error.code, "job_id": job_id, "details": error.details()}

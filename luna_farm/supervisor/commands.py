@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from luna_farm import __version__
 from luna_farm.core import events, schema
-from luna_farm.core.intake import refusal, unknown
-from luna_farm.core.protocol import NAME, VERSION
+from luna_farm.core.asks import unknown
+from luna_farm.core.protocol import NAME, VERSION, refusal
 from luna_farm.core.state import Farm
 from luna_farm.errors import FarmError, InvalidRequest, ProtocolError
 from luna_farm.storage.arena import Arena

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from luna_farm import system
 from luna_farm.core import frames
-from luna_farm.core.intake import refusal
-from luna_farm.core.protocol import NAME, VERSION
+from luna_farm.core.protocol import NAME, VERSION, refusal
 from luna_farm.errors import FarmError, ProtocolError, TooLarge, Unauthorized
 from luna_farm.supervisor import crowd
 
@@ -32,6 +31,8 @@ HELLO_S = 5.0
 """Time for the hello, and for the rest of any frame or pixels that have begun."""
 SLOWEST_BYTES_PER_S = 250_000
 """What a frame or pixels may add to that time: whoever sends slower, byte by byte, is not waited for."""
+TURN_MESSAGES = 16
+"""Messages that are answered before it is the turn of others."""
 WRITE_BYTES = 32 * 1024 * 1024
 """Answers that a client may leave unread before it is dropped."""
 LINGER_S = 1.0
@@ -135,7 +136,9 @@ class Connection(asyncio.BufferedProtocol):
             self.refuse(error)
 
     def _messages(self) -> None:
-        while self._phase in (Phase.STRANGER, Phase.OPEN):
+        for _ in range(TURN_MESSAGES):
+            if self._phase not in (Phase.STRANGER, Phase.OPEN):
+                return
             message = self._frames.next()
             if message is None:
                 self.deadline = self._patience()
@@ -145,6 +148,17 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self.deadline = None
                 self._listener.handler.message(self, message)
+        if self._frames.pending and self._transport:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        if self._transport:
+            self._transport.resume_reading()
+        try:
+            self._messages()
+        except FarmError as error:
+            self.refuse(error)
 
     def _patience(self) -> float | None:
         """A known client may be idle for as long as it likes, but not in the middle of a frame; and a byte
@@ -242,7 +256,11 @@ class Connection(asyncio.BufferedProtocol):
                 transport.close()
             return
         self._end(Phase.LEAVING)
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # the peer has gone meanwhile
+            self.abort()
+            return
         self.deadline = self._listener.now() + LINGER_S
         self._listener.see_off(self)
 

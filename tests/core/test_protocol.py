@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from luna_farm.core import protocol
-from luna_farm.core.intake import refusal
 from luna_farm.errors import FarmBusy, FarmError, InvalidRequest, ProtocolError
 
 
@@ -29,10 +28,10 @@ def test_an_answer_that_tells_no_error_is_the_answer() -> None:
 
 def test_an_error_arrives_as_the_class_that_left_with_its_data() -> None:
     with pytest.raises(FarmBusy, match="full") as busy:
-        protocol.check(refusal(FarmBusy("full", depth=9, retry_after_s=0.5)))
+        protocol.check(protocol.refusal(FarmBusy("full", depth=9, retry_after_s=0.5)))
     assert (busy.value.depth, busy.value.retry_after_s) == (9, 0.5)
     with pytest.raises(InvalidRequest) as invalid:
-        protocol.check(refusal(InvalidRequest.of("format", "gif", "png | webp")))
+        protocol.check(protocol.refusal(InvalidRequest.of("format", "gif", "png | webp")))
     assert (invalid.value.field, invalid.value.given, invalid.value.allowed) == (
         "format",
         "'gif'",
