@@ -35,7 +35,7 @@ class Message:
 
     def to_map(self) -> dict[str, Any]:
         """Return the fields as a map of plain values."""
-        return dict(zip(self.__match_args__, _values(type(self))(self), strict=True))
+        return dict(zip(self.__match_args__, _reader(self.__match_args__)(self), strict=True))
 
     @classmethod
     def from_map(cls: type[T], given: Mapping[str, Any]) -> T:
@@ -44,9 +44,9 @@ class Message:
 
 
 @cache
-def _values(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     """Reads all fields at once: half of what the supervisor does for an image is turning it into maps."""
-    return attrgetter(*kind.__match_args__)
+    return attrgetter(*names)
 
 
 @dataclass(frozen=True, slots=True)
