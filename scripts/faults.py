@@ -61,7 +61,7 @@ ROWS = (
     ),
     Row(
         "shared memory",
-        "Shared memory of 8 and 64 MB, arena full, arena unlinked; jobs, journal, connections at their bounds",
+        "Shared memory of 8 and 64 MB, arena full, arena unlinked; other bounds reached",
         "0 crashes, busy within 50 ms, nothing lost",
     ),
     Row("SIGSTOP", "A worker and the supervisor stopped", "saved once, within the deadline + 1 s"),

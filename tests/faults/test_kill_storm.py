@@ -73,7 +73,7 @@ def test_saves_go_on_while_everything_is_killed(
         waited = 0
         while len(album.promised) < saves or killer.is_alive():
             due = min(saves, saves * killer.share) if killer.is_alive() else saves
-            if len(album.promised) < due + AHEAD:
+            if len(album.promised) < due + AHEAD or waited == len(album.promised):
                 album.add(client)
             else:
                 client.wait(album.promised[waited].receipt.job_id, 60)

@@ -68,6 +68,7 @@ def fence_off(farm: Start, tmp_path: Path, hangs_at: str, **environ: str) -> dic
     one.restart(**environ)
     with one.client() as client:
         reports = album.wait(client)
+        until(lambda: not one.temps(), "no second link warns the old one")
         with_old = psutil.Process(old) if psutil.pid_exists(old) else None
         if with_old is not None and with_old.status() != psutil.STATUS_ZOMBIE:
             os.kill(old, signal.SIGCONT)

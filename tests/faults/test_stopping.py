@@ -35,16 +35,15 @@ def test_a_signal_drains_everything_that_was_accepted(
 
 
 def test_while_it_drains_it_takes_nothing_new_and_says_so(farm: Start) -> None:
-    one = farm(arena_bytes="256MiB")
-    album = Album(one.out, LARGE)
-    with one.client() as client, one.client() as other:
-        other.ping()
-        for _ in range(6):
-            album.add(client)
+    one = farm(LUNA_FARM_CRASH="worker.received:1:stop", min_workers=1, max_workers=1)
+    album = Album(one.out)
+    with one.client() as client:
+        album.add(client)
         os.kill(one.pid, signal.SIGTERM)
-        refused = until(lambda: refusal(other, one), "it is told")
+        refused = until(lambda: refusal(client, one), "it is told")
         assert isinstance(refused, FarmDraining)
-    assert one.process.wait(timeout=60) == 0
+        assert client.status()["draining"]
+    assert one.stop() == 0
 
 
 def refusal(client: FarmClient, one: RunningFarm) -> FarmError | None:
