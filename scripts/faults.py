@@ -5,8 +5,9 @@
     python3 scripts/faults.py --long     10,000 saves through 1,000 worker and 100 supervisor kills, and so on
     python3 scripts/faults.py --render   the page again, from the figures of the last run
 
-Nothing in the table of that page is typed in: the tests note figures, this renders them. The page is
-written only when every test passed; it must never show the figures of a run that failed.
+Further arguments go to pytest. Nothing in the table of that page is typed in: the tests note figures, this
+renders them. The page is written only when every test passed; it must never show the figures of a run that
+failed.
 """
 
 from __future__ import annotations
@@ -191,8 +192,7 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="the long form, an hour or so")
     parser.add_argument("--render", action="store_true", help="write the page from the last figures")
     parser.add_argument("--here", action="store_true", help="use this Python as it is, without .venv")
-    parser.add_argument("pytest", nargs="*", help="further arguments for pytest")
-    args = parser.parse_args()
+    args, for_pytest = parser.parse_known_args()  # such as -k storm
     if not args.render:
         if not args.here and Path(sys.prefix) != VENV:
             return in_environment()
@@ -200,7 +200,7 @@ def main() -> int:
         lines = NOTES.with_suffix(".jsonl")
         lines.unlink(missing_ok=True)
         started = time.monotonic()
-        code = run_tests(args.long, lines, args.pytest)
+        code = run_tests(args.long, lines, for_pytest)
         figures = (
             [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else []
         )
