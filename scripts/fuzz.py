@@ -8,7 +8,7 @@
 
 Needs the project installed, as in the environment that scripts/test.py makes. Findings and what was learned
 lie in fuzz-findings/; what is worth keeping goes into tests/fuzz/corpus and is tested from then on. Without
-atheris (which is for Linux and macOS, and not for every Python) it says that it did not run, and exits with 0:
+atheris (for Linux and macOS, and not for every Python) it says that it did not run, and exits with 0:
 the tests run the same targets by hypothesis. It must never talk to a farm that it did not start.
 """
 
