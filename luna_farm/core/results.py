@@ -93,6 +93,7 @@ def _told(job: Job, image: Image, worker: Worker, result: ImageResult, now: floa
             {
                 **common,
                 "event": "image_saved",
+                "state": result.state,
                 "bytes": result.bytes,
                 "ms": (now - image.queued_at) * 1e3,
                 "queue_ms": (image.started_at - image.queued_at) * 1e3,

@@ -225,7 +225,13 @@ class Farm:
             "draining": self.draining,
             "encoders": dict(self.encoders),
             "dead_letters": [
-                {"job_id": job.job_id, "index": i.task.index, "path": i.task.path, "error": i.result.error}
+                {
+                    "job_id": job.job_id,
+                    "index": i.task.index,
+                    "path": i.task.path,
+                    "error": i.result.error,
+                    "code": i.result.code,
+                }
                 for job in self.jobs.values()
                 for i in job.images
                 if i.state is ImageState.FAILED
