@@ -110,6 +110,12 @@ class Journal:
             raise system.disk_error("cut half a record from the journal", self.path, error) from error
         self._torn = False
 
+    def take_back(self, size: int) -> None:
+        """Cut what was appended since the journal had `size` bytes: records that could not be synced, and
+        that nobody was promised. Raises DiskError; nothing is appended then until the cut succeeds."""
+        self.bytes, self._torn = size, True
+        self._mend()
+
     def sync(self) -> None:
         """Return once every record is on the disk (durable jobs). Raises DiskError; what failed to sync is
         never synced again: the caller treats the records since the last sync as not written."""

@@ -58,14 +58,26 @@ class Ledger:
             return FarmBusy(
                 f"the journal holds {self._journal.bytes:,} bytes of open jobs (setting journal_bytes)"
             )
+        before = self._journal.bytes
         try:
             self._journal.append(record)
             if sync:
                 self._journal.sync()
         except FarmError as error:
+            if self._journal.bytes > before:
+                self._take_back(before)
             return error
         crash_point("supervisor.journaled")
         return None
+
+    def _take_back(self, size: int) -> None:
+        """Forget a record that was refused after all, or the next start would take its job up. What the disk
+        made of the rest nobody knows after a failed sync: the whole journal is written anew."""
+        self._compact_at = 0
+        try:
+            self._journal.take_back(size)
+        except FarmError as error:
+            log.error("A refused job may come back at the next start: %s", error)
 
     def append(self, instruction: Append) -> None:
         """Write what has happened, now or when the disk lets us."""

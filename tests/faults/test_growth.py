@@ -23,7 +23,7 @@ def size(one: RunningFarm) -> dict[str, int]:
 
 def test_thousands_of_jobs_leave_nothing_behind(farm: Start, figures: Figures, long: bool) -> None:
     jobs, before_that = (10_000, 1_000) if long else (1_000, 300)
-    one = farm(kept_reports=200, min_workers=2, max_workers=2, journal_bytes="1MiB")
+    one = farm(kept_reports=200, min_workers=2, max_workers=2, journal_bytes="1MiB", bare=True)
     one.workers_ready(2)
     with one.client() as client:
         for phase in (before_that, jobs):

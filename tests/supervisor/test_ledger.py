@@ -1,0 +1,90 @@
+"""The journal of a running farm: full, refused by its disk, and small again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luna_farm.core.instructions import Append, Settle
+from luna_farm.errors import DiskError, FarmBusy
+from luna_farm.storage.journal import Journal
+from luna_farm.supervisor import ledger
+from luna_farm.supervisor.ledger import Ledger
+
+Record = dict[str, Any]
+LARGE: Record = {"r": "job", "text": "x" * 1000}
+SETTLE = Settle(1, "job", 0, "/out/.luna-job-0.tmp", "/out")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal.open(tmp_path / "journal")[0]
+
+
+def found(tmp_path: Path) -> list[Record]:
+    return Journal.open(tmp_path / "journal")[1].records
+
+
+def test_a_full_journal_takes_jobs_again_once_others_have_ended(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(ledger.time, "monotonic", lambda: clock[0])
+    kept = Ledger(journal, 3000, lambda i: None)
+    kept.begin([LARGE, LARGE, LARGE])
+    assert isinstance(kept.append_job(LARGE, sync=False), FarmBusy)
+    clock[0] += ledger.COMPACT_AGAIN_S
+    kept.compact_if_due(lambda: [LARGE] * 3)
+    kept.compact_if_due(lambda: pytest.fail("nothing has ended since: writing it all again cannot help"))
+    kept.append_job(LARGE, sync=False)
+    kept.append(Append({"r": "image"}))
+    kept.compact_if_due(lambda: pytest.fail("not twice within a second"))
+    clock[0] += ledger.COMPACT_AGAIN_S
+    kept.compact_if_due(lambda: [LARGE])
+    assert kept.append_job(LARGE, sync=False) is None
+
+
+def test_a_job_whose_record_cannot_be_synced_does_not_come_back(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Ledger(journal, 10**6, lambda i: None)
+    kept.begin([])
+    assert kept.append_job({"r": "job", "n": 1}, sync=True) is None
+
+    def failing(self: Journal) -> None:
+        raise DiskError("Input/output error", "journal")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "sync", failing)
+        assert isinstance(kept.append_job({"r": "job", "n": 2}, sync=True), DiskError)
+    assert found(tmp_path) == [{"r": "job", "n": 1}]
+    kept.compact_if_due(lambda: [{"r": "job", "n": 1}, {"r": "anew"}])
+    assert found(tmp_path) == [{"r": "job", "n": 1}, {"r": "anew"}], "after a failed sync it is written anew"
+
+
+def test_what_happened_waits_for_the_disk_and_links_wait_behind_it(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[Settle] = []
+    kept = Ledger(journal, 10**6, settled.append)
+    kept.begin([])
+
+    def failing(self: Journal, record: Record) -> None:
+        raise DiskError("No space left", "journal")
+
+    with monkeypatch.context() as full:
+        full.setattr(Journal, "append", failing)
+        kept.append(Append({"r": "image", "n": 1}))
+        kept.settle(SETTLE)
+        assert isinstance(kept.append_job(LARGE, sync=False), DiskError)
+        assert kept.error == "2 records wait for the journal's disk"
+        assert settled == []
+        kept.compact_if_due(lambda: pytest.fail("not while a record is on its way"))
+    kept.catch_up()
+    assert (settled, kept.error) == ([SETTLE], "")
+    kept.settle(SETTLE)
+    assert len(settled) == 2
+    kept.close()
+    assert found(tmp_path) == [{"r": "image", "n": 1}]
