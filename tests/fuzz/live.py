@@ -56,7 +56,7 @@ from luna_farm_client.endpoint import Endpoint
 from pathlib import Path
 port, state, out = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 pixels = np.zeros((64, 64, 3), np.uint8)
-ping, submit, jobs = [], [], []
+ping, submit, jobs, states = [], [], [], []
 with FarmClient("127.0.0.1", port) as farm:
     farm.endpoint = Endpoint("127.0.0.1", port, None, state)
     print(farm.ping(), flush=True)
@@ -68,8 +68,10 @@ with FarmClient("127.0.0.1", port) as farm:
             begun = time.perf_counter()
             jobs.append(farm.submit(SaveRequest([SaveImage(pixels)], output_dir=out, filename="good")).job_id)
             submit.append(time.perf_counter() - begun)
+            if len(jobs) > 100:  # of older ones the farm may have dropped the report
+                states.append(farm.wait(jobs.pop(0), 60).state)
         print(".", flush=True)
-    states = [farm.wait(job_id, 60).state for job_id in jobs]
+    states += [farm.wait(job_id, 60).state for job_id in jobs]
 print(json.dumps({"ping": ping, "submit": submit, "states": states}), flush=True)
 """
 
