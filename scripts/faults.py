@@ -135,11 +135,10 @@ so. Windows, macOS, NFS and SMB were not tested.
 
 
 def run_tests(long: bool, figures: Path, arguments: list[str]) -> int:
-    """Run all fault tests, in two processes unless it is the long form; returns the exit code."""
+    """Run all fault tests, two files at a time; returns the exit code."""
     environ = {"LUNA_FARM_TEST_FIGURES": str(figures), "LUNA_FARM_TEST_LONG": "1" if long else "0"}
-    parallel = [] if long else ["-n", "2", "--dist", "loadfile"]
     command = [sys.executable, "-m", "pytest", "tests/faults", "-p", "no:cacheprovider"]
-    command += [*parallel, f"--timeout={TEST_TIMEOUT_S[long]}", *arguments]
+    command += ["-n", "2", "--dist", "loadfile", f"--timeout={TEST_TIMEOUT_S[long]}", *arguments]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **environ}, check=False).returncode
 
 
@@ -189,7 +188,7 @@ def render(run: Mapping[str, Any]) -> str:
 def main() -> int:
     """Run, note, render. Returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--long", action="store_true", help="the long form, an hour or so")
+    parser.add_argument("--long", action="store_true", help="the long form, half an hour or so")
     parser.add_argument("--render", action="store_true", help="write the page from the last figures")
     parser.add_argument("--here", action="store_true", help="use this Python as it is, without .venv")
     args, for_pytest = parser.parse_known_args()  # such as -k storm
