@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from luna_farm.core import frames
@@ -27,6 +27,7 @@ VALUES = st.recursive(
 MESSAGES = st.dictionaries(st.text(max_size=8), VALUES, max_size=4)
 
 
+@settings(max_examples=40)
 @given(st.lists(MESSAGES, max_size=4), st.lists(st.integers(1, 40), min_size=1, max_size=8))
 def test_however_the_stream_is_cut_the_messages_are_the_same(
     messages: list[dict[str, Any]], cuts: list[int]
@@ -123,6 +124,26 @@ def test_what_is_not_one_plain_map_is_refused(body: bytes) -> None:
 def test_any_bytes_are_a_map_or_a_protocol_error(body: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         assert isinstance(frames.decode(body), dict)
+
+
+def test_lists_and_maps_are_bounded_in_length_and_in_number() -> None:
+    assert frames.decode(msgpack.packb({"x": list(range(9))}), items=9)
+    with pytest.raises(ProtocolError):
+        frames.decode(msgpack.packb({"x": list(range(10))}), items=9)
+    nested = {"x": [[[] for _ in range(9)] for _ in range(9)]}
+    with pytest.raises(ProtocolError, match="too many lists and maps"):
+        frames.decode(msgpack.packb(nested), items=9)
+    assert frames.decode(msgpack.packb(nested), items=18) == nested
+
+
+def test_it_knows_how_long_the_frame_will_be_that_has_begun() -> None:
+    buffer = frames.FrameBuffer()
+    frame = frames.encode({"a": 1})
+    assert (buffer.announced, buffer.pending) == (0, 0)
+    buffer.feed(frame[:3])
+    assert (buffer.announced, buffer.pending) == (0, 3)
+    buffer.feed(frame[3:5])
+    assert (buffer.announced, buffer.pending) == (len(frame) - 4, 5)
 
 
 def test_a_frame_that_does_not_decode_leaves_the_buffer_usable() -> None:

@@ -9,6 +9,7 @@ import pytest
 from stage import CLIENT, MIB, Stage, entry, options
 
 from luna_farm.core import events, instructions
+from luna_farm.core.asks import MAX_WAITS
 from luna_farm.core.farm import handle
 from luna_farm.core.intake import QUARANTINE_S
 from luna_farm.core.schema import Submit
@@ -56,6 +57,17 @@ def test_the_hint_grows_with_the_queue_and_shrinks_with_workers() -> None:
         stage.submit(f"job-{n:04d}")
     few = stage.lease(4 * MIB)["details"]
     assert (few["depth"], few["retry_after_s"]) == (20, 0.4)
+
+
+def test_one_client_cannot_hold_ever_more_leases() -> None:
+    stage = Stage(max_images=4)
+    stage.lease(*[1] * 4)
+    stage.lease(*[1] * 3)
+    assert code(stage.lease(1, 1)) == "too_large"
+    assert "give back" in stage.lease(1, 1)["error"]
+    assert "leases" in stage.lease(1, 1, client=CLIENT + 1)
+    assert stage.answer(stage.submit("job-0001", want=(1, 1)))["leases"] == []
+    assert stage.answer(stage.submit("job-0002", want=(1,)))["leases"] != [], "one is free again"
 
 
 def test_leases_given_back_are_free_and_those_of_others_are_passed_over() -> None:
@@ -351,6 +363,17 @@ def test_a_job_that_is_not_known_is_said_so(kind: type) -> None:
 
 def test_a_wait_for_a_job_that_is_not_known_is_said_so() -> None:
     assert code(Stage().ask(events.WaitAsked, "job-9999", 1e9)) == "unknown_job"
+
+
+def test_one_client_cannot_ask_for_ever_more_ends_of_jobs() -> None:
+    stage = Stage()
+    stage.submit("job-0001")
+    for _ in range(MAX_WAITS):
+        assert stage.ask(events.WaitAsked, "job-0001", 1e9) is None
+    assert code(stage.ask(events.WaitAsked, "job-0001", 1e9)) == "busy"
+    other = stage.reply()
+    stage.happens(events.WaitAsked(CLIENT + 1, other, "job-0001", 1e9))
+    assert other not in stage.replies, "another client may"
 
 
 # --- cancelling

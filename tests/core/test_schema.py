@@ -191,6 +191,35 @@ def test_a_text_of_a_map_must_be_one() -> None:
         schema.json_text({"x": "[1]"}, "x", dict)
 
 
+def test_documents_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "DOCUMENTS_LIMIT", 10)
+    assert submit(prompt="x" * 5, metadata="x" * 5)
+    with pytest.raises(TooLarge, match="at most 10 characters"):
+        submit(prompt="x" * 5, extra_pnginfo="x" * 6)
+    with pytest.raises(InvalidRequest):
+        submit(prompt="x" * 11)
+
+
+@pytest.mark.parametrize(
+    ("good", "odd"),
+    [
+        ({"png_compression": 1}, {"png_compression": True}),
+        ({"png_compression": 4}, {"png_compression": 4.0}),
+        ({"lossless_webp": True}, {"lossless_webp": 1}),
+        ({"lossless_webp": False}, {"lossless_webp": 0.0}),
+        ({"min_quality_threshold": 1}, {"min_quality_threshold": True}),
+        ({"durable": False}, {"durable": 0}),
+    ],
+)
+def test_what_only_equals_something_that_was_allowed_is_not(
+    good: dict[str, Any], odd: dict[str, Any]
+) -> None:
+    for _ in range(2):
+        submit(**good)
+        with pytest.raises(InvalidRequest):
+            submit(**odd)
+
+
 def test_a_message_names_its_command() -> None:
     assert schema.command({"cmd": "ping"}) == "ping"
     for message in ({}, {"cmd": 5}, {"cmd": None}):
