@@ -13,7 +13,7 @@ from pictures import LARGE, Album
 from running_farm import RunningFarm, Start, until
 
 from luna_farm.errors import FarmDraining, FarmError
-from luna_farm_client import FarmClient
+from luna_farm_client import FarmClient, SaveRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -48,8 +48,9 @@ def test_while_it_drains_it_takes_nothing_new_and_says_so(farm: Start) -> None:
 
 def refusal(client: FarmClient, one: RunningFarm) -> FarmError | None:
     """Why a job is not taken; None if it was."""
+    request = SaveRequest(images=Album(one.out).next_images(), output_dir=one.out, filename="late")
     try:
-        Album(one.out).add(client)
+        client.submit(request, when_busy="report")
     except FarmError as error:
         return error
     return None
