@@ -119,6 +119,7 @@ class Feed:
             logger=quiet,
             create_connection=guest_type(self._connections, MAX_CONNECTIONS),
             ssl=self._tls,
+            ssl_handshake_timeout=OPEN_TIMEOUT_S if self._tls else None,
         )
         self.port = next(iter(self._server.sockets)).getsockname()[1]
         self._door = Door.of(self._host, self._names, self.port, self._token, tls=self._tls is not None)
