@@ -108,7 +108,9 @@ def farm(count: int, seed: int) -> int:
     with tempfile.TemporaryDirectory() as home:
         running = live.RealFarm(Path(home) / "farm").start()
         try:
-            result = live.fuzz(running, count, seed=seed, say=lambda line: print(line, flush=True))
+            result = live.fuzz(
+                running, count, seed=seed, say=lambda line: print(line, flush=True), step_back=15
+            )
         finally:
             running.stop()
     print(result)

@@ -31,7 +31,7 @@ HELLO_S = 5.0
 """Time for the hello, and for the rest of any frame or pixels that have begun."""
 SLOWEST_BYTES_PER_S = 250_000
 """What a frame or pixels may add to that time: whoever sends slower, byte by byte, is not waited for."""
-TURN_MESSAGES = 16
+TURN_MESSAGES = 8
 """Messages that are answered before it is the turn of others."""
 WRITE_BYTES = 32 * 1024 * 1024
 """Answers that a client may leave unread before it is dropped."""
