@@ -87,6 +87,9 @@ class Evidence(Protocol):
     def published(self, task: ImageTask) -> ImageResult | None:
         """What came of an image whose file was published just before the end; None if it was not."""
 
+    def there(self, path: str) -> bool:
+        """Whether something lies under a name that was free when it was reserved."""
+
 
 def restore(farm: Farm, remains: Remains, evidence: Evidence, now: float) -> list[Instruction]:
     """Take the jobs of a predecessor up again.
@@ -124,6 +127,11 @@ def _resume(farm: Farm, image: Image, evidence: Evidence, now: float) -> list[In
     image.move(S.LOST)
     farm.totals["images_failed"] += 1
     reason = "Its pixels were in memory when the machine stopped, before the file was written."
+    if evidence.there(image.task.path):
+        # After a power cut the journal may lack what happened in the last seconds.
+        reason = (
+            "Its pixels were in memory when the machine stopped. A file of its name is there; look at it."
+        )
     image.result = ImageResult("", path=image.task.path, error=reason, code="lost")
     told = {
         "event": "job_lost",

@@ -48,11 +48,14 @@ class Spool:
         files.replace(path, buffers(), lambda: crash_point("spool.written"))
         return f"file:{path}"
 
+    def holds(self, segment: str) -> bool:
+        """Whether a segment is named like one of this spool."""
+        return segment.startswith("file:") and os.path.dirname(segment[len("file:") :]) == self.folder
+
     def remove(self, segment: str) -> bool:
         """Remove one image whose file is saved. False if it is gone already, or is not a segment of this
         spool."""
-        path = segment.removeprefix("file:")
-        return os.path.dirname(path) == self.folder and files.remove(path)
+        return self.holds(segment) and files.remove(segment[len("file:") :])
 
     def segments(self) -> list[str]:
         """Return the segments of all whole images in the spool, sorted."""

@@ -92,6 +92,18 @@ class Ledger:
         else:
             self._settle(instruction)
 
+    def synced(self) -> bool:
+        """Put all that was told so far on the disk; False if that is not to be had now."""
+        if self._behind:
+            return False
+        try:
+            self._journal.sync()
+        except FarmError as error:
+            log.error("%s", error)
+            self._compact_at = 0  # written anew: a sync that failed is never asked again
+            return False
+        return True
+
     def catch_up(self) -> None:
         """Write what waits, in order, until the disk refuses."""
         while self._behind:

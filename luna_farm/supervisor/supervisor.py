@@ -176,6 +176,10 @@ class Supervisor:
                     return ImageResult(state, path=found.path, bytes=found.bytes, temp=found.temp)
         return None
 
+    def there(self, path: str) -> bool:
+        """Whether something lies under a name that was free when it was reserved."""
+        return os.path.lexists(path)
+
     # --- events and instructions
 
     def now(self) -> float:

@@ -48,9 +48,13 @@ class Disk:
 
     pixels: bool = True
     made: dict[tuple[str, int], ImageResult] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
 
     def readable(self, segment: str) -> bool:
         return self.pixels
+
+    def there(self, path: str) -> bool:
+        return path in self.files
 
     def published(self, task: ImageTask) -> ImageResult | None:
         return self.made.get((task.job_id, task.index))

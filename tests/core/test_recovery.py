@@ -105,6 +105,13 @@ def test_images_whose_pixels_are_gone_are_lost_by_name() -> None:
     assert again.published == [], "that was told before"
 
 
+def test_of_a_lost_image_it_is_told_that_a_file_of_its_name_is_there() -> None:
+    before = Stage()
+    before.submit("job-0001", entry(), entry())
+    after = before.restarted(Disk(pixels=False, files=frozenset({"/out/a_RAW_00002.png"})))
+    assert ["look at it" in lost["error"] for lost in after.told("job_lost")] == [False, True]
+
+
 def test_a_file_that_was_published_before_its_pixels_were_lost_is_recognised_and_tidied_up_behind() -> None:
     before = Stage()
     before.submit("job-0001", entry(), entry())

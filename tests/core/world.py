@@ -102,6 +102,9 @@ class World:
     def readable(self, segment: str) -> bool:
         return segment in self.segments
 
+    def there(self, path: str) -> bool:
+        return any(file.path == path for file in self.files.values())
+
     def published(self, task: ImageTask) -> ImageResult | None:
         file = self.files.get((task.job_id, task.index))
         return self._result(file) if file and file.temp else None

@@ -88,3 +88,23 @@ def test_what_happened_waits_for_the_disk_and_links_wait_behind_it(
     assert len(settled) == 2
     kept.close()
     assert found(tmp_path) == [{"r": "image", "n": 1}]
+
+
+def test_what_leans_on_the_journal_asks_whether_it_is_on_the_disk(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Ledger(journal, 10**6, lambda i: None)
+    kept.begin([])
+    assert kept.synced()
+
+    def failing(self: Journal, record: Record | None = None) -> None:
+        raise DiskError("Input/output error", "journal")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "sync", failing)
+        assert not kept.synced()
+    kept.compact_if_due(lambda: [{"r": "anew"}])
+    assert found(tmp_path) == [{"r": "anew"}]
+    monkeypatch.setattr(Journal, "append", failing)
+    kept.append(Append({"r": "image"}))
+    assert not kept.synced(), "it is not even written"
