@@ -37,7 +37,7 @@ typedef struct {
 } workspace;
 
 /* By level. Below 5 strings are looked for only in blocks that are full of them. */
-static const effort EFFORTS[10] = {{0, 0, 0, 0}, {1, 32, 0, 5}, {1, 32, 0, 5}, {2, 32, 0, 5}, {4, 32, 0, 6}, {2, 32, 0, 5}, {6, 32, 0, 6}, {2, 24, 1, 7}, {8, 48, 1, 7}, {12, 64, 2, 7}};
+static const effort EFFORTS[10] = {{0, 0, 0, 0}, {1, 32, 0, 5}, {1, 32, 0, 5}, {2, 32, 0, 5}, {4, 32, 0, 6}, {2, 32, 0, 5}, {6, 32, 0, 6}, {2, 20, 1, 6}, {8, 48, 1, 7}, {12, 64, 2, 7}};
 
 static size_t rows_per_block(const strip *s, size_t bytes) {
     size_t rows = bytes / (s->row_bytes + 1), all = s->last_row - s->first_row;
