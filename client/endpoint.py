@@ -17,7 +17,7 @@ from luna_farm import config, system
 from luna_farm.errors import Unauthorized
 
 CONNECT_S = 5.0
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  replaced, not listened on
 """A farm that listens on all addresses is reached by this one from its own machine."""
 
 

@@ -42,7 +42,7 @@ def listener_uid(sock: socket.socket) -> int | None:
     if sys.platform == "linux":
         with suppress(OSError):
             theirs = sock.getpeername()
-            nobody = ("0.0.0.0" if sock.family == socket.AF_INET else "::", 0)  # noqa: S104
+            nobody = ("0.0.0.0" if sock.family == socket.AF_INET else "::", 0)  # noqa: S104  asked for, not listened on
             return _asked_uid(theirs, nobody, _LISTEN)
     return None
 

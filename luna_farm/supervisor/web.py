@@ -28,6 +28,7 @@ log = logging.getLogger("luna_farm.feed")
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 _WORKING_STATES = frozenset({"idle", "busy"})
+# Said to whom has none; no token is in it.
 _NEEDS_TOKEN = "Another user or machine needs the farm's token: Authorization: Bearer TOKEN (docs/feed.md)."  # noqa: S105
 _TYPES = {
     "index.html": "text/html; charset=utf-8",
