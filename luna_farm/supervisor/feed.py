@@ -127,31 +127,30 @@ class Feed:
     def publish(self, event: Mapping[str, Any]) -> None:
         """Count an event and send it to all subscribers within a window. Never blocks and never raises.
 
-        The feed numbers it (`seq`), adds `timestamp` and `job_id` (null: of no job) if they are missing, and
-        turns the bytes of a `thumbnail` into base64.
+        Adds `seq`, and `timestamp` and `job_id` (null: of no job) if they are missing; turns the bytes of a
+        `thumbnail` into base64.
         """
-        numbered = {"job_id": None, **event, "seq": self._history.last + 1}
-        if "timestamp" not in numbered:
-            numbered["timestamp"] = _now()
-        picture = numbered.get("thumbnail")
-        if isinstance(picture, bytes):
+        numbered = {"job_id": None, "timestamp": "", **event, "seq": self._history.last + 1}
+        numbered["timestamp"] = numbered["timestamp"] or _now()
+        picture = numbered.pop("thumbnail", b"")
+        if picture:
             numbered["thumbnail"] = base64.b64encode(picture).decode()
-        if not picture:
-            numbered.pop("thumbnail", None)
         try:
             self._metrics.observe(numbered)
+            if not self._subscribers:
+                self._history.later(numbered)
+                return
             encoded = frame(numbered)
         except (TypeError, ValueError, KeyError):
             log.exception("An event could not be sent and is left out: %r", event)
             return
         self._history.add(encoded)
-        if self._subscribers:
-            self._pending.append(encoded)
-            if self._flush_timer is None:
-                # The first event after a pause goes out at once, those of a burst together.
-                window = max(WINDOW_S, len(self._subscribers) / WRITES_PER_S)
-                delay = self._flushed_at + window - self._loop.time()
-                self._flush_timer = self._loop.call_later(max(0.0, delay), self._flush)
+        self._pending.append(encoded)
+        if self._flush_timer is None:
+            # The first event after a pause goes out at once, those of a burst together.
+            window = max(WINDOW_S, len(self._subscribers) / WRITES_PER_S)
+            delay = self._flushed_at + window - self._loop.time()
+            self._flush_timer = self._loop.call_later(max(0.0, delay), self._flush)
 
     def wants_thumbnail(self) -> bool:
         """Tell whether the next image should bring a thumbnail: somebody looks, and had fewer than four in
@@ -200,6 +199,7 @@ class Feed:
         # In one go, without an await: what is pending goes to the others, then this one starts behind it,
         # without a hole.
         self._flush()
+        self._history.catch_up(frame)
         subscriber.push(self._status_frame())
         if "after" in query:
             try:

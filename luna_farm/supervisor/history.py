@@ -6,12 +6,19 @@ finished frames under rising sequence numbers.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+log = logging.getLogger("luna_farm.feed")
 
 MAX_EVENTS = 4096
 MAX_BYTES = 2**20
+MAX_UNREAD = 2048
+"""Events kept as they came while nobody is connected: turning each into a frame that nobody reads would cost
+the farm a tenth of what an image costs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class History:
 
     def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
         self._frames: deque[bytes] = deque()
+        self._unread: deque[Mapping[str, Any]] = deque(maxlen=MAX_UNREAD)
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -47,12 +55,34 @@ class History:
     @property
     def oldest(self) -> int:
         """Sequence number of the oldest event still held; `last` + 1 if none is."""
-        return self._last - len(self._frames) + 1
+        return self._last - len(self._frames) - len(self._unread) + 1
 
     @property
     def nbytes(self) -> int:
         """Bytes of all frames held."""
         return self._bytes
+
+    def later(self, event: Mapping[str, Any]) -> None:
+        """Take over an event that becomes a frame only if somebody comes for it."""
+        if len(self._unread) == MAX_UNREAD:  # the oldest gives way, and with it all that lies before the gap
+            self._frames.clear()
+            self._bytes = 0
+        self._last += 1
+        self._unread.append(event)
+
+    def catch_up(self, encode: Callable[[Mapping[str, Any]], bytes]) -> None:
+        """Make frames of what was kept for later; must come before `add` and `after`. An event that cannot be
+        encoded is left out, and so is what lies before it: numbers must not have gaps."""
+        unread, self._unread = self._unread, deque(maxlen=MAX_UNREAD)
+        self._last -= len(unread)
+        for event in unread:
+            try:
+                self.add(encode(event))
+            except (TypeError, ValueError):
+                log.exception("An event could not be sent and is left out: %r", event)
+                self._frames.clear()
+                self._bytes = 0
+                self._last += 1
 
     def add(self, frame: bytes) -> int:
         """Take over the next frame and return its sequence number. A frame above the bound is counted, not

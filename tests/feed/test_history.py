@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luna_farm.supervisor.history import History
+from luna_farm.supervisor.history import MAX_UNREAD, History
 
 
 def filled(count: int, **bounds: int) -> History:
@@ -69,3 +72,36 @@ def test_bounds_hold_and_frames_are_the_last_ones(
     assert history.nbytes == sum(map(len, frames[len(frames) - held :])) <= total
     assert replayed.frames == tuple(frames[replayed.first - 1 :])
     assert replayed.complete == (0 <= after <= len(sizes) and replayed.first == after + 1)
+
+
+def test_what_nobody_was_there_for_becomes_frames_when_somebody_comes() -> None:
+    history = filled(2)
+    for number in (3, 4):
+        history.later({"number": number})
+    assert (history.last, history.oldest) == (4, 1)
+    history.catch_up(lambda event: b"%04d" % event["number"])
+    assert history.after(1).frames == (b"0002", b"0003", b"0004")
+
+
+def test_a_long_time_alone_leaves_the_latest_events_without_a_gap() -> None:
+    history = filled(3)
+    for number in range(MAX_UNREAD + 5):
+        history.later({"number": number})
+    history.catch_up(lambda event: b"x")
+    assert (history.last, history.oldest) == (MAX_UNREAD + 8, 9)
+    assert history.after(3).complete is False
+    assert history.after(8).complete is True
+
+
+def test_an_event_that_is_not_json_takes_only_what_lies_before_it() -> None:
+    history = filled(1)
+    for number in range(3):
+        history.later({"number": number})
+
+    def encode(event: Mapping[str, Any]) -> bytes:
+        if event["number"] == 1:
+            raise TypeError("not JSON")
+        return b"fine"
+
+    history.catch_up(encode)
+    assert (history.last, history.oldest, history.after(0).frames) == (4, 4, (b"fine",))
