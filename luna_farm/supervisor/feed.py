@@ -134,7 +134,9 @@ class Feed:
         numbered["timestamp"] = numbered["timestamp"] or _now()
         picture = numbered.pop("thumbnail", b"")
         if picture:
-            numbered["thumbnail"] = base64.b64encode(picture).decode()
+            numbered["thumbnail"] = (
+                picture if isinstance(picture, str) else base64.b64encode(picture).decode()
+            )
         try:
             self._metrics.observe(numbered)
             if not self._subscribers:
