@@ -30,6 +30,7 @@ from luna_farm_client import FarmClient
 T = TypeVar("T")
 LISTENS_S = 60.0
 """How long a start may take on a machine that is busy with other things."""
+LEAVES_S = 5.0
 MOST_DEATHS = 300
 MUTATED = Path(__file__).parent / "mutated"
 IMPORTED_FROM = Path(luna_farm.__file__).parents[1]
@@ -207,8 +208,9 @@ class RunningFarm:
         return list(self._known.values())
 
     def left_processes(self) -> list[int]:
-        """Those of its processes that still live."""
-        return [p.pid for p in self._known.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        """Those of its processes that still live; each has a few seconds to see that the others are gone."""
+        _, left = psutil.wait_procs(list(self._known.values()), timeout=LEAVES_S)
+        return [process.pid for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
     def segments(self) -> list[str]:
         """Memory and files for pixels that this farm noted and that are there."""
