@@ -5,9 +5,9 @@
     python3 scripts/faults.py --long     10,000 saves through 1,000 worker and 100 supervisor kills, and so on
     python3 scripts/faults.py --render   the page again, from the figures of the last run
 
-Further arguments go to pytest. Nothing in the table of that page is typed in: the tests note figures, this
-renders them. The page is written only when every test passed; it must never show the figures of a run that
-failed.
+Further arguments go to pytest: `-k disks` runs some of the tests, and their figures take the place of those
+they had. Nothing in the table of that page is typed in: the tests note figures, this renders them. The page
+is written only while every test passed when it last ran; it must never show figures of one that failed.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def shown(measured: Mapping[str, Any]) -> str:
 
 
 def render(run: Mapping[str, Any]) -> str:
-    """The page from the figures of a run."""
+    """The page from the notes of a run."""
     where = run["machine"]
     form = "long" if run["long"] else "short"
     place = f"{where['system']}, Python {where['python']}, {where['cores']} cores"
@@ -176,7 +176,7 @@ def render(run: Mapping[str, Any]) -> str:
         "| --- | --- | --- | --- |",
     ]
     for row in ROWS:
-        noted = [figure for figure in run["figures"] if figure["row"] == row.key]
+        noted = [figure for figure in figures_of(run) if figure["row"] == row.key]
         cells = [f"{figure['what']}: {shown(figure['measured'])}" for figure in noted]
         missed = [figure["what"] for figure in noted if not figure["ok"]]
         verdict = "not measured here" if not noted else "**missed**" if missed else "met"
@@ -195,31 +195,50 @@ def main() -> int:
     if not args.render:
         if not args.here and Path(sys.prefix) != VENV:
             return in_environment()
-        VENV.mkdir(exist_ok=True)
-        lines = NOTES.with_suffix(".jsonl")
-        lines.unlink(missing_ok=True)
-        started = time.monotonic()
-        code = run_tests(args.long, lines, for_pytest)
-        figures = (
-            [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else []
-        )
-        run = {
-            "machine": machine(),
-            "long": args.long,
-            "seconds": time.monotonic() - started,
-            "figures": sorted(figures, key=lambda figure: str(figure["what"])),
-        }
-        NOTES.write_text(json.dumps(run, indent=1), encoding="utf-8")
+        code = measure(args.long, for_pytest)
         if code:
-            print("Not all passed: the page stays as it was.", file=sys.stderr)
             return code
-    run = json.loads(NOTES.read_text("utf-8"))
-    PAGE.write_text(render(run), encoding="utf-8")
-    for figure in run["figures"]:
+    notes = json.loads(NOTES.read_text("utf-8"))
+    failed = [test for test, noted in notes["tests"].items() if noted["outcome"] == "failed"]
+    if failed:
+        print("The page stays as it was, for these failed:", *failed, sep="\n  ", file=sys.stderr)
+        return 1
+    PAGE.write_text(render(notes), encoding="utf-8")
+    for figure in figures_of(notes):
         if not figure["ok"]:
             print(f"missed: {figure['row']}, {figure['what']}: {shown(figure['measured'])}", file=sys.stderr)
     print(f"written: {PAGE.relative_to(ROOT)}")
     return 0
+
+
+def measure(long: bool, for_pytest: list[str]) -> int:
+    """Run the tests and note what came of them; returns the exit code of pytest."""
+    VENV.mkdir(exist_ok=True)
+    lines = NOTES.with_suffix(".jsonl")
+    lines.unlink(missing_ok=True)
+    started = time.monotonic()
+    code = run_tests(long, lines, for_pytest)
+    tests: dict[str, Any] = {}
+    for line in lines.read_text("utf-8").splitlines() if lines.exists() else []:
+        noted = json.loads(line)
+        test = tests.setdefault(noted.pop("test"), {"outcome": "failed", "figures": []})
+        if "outcome" in noted:
+            test.update(noted)
+        else:
+            test["figures"].append(noted)
+    run = {"machine": machine(), "long": long, "seconds": time.monotonic() - started, "tests": tests}
+    if for_pytest and NOTES.exists():
+        whole = json.loads(NOTES.read_text("utf-8"))
+        if whole["long"] == long and whole["machine"] == run["machine"]:
+            run = {**whole, "tests": {**whole["tests"], **tests}}
+    NOTES.write_text(json.dumps(run, indent=1), encoding="utf-8")
+    return code
+
+
+def figures_of(notes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All that was measured, in the order of what it is."""
+    figures = [figure for test in notes["tests"].values() for figure in test["figures"]]
+    return sorted(figures, key=lambda figure: str(figure["what"]))
 
 
 def in_environment() -> int:

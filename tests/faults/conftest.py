@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measured import LONG, Figures
+from measured import LONG, Figures, note
 from running_farm import LISTENS_S, RunningFarm, Start
 
 from luna_farm_client import farm_client
@@ -27,6 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker("faults")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Note of each test how it went, so that scripts/faults.py knows which figures stand."""
+    report = yield
+    if item.path.is_relative_to(HERE) and (report.when == "call" or not report.passed):
+        note({"test": item.nodeid, "outcome": report.outcome})
+    return report
 
 
 @pytest.fixture(autouse=True)

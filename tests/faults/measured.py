@@ -23,6 +23,13 @@ NEVER = (
 PATIENCE = 20
 
 
+def note(line: dict[str, Any]) -> None:
+    """Write a line for scripts/faults.py, if that is who runs the tests."""
+    if FIGURES:
+        with open(FIGURES, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
 class Figures:
     """Notes what a test measured, one JSON line each, for scripts/faults.py."""
 
