@@ -153,16 +153,17 @@ def machine() -> dict[str, str]:
 
 
 def shown(measured: Mapping[str, Any]) -> str:
-    """What one test measured, as a person reads it."""
+    """What one test measured, as a person reads it: times and counts, and what stayed at 0 in one breath."""
     parts = []
     for name, value in measured.items():
         if name == "took_ms":
             parts.append(f"{value:,.1f} ms" if value < 100 else f"{value:,.0f} ms")
         elif isinstance(value, str):
             parts.append(value)
-        else:
+        elif value:
             parts.append(f"{name.replace('_', ' ')} {value:,}")
-    return ", ".join(parts)
+    zero = [name.replace("_", " ") for name, value in measured.items() if value == 0]
+    return ", ".join([*parts, *([f"0 {' / '.join(zero)}"] if zero else [])])
 
 
 def render(run: Mapping[str, Any]) -> str:
