@@ -192,6 +192,9 @@ def _from_array(src: NDArray[Any], dst: NDArray[np.uint8], *, bfloat: bool = Fal
     if src.dtype == np.uint8:
         np.copyto(dst, src)
         return
+    if src.dtype == np.float32 and src.flags.c_contiguous and dst.flags.c_contiguous:
+        _refuse_nan(quantize(src, dst))
+        return
     native, straight = src.dtype.newbyteorder("="), dst.flags.c_contiguous
     with np.errstate(invalid="ignore", over="ignore"):
         for block in _blocks(src.shape, _BLOCK):
@@ -215,10 +218,10 @@ def _convert(src: NDArray[Any], dst: NDArray[np.uint8], bfloat: bool) -> None:
         _refuse_nan(int((bits & 0x7FFF).max()) > infinity)
         np.take(_table(bfloat), bits, out=dst, mode="clip")  # "raise" would copy the whole of dst first
         return
-    _refuse_nan(math.isnan(np.minimum.reduce(src, axis=None)))  # a minimum is NaN if anything is
     if src.dtype.itemsize == 4:
-        quantize(src, dst)
+        _refuse_nan(quantize(src, dst))
     else:
+        _refuse_nan(math.isnan(np.minimum.reduce(src, axis=None)))  # a minimum is NaN if anything is
         product = np.multiply(src, 255.0)
         np.copyto(dst, np.clip(product, 0, 255, out=product), casting="unsafe")
 

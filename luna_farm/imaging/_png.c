@@ -87,18 +87,20 @@ static PyObject *py_adler_join(PyObject *self, PyObject *args) {
     return PyLong_FromUnsignedLong(adler32_join((u32)first, (u32)second, bytes));
 }
 
-PyDoc_STRVAR(quantize_doc, "quantize(src, dst) -> None\n\n"
-"dst[i] = truncate(255 * src[i]) clipped to 0..255, NaN as 0; src float32, dst bytes, with the GIL released.");
+PyDoc_STRVAR(quantize_doc, "quantize(src, dst) -> bool\n\n"
+"dst[i] = truncate(255 * src[i]) clipped to 0..255, NaN as 0; src float32, dst bytes, with the GIL released. "
+"Returns whether there was a NaN.");
 
 static PyObject *py_quantize(PyObject *self, PyObject *args) {
     Py_buffer src, dst;
+    int nan = 0;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*w*:quantize", &src, &dst))
         return NULL;
     int fits = src.len % 4 == 0 && src.len / 4 == dst.len && (uintptr_t)src.buf % 4 == 0;
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        quantize_floats(src.buf, dst.buf, (size_t)dst.len);
+        nan = quantize_floats(src.buf, dst.buf, (size_t)dst.len);
         Py_END_ALLOW_THREADS
     } else {
         PyErr_SetString(PyExc_ValueError, "src holds as many aligned float32 as dst holds bytes");
@@ -107,7 +109,7 @@ static PyObject *py_quantize(PyObject *self, PyObject *args) {
     PyBuffer_Release(&dst);
     if (!fits)
         return NULL;
-    Py_RETURN_NONE;
+    return PyBool_FromLong(nan);
 }
 
 static PyMethodDef methods[] = {

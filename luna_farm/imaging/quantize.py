@@ -20,11 +20,12 @@ except ImportError:  # no compiler when this was installed
 _BLOCK = 64 * 1024  # elements: 256 KB of float32, which stays in a core's second level cache
 
 
-def quantize(src: NDArray[np.floating[Any]], dst: NDArray[np.uint8]) -> None:
-    """Fills `dst` with the bytes of `src`: truncate(255 * x), clipped to 0..255.
+def quantize(src: NDArray[np.floating[Any]], dst: NDArray[np.uint8]) -> bool:
+    """Fills `dst` with the bytes of `src`: truncate(255 * x), clipped to 0..255. Returns whether there was a
+    NaN, which becomes 0.
 
     src: any shape, C-contiguous, float16, float32 or float64 (computed in float32, as ComfyUI does).
-    dst: uint8, the same shape, C-contiguous, writable. NaN becomes 0, infinities are clipped.
+    dst: uint8, the same shape, C-contiguous, writable. Infinities are clipped.
     Raises ValueError for anything else.
     """
     if src.dtype.kind != "f" or dst.dtype != np.uint8:
@@ -34,12 +35,12 @@ def quantize(src: NDArray[np.floating[Any]], dst: NDArray[np.uint8]) -> None:
     if not (src.flags.c_contiguous and dst.flags.c_contiguous and dst.flags.writeable):
         raise ValueError("quantize takes C-contiguous arrays and a writable destination")
     if _png is not None and src.dtype == np.float32 and src.flags.aligned:
-        _png.quantize(src, dst)
-    else:
-        _in_blocks(src.reshape(-1), dst.reshape(-1))
+        return _png.quantize(src, dst)
+    return _in_blocks(src.reshape(-1), dst.reshape(-1))
 
 
-def _in_blocks(src: NDArray[Any], dst: NDArray[np.uint8]) -> None:
+def _in_blocks(src: NDArray[Any], dst: NDArray[np.uint8]) -> bool:
+    found_nan = False
     block = np.empty(min(_BLOCK, src.size), np.float32)
     for start in range(0, src.size, _BLOCK):
         piece = block[: min(_BLOCK, src.size - start)]
@@ -52,6 +53,8 @@ def _in_blocks(src: NDArray[Any], dst: NDArray[np.uint8]) -> None:
                 dtype=np.float32,
                 casting="same_kind",
             )
+        found_nan = found_nan or bool(np.isnan(piece.min()))  # a minimum is NaN if anything is
         # fmax and fmin pass over NaN, so that it ends as 0; clip would keep it and the cast be undefined.
         np.fmin(np.fmax(piece, 0, out=piece), 255, out=piece)
         np.copyto(dst[start : start + piece.size], piece, casting="unsafe")
+    return found_nan

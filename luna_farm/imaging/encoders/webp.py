@@ -53,7 +53,9 @@ def _compress(pixels: NDArray[np.uint8], options: SaveOptions) -> bytes:
     out = io.BytesIO()
     if options.lossless_webp:
         # exact: what lies under transparent pixels is part of the picture, too.
-        image.save(out, "WEBP", lossless=True, quality=_LOSSLESS_EFFORT, method=options.webp_method, exact=True)
+        image.save(
+            out, "WEBP", lossless=True, quality=_LOSSLESS_EFFORT, method=options.webp_method, exact=True
+        )
     else:
         image.save(out, "WEBP", quality=options.lossy_quality, method=options.webp_method)
     return out.getvalue()
