@@ -63,7 +63,7 @@ class RunningFarm:
     """`luna-farm start` with state and output below `home`. Settings by their names, environment in capitals.
 
     `before`: a command that starts it in another world (`unshare`, `prlimit`). `user`: as whom it runs.
-    `bare`: without coverage in its processes, because their size is looked at.
+    `bare`: without coverage in its processes, because their size is looked at or there are hundreds.
     """
 
     def __init__(

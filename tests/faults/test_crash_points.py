@@ -53,6 +53,7 @@ def test_killed_at_every_point_nothing_is_lost_or_there_twice(
     fired.mkdir()
     one = farm(
         started=False,
+        bare=True,
         arena_bytes="160MiB",
         LUNA_FARM_CRASH=",".join(POINTS),
         LUNA_FARM_CRASH_ONCE=str(fired),

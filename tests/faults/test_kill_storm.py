@@ -61,7 +61,7 @@ def test_saves_go_on_while_everything_is_killed(
     farm: Start, figures: Figures, tmp_path: Path, long: bool
 ) -> None:
     saves, workers, supervisors = (10_000, 1_000, 100) if long else (1_000, 150, 15)
-    one = farm()
+    one = farm(bare=True)
     one.out.mkdir()
     foreign = {one.out / f"a_I0{number}.png": os.urandom(100) for number in ("", "_00003", "_00100")}
     for path, content in foreign.items():
