@@ -268,7 +268,7 @@ class Supervisor:
         self._status.facts = {**endpoint, "state_dir": str(config.state_dir), "limits": limits}
         log.info("Luna Farm listens on %s:%d (pid %d)", config.host, port, os.getpid())
         if feed:
-            log.info("Dashboard: http://%s:%d/", config.host, feed.port)
+            log.info("Dashboard: %s://%s:%d/", "https" if config.tls_cert else "http", config.host, feed.port)
 
     async def _serve(self) -> None:
         """The clock of the farm, until nothing is left to do after a stop was asked for."""
