@@ -31,8 +31,8 @@ HELLO_S = 5.0
 """Time for the hello, and for the rest of any frame or pixels that have begun."""
 SLOWEST_BYTES_PER_S = 250_000
 """What a frame or pixels may add to that time: whoever sends slower, byte by byte, is not waited for."""
-TURN_MESSAGES = 8
-"""Messages that are answered before it is the turn of others."""
+TURN_S = 0.001
+"""How long messages of one client are answered before it is the turn of others."""
 WRITE_BYTES = 32 * 1024 * 1024
 """Answers that a client may leave unread before it is dropped."""
 LINGER_S = 1.0
@@ -136,9 +136,8 @@ class Connection(asyncio.BufferedProtocol):
             self.refuse(error)
 
     def _messages(self) -> None:
-        for _ in range(TURN_MESSAGES):
-            if self._phase not in (Phase.STRANGER, Phase.OPEN):
-                return
+        ends = self._listener.now() + TURN_S
+        while self._phase in (Phase.STRANGER, Phase.OPEN):
             message = self._frames.next()
             if message is None:
                 self.deadline = self._patience()
@@ -148,9 +147,10 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self.deadline = None
                 self._listener.handler.message(self, message)
-        if self._frames.pending and self._transport:
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._next_turn)
+            if self._frames.pending and self._transport and self._listener.now() >= ends:
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._next_turn)
+                return
 
     def _next_turn(self) -> None:
         if self._transport:

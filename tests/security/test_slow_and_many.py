@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -88,10 +89,16 @@ class Transport:
     """As much of a transport as a connection uses."""
 
     def __init__(self, peer: str = "127.0.0.1") -> None:
-        self.peer, self.sent, self.closed, self.ended = peer, b"", False, False
+        self.peer, self.sent, self.closed, self.ended, self.reading = peer, b"", False, False, True
 
     def set_write_buffer_limits(self, high: int) -> None:
         pass
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def get_extra_info(self, name: str) -> object:
         return (self.peer, 5) if name == "peername" else None
@@ -221,6 +228,22 @@ def test_nobody_is_late_when_the_farm_itself_was_stopped() -> None:
     hall.listener.sweep()
     hall.say(visitor, frames.encode(protocol.hello("token", 1)))
     assert transport.told == [{"welcome": 1, "id": 0}]
+
+
+async def test_who_sends_much_at_once_waits_for_its_turn() -> None:
+    hall = Hall()
+    hall.listener.handler.message = lambda *said: (  # each message takes longer than a turn
+        hall.heard.append(said[1]),
+        setattr(hall.clock, "now", hall.clock.now + 2 * connection.TURN_S),
+    )
+    visitor, transport = hall.member()
+    hall.say(visitor, frames.encode({"cmd": "ping"}) * 5)
+    assert (len(hall.heard), transport.reading) == (1, False)
+    for turn in range(2, 6):
+        await asyncio.sleep(0)
+        assert len(hall.heard) == turn
+    await asyncio.sleep(0)
+    assert transport.reading
 
 
 def test_a_burst_of_good_clients_does_not_push_each_other_out() -> None:
