@@ -19,14 +19,14 @@ from luna_farm import system
 from luna_farm.core import events
 from luna_farm.core.filenames import twin_key
 from luna_farm.core.instructions import ReserveNames
-from luna_farm.errors import DiskError, FarmError
+from luna_farm.errors import DiskError, FarmBusy, FarmError
 from luna_farm.storage import names
 from luna_farm.storage.allowed import Allowed
 
 ANSWER_S = 5.0
 """How long a folder may take to tell which names are free."""
 MAX_ASKING = 32
-"""Threads that wait for folders at a time; more means that several do not answer."""
+"""Threads that wait for folders at a time; beyond them callers are told busy."""
 SPACE_FRESH_S = 5.0
 MAX_KNOWN = 1024
 
@@ -52,7 +52,10 @@ class Folders:
             self._happened(self._reserved(i))
             return
         if self._asking.total() >= MAX_ASKING:
-            self._happened(events.NamesRefused(i.job_id, _silent(i.output_dir)))
+            reason = (
+                f"{MAX_ASKING} folders are being asked for free names and have not answered yet; try again."
+            )
+            self._happened(events.NamesRefused(i.job_id, FarmBusy(f"The farm is busy: {reason}", MAX_ASKING)))
             return
         loop = asyncio.get_running_loop()
         answered = False
