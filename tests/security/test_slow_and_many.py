@@ -341,9 +341,8 @@ def test_sockets_of_a_burst_are_taken_whole(farm: RealFarm) -> None:
     for _ in range(120):
         sock = socket.socket()
         sock.connect(("127.0.0.1", farm.port))
-        socks.append(sock)
-    for sock in socks:
         sock.sendall(frames.encode(protocol.hello(farm.token, os.getpid())))
+        socks.append(sock)
     for sock in socks:
         sock.settimeout(20)
         answer = Wire(sock).hear()
