@@ -170,9 +170,11 @@ def render(run: Mapping[str, Any]) -> str:
     """The page from the notes of a run."""
     where = run["machine"]
     form = "long" if run["long"] else "short"
+    again = len(run.get("again", []))
+    since = f" {again} of its {len(run['tests'])} tests were run again by themselves since." if again else ""
     place = f"{where['system']}, Python {where['python']}, {where['cores']} cores"
     lines = [
-        f"{form.capitalize()} form, {where['date']}, {place}, {run['seconds'] / 60:.1f} minutes.\n",
+        f"{form.capitalize()} form, {where['date']}, {place}, {run['seconds'] / 60:.1f} minutes.{since}\n",
         "| test | target | measured | |",
         "| --- | --- | --- | --- |",
     ]
@@ -231,7 +233,8 @@ def measure(long: bool, for_pytest: list[str]) -> int:
     if for_pytest and NOTES.exists():
         whole = json.loads(NOTES.read_text("utf-8"))
         if whole["long"] == long and whole["machine"] == run["machine"]:
-            run = {**whole, "tests": {**whole["tests"], **tests}}
+            again = sorted({*whole.get("again", []), *tests})
+            run = {**whole, "tests": {**whole["tests"], **tests}, "again": again}
     NOTES.write_text(json.dumps(run, indent=1), encoding="utf-8")
     return code
 
