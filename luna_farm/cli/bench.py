@@ -27,6 +27,7 @@ luna-farm bench                          about a minute, with bundled pictures
 luna-farm bench shots/*.png --workers 4
 luna-farm bench --output-dir /mnt/nas    on the disk that matters
 luna-farm bench --json > bench.json
+luna-farm bench --scale                  with 1, 2, 4, ... workers, up to the processors
 """
 FARM_LEVELS = (4, 1)
 READY_WITHIN_S = 20.0
@@ -60,6 +61,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
         "--output-dir", dest="folder", metavar="DIR", help="where files are written meanwhile"
     )
     parser.add_argument("--cuda", action="store_true", help="hand over torch tensors on the GPU as well")
+    parser.add_argument("--scale", action="store_true", help="how it scales over workers, instead")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
 
 
@@ -68,6 +70,10 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from luna_farm.cli import measure, pictures
 
     chosen = pictures.load(args.files, args.size)
+    if args.scale:
+        from luna_farm.cli import scale
+
+        return scale.run(args, chosen)
     cases = _cases(chosen, args)
     steps = len(cases) + 2 * args.rounds + 2 * len(measure.LEVELS)
     shown, task = terminal.progress("Measuring", steps)

@@ -39,22 +39,23 @@ def bench_view(result: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _table(title: str, columns: Sequence[str], left: int) -> Table:
-    table = Table(
+def table(title: str, columns: Sequence[str], left: int) -> Table:
+    """Return an empty table in the look of all of them; the first `left` columns are text."""
+    made = Table(
         title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
     )
     for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number < left else "right")
-    return table
+        made.add_column(name, justify="left" if number < left else "right")
+    return made
 
 
 def _handover(rows: Sequence[Mapping[str, Any]]) -> Table:
     title = "Hand-over (submit to receipt, idle farm) against saving in the caller with Pillow level 4"
-    table = _table(title, ("images", "type", "p50 ms", "p99 ms", "caller ms", "times less"), 2)
+    shown = table(title, ("images", "type", "p50 ms", "p99 ms", "caller ms", "times less"), 2)
     for row in rows:
         figures = (f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}", f"{row['in_the_caller_ms']:.0f}")
-        table.add_row(row["images"], row["dtype"], *figures, f"{row['times_less']:.0f}x")
-    return table
+        shown.add_row(row["images"], row["dtype"], *figures, f"{row['times_less']:.0f}x")
+    return shown
 
 
 def _throughput(rows: Sequence[Mapping[str, Any]], workers: int) -> Table:
@@ -71,9 +72,9 @@ def _throughput(rows: Sequence[Mapping[str, Any]], workers: int) -> Table:
         "submit p50",
         "p99 ms under load",
     )
-    table = _table(title, columns, 1)
+    shown = table(title, columns, 1)
     for row in rows:
-        table.add_row(
+        shown.add_row(
             row["pictures"],
             str(row["level"]),
             f"{row['images_per_s']:.0f}",
@@ -83,14 +84,14 @@ def _throughput(rows: Sequence[Mapping[str, Any]], workers: int) -> Table:
             f"{row['submit_p50_ms']:.2f}",
             f"{row['submit_p99_ms']:.2f}",
         )
-    return table
+    return shown
 
 
 def _encoders(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = ("level", "ms", "Pillow ms", "times", "size", "to Pillow 4: times", "size")
-    table = _table(f"PNG encoder, one thread, {name} pictures", columns, 0)
+    shown = table(f"PNG encoder, one thread, {name} pictures", columns, 0)
     for row in rows:
-        table.add_row(
+        shown.add_row(
             str(row["level"]),
             f"{row['ms']:.1f}",
             f"{row['pillow_ms']:.0f}",
@@ -99,12 +100,12 @@ def _encoders(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['times_pillow_4']:.1f}x",
             f"{row['size_to_pillow_4']:.3f}",
         )
-    return table
+    return shown
 
 
 def _memory(memory: Mapping[str, Any]) -> Table:
-    table = _table("Memory after the run", ("process", "RSS", "without the shared arena"), 1)
+    shown = table("Memory after the run", ("process", "RSS", "without the shared arena"), 1)
     rows = [("supervisor", memory["supervisor"]), *(("worker", worker) for worker in memory["workers"])]
     for name, row in rows:
-        table.add_row(name, size(row["rss_bytes"]), size(row["own_bytes"]))
-    return table
+        shown.add_row(name, size(row["rss_bytes"]), size(row["own_bytes"]))
+    return shown

@@ -6,10 +6,12 @@ bench --scale`.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,11 +19,19 @@ from typing import Any
 import numpy as np
 import psutil
 from numpy.typing import NDArray
+from rich.console import Group, RenderableType
+from rich.text import Text
 
+from luna_farm.cli import terminal
 from luna_farm.cli.bench import own_farm, wait_ready
+from luna_farm.cli.bench_view import table
+from luna_farm.cli.measure import environment
+from luna_farm.cli.pictures import Pictures, natural, noisy
 from luna_farm_client import FarmClient, SaveImage, SaveRequest
 
 CLIENTS = 4
+SECONDS = 2.0
+HUGE = 8192
 SMALL = 64
 """Sides of the pictures that show what the farm itself costs."""
 AHEAD = 32
@@ -35,50 +45,69 @@ def steps(most: int | None = None) -> list[int]:
     return [2**n for n in range(most.bit_length()) if 2**n <= most]
 
 
-def scale(
-    pictures: list[Picture], folder: Path, seconds: float, tick: Callable[[], None]
-) -> list[dict[str, Any]]:
-    """Measure each number of workers with pictures of full size, and small ones with all workers."""
+def run(args: argparse.Namespace, chosen: Pictures) -> int:
+    """Measure and print. Returns the exit code."""
+    images = [noisy(picture) for picture in chosen.pixels]
+    groups = {"large": images, "small": [image[:SMALL, :SMALL].copy() for image in images]}
+    counts = steps()
+    shown, task = terminal.progress("Measuring", len(groups) * len(counts) + 1)
     rows: list[dict[str, Any]] = []
-    for workers in steps():
-        for group, images in (
-            ("large", pictures),
-            ("small", [picture[:SMALL, :SMALL].copy() for picture in pictures]),
-        ):
-            rate, supervisor_ms, worker_ms = _rate(images, folder / f"{group}-{workers}", workers, seconds)
-            rows.append({"workers": workers, "pictures": group, "images_per_s": rate})
-            rows[-1] |= {"supervisor_ms_per_image": supervisor_ms, "workers_ms_per_image": worker_ms}
-            tick()
+    with shown, tempfile.TemporaryDirectory(prefix="luna-scale-", dir=args.folder) as folder:
+        for workers in counts:
+            for group, pictures in groups.items():
+                row = _rate(pictures, Path(folder) / f"{group}-{workers}", workers)
+                rows.append({"workers": workers, "pictures": group, **row})
+                shown.advance(task)
+        huge_s = one_large(Path(folder) / "huge", counts[-1])
+        shown.advance(task)
     for row in rows:
         single = next(r for r in rows if r["pictures"] == row["pictures"])["images_per_s"]
         row["efficiency"] = row["images_per_s"] / (single * row["workers"])
-    return rows
+    result = {"environment": environment(), "rows": rows, "huge_s": huge_s}
+    if args.json:
+        terminal.print_json(result)
+    else:
+        terminal.console().print(_view(result))
+    return 0
 
 
-def _rate(images: list[Picture], folder: Path, workers: int, seconds: float) -> tuple[float, float, float]:
-    """Return images a second, and milliseconds of processor time an image of supervisor and of all
-    workers."""
+def _view(result: dict[str, Any]) -> RenderableType:
+    machine = result["environment"]
+    title = f"{machine['machine']}, {machine['cpus']} CPUs, {CLIENTS} clients"
+    columns = ("pictures", "workers", "images/s", "efficiency", "supervisor ms", "worker ms an image")
+    shown = table(title, columns, 1)
+    for row in result["rows"]:
+        rate, share = f"{row['images_per_s']:,.0f}", f"{row['efficiency']:.0%}"
+        costs = (f"{row['supervisor_ms']:.2f}", f"{row['worker_ms']:.2f}")
+        shown.add_row(row["pictures"], str(row["workers"]), rate, share, *costs)
+    text = f"One picture of {HUGE}x{HUGE}, submit to saved: {result['huge_s'] * 1e3:.0f} ms"
+    return Group(shown, Text(text))
+
+
+def _rate(images: list[Picture], folder: Path, workers: int) -> dict[str, float]:
+    """Return images a second, and milliseconds of processor time an image of supervisor and workers."""
     folder.mkdir(parents=True)
     context = multiprocessing.get_context("spawn")
     with own_farm(folder, workers) as (launched, farm):
         wait_ready(farm, workers, 0.0)
         token = (folder / "state" / "token").read_text("utf-8").strip()
         address = (launched.host, launched.port, token)
-        before = _processor_s(launched.pid)
-        arguments = [(address, images, str(folder / f"out-{n}"), seconds) for n in range(CLIENTS)]
+        before = _processor_ms(launched.pid)
+        arguments = [(address, images, str(folder / f"out-{n}")) for n in range(CLIENTS)]
         with context.Pool(CLIENTS) as clients:
             rates = clients.starmap(_hand_over, arguments)
-        after = _processor_s(launched.pid)
+        after = _processor_ms(launched.pid)
         done = farm.status()["totals"]["images_saved"]
-    return sum(rates), (after[0] - before[0]) / done * 1e3, (after[1] - before[1]) / done * 1e3
+    spent = [(now - then) / done for then, now in zip(before, after, strict=True)]
+    return {"images_per_s": sum(rates), "supervisor_ms": spent[0], "worker_ms": spent[1]}
 
 
-def _hand_over(address: tuple[str, int, str], images: list[Picture], folder: str, seconds: float) -> float:
-    """Hand over for `seconds` (after a warm-up), wait for what is open, and return saved images a second."""
+def _hand_over(address: tuple[str, int, str], images: list[Picture], folder: str) -> float:
+    """Hand over for SECONDS (after a warm-up), wait for what is open, and return saved images a second."""
     with FarmClient(*address, timeout=120.0) as farm:
-        _for(farm, images, folder, seconds / 4)
+        _for(farm, images, folder, SECONDS / 4)
         started = time.perf_counter()
-        count = _for(farm, images, folder, seconds)
+        count = _for(farm, images, folder, SECONDS)
         return count / (time.perf_counter() - started)
 
 
@@ -104,24 +133,22 @@ def _forever(images: list[Picture]) -> Iterator[Picture]:
         yield from images
 
 
-def _processor_s(pid: int) -> tuple[float, float]:
-    """Seconds of processor time of the supervisor, and of its workers together."""
+def _processor_ms(pid: int) -> tuple[float, float]:
+    """Milliseconds of processor time of the supervisor, and of its workers together."""
     process = psutil.Process(pid)
     own = process.cpu_times()
     children = [child.cpu_times() for child in process.children()]
-    return own.user + own.system, sum(times.user + times.system for times in children)
+    return (own.user + own.system) * 1e3, sum(times.user + times.system for times in children) * 1e3
 
 
-def one_large(side: int, folder: Path, workers: int) -> float:
-    """Return the seconds from submit to saved for one picture of `side` x `side`, median of three."""
-    from luna_farm.cli.pictures import natural
-
-    picture = np.tile(natural(1024, 1), (side // 1024, side // 1024, 1))
+def one_large(folder: Path, workers: int) -> float:
+    """Return the seconds from submit to saved for one picture of HUGE x HUGE, median of three."""
+    picture = np.tile(natural(1024, 1), (HUGE // 1024, HUGE // 1024, 1))
     taken = []
     with own_farm(folder, workers) as (_, farm):
         wait_ready(farm, workers, 0.0)
         for _ in range(3):
             started = time.perf_counter()
-            farm.wait(farm.submit(SaveRequest([SaveImage(picture)], output_dir=folder / "large")).job_id)
+            farm.wait(farm.submit(SaveRequest([SaveImage(picture)], output_dir=folder / "huge")).job_id)
             taken.append(time.perf_counter() - started)
     return median(taken)
