@@ -151,7 +151,7 @@ def _opencv() -> Iterator[tuple[str, int, Encoder]]:
 
 def _libvips() -> Iterator[tuple[str, int, Encoder]]:
     try:
-        import pyvips  # type: ignore[import-untyped]
+        import pyvips
     except ImportError:
         return
 
@@ -174,7 +174,7 @@ def _imagecodecs() -> Iterator[tuple[str, int, Encoder]]:
 
 def _fpng() -> Iterator[tuple[str, int, Encoder]]:
     try:
-        import fpng_py  # type: ignore[import-untyped]
+        import fpng_py
     except ImportError:
         return
     yield "fpng", 1, lambda p: bytes(fpng_py.fpng_encode_image_to_memory(p.tobytes(), SIDE, SIDE, 3))

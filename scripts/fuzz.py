@@ -48,7 +48,7 @@ def main() -> int:
     if args.farm:
         return farm(args.farm, args.seed)
     if importlib.util.find_spec("atheris") is None:
-        print("Fuzzing by coverage did not run: atheris is not installed here (pip install atheris).")
+        print("NOT RUN: fuzzing by coverage, atheris is not installed here (pip install atheris)")
         return 0
     if args.inside:
         return inside(args.target, args.seconds)
