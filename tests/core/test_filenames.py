@@ -162,7 +162,7 @@ def test_folders_stay_below(text: str) -> None:
     assert clean_folders("/".join(parts)) == parts
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(TEMPLATE, TEMPLATE, TEMPLATE, TEMPLATE, st.booleans(), st.integers(1, 3))
 def test_no_template_leads_outside(
     save_path: str, filename: str, affix: str, model: str, subdir: bool, batch: int
