@@ -55,11 +55,10 @@ Action = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 class Feed:
     """Serves subscribers, dashboard, health and metrics of one farm.
 
-    `status` returns the status as a dict (contract: docs/feed.md) and costs a few milliseconds at the most;
-    `action` carries out ("retry" | "cancel", {"job_id": ...}) and raises FarmError; `token` is what actions
-    need, and what readers of other users or machines need. `tls` is required beyond loopback. `names` are
-    further names of this machine that clients use. Everything is called in the thread of the event loop,
-    `start` first.
+    `status` returns the status as a dict (docs/feed.md) within a few milliseconds; `action` carries out
+    ("retry" | "cancel", {"job_id": ...}) and raises FarmError; `token` is what actions need, and readers of
+    other users or machines. `tls` is required beyond loopback. `names` are further names that clients use for
+    this machine. Everything is called in the thread of the event loop, `start` first.
     """
 
     def __init__(
@@ -125,9 +124,8 @@ class Feed:
         self._door = Door.of(self._host, self._names, self.port, self._token, tls=self._tls is not None)
 
     def publish(self, event: Mapping[str, Any]) -> None:
-        """Count an event and send it to all subscribers within a window. Never blocks and never raises.
-
-        Adds `seq`, and `timestamp` and `job_id` (null: of no job) if they are missing; turns the bytes of a
+        """Count an event and send it to all subscribers within a window. Never blocks and never raises. Adds
+        `seq`, and `timestamp` and `job_id` (null: of no job) if they are missing; turns the bytes of a
         `thumbnail` into base64.
         """
         numbered = {"job_id": None, "timestamp": "", **event, "seq": self._history.last + 1}
