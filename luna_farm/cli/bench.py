@@ -6,6 +6,7 @@ It measures a farm of its own on free ports in a temporary folder, and must neve
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ luna-farm bench --scale                  with 1, 2, 4, ... workers, up to the pr
 """
 FARM_LEVELS = (4, 1)
 READY_WITHIN_S = 20.0
+AHEAD = 4
+"""Rounds of pictures, and one for each worker, that wait in the farm when a loop begins beside it."""
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
@@ -75,7 +78,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
         return scale.run(args, chosen)
     cases = _cases(chosen, args)
-    steps = len(cases) + 2 * args.rounds + 2 * len(measure.LEVELS)
+    steps = len(cases) + 2 * args.rounds + 1 + 2 * len(measure.LEVELS)
     shown, task = terminal.progress("Measuring", steps)
     result: dict[str, Any] = {"environment": measure.environment()}
     result["pictures"] = {"source": chosen.source, "names": list(chosen.names), "size": args.size}
@@ -92,6 +95,9 @@ def run(args: argparse.Namespace, config: Config) -> int:
             result["throughput"] = _throughput(farm, chosen, Path(folder), args, lambda: shown.advance(task))
             result["small"] = measure.small_images(farm, Path(folder), args.small)
             result["memory"] = measure.memory(farm)
+        beside = Path(folder) / "beside"
+        beside.mkdir()
+        result["undisturbed"] = _undisturbed(chosen, beside, args, lambda: shown.advance(task))
         groups = {"clean": chosen.pixels, "noisy": tuple(map(pictures.noisy, chosen.pixels))}
         result["encoders"] = {
             name: measure.encoders(group[:3], 5, lambda: shown.advance(task))
@@ -166,17 +172,38 @@ def _handovers(
     farm: FarmClient, cases: list[tuple[str, str, Any]], folder: Path, repeats: int, tick: Callable[[], None]
 ) -> list[dict[str, Any]]:
     from luna_farm.cli import measure
+    from luna_farm.cli.floor import Floor
 
     rows = []
-    for label, dtype, pixels in cases:
-        on_host = pixels.cpu().numpy() if dtype.endswith("CUDA") else pixels
-        seconds = measure.handover(farm, pixels, folder, repeats)
-        caller = median(measure.in_the_caller(on_host, folder) for _ in range(3))
-        p50, p99 = measure.percentile(seconds, 0.5), measure.percentile(seconds, 0.99)
-        row = {"images": label, "dtype": dtype, "p50_ms": p50 * 1e3, "p99_ms": p99 * 1e3, "n": len(seconds)}
-        rows.append({**row, "in_the_caller_ms": caller * 1e3, "times_less": caller / p50})
-        tick()
+    with Floor([pixels for _, _, pixels in cases]) as floor:
+        for label, dtype, pixels in cases:
+            on_host = pixels.cpu().numpy() if dtype.endswith("CUDA") else pixels
+            seconds, least = measure.handovers(farm, pixels, folder, repeats, floor)
+            caller = median(measure.in_the_caller(on_host, folder) for _ in range(3))
+            p50, p99 = measure.percentile(seconds, 0.5), measure.percentile(seconds, 0.99)
+            floor_p50 = measure.percentile(least, 0.5)
+            row = {"images": label, "dtype": dtype, "p50_ms": p50 * 1e3, "p99_ms": p99 * 1e3}
+            row |= {"n": len(seconds), "floor_p50_ms": floor_p50 * 1e3, "times_floor": p50 / floor_p50}
+            rows.append({**row, "in_the_caller_ms": caller * 1e3, "times_less": caller / p50})
+            tick()
     return rows
+
+
+def _undisturbed(
+    chosen: Pictures, folder: Path, args: argparse.Namespace, tick: Callable[[], None]
+) -> dict[str, Any]:
+    """Measure with a farm of its own that has one worker less than there are processors."""
+    from luna_farm.cli import undisturbed
+
+    cpus = os.cpu_count()
+    workers = undisturbed.workers_beside(cpus)
+    count = (AHEAD + workers) * args.images
+    pictures = [chosen.pixels[index % len(chosen.pixels)] for index in range(count)]
+    with own_farm(folder, workers, "--kept-reports", str(count + 4 * workers)) as (_, farm):
+        wait_ready(farm, workers, 0.0)
+        figures = undisturbed.undisturbed(farm, pictures, folder, workers, args.rounds)
+    tick()
+    return {**figures, "workers": workers, "cpus": cpus}
 
 
 def _throughput(

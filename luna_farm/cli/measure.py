@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 if TYPE_CHECKING:
-    from luna_farm_client import FarmClient
+    from luna_farm.cli.floor import Floor
+    from luna_farm_client import FarmClient, Receipt
 
 Picture = NDArray[np.uint8]
 PILLOW_LEVEL = 4
@@ -55,19 +56,32 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def handover(farm: FarmClient, pixels: Any, folder: Path, repeats: int) -> list[float]:
-    """Return the seconds from submit to receipt, each time with an idle farm."""
-    seconds = []
+def handovers(
+    farm: FarmClient, pixels: Any, folder: Path, repeats: int, floor: Floor
+) -> tuple[list[float], list[float]]:
+    """Return the seconds from submit to receipt, each time with an idle farm, and the floor's in between.
+
+    Each of either kind comes right after the farm saved the pictures once: both find the same cold caches.
+    """
+    ours, least = [], []
     for number in range(repeats + WARM_UPS):
-        request = _request(pixels, folder, "handover", PILLOW_LEVEL)
-        started = time.perf_counter()
-        receipt = farm.submit(request)
-        taken = time.perf_counter() - started
-        farm.wait(receipt.job_id)
-        _remove(receipt.paths)
+        seconds = _handover(farm, pixels, folder), floor.round(pixels)
+        _handover(farm, pixels, folder)
         if number >= WARM_UPS:
-            seconds.append(taken)
-    return seconds
+            ours.append(seconds[0])
+            least.append(seconds[1])
+    return ours, least
+
+
+def _handover(farm: FarmClient, pixels: Any, folder: Path) -> float:
+    """Return the seconds from submit to receipt; wait until all is saved."""
+    request = _request(pixels, folder, "handover", PILLOW_LEVEL)
+    started = time.perf_counter()
+    receipt = farm.submit(request)
+    taken = time.perf_counter() - started
+    farm.wait(receipt.job_id)
+    remove(receipt.paths)
+    return taken
 
 
 def in_the_caller(pixels: NDArray[Any], folder: Path) -> float:
@@ -79,7 +93,7 @@ def in_the_caller(pixels: NDArray[Any], folder: Path) -> float:
             picture = np.clip(255.0 * picture, 0, 255).astype(np.uint8)
         Image.fromarray(picture).save(folder / f"caller_{index}.png", compress_level=PILLOW_LEVEL)
     taken = time.perf_counter() - started
-    _remove([str(path) for path in folder.glob("caller_*.png")])
+    remove([str(path) for path in folder.glob("caller_*.png")])
     return taken
 
 
@@ -91,7 +105,7 @@ def farm_throughput(
     started = time.perf_counter()
     for picture in pictures:
         before = time.perf_counter()
-        jobs.append(farm.submit(_request(picture, folder, "farm", level)).job_id)
+        jobs.append(handed_over(farm, picture, folder, "farm", level).job_id)
         submits.append(time.perf_counter() - before)
     reports = [farm.wait(job) for job in jobs]
     taken = time.perf_counter() - started
@@ -99,7 +113,7 @@ def farm_throughput(
         if report.state != "done":
             raise RuntimeError(f"job {report.job_id} is {report.state}: {report.images[0].error}")
         written += report.images[0].bytes
-        _remove(report.paths)
+        remove(report.paths)
     return taken, written, submits
 
 
@@ -116,7 +130,7 @@ def pillow_throughput(pictures: Sequence[Picture], folder: Path, threads: int) -
         paths = list(executor.map(save, enumerate(pictures)))
     taken = time.perf_counter() - started
     written = sum(path.stat().st_size for path in paths)
-    _remove([str(path) for path in paths])
+    remove([str(path) for path in paths])
     return taken, written
 
 
@@ -199,12 +213,18 @@ def _by_pillow(picture: Picture, level: int) -> int:
     return buffer.tell()
 
 
+def handed_over(farm: FarmClient, pixels: Any, folder: Path, name: str, level: int) -> Receipt:
+    """Submit one job of the pixels, to be saved in `folder` under `name`."""
+    return farm.submit(_request(pixels, folder, name, level))
+
+
 def _request(pixels: Any, folder: Path, name: str, level: int) -> Any:
     from luna_farm_client import SaveImage, SaveRequest
 
     return SaveRequest([SaveImage(pixels)], output_dir=folder, filename=name, png_compression=level)
 
 
-def _remove(paths: Sequence[str]) -> None:
+def remove(paths: Sequence[str]) -> None:
+    """Remove files; those that are gone are fine."""
     for path in paths:
         Path(path).unlink(missing_ok=True)

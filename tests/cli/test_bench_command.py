@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import features
 from rich.console import Console
 
-from luna_farm.cli import measure
+from luna_farm.cli import bench, measure, undisturbed
 from luna_farm.cli.bench_view import bench_view
+from luna_farm.cli.floor import Floor
+from luna_farm.errors import ArenaError, FarmUnavailable
+from luna_farm.storage import arena
 
 
 def test_a_small_run_measures_everything_on_a_farm_of_its_own(cli, tmp_path):
@@ -44,11 +48,29 @@ def test_a_small_run_measures_everything_on_a_farm_of_its_own(cli, tmp_path):
     assert len(result["memory"]["workers"]) == 1
     assert result["environment"]["pillow_zlib"]
     assert result["small"]["images"] == 4
+    for row in result["handover"]:
+        assert row["floor_p50_ms"] > 0
+        assert row["times_floor"] == pytest.approx(row["p50_ms"] / row["floor_p50_ms"])
+    beside = result["undisturbed"]
+    # How far above 1 a loaded machine lifts it is for no test to say: the loop alone may be slowed as well.
+    assert beside["share"] > 0
+    assert beside["beside_running"] > 0
+    assert (beside["cpus"], beside["workers"]) == (os.cpu_count(), max(1, (os.cpu_count() or 1) - 1))
+    assert (beside["pictures"], beside["rounds"]) == (3 * (bench.AHEAD + beside["workers"]), 1)
     assert 0 < result["port_open_s"] <= result["workers_ready_s"]
     assert [path.name for path in tmp_path.iterdir() if path.name != "state"] == []
     table = io.StringIO()
     Console(file=table, width=100).print(bench_view(result))
-    for part in ("Hand-over", "Throughput", "one thread, noisy pictures", "Memory", "supervisor", "on zlib"):
+    for part in (
+        "Hand-over",
+        "floor p50",
+        "of its speed while",
+        "Throughput",
+        "one thread, noisy pictures",
+        "Memory",
+        "supervisor",
+        "on zlib",
+    ):
         assert part in table.getvalue()
 
 
@@ -83,3 +105,81 @@ def test_a_job_that_fails_stops_the_measurement(farm, tmp_path):
     farm.after_wait = "failed"
     with pytest.raises(RuntimeError, match="is failed"):
         measure.farm_throughput(farm, [np.zeros((4, 4, 3), np.uint8)], tmp_path, 4)
+
+
+@pytest.fixture
+def segments(monkeypatch):
+    """The shared memory that was made, by name."""
+    made, create = [], arena.Arena.create
+
+    def noted(segment, size):
+        made.append(segment)
+        return create(segment, size)
+
+    monkeypatch.setattr(arena.Arena, "create", noted)
+    return made
+
+
+def test_the_floor_copies_pixels_asks_another_process_and_leaves_nothing(segments):
+    bright = np.full((2, 4, 4, 3), 0.5, np.float32)
+    dark = np.full((6, 5, 3), 7, np.uint8)
+    with Floor([bright, dark]) as floor:
+        (segment,) = segments
+        view = arena.Arena.attach(segment)
+        assert floor.round(bright) > 0
+        assert set(view.view(0, bright.size)) == {127}
+        assert floor.round(dark) > 0
+        assert set(view.view(0, dark.size)) == {7}
+        view.close()
+        process = floor._process
+        assert process.is_alive()
+    assert process.exitcode == 0
+    with pytest.raises(ArenaError):
+        arena.Arena.attach(segment)
+
+
+def test_the_floor_says_so_when_the_other_process_is_gone():
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    with Floor([pixels]) as floor:
+        floor._process.kill()
+        floor._process.join()
+        with pytest.raises(ConnectionError):
+            floor.round(pixels)
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(None, 1), (1, 1), (2, 1), (16, 15)])
+def test_the_loop_has_a_processor_of_its_own_where_there_are_two(cpus, workers):
+    assert undisturbed.workers_beside(cpus) == workers
+
+
+@pytest.fixture
+def short_loop(monkeypatch):
+    monkeypatch.setattr(undisturbed, "ALONE_S", 0.0)
+
+
+@pytest.mark.usefixtures("short_loop")
+def test_the_loop_runs_beside_a_full_queue_and_every_job_is_waited_for(farm, tmp_path):
+    pictures = [np.zeros((4, 4, 3), np.uint8)] * 3
+    figures = undisturbed.undisturbed(farm, pictures, tmp_path, workers=2, rounds=2)
+    names = [(request.filename, request.png_compression) for request in farm.requests]
+    assert names == 2 * [*[("held", 9)] * 4, *[("beside", 4)] * 3]
+    assert {job for job, _ in farm.waited} == set(farm.reports)
+    assert figures["saved_per_s"] > 0
+    assert figures["share"] > 0
+
+
+@pytest.mark.usefixtures("short_loop")
+def test_the_loop_ends_though_the_farm_is_gone(farm, tmp_path, monkeypatch):
+    def wait(job_id, timeout=None):
+        raise FarmUnavailable("No farm at 127.0.0.1:1.", "127.0.0.1", 1)
+
+    monkeypatch.setattr(undisturbed, "HELD_PICTURES", 0)
+    monkeypatch.setattr(farm, "wait", wait)
+    with pytest.raises(FarmUnavailable):
+        undisturbed.undisturbed(farm, [np.zeros((4, 4, 3), np.uint8)], tmp_path, workers=1, rounds=1)
+
+
+def test_what_a_loop_waited_for_a_processor_is_told_apart():
+    stretch = undisturbed.Stretch(iterations=300, seconds=2.0, running_s=1.5)
+    assert (stretch.speed, stretch.running) == (150, 0.75)
+    assert undisturbed.loop(lambda: True).iterations == undisturbed.ITERATIONS
