@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.farm_client import DRAINING_S, RESTART_S, STALE_TRIES, WAIT_STEP_S
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveRequest
-from luna_farm_client.session import Call, Session, Steps
+from luna_farm_client.session import Call, Fill, Session, Steps, Tell
 
 T = TypeVar("T")
 
@@ -60,30 +60,30 @@ class AsyncConnection:
             step = next(steps)
             while True:
                 if isinstance(step, Call):
-                    answer = await self.call(step)
-                    step = steps.send(answer)
-                else:
-                    await self._aside(step.work)
+                    step = steps.send(await self.call(step))
+                elif isinstance(step, Tell):
+                    self._say(step.message)
                     step = next(steps)
+                else:
+                    step = await self._work(step, steps)
         except StopIteration as stop:
             return stop.value
 
-    async def _aside(self, work: Callable[[], None]) -> None:
+    async def _work(self, fill: Fill, steps: Steps) -> Call | Tell | Fill:
         try:
-            await asyncio.to_thread(work)
+            done = await asyncio.to_thread(fill.work)
         except asyncio.CancelledError:
             self.broken = True  # the thread goes on writing into the slot: nobody may lease it meanwhile
             raise
+        except Exception as error:
+            return steps.throw(error)
+        return steps.send(done)
 
     async def call(self, call: Call, timeout: float | None = None) -> dict[str, Any]:
         """Send one message, return its answer. Raises what the answer tells, and FarmUnavailable when none
         comes."""
-        self._calls += 1
-        self.broken = True  # until the answer is here: whatever interrupts us leaves it to nobody
+        self._say(call.message, call.payload, again=call.told)
         try:
-            self._writer.write(frames.encode({**call.message, "id": self._calls}))
-            for data in call.payload:
-                self._writer.write(data)
             receiving = self._receive()
             answer = await asyncio.wait_for(receiving, self._timeout if timeout is None else timeout)
         except (OSError, ProtocolError, EOFError, asyncio.TimeoutError) as error:
@@ -93,11 +93,24 @@ class AsyncConnection:
         protocol.check(answer)
         return answer
 
+    def _say(
+        self, message: dict[str, Any], payload: Sequence[memoryview] = (), *, again: bool = False
+    ) -> None:
+        """Send a message under the next id, or `again` under the last one."""
+        self._calls += not again
+        self.broken = True  # until the answer is here: whatever interrupts us leaves it to nobody
+        self._writer.write(frames.encode({**message, "id": self._calls}))
+        for data in payload:
+            self._writer.write(data)
+
     async def _receive(self) -> dict[str, Any]:
         await self._writer.drain()
-        header = await self._reader.readexactly(frames.HEADER.size)
-        length = frames.check_length(frames.HEADER.unpack(header)[0], frames.FRAME_LIMIT)
-        return frames.decode(await self._reader.readexactly(length))
+        while True:
+            header = await self._reader.readexactly(frames.HEADER.size)
+            length = frames.check_length(frames.HEADER.unpack(header)[0], frames.FRAME_LIMIT)
+            answer = frames.decode(await self._reader.readexactly(length))
+            if answer.get("id", self._calls) == self._calls:  # another is to a submit that was taken back
+                return answer
 
     def close(self) -> None:
         """Close, and give back what was leased ahead: the farm would let it rest, for this process lives."""

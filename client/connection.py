@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from luna_farm.core import frames, protocol
 from luna_farm.errors import FarmUnavailable, ProtocolError
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.mapped import MappedSegments
-from luna_farm_client.session import Call, Session, Steps
+from luna_farm_client.session import Call, Fill, Session, Steps, Tell
 
 READ_BYTES = 256 * 1024
 
@@ -33,7 +34,7 @@ class Connection:
                 endpoint.tls.wrap_socket(sock, server_hostname=endpoint.host) if endpoint.tls else sock
             )
         except OSError as error:
-            raise FarmUnavailable(why_not(endpoint, error), *self._address()) from error
+            raise FarmUnavailable(why_not(endpoint, error), endpoint.host, endpoint.port) from error
         try:
             endpoint.check_owner(self._socket)
             self.run(self.session.greet(endpoint.token()))
@@ -41,46 +42,70 @@ class Connection:
             self.close()
             raise
 
-    def _address(self) -> tuple[str, int]:
-        return self._endpoint.host, self._endpoint.port
-
-    def run(self, steps: Steps, timeout: float | None = None) -> Any:
+    def run(self, steps: Steps) -> Any:
         """Drive a generator of the session to its end and return what it returns."""
         try:
             step = next(steps)
             while True:
                 if isinstance(step, Call):
-                    step = steps.send(self.call(step, timeout))
-                else:
-                    step.work()
+                    step = steps.send(self.call(step))
+                elif isinstance(step, Tell):
+                    self._say(step.message)
                     step = next(steps)
+                else:
+                    step = self._work(step, steps)
         except StopIteration as stop:
             return stop.value
+
+    def _work(self, fill: Fill, steps: Steps) -> Call | Tell | Fill:
+        try:
+            done = fill.work()
+        except Exception as error:
+            return steps.throw(error)
+        return steps.send(done)
 
     def call(self, call: Call, timeout: float | None = None) -> dict[str, Any]:
         """Send one message, return its answer. Raises what the answer tells, and FarmUnavailable when none
         comes."""
-        self._calls += 1
-        self.broken = True  # until the answer is here: whatever interrupts us leaves it to nobody
+        self._say(call.message, call.payload, again=call.told, timeout=timeout)
         try:
-            self._socket.settimeout(self._timeout if timeout is None else timeout)
-            self._socket.sendall(frames.encode({**call.message, "id": self._calls}))
-            for data in call.payload:
-                self._socket.sendall(data)
             answer = self._receive()
         except (OSError, ProtocolError) as error:
-            raise FarmUnavailable(
-                f"The farm at {self._endpoint} does not answer ({error}).", *self._address()
-            ) from error
+            raise self._unavailable(error) from error
         self.broken = "id" not in answer  # a refusal of the whole connection: the farm closes it
         protocol.check(answer)
         return answer
 
+    def _say(
+        self,
+        message: dict[str, Any],
+        payload: Sequence[memoryview] = (),
+        *,
+        again: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Send a message under the next id, or `again` under the last one."""
+        self._calls += not again
+        self.broken = True  # until the answer is here: whatever interrupts us leaves it to nobody
+        try:
+            self._socket.settimeout(self._timeout if timeout is None else timeout)
+            self._socket.sendall(frames.encode({**message, "id": self._calls}))
+            for data in payload:
+                self._socket.sendall(data)
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> FarmUnavailable:
+        host, port = self._endpoint.host, self._endpoint.port
+        return FarmUnavailable(f"The farm at {self._endpoint} does not answer ({error}).", host, port)
+
     def _receive(self) -> dict[str, Any]:
         while True:
-            message = self._frames.next()
-            if message is not None:
-                return message
+            answer = self._frames.next()
+            if answer is not None:
+                if answer.get("id", self._calls) == self._calls:  # another is to a submit that was taken back
+                    return answer
+                continue
             data = self._socket.recv(READ_BYTES)
             if not data:
                 raise ConnectionResetError("it closed the connection")

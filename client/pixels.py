@@ -147,17 +147,16 @@ def _tensor_types() -> frozenset[Any]:
 
 
 def _measured(shape: tuple[int, ...]) -> PixelInfo:
-    given = "[" + ", ".join(str(side) for side in shape) + "]"
     if not 2 <= len(shape) <= 4:
-        raise InvalidRequest.of("pixels.shape", given, _SHAPES)
+        raise InvalidRequest.of("pixels.shape", list(shape), _SHAPES)
     batch, height, width, channels = {2: (1, *shape, 1), 3: (1, *shape), 4: shape}[len(shape)]
     if channels not in _CHANNELS:
         hint = ""
         if len(shape) > 2 and shape[-3] in _CHANNELS:
             hint = "; the channels come last, so this may need .movedim(-3, -1) or numpy.moveaxis(x, -3, -1)"
-        raise InvalidRequest.of("pixels.shape", given, _SHAPES + hint)
+        raise InvalidRequest.of("pixels.shape", list(shape), _SHAPES + hint)
     if min(batch, height, width) < 1:
-        raise InvalidRequest.of("pixels.shape", given, "at least one picture of at least one pixel")
+        raise InvalidRequest.of("pixels.shape", list(shape), "at least one picture of at least one pixel")
     # math.prod: numpy's would overflow without a word.
     return PixelInfo(batch, height, width, channels, math.prod((batch, height, width, channels)))
 

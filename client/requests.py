@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -164,6 +163,8 @@ class Outgoing:
     request: SaveRequest
     infos: list[PixelInfo] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)
+    sent: bool = False
+    """The farm may know it already: it was sent, and no answer came."""
 
     def __post_init__(self) -> None:
         images = self.request.images
@@ -173,10 +174,10 @@ class Outgoing:
             or not all(isinstance(i, SaveImage) for i in images)
         ):
             raise InvalidRequest.of("images", images, "a list of at least one SaveImage")
-        self.infos = [describe(image.pixels) for image in self.request.images]
+        self.infos = [describe(image.pixels) for image in images]
         self.fields = _wire_fields(self.request)
-        schema.options({**self.fields, "output_dir": self.fields.get("output_dir", os.sep)}, {})
-        for image in self.request.images:
+        schema.options(self.fields, {"output_dir": os.sep})
+        for image in images:
             schema.choice({"format": image.format}, "format", tuple(FORMATS), "png")
             schema.text({"affix": image.affix}, "affix", limit=200)
             schema.boolean({"subdir": image.subdir}, "subdir", False)
@@ -213,7 +214,7 @@ def _wire_fields(request: SaveRequest) -> dict[str, Any]:
     if not isinstance(moment, datetime | str):
         raise InvalidRequest.of("timestamp", moment, "a datetime, or ISO 8601 text")
     fields: dict[str, Any] = {
-        "request_id": uuid.uuid4().hex,
+        "request_id": os.urandom(16).hex(),
         "save_path": request.save_path,
         "filename": request.filename,
         "model_name": request.model_name,

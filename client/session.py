@@ -1,9 +1,9 @@
 """One connection's side of the conversation, sans input and output: which messages, which leases, in which
 order.
 
-Written as generators that yield what is to be done (`Call`, `Fill`) and are sent what came of it;
+Written as generators that yield what is to be done (`Call`, `Tell`, `Fill`) and are sent what came of it;
 `connection.py` drives them with a blocking socket, `aio.py` with asyncio. Pixels are copied once, by the
-`Fill`.
+`Fill`; of large ones the farm is told first, so that it looks at the request while they are copied.
 """
 
 from __future__ import annotations
@@ -24,23 +24,36 @@ FIT = 2
 """A lease that was granted ahead is used for pictures of at least 1/FIT of its size."""
 
 
+TOLD_FIRST_BYTES = 256 * 1024
+"""Copying less takes no longer than the message that says it is done."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """Send a message and the raw bytes that follow it, receive the answer; it is sent back into the
-    generator."""
+    generator. `told`: the answer is to the message of the `Tell` before."""
 
     message: dict[str, Any]
     payload: Sequence[memoryview] = ()
+    told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Send a message; a `Call` receives its answer later."""
+
+    message: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Run `work`, which copies pixels: up to some milliseconds for large ones."""
+    """Run `work`, which copies pixels: up to some milliseconds for large ones. What it returns or raises
+    comes back into the generator."""
 
-    work: Callable[[], None]
+    work: Callable[[], Any]
 
 
-Steps = Generator[Call | Fill, Any, Any]
+Steps = Generator[Call | Tell | Fill, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +106,32 @@ class Session:
                 yield Call(given_back)
             answer = yield Call({"cmd": "lease", "sizes": out.sizes})
             leases = [Lease(**lease) for lease in answer["leases"]]
-        self.spare += leases  # ours also when filling fails
-        payload: list[memoryview] = []
-        yield Fill(lambda: payload.extend(self._fill(out, leases)))
-        self.spare, self.doubtful = [lease for lease in self.spare if lease not in leases], leases
-        answer = yield Call(out.message([lease.lease for lease in leases], not self.shared), payload)
+        submit = out.message([lease.lease for lease in leases], not self.shared)
+        if self.shared and not out.sent and sum(out.sizes) >= TOLD_FIRST_BYTES:
+            answer = yield from self._submit_first(out, submit, leases)
+        else:
+            answer = yield from self._fill_first(out, submit, leases)
         self.doubtful = []
         self.spare += [Lease(**lease) for lease in answer["leases"]]
         return Receipt.from_answer(answer)
+
+    def _fill_first(self, out: Outgoing, submit: dict[str, Any], leases: list[Lease]) -> Steps:
+        self.spare += leases  # ours also when filling fails
+        payload = yield Fill(lambda: self._fill(out, leases))
+        self.spare, self.doubtful = [lease for lease in self.spare if lease not in leases], leases
+        out.sent = True
+        return (yield Call(submit, payload))
+
+    def _submit_first(self, out: Outgoing, submit: dict[str, Any], leases: list[Lease]) -> Steps:
+        self.doubtful, out.sent = leases, True
+        yield Tell({**submit, "coming": True})
+        try:
+            yield Fill(lambda: self._fill(out, leases))
+        except Exception:
+            yield Call({"cmd": "release", "leases": [lease.lease for lease in leases]})
+            self.doubtful, out.sent = [], False
+            raise
+        return (yield Call({"cmd": "filled"}, told=True))
 
     def _take(self, sizes: Sequence[int]) -> list[Lease] | None:
         left = sorted(self.spare, key=lambda lease: lease.size)

@@ -39,12 +39,20 @@ class ClientGone:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A whole submit arrived and passed the schema; the pixels are in their slots."""
+    """A whole submit arrived and passed the schema; the pixels are in their slots, or coming
+    (`submit.coming`)."""
 
     client: int
     reply: int
     submit: Submit
     job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PixelsCame:
+    """A client has filled the slots of the submit whose pixels were coming."""
+
+    client: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +205,7 @@ Event = (
     | LeasesReturned
     | ClientGone
     | Submitted
+    | PixelsCame
     | NamesReserved
     | NamesRefused
     | Spooled

@@ -7,18 +7,19 @@ below.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from luna_farm.core import asks, dispatch, ending, events, intake, results
 from luna_farm.core.instructions import Instruction
 from luna_farm.core.state import Farm
 
-HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
+HANDLERS: dict[type, Callable[[Farm, Any, float], Iterable[Instruction]]] = {
     events.LeaseAsked: intake.lease_asked,
     events.LeasesReturned: intake.leases_returned,
     events.ClientGone: intake.client_gone,
     events.Submitted: intake.submitted,
+    events.PixelsCame: intake.pixels_came,
     events.NamesReserved: intake.names_reserved,
     events.NamesRefused: intake.names_refused,
     events.Spooled: intake.spooled,
@@ -39,7 +40,7 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
 }
 
 
-def handle(farm: Farm, event: events.Event, now: float) -> list[Instruction]:
+def handle(farm: Farm, event: events.Event, now: float) -> Iterable[Instruction]:
     """Take an event at monotonic time `now` (seconds), change the state, return what is to be done, in
-    order."""
+    order; each is to be done before the next is asked for."""
     return HANDLERS[type(event)](farm, event, now)

@@ -7,6 +7,7 @@ yes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from luna_farm.core import events, filenames
@@ -91,26 +92,31 @@ def _most_leases(farm: Farm) -> int:
 
 
 def leases_returned(farm: Farm, event: events.LeasesReturned, now: float) -> list[Instruction]:
-    """Take unused leases back; numbers that the client does not hold are passed over."""
+    """Take unused leases back, and with them the submit that awaits their pixels; numbers that the client
+    does not hold are passed over."""
+    awaited = farm.awaited.get(event.client)
+    done = _drop(farm, awaited) if awaited and set(event.leases) & set(farm.pending[awaited].slots) else []
     for number in event.leases:
         slot = farm.slots.held_by(event.client, number)
         if slot:
             farm.slots.release(slot)
-    return []
+    return done
 
 
 def client_gone(farm: Farm, event: events.ClientGone, now: float) -> list[Instruction]:
     """Free what a connection held; its accepted jobs go on."""
+    awaited = farm.awaited.get(event.client)
+    done = _drop(farm, awaited) if awaited else []
     farm.slots.drop_client(event.client, now + QUARANTINE_S if event.may_write else None)
     farm.waiters = [waiter for waiter in farm.waiters if waiter.client != event.client]
-    return []
+    return done
 
 
 def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instruction]:
     """Judge a submit against the state of the farm and have its names reserved."""
     submit = event.submit
     known = farm.requests.get(submit.request_id)
-    if known in farm.jobs:
+    if known in farm.jobs and not submit.coming:
         leases_returned(
             farm, events.LeasesReturned(event.client, tuple(e.lease for e in submit.entries)), now
         )
@@ -126,20 +132,53 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     for entry in submit.entries:
         slot = farm.slots.held_by(event.client, entry.lease)
         assert slot is not None, "the objections made sure of the lease"
-        farm.slots.fill(slot, entry.batch)
         slots.append(slot.number)
+    pending = Pending(event.client, event.reply, submit, tuple(slots), names.relatives)
     farm.requests[submit.request_id] = event.job_id
-    farm.pending[event.job_id] = Pending(event.client, event.reply, submit, tuple(slots), names.relatives)
+    farm.pending[event.job_id] = pending
+    if submit.coming:
+        _await(farm, event.job_id, pending)
+    else:
+        _fill(farm, pending)
     return [ReserveNames(event.job_id, submit.options.output_dir, names.relatives, names.warnings)]
+
+
+def _await(farm: Farm, job_id: str, pending: Pending) -> None:
+    """Judge it and find its names while its client copies the pixels: half a millisecond of both is gone
+    for nobody."""
+    pending.awaited = True
+    farm.awaited[pending.client] = job_id
+    for number in pending.slots:
+        farm.slots.await_pixels(farm.slots[number])
+
+
+def _fill(farm: Farm, pending: Pending) -> None:
+    for number, entry in zip(pending.slots, pending.submit.entries, strict=True):
+        farm.slots.fill(farm.slots[number], entry.batch)
+
+
+def pixels_came(farm: Farm, event: events.PixelsCame, now: float) -> list[Instruction]:
+    """The slots of a submit are filled. One that was refused in the meantime has its answer already."""
+    job_id = farm.awaited.pop(event.client, None)
+    if job_id is None:
+        return []
+    pending = farm.pending[job_id]
+    pending.awaited = False
+    _fill(farm, pending)
+    return _take_over(farm, job_id, now) if pending.paths else []
 
 
 def _objection(farm: Farm, event: events.Submitted, known: str | None) -> FarmError | None:
     if known in farm.pending:
         return busy(farm, "this very request is being taken over")
+    if event.submit.coming and event.client in farm.awaited:
+        return InvalidRequest.of("coming", True, "one submit at a time whose pixels are coming")
     if farm.draining:
         return FarmDraining("The farm is stopping and takes nothing new.")
     if len(farm.open_jobs) + len(farm.pending) >= farm.limits.max_jobs:
         return busy(farm, f"{len(farm.open_jobs)} jobs are open, as many as the setting max_jobs allows")
+    if known in farm.jobs:  # its client may be writing into slots that nobody needs
+        return InvalidRequest.of("coming", True, "false in a submit that is sent again")
     numbers = [entry.lease for entry in event.submit.entries]
     for entry in event.submit.entries:
         slot = farm.slots.held_by(event.client, entry.lease)
@@ -153,21 +192,30 @@ def _objection(farm: Farm, event: events.Submitted, known: str | None) -> FarmEr
 
 
 def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[Instruction]:
-    """The names stand: spool what must be durable, else accept."""
-    pending = farm.pending[event.job_id]
+    """The names stand: go on, unless the pixels are not there yet."""
+    pending = farm.pending.get(event.job_id)
+    if pending is None:  # its client left
+        farm.taken.difference_update(filenames.twin_key(path) for path in event.paths)
+        return []
     pending.paths, pending.warnings, pending.root = event.paths, event.warnings, event.root
     farm.taken.update(filenames.twin_key(path) for path in event.paths)
+    return [] if pending.awaited else _take_over(farm, event.job_id, now)
+
+
+def _take_over(farm: Farm, job_id: str, now: float) -> list[Instruction]:
+    """Spool what must be durable, else accept."""
+    pending = farm.pending[job_id]
     if pending.submit.options.durable:
         slots = [farm.slots[number] for number in pending.slots]
         sizes = [entry.nbytes for entry in pending.submit.entries]
         places = tuple((farm.segment, slot.offset, size) for slot, size in zip(slots, sizes, strict=True))
-        return [SpoolPixels(event.job_id, places)]
-    return accept(farm, event.job_id, (), now)
+        return [SpoolPixels(job_id, places)]
+    return accept(farm, job_id, (), now)
 
 
 def names_refused(farm: Farm, event: events.NamesRefused, now: float) -> list[Instruction]:
     """No names, no job."""
-    return _refuse(farm, event.job_id, event.error)
+    return _refuse(farm, event.job_id, event.error) if event.job_id in farm.pending else []
 
 
 def spooled(farm: Farm, event: events.Spooled, now: float) -> list[Instruction]:
@@ -181,14 +229,25 @@ def spool_failed(farm: Farm, event: events.SpoolFailed, now: float) -> list[Inst
 
 
 def _refuse(farm: Farm, job_id: str, error: FarmError) -> list[Instruction]:
+    pending = farm.pending[job_id]
+    return [Reply(pending.client, pending.reply, refusal(error, job_id)), *_drop(farm, job_id)]
+
+
+def _drop(farm: Farm, job_id: str) -> list[Instruction]:
+    """Undo what was done for a submit that comes to nothing."""
     pending = farm.pending.pop(job_id)
     del farm.requests[pending.submit.request_id]
     farm.taken.difference_update(filenames.twin_key(path) for path in pending.paths)
+    if pending.awaited:
+        del farm.awaited[pending.client]
+        for number in pending.slots:
+            farm.slots.stop_awaiting(farm.slots[number])
+        return []
     for number, entry in zip(pending.slots, pending.submit.entries, strict=True):
         for _ in range(entry.batch):
             farm.slots.done_with(number)
     spools = dict.fromkeys(image.spool for image in pending.job.images if image.spool) if pending.job else {}
-    return [Reply(pending.client, pending.reply, refusal(error, job_id)), *map(Forget, spools)]
+    return list(map(Forget, spools))
 
 
 def accept(farm: Farm, job_id: str, spools: tuple[str, ...], now: float) -> list[Instruction]:
@@ -207,8 +266,11 @@ def accept(farm: Farm, job_id: str, spools: tuple[str, ...], now: float) -> list
     return [AppendJob(job_id, job_record(job))]
 
 
-def job_journaled(farm: Farm, event: events.JobJournaled, now: float) -> list[Instruction]:
-    """The job survives everything from here on: acknowledge it, then get it done, in this order."""
+def job_journaled(farm: Farm, event: events.JobJournaled, now: float) -> Iterator[Instruction]:
+    """The job survives everything from here on: acknowledge it, then get it done, in this order.
+
+    One after the other: what is to be done is thought of when the client has its answer.
+    """
     pending = farm.pending.pop(event.job_id)
     job = pending.job
     assert job is not None, "a job is made before it is journaled"
@@ -218,14 +280,11 @@ def job_journaled(farm: Farm, event: events.JobJournaled, now: float) -> list[In
         image.queued_at = now
         farm.keep_pixels(image)
         farm.waiting.append(image)
-    paths = [image.task.path for image in job.images]
-    return [
-        Reply(pending.client, pending.reply, receipt(farm, job, pending.client, pending.submit.want)),
-        Publish(
-            {"event": "save_job_queued", "job_id": job.job_id, "num_images": len(job.images), "paths": paths}
-        ),
-        *advance(farm, now),
-    ]
+    answer = receipt(farm, job, pending.client, pending.submit.want)
+    yield Reply(pending.client, pending.reply, answer)
+    told = {"event": "save_job_queued", "job_id": job.job_id, "num_images": len(job.images)}
+    yield Publish({**told, "paths": answer["paths"]})
+    yield from advance(farm, now)
 
 
 def journal_failed(farm: Farm, event: events.JournalFailed, now: float) -> list[Instruction]:

@@ -71,12 +71,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """A whole submit. `want` are the sizes of the leases that the answer shall bring for the next one."""
+    """A whole submit. `want` are the sizes of the leases that the answer shall bring for the next one.
+
+    `coming`: its slots are being filled while it is looked at; another message says when they are.
+    """
 
     request_id: str
     options: SaveOptions
     entries: tuple[Entry, ...]
     want: tuple[int, ...] = ()
+    coming: bool = False
 
     @property
     def num_images(self) -> int:
@@ -276,7 +280,10 @@ def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mappin
             "images", batch, f"at most {limits['max_images']} images a job (setting max_images)"
         )
     want = sizes(given, "want", limits["max_images"], limits["arena_bytes"])
-    return Submit(request_id, options(given, defaults), entries, want)
+    coming = boolean(given, "coming", False)
+    if coming and any(e.inline for e in entries):
+        raise InvalidRequest.of("coming", coming, "false where pixels are inline")
+    return Submit(request_id, options(given, defaults), entries, want, coming)
 
 
 def command(message: Mapping[str, Any]) -> str:

@@ -17,19 +17,23 @@ ALIGN = 4096
 
 
 class SlotState(Enum):
-    """Life of a slot; FREE slots are not kept, their bytes are back in the free list."""
+    """Life of a slot. AWAITED: a submit names it while its client is still filling it. FREE slots are not
+    kept, their bytes are back in the free list."""
 
     # By identity: the hash of Enum is Python code, and states are looked up all the time.
     __hash__ = object.__hash__
 
     LEASED = "leased"
+    AWAITED = "awaited"
     FILLED = "filled"
     QUARANTINED = "quarantined"
     FREE = "free"
 
 
 TRANSITIONS: dict[SlotState, frozenset[SlotState]] = {
-    SlotState.LEASED: frozenset({SlotState.FILLED, SlotState.QUARANTINED, SlotState.FREE}),
+    SlotState.LEASED: frozenset({SlotState.AWAITED, SlotState.FILLED, SlotState.QUARANTINED, SlotState.FREE}),
+    # Back to its client, never free at once: he may be writing into it.
+    SlotState.AWAITED: frozenset({SlotState.FILLED, SlotState.LEASED}),
     SlotState.FILLED: frozenset({SlotState.FREE}),
     SlotState.QUARANTINED: frozenset({SlotState.FREE}),
     SlotState.FREE: frozenset(),
@@ -119,6 +123,14 @@ class Slots:
         """Return the slot if `client` leases it now."""
         slot = self._slots.get(number)
         return slot if slot and slot.client == client and slot.state is SlotState.LEASED else None
+
+    def await_pixels(self, slot: Slot) -> None:
+        """A submit names a slot that its client is still filling."""
+        slot.move(SlotState.AWAITED)
+
+    def stop_awaiting(self, slot: Slot) -> None:
+        """Nothing comes of that submit: its client leases the slot as before."""
+        slot.move(SlotState.LEASED)
 
     def fill(self, slot: Slot, users: int) -> None:
         """The pixels are in; `users` images will be made of them."""

@@ -96,13 +96,15 @@ class Worker:
 
 @dataclass(slots=True)
 class Pending:
-    """A submit on its way to acceptance: its slots are filled, its names are being reserved."""
+    """A submit on its way to acceptance: its names are being reserved, its slots are filled or `awaited`."""
 
     client: int
     reply: int
     submit: Submit
     slots: tuple[int, ...]
     relatives: tuple[str, ...]
+    awaited: bool = False
+    """The client is still filling the slots."""
     paths: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     root: str = ""
@@ -134,6 +136,8 @@ class Farm:
         """Those whose end was not told yet; a retry opens a job again."""
         self.requests: dict[str, str] = {}
         self.pending: dict[str, Pending] = {}
+        self.awaited: dict[int, str] = {}
+        """Client -> its one submit whose pixels are coming."""
         self.waiting: deque[Image] = deque()
         self.workers: dict[int, Worker] = {}
         self.folders: dict[str, Folder] = {}
@@ -183,7 +187,8 @@ class Farm:
         journal)."""
         return (
             self.draining
-            and not self.pending
+            and len(self.pending)
+            == len(self.awaited)  # whose client may take for ever, and was promised nothing
             and not self.unsettled
             and all(i.state is ImageState.HELD or i.key in self.bury_at for i in self.unfinished())
         )

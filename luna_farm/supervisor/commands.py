@@ -58,6 +58,7 @@ class Commands:
             "lease": self._lease,
             "release": self._release,
             "save_images_async": self._submit,
+            "filled": self._filled,
             "job": self._job,
             "jobs": self._jobs,
             "wait": self._wait,
@@ -130,6 +131,9 @@ class Commands:
                 )
             views.append(self._shell.arena.view(slot.offset, entry.nbytes))
         connection.receive_pixels(views, lambda: self._shell.happened(event))
+
+    def _filled(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
+        self._shell.happened(events.PixelsCame(connection.number))
 
     def _fresh_id(self) -> str:
         farm = self._shell.farm

@@ -60,9 +60,12 @@ async def test_it_asks_what_the_other_asks(shared_farm: FarmProcess, tmp_path: P
                 await refused(receipt.job_id)
 
 
-async def test_bad_pixels_leave_the_connection_good(shared_farm: FarmProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", [4, 400], ids=["copied first", "announced first"])
+async def test_bad_pixels_leave_the_connection_good(
+    shared_farm: FarmProcess, tmp_path: Path, side: int
+) -> None:
     async with client(shared_farm) as farm:
-        bad = SaveRequest([SaveImage(np.full((4, 4, 3), np.nan, np.float32))], output_dir=tmp_path)
+        bad = SaveRequest([SaveImage(np.full((side, side, 3), np.nan, np.float32))], output_dir=tmp_path)
         with pytest.raises(InvalidRequest, match="NaN"):
             await farm.submit(bad)
         receipt = await farm.submit(request(tmp_path))

@@ -12,7 +12,7 @@ from luna_farm.storage import arena_size
 from luna_farm.storage.arena import Arena
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.requests import Outgoing, Receipt, SaveImage, SaveRequest
-from luna_farm_client.session import Call, Session
+from luna_farm_client.session import TOLD_FIRST_BYTES, Call, Session, Tell
 
 PAGE = 4096
 PIXELS = np.full((1, 32, 32, 3), 7, np.uint8)
@@ -21,7 +21,7 @@ RECEIPT = {"job_id": "j", "paths": ["/a"], "num_images": 1, "message": "m", "war
 
 @pytest.fixture
 def arena(tmp_path: Any) -> Iterator[Arena]:
-    made = Arena.create(arena_size.fresh_names(tmp_path)[0], 16 * PAGE)
+    made = Arena.create(arena_size.fresh_names(tmp_path)[0], TOLD_FIRST_BYTES + 16 * PAGE)
     yield made
     made.close()
     made.unlink()
@@ -45,9 +45,9 @@ def lease(arena: Arena, number: int, size: int = PAGE) -> dict[str, Any]:
     return {"lease": number, "segment": arena.name, "offset": number * PAGE, "size": size}
 
 
-def play(steps: Any, answers: list[Any]) -> tuple[list[Call], Any]:
-    """Run a generator with these answers; returns the calls it made and what it returned."""
-    calls: list[Call] = []
+def play(steps: Any, answers: list[Any]) -> tuple[list[Any], Any]:
+    """Run a generator with these answers; returns what it said and what it returned."""
+    calls: list[Any] = []
     left = iter(answers)
     try:
         step = next(steps)
@@ -59,18 +59,28 @@ def play(steps: Any, answers: list[Any]) -> tuple[list[Call], Any]:
                     steps.close()
                     return calls, None
                 step = steps.send(answer)
-            else:
-                step.work()
+            elif isinstance(step, Tell):
+                calls.append(step)
                 step = next(steps)
+            else:
+                step = worked(step.work, steps)
     except StopIteration as stop:
         return calls, stop.value
+
+
+def worked(work: Any, steps: Any) -> Any:
+    try:
+        done = work()
+    except ValueError as error:
+        return steps.throw(error)
+    return steps.send(done)
 
 
 def out(*pixels: Any) -> Outgoing:
     return Outgoing(SaveRequest([SaveImage(p) for p in pixels or (PIXELS,)]))
 
 
-def commands(calls: list[Call]) -> list[str]:
+def commands(calls: list[Any]) -> list[str]:
     return [call.message["cmd"] for call in calls]
 
 
@@ -127,6 +137,45 @@ def test_pixels_that_are_refused_leave_the_lease_for_the_next_ones(session: Sess
         play(session.submit(out(nan)), [{"leases": [lease(arena, 1)]}])
     calls, _ = play(session.submit(out()), [{**RECEIPT, "leases": []}])
     assert calls[0].message["images"][0]["lease"] == 1
+
+
+LARGE = np.full((1, TOLD_FIRST_BYTES, 1, 1), 7, np.uint8)
+
+
+def test_large_pictures_are_announced_before_they_are_copied(session: Session, arena: Arena) -> None:
+    steps = session.submit(out(LARGE))
+    assert next(steps).message["cmd"] == "lease"
+    told = steps.send({"leases": [lease(arena, 1, LARGE.nbytes)]})
+    assert isinstance(told, Tell)
+    assert (told.message["cmd"], told.message["coming"]) == ("save_images_async", True)
+    assert not any(arena.view(PAGE, LARGE.nbytes)), "nothing is copied yet"
+    calls, receipt = play(steps, [{**RECEIPT, "leases": []}])
+    assert calls == [Call({"cmd": "filled"}, told=True)]
+    assert bytes(arena.view(PAGE, LARGE.nbytes)) == LARGE.tobytes()
+    assert receipt.job_id == "j"
+    assert session.farewell() is None
+
+
+def test_an_announced_picture_that_is_refused_here_is_taken_back(session: Session, arena: Arena) -> None:
+    nan = np.full(LARGE.shape, np.nan, np.float32)
+    steps = session.submit(out(nan))
+    next(steps)
+    told = steps.send({"leases": [lease(arena, 1, LARGE.nbytes)]})
+    release = worked(next(steps).work, steps)
+    assert isinstance(told, Tell)
+    assert release == Call({"cmd": "release", "leases": [1]})
+    with pytest.raises(ValueError, match="NaN"):
+        steps.send({"success": True})
+    assert session.farewell() is None
+
+
+def test_a_submit_that_is_sent_again_is_not_announced(session: Session, arena: Arena) -> None:
+    again = out(LARGE)
+    play(session.submit(again), [{"leases": [lease(arena, 1, LARGE.nbytes)]}])
+    answers = [{"success": True}, {"leases": [lease(arena, 2, LARGE.nbytes)]}, {**RECEIPT, "leases": []}]
+    calls, _ = play(session.submit(again), answers)
+    assert commands(calls) == ["release", "lease", "save_images_async"]
+    assert "coming" not in calls[2].message
 
 
 def test_at_the_end_it_gives_back_what_it_has(session: Session, arena: Arena) -> None:

@@ -53,22 +53,42 @@ class FarmLife(RuleBasedStateMachine):
     @rule(client=CLIENTS, count=st.integers(1, 3), durable=st.booleans(), again=ANY, want=st.integers(0, 1))
     def submit_slowly(self, client: int, count: int, durable: bool, again: int, want: int) -> None:
         """A submit with whatever leases are there, which may be one that was sent before."""
-        leases = list(self.world.leases.get(client, {}).values())
-        if not leases:
-            self.world.ask(client, events.LeaseAsked, (ALIGN,))
-            leases = list(self.world.leases.get(client, {}).values())
+        leases = self._leases(client)
         if leases:
             known = 1 + again // 2 % self.requests if again % 2 and self.requests else 0
             self.requests += not known
             self.world.submit(client, leases[-count:], f"request-{known or self.requests}", durable, want)
+
+    @rule(client=CLIENTS, count=st.integers(1, 3), durable=st.booleans(), fill=st.booleans())
+    def announce(self, client: int, count: int, durable: bool, fill: bool) -> None:
+        """A submit whose pixels are coming: at once, later, or never."""
+        leases = self._leases(client)
+        if leases:
+            self.requests += 1
+            self.world.announce(client, leases[-count:], f"request-{self.requests}", durable)
+        if fill and client in self.world.coming:
+            self.world.fill(client)
+
+    @precondition(lambda self: self.world.coming)
+    @rule(pick=ANY)
+    def fill(self, pick: int) -> None:
+        clients = sorted(self.world.coming)
+        self.world.fill(clients[pick % len(clients)])
+
+    def _leases(self, client: int) -> list[dict[str, object]]:
+        """The leases of a client that no submit names, if need be a new one."""
+        coming = self.world.coming.get(client)
+        named = [lease["lease"] for lease in coming[2]] if coming else []
+        if not set(self.world.leases.get(client, {})) - set(named):
+            self.world.ask(client, events.LeaseAsked, (ALIGN,))
+        return [x for number, x in self.world.leases.get(client, {}).items() if number not in named]
 
     @rule(client=CLIENTS, pick=ANY)
     def give_back(self, client: int, pick: int) -> None:
         """A lease is given back, also by a client that does not have it."""
         numbers = sorted(number for leases in self.world.leases.values() for number in leases)
         number = numbers[pick % len(numbers)] if numbers else pick
-        self.world.leases.get(client, {}).pop(number, None)
-        self.world.happens(events.LeasesReturned(client, (number,)))
+        self.world.give_back(client, number)
 
     @rule(client=CLIENTS, may_write=st.booleans())
     def leave(self, client: int, may_write: bool) -> None:

@@ -191,6 +191,112 @@ def test_a_failing_folder_is_told_of_with_the_acknowledgement() -> None:
     ]
 
 
+# --- while the pixels are coming
+
+
+def announced(stage: Stage, job_id: str = "job-0001", **fields: Any) -> int:
+    """Submit a slot that is still being filled; returns the number of the request."""
+    number = stage.lease(3072)["leases"][0]["lease"]
+    reply = stage.reply()
+    submit = Submit(f"request-{job_id}", options(**fields), (entry(number),), (), True)
+    stage.happens(events.Submitted(CLIENT, reply, submit, job_id))
+    return reply
+
+
+def test_names_are_reserved_while_pixels_come_and_the_job_is_accepted_when_they_are_there() -> None:
+    stage = Stage()
+    stage.workers()
+    reply = announced(stage)
+    assert stage.farm.taken
+    assert reply not in stage.replies
+    assert stage.journal[-1]["r"] != "job"
+    done = stage.happens(events.PixelsCame(CLIENT))
+    assert kinds(done) == ["AppendJob", "Reply", "Publish", "Publish", "Dispatch"]
+    assert stage.answer(reply)["paths"] == ["/out/a_RAW_00001.png"]
+
+
+def test_pixels_may_be_there_before_the_names() -> None:
+    stage = Stage()
+    stage.hold = {instructions.ReserveNames}
+    reply = announced(stage)
+    assert stage.happens(events.PixelsCame(CLIENT)) == []
+    stage.happens(events.NamesReserved("job-0001", ("/out/a.png",)))
+    assert stage.answer(reply)["success"]
+    assert stage.happens(events.PixelsCame(CLIENT)) == [], "said twice, it means nothing"
+
+
+def test_a_durable_job_is_spooled_once_its_pixels_are_there() -> None:
+    stage = Stage()
+    announced(stage, durable=True)
+    assert kinds(stage.happens(events.PixelsCame(CLIENT)))[0] == "SpoolPixels"
+
+
+def test_names_that_cannot_be_had_leave_the_slot_to_the_client_that_fills_it() -> None:
+    stage = Stage()
+    stage.hold = {instructions.ReserveNames}
+    reply = announced(stage)
+    stage.happens(events.NamesRefused("job-0001", InvalidRequest.of("save_path", "x", "y")))
+    assert code(stage.answer(reply)) == "invalid"
+    assert stage.farm.slots.leased_bytes == 4096
+    assert stage.happens(events.PixelsCame(CLIENT)) == []
+
+
+@pytest.mark.parametrize("may_write", [True, False])
+@pytest.mark.parametrize("held", [set(), {instructions.ReserveNames}], ids=["named", "being named"])
+def test_a_client_that_leaves_while_it_fills_leaves_no_job(may_write: bool, held: set[type]) -> None:
+    stage = Stage()
+    stage.hold = held
+    announced(stage)
+    stage.happens(events.ClientGone(CLIENT, may_write))
+    assert stage.happens(events.NamesReserved("job-0001", ("/out/a.png",))) == []
+    assert stage.happens(events.NamesRefused("job-0001", DiskError("gone"))) == []
+    assert stage.farm.taken == set()
+    assert stage.farm.requests == stage.farm.pending == stage.farm.awaited == {}
+    assert stage.farm.slots.used_bytes == (4096 if may_write else 0), "somebody may be writing there"
+    stage.tick(QUARANTINE_S)
+    assert stage.farm.slots.used_bytes == 0
+
+
+def test_a_lease_that_is_given_back_takes_the_announced_submit_back() -> None:
+    stage = Stage()
+    reply = announced(stage)
+    (number,) = stage.farm.pending["job-0001"].slots
+    stage.happens(events.LeasesReturned(CLIENT, (99,)))
+    assert stage.farm.awaited
+    stage.happens(events.LeasesReturned(CLIENT, (number,)))
+    assert stage.farm.slots.used_bytes == 0
+    assert stage.farm.taken == set()
+    assert reply not in stage.replies
+
+
+def test_an_announced_slot_belongs_to_one_submit() -> None:
+    stage = Stage()
+    announced(stage)
+    (number,) = stage.farm.pending["job-0001"].slots
+    stage.lease(3072)
+    for coming, wrong in ((False, "stale_lease"), (True, "invalid")):
+        submit = Submit("request-2", options(), (entry(number),), (), coming)
+        stage.happens(events.Submitted(CLIENT, 90 + coming, submit, "job-0002"))
+        assert code(stage.answer(90 + coming)) == wrong
+
+
+def test_a_submit_that_is_known_cannot_be_coming() -> None:
+    stage = Stage()
+    stage.submit("job-0001", request_id="request-1")
+    number = stage.lease(3072)["leases"][0]["lease"]
+    submit = Submit("request-1", options(), (entry(number),), (), True)
+    stage.happens(events.Submitted(CLIENT, 90, submit, "job-0002"))
+    assert code(stage.answer(90)) == "invalid"
+    assert stage.farm.slots.leased_bytes == 4096, "its client may be writing into it"
+
+
+def test_a_farm_that_stops_does_not_wait_for_pixels_that_may_never_come() -> None:
+    stage = Stage()
+    announced(stage)
+    stage.happens(events.DrainAsked())
+    assert stage.farm.drained
+
+
 # --- durable
 
 

@@ -26,6 +26,12 @@ def submit(defaults: dict[str, Any] | None = None, **fields: Any) -> schema.Subm
     return schema.submit({**SUBMIT, **fields}, defaults or {}, LIMITS)
 
 
+def test_pixels_behind_the_submit_are_not_coming_into_a_slot() -> None:
+    assert submit(coming=True).coming
+    with pytest.raises(InvalidRequest, match=r"coming: True .* false where pixels are inline"):
+        submit(coming=True, images=[{**IMAGE, "inline": True}])
+
+
 def image(**fields: Any) -> schema.Submit:
     return submit(images=[{**IMAGE, **fields}])
 
@@ -102,6 +108,7 @@ def test_no_workflow_embeds_nothing() -> None:
         ("extra_pnginfo", [1.5], "a text"),
         ("timestamp", ["", "yesterday", 5, "2026-13-01", "x" * 65], ""),
         ("durable", ["yes", 1], "true or false"),
+        ("coming", ["yes", 1, None], "true or false"),
         ("want", [5, [0], [-1], [1.5], [True], ["1"], [1] * 9], "a list of at most 8 sizes"),
     ],
 )

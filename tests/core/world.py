@@ -78,6 +78,7 @@ class World:
         self.farm = Farm(self.limits, f"shm:{self.starts}")
         self.segments.add(self.farm.segment)
         self.leases: dict[int, dict[int, dict[str, Any]]] = {}
+        self.coming: dict[int, tuple[int, str, list[dict[str, Any]], Submit]] = {}
         self.ghosts: list[tuple[float, dict[str, Any]]] = []
         self.asked: dict[int, int] = {}
         self.answered: Counter[int] = Counter()
@@ -266,6 +267,43 @@ class World:
         folder = f"/disk{self.jobs % 2}"
         submit = Submit(request_id, options(output_dir=folder, durable=durable), entries, (3072,) * want)
         reply = self.ask(client, events.Submitted, submit, job_id)
+        self._taken_over(client, reply, job_id, leases, submit)
+
+    def announce(self, client: int, leases: list[dict[str, Any]], request_id: str, durable: bool) -> None:
+        """Submit slots that are still being filled; the client goes on writing into them."""
+        self.jobs += 1
+        job_id = f"job-{self.jobs:04d}"
+        entries = tuple(entry(x["lease"], batch=1 if x["size"] == ALIGN else 2, affix="") for x in leases)
+        folder = f"/disk{self.jobs % 2}"
+        submit = Submit(request_id, options(output_dir=folder, durable=durable), entries, (), True)
+        reply = self.ask(client, events.Submitted, submit, job_id)
+        if job_id in self.farm.pending:
+            self.coming[client] = (reply, job_id, leases, submit)
+
+    def fill(self, client: int) -> None:
+        """The slots that were announced are full."""
+        reply, job_id, leases, submit = self.coming.pop(client)
+        awaited = job_id in self.farm.pending
+        if awaited:
+            for lease in leases:
+                self.write(lease, (submit.request_id, lease["lease"]))
+                del self.leases[client][lease["lease"]]
+        self.happens(events.PixelsCame(client))
+        if awaited:
+            self._taken_over(client, reply, job_id, leases, submit)
+
+    def give_back(self, client: int, number: int) -> None:
+        """Give back a lease; with one that was announced its submit is taken back, and has no answer."""
+        coming = self.coming.get(client)
+        if coming and number in [lease["lease"] for lease in coming[2]]:
+            del self.coming[client]
+            self.asked[coming[0]] = -1
+        self.leases.get(client, {}).pop(number, None)
+        self.happens(events.LeasesReturned(client, (number,)))
+
+    def _taken_over(
+        self, client: int, reply: int, job_id: str, leases: list[dict[str, Any]], submit: Submit
+    ) -> None:
         refused = self.answered[reply] and job_id not in self.farm.pending and job_id not in self.farm.jobs
         for lease in leases:
             slot = self.farm.slots.held_by(client, lease["lease"])
@@ -273,14 +311,15 @@ class World:
                 self.leases[client][lease["lease"]] = lease
         if not refused:
             n = 0
-            for e, lease in zip(entries, leases, strict=True):
+            for e, lease in zip(submit.entries, leases, strict=True):
                 for _ in range(e.batch):
-                    self.tags[job_id, n] = (request_id, lease["lease"])
+                    self.tags[job_id, n] = (submit.request_id, lease["lease"])
                     n += 1
 
     def gone(self, client: int, may_write: bool, rest_s: float) -> None:
         """A client vanishes; what is left of it may go on writing for a while."""
         leases = self.leases.pop(client, {})
+        self.coming.pop(client, None)
         self.asked = {reply: c for reply, c in self.asked.items() if c != client or self.answered[reply]} | {
             reply: -1 for reply, c in self.asked.items() if c == client and not self.answered[reply]
         }

@@ -41,7 +41,7 @@ PATIENCE_S = 0.5
 """Where half a frame or pixels are missing, the farm waits, and its answer is not worth waiting for."""
 HEADER = struct.Struct(">I")
 COMMANDS = (
-    *("ping", "status", "lease", "release", "save_images_async"),
+    *("ping", "status", "lease", "release", "save_images_async", "filled"),
     *("job", "jobs", "wait", "cancel", "retry"),
 )
 FIELDS = (

@@ -219,7 +219,7 @@ def test_a_durable_job_is_saved_like_any_other_and_its_spool_goes(
     report = save(shared_farm, tmp_path, SaveImage(floats(2, 32, 32, 3)), durable=True)
     assert report.state == "done"
     assert len(files(tmp_path)) == 2
-    assert not list((shared_farm.state / "spool").iterdir())
+    until(lambda: not list((shared_farm.state / "spool").iterdir()), "the copies on disk are removed")
 
 
 def test_what_has_not_begun_can_be_cancelled(shared_farm: FarmProcess, tmp_path: Path) -> None:
@@ -249,6 +249,25 @@ def test_odd_images_on_the_wire_are_told_in_a_sentence(
         assert (answer["code"], answer["id"]) == ("invalid", 3)
         assert word in answer["error"]
         assert wire.ask({"cmd": "ping", "id": 4})["pong"]
+
+
+def test_a_client_that_leaves_while_it_fills_leaves_nothing(shared_farm: FarmProcess, tmp_path: Path) -> None:
+    image = {"shape": [1, 4, 4, 3], "subdir": False}
+    submit = {"cmd": "save_images_async", "id": 3, "timestamp": "2026-01-02", "output_dir": str(tmp_path)}
+    with shared_farm.wire() as wire:
+        wire.hello(shared_farm.token)
+        lease = wire.ask({"cmd": "lease", "sizes": [48], "id": 2})["leases"][0]["lease"]
+        given = {**submit, "request_id": "left-alone", "filename": "a", "images": [{**image, "lease": lease}]}
+        wire.send({**given, "coming": True})
+        assert wire.ask({"cmd": "ping", "id": 4})["id"] == 4, "it was looked at, and has no answer yet"
+    with shared_farm.client() as farm:
+        before = farm.status()
+        assert before["queue"]["images"] == 0
+    report = save(shared_farm, tmp_path, SaveImage(np.zeros((4, 4, 3), np.uint8)))
+    assert [Path(path).name for path in report.paths] == ["a.png"], "the name is free again"
+    assert [path.name for path in tmp_path.glob("*.png")] == ["a.png"]
+    with shared_farm.client() as farm:
+        assert farm.status()["totals"]["jobs"] == before["totals"]["jobs"] + 1
 
 
 def test_the_client_of_this_page_is_the_one_that_is_shipped(shared_farm: FarmProcess) -> None:
