@@ -113,9 +113,9 @@ static void count_runs(histogram *h, const u8 *data, size_t n, const token *toke
     h->litlen[END_OF_BLOCK] = 1;
     if (every == 1)
         return;
-    /* What was not looked at may be anything, so every literal gets a code. With a thin sample the least count is one
-     * that keeps codes short: that spares the search for codes within deflate's limit. */
-    u32 least = every < 8 ? 1 : total >> 13 | 1;
+    /* What was not looked at may be anything, so every literal gets a code, with a count that keeps all codes within
+     * deflate's limit as a rule. */
+    u32 least = total >> 15 | 1;
     for (int i = 0; i < LITLEN_SYMBOLS; i++)
         if (h->litlen[i] < least && (i <= END_OF_BLOCK || h->litlen[i]))
             h->litlen[i] = least;

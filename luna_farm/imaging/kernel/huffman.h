@@ -55,39 +55,33 @@ static int tree_depths(const u32 *weight, int n, u8 *depth) {
     return deepest;
 }
 
-/* Package-merge (Larmore and Hirschberg 1990): optimal depths no greater than `limit` for sorted weights.
- * Each of `limit` rounds merges the leaves with the pairs of the round before; a leaf's depth is the number of
- * rounds in which it is among the first 2n - 2 of what is needed. */
-static void limited_depths(const u32 *weight, int n, int limit, u8 *depth) {
-    u64 row[2][2 * MAX_SYMBOLS];
-    u8 is_leaf[MAX_BITS][2 * MAX_SYMBOLS];
-    int size = 0;
-    for (int round = 0; round < limit; round++) {
-        const u64 *old = row[(round + 1) & 1];
-        u64 *now = row[round & 1];
-        int pairs = size / 2, leaf = 0, pair = 0;
-        size = n + pairs;
-        for (int i = 0; i < size; i++) {
-            int take_leaf = pair >= pairs || (leaf < n && weight[leaf] <= old[2 * pair] + old[2 * pair + 1]);
-            is_leaf[round][i] = (u8)take_leaf;
-            now[i] = take_leaf ? weight[leaf] : old[2 * pair] + old[2 * pair + 1];
-            leaf += take_leaf;
-            pair += !take_leaf;
-        }
+/* Brings depths of sorted weights, deepest first, down to `limit`: the deepest are cut, and while the code is over-full
+ * one of them moves up to stand beside the next one above it, which goes down by one. */
+static void limit_depths(int n, int limit, u8 *depth) {
+    int have[MAX_SYMBOLS] = {0};
+    u32 taken = 0;
+    for (int i = 0; i < n; i++) {
+        int d = depth[i] < limit ? depth[i] : limit;
+        have[d]++;
+        taken += 1u << (limit - d);
     }
-    memset(depth, 0, (size_t)n);
-    int need = 2 * n - 2;
-    for (int round = limit - 1; round >= 0 && need > 0; round--) {
-        int leaves = 0;
-        for (int i = 0; i < need; i++)
-            leaves += is_leaf[round][i];
-        for (int i = 0; i < leaves; i++)
-            depth[i]++;
-        need = 2 * (need - leaves);
+    for (; taken > 1u << limit; taken--) {
+        int d = limit - 1;
+        while (!have[d])
+            d--;
+        have[d]--;
+        have[d + 1] += 2;
+        have[limit]--;
+    }
+    for (int i = 0, d = limit; i < n; i++) {
+        while (!have[d])
+            d--;
+        have[d]--;
+        depth[i] = (u8)d;
     }
 }
 
-/* Optimal code lengths for `count`, none above `limit`; 0 for symbols that never occur. A code of one symbol
+/* Code lengths for `count`, none above `limit`, and optimal unless that cuts them; 0 for symbols that never occur. A code of one symbol
  * gets a second one, because some decoders refuse incomplete codes. */
 static void code_lengths(const u32 *count, int symbols, int limit, u8 *length) {
     u16 order[MAX_SYMBOLS];
@@ -104,16 +98,16 @@ static void code_lengths(const u32 *count, int symbols, int limit, u8 *length) {
     for (int i = 0; i < used; i++)
         weight[i] = count[order[i]];
     if (tree_depths(weight, used, depth) > limit)
-        limited_depths(weight, used, limit, depth);
+        limit_depths(used, limit, depth);
     for (int i = 0; i < used; i++)
         length[order[i]] = depth[i];
 }
 
 INLINE u32 reverse_bits(u32 code, unsigned bits) {
-    u32 out = 0;
-    for (unsigned i = 0; i < bits; i++)
-        out |= ((code >> i) & 1) << (bits - 1 - i);
-    return out;
+    code = (code & 0x5555) << 1 | (code >> 1 & 0x5555);
+    code = (code & 0x3333) << 2 | (code >> 2 & 0x3333);
+    code = (code & 0x0f0f) << 4 | (code >> 4 & 0x0f0f);
+    return ((code & 0xff) << 8 | code >> 8) >> (16 - bits);
 }
 
 /* The canonical codes of given lengths, bit-reversed as deflate sends them. */
