@@ -6,7 +6,6 @@ It measures a farm of its own on free ports in a temporary folder, and must neve
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -195,7 +194,7 @@ def _undisturbed(
     """Measure with a farm of its own that has one worker less than there are processors."""
     from luna_farm.cli import undisturbed
 
-    cpus = os.cpu_count()
+    cpus = undisturbed.processors()
     workers = undisturbed.workers_beside(cpus)
     count = (AHEAD + workers) * args.images
     pictures = [chosen.pixels[index % len(chosen.pixels)] for index in range(count)]

@@ -7,6 +7,7 @@ same loop beside an idle farm. It must never count the handing over, which is me
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -49,9 +50,16 @@ class Stretch:
         return self.running_s / self.seconds
 
 
-def workers_beside(cpus: int | None) -> int:
+def processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def workers_beside(cpus: int) -> int:
     """Return for how many workers the figure is meant: one less than processors, so that the loop has one."""
-    return max(1, (cpus or 1) - 1)
+    return max(1, cpus - 1)
 
 
 def undisturbed(

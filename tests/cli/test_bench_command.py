@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 
 import numpy as np
 import pytest
@@ -55,7 +54,7 @@ def test_a_small_run_measures_everything_on_a_farm_of_its_own(cli, tmp_path):
     # How far above 1 a loaded machine lifts it is for no test to say: the loop alone may be slowed as well.
     assert beside["share"] > 0
     assert beside["beside_running"] > 0
-    assert (beside["cpus"], beside["workers"]) == (os.cpu_count(), max(1, (os.cpu_count() or 1) - 1))
+    assert beside["workers"] == max(1, beside["cpus"] - 1)
     assert (beside["pictures"], beside["rounds"]) == (3 * (bench.AHEAD + beside["workers"]), 1)
     assert 0 < result["port_open_s"] <= result["workers_ready_s"]
     assert [path.name for path in tmp_path.iterdir() if path.name != "state"] == []
@@ -147,7 +146,7 @@ def test_the_floor_says_so_when_the_other_process_is_gone():
             floor.round(pixels)
 
 
-@pytest.mark.parametrize(("cpus", "workers"), [(None, 1), (1, 1), (2, 1), (16, 15)])
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (2, 1), (16, 15)])
 def test_the_loop_has_a_processor_of_its_own_where_there_are_two(cpus, workers):
     assert undisturbed.workers_beside(cpus) == workers
 
