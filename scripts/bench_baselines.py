@@ -5,8 +5,8 @@
 
 FOLDER holds a libz.so.1 of zlib-ng, built with `cmake -DZLIB_COMPAT=ON`: Pillow's wheels for Linux bring no
 zlib, they load the machine's, so LD_LIBRARY_PATH decides. Linux only. Runs in any Python that can import
-luna_farm (`pip install -e .`). Each figure of ours and Pillow's come from one process, the zlibs take turns. It
-must never take zlib-ng's word from anything but the library that Pillow has loaded.
+luna_farm (`pip install -e .`). Each figure of ours and Pillow's come from one process, the zlibs take turns.
+It must never take zlib-ng's word from anything but the library that Pillow has loaded.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ HEAD = """# Pillow on another zlib
 
 Pillow's wheels for Linux load the zlib of the machine, and some machines have zlib-ng in its place, which is
 faster. So a claim against Pillow names its zlib, as `luna-farm bench` does. This page is one table with both,
-taken in one sitting: `luna_farm.imaging.encoders.png` in one thread, in memory, against `PIL.Image.save` at the
-same level and at level 4. Nothing of Luna Farm uses that library: it is there to be compared with.
+taken in one sitting: `luna_farm.imaging.encoders.png` in one thread, in memory, against `PIL.Image.save` at
+the same level and at level 4. Nothing of Luna Farm uses that library: it is there to be compared with.
 
 ```
 git clone https://github.com/zlib-ng/zlib-ng && cd zlib-ng
