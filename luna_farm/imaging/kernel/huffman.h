@@ -5,15 +5,25 @@
 
 #include "common.h"
 
-enum { LITLEN_SYMBOLS = 286, DIST_SYMBOLS = 30, MAX_SYMBOLS = 288, MAX_BITS = 15, PRECODE_BITS = 7 };
+enum { LITLEN_SYMBOLS = 286, DIST_SYMBOLS = 30, MAX_SYMBOLS = 288, MAX_BITS = 15, PRECODE_BITS = 7, RADIX_PAYS = 32 };
 
-/* Sorts the symbols with a count by it, least first, ties by symbol. Returns how many there are. */
+/* Sorts the symbols with a count by it, least first, ties by symbol. Returns how many there are. A block's code of
+ * distances has one symbol as a rule, and that of code lengths a dozen. */
 static int sort_symbols(const u32 *count, int symbols, u16 *order) {
     u16 spare[MAX_SYMBOLS];
     int used = 0;
     for (int s = 0; s < symbols; s++)
         if (count[s])
             order[used++] = (u16)s;
+    if (used < RADIX_PAYS) {
+        for (int i = 1, j; i < used; i++) {
+            u16 symbol = order[i];
+            for (j = i; j > 0 && count[order[j - 1]] > count[symbol]; j--)
+                order[j] = order[j - 1];
+            order[j] = symbol;
+        }
+        return used;
+    }
     u16 *from = order, *to = spare;
     for (unsigned shift = 0; shift < 32; shift += 8) { /* radix sort: four passes, so it ends in `order` */
         u16 start[257] = {0};
