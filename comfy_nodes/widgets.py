@@ -1,12 +1,14 @@
 """What the nodes show: their inputs, tooltips and help, as ComfyUI's V1 schema wants them.
 
 Pure tables. The English of `locales/en/nodeDefs.json` repeats these texts (a test compares them), the
-other languages translate them. This module must never import anything: ComfyUI asks for it while it
+other languages translate them. This module must never import anything heavy: ComfyUI asks for it while it
 starts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any
 
 CATEGORY = "image/Luna Farm"
@@ -24,6 +26,20 @@ TOKENS = (
 )
 
 Inputs = dict[str, dict[str, Any]]
+
+
+def _made_once(make: Callable[[], Inputs]) -> Callable[[], Inputs]:
+    """Build the table at the first call: ComfyUI asks for it several times in every prompt.
+
+    Each caller gets groups of its own, for other packages add inputs to what they are given.
+    """
+    made = cache(make)
+
+    @wraps(make)
+    def table() -> Inputs:
+        return {group: dict(inputs) for group, inputs in made().items()}
+
+    return table
 
 
 def saver() -> Inputs:
@@ -109,6 +125,7 @@ def _image(number: int, affix: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@_made_once
 def daemon_saver() -> Inputs:
     """Return the inputs of the node that hands over and goes on."""
     inputs = saver()
@@ -128,6 +145,7 @@ def daemon_saver() -> Inputs:
     return inputs
 
 
+@_made_once
 def multi_saver() -> Inputs:
     """Return the inputs of the node that saves in ComfyUI's own process."""
     inputs = saver()
@@ -140,6 +158,7 @@ def multi_saver() -> Inputs:
     return inputs
 
 
+@_made_once
 def barrier() -> Inputs:
     """Return the inputs of the node that waits."""
     more = {

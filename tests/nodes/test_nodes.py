@@ -243,6 +243,13 @@ def test_every_input_has_a_tooltip_and_every_node_its_words(name):
     assert len(node.RETURN_TYPES) == len(node.RETURN_NAMES) == len(node.OUTPUT_TOOLTIPS)
 
 
+@pytest.mark.parametrize("name", NODE_CLASS_MAPPINGS)
+def test_inputs_that_another_package_adds_are_not_ours(name):
+    node = NODE_CLASS_MAPPINGS[name]
+    node.INPUT_TYPES()["required"]["theirs"] = ("INT", {})
+    assert "theirs" not in node.INPUT_TYPES()["required"]
+
+
 def test_the_lists_are_those_of_the_farm():
     from luna_farm.core import messages
 
