@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +71,15 @@ def _with(value: Any, **changed: Any) -> Any:
     from dataclasses import replace
 
     return replace(value, **changed)
+
+
+@pytest.mark.parametrize(
+    "path", ["a.png", "shots/RAW/a.png", "../fallback/a.png", "../output2/a.png", "b/../a.png"]
+)
+def test_a_picture_is_named_from_the_output_folder_on(path, tmp_path):
+    folder, name = os.path.split(os.path.normpath(path))
+    named = previews.picture(os.path.join(tmp_path, "output", path), str(tmp_path / "output"))
+    assert named == {"filename": name, "subfolder": folder.replace(os.sep, "/"), "type": "output"}
 
 
 def test_failures_are_told_with_reasons_and_show_no_picture(job, comfy, farm):
