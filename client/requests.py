@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from luna_farm.core import schema
@@ -156,6 +157,15 @@ class JobReport:
         )
 
 
+_SETTINGS = (
+    *("save_path", "filename", "model_name", "quality_gate", "min_quality_threshold", "png_compression"),
+    *("lossy_quality", "lossless_webp", "webp_method", "embed", "filename_index"),
+)
+_read_settings = attrgetter(*_SETTINGS)
+_FOR_NAMES = ("custom_metadata", "metadata", "prompt")
+"""Documents that tokens of names read, wherever nothing is embedded."""
+
+
 @dataclass(slots=True)
 class Outgoing:
     """A request on its way: judged, with the fields for the wire. Raises InvalidRequest when made."""
@@ -175,8 +185,17 @@ class Outgoing:
         ):
             raise InvalidRequest.of("images", images, "a list of at least one SaveImage")
         self.infos = [describe(image.pixels) for image in images]
-        self.fields = _wire_fields(self.request)
-        schema.options(self.fields, {"output_dir": os.sep})
+        settings, documents = _settings(self.request), _documents(self.request)
+        schema.settings({"output_dir": os.sep, **settings})
+        if any(documents.values()):
+            schema.documents(documents)
+        moment = _moment(self.request.timestamp)
+        self.fields = {
+            "request_id": os.urandom(16).hex(),
+            **settings,
+            "timestamp": moment,
+            **documents,
+        }
         for image in images:
             schema.choice({"format": image.format}, "format", tuple(FORMATS), "png")
             schema.text({"affix": image.affix}, "affix", limit=200)
@@ -209,25 +228,8 @@ class Outgoing:
         }
 
 
-def _wire_fields(request: SaveRequest) -> dict[str, Any]:
-    moment = request.timestamp or datetime.now().astimezone()
-    if not isinstance(moment, datetime | str):
-        raise InvalidRequest.of("timestamp", moment, "a datetime, or ISO 8601 text")
-    fields: dict[str, Any] = {
-        "request_id": os.urandom(16).hex(),
-        "save_path": request.save_path,
-        "filename": request.filename,
-        "model_name": request.model_name,
-        "quality_gate": request.quality_gate,
-        "min_quality_threshold": request.min_quality_threshold,
-        "png_compression": request.png_compression,
-        "lossy_quality": request.lossy_quality,
-        "lossless_webp": request.lossless_webp,
-        "webp_method": request.webp_method,
-        "embed": request.embed,
-        "filename_index": request.filename_index,
-        "timestamp": moment if isinstance(moment, str) else moment.isoformat(timespec="milliseconds"),
-    }
+def _settings(request: SaveRequest) -> dict[str, Any]:
+    fields = dict(zip(_SETTINGS, _read_settings(request), strict=True))
     if request.output_dir is not None:
         if not isinstance(request.output_dir, str | os.PathLike):
             raise InvalidRequest.of("output_dir", request.output_dir, "a path as text or os.PathLike")
@@ -238,15 +240,22 @@ def _wire_fields(request: SaveRequest) -> dict[str, Any]:
         fields["on_reject"] = request.on_reject
     if request.durable is not None:
         fields["durable"] = request.durable
-    for name in ("custom_metadata", "metadata", "prompt", "extra_pnginfo"):
-        value = getattr(request, name)
-        if (value is not None and request.embed != "none") or name in (
-            "prompt",
-            "metadata",
-            "custom_metadata",
-        ):
-            fields[name] = json_text(name, value)
     return fields
+
+
+def _documents(request: SaveRequest) -> dict[str, str]:
+    fields = {name: json_text(name, getattr(request, name)) for name in _FOR_NAMES}
+    if request.extra_pnginfo is not None and request.embed != "none":
+        fields["extra_pnginfo"] = json_text("extra_pnginfo", request.extra_pnginfo)
+    return fields
+
+
+def _moment(given: datetime | str | None) -> str:
+    if given is None:
+        given = datetime.now().astimezone()
+    if isinstance(given, datetime):
+        return given.isoformat(timespec="milliseconds")
+    return schema.moment({"timestamp": given}, "timestamp")
 
 
 def json_text(name: str, value: Json) -> str:

@@ -12,8 +12,8 @@ from luna_farm.core.dispatch import advance
 from luna_farm.core.ending import close, finish, image_record
 from luna_farm.core.filenames import twin_key
 from luna_farm.core.instructions import Append, Instruction, Reply
-from luna_farm.core.intake import busy
 from luna_farm.core.job import ImageState
+from luna_farm.core.leases import busy
 from luna_farm.core.protocol import refusal
 from luna_farm.core.state import Farm, Waiter
 from luna_farm.errors import NotPossible, UnknownJob

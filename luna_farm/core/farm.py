@@ -1,8 +1,8 @@
 """The farm as a function: an event and the time go in, instructions come out.
 
-One image follows these modules in order: `intake` (lease, submit, accept), `dispatch` (to a worker),
-`results` (what came of it), `ending` (its end and its job's). No sockets, clocks, processes or files anywhere
-below.
+One image follows these modules in order: `leases` (its slot), `intake` (submit, accept), `dispatch` (to a
+worker), `results` (what came of it), `ending` (its end and its job's). No sockets, clocks, processes or files
+anywhere below.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from luna_farm.core import asks, dispatch, ending, events, intake, results
+from luna_farm.core import asks, dispatch, ending, events, intake, leases, results
 from luna_farm.core.instructions import Instruction
 from luna_farm.core.state import Farm
 
 HANDLERS: dict[type, Callable[[Farm, Any, float], Iterable[Instruction]]] = {
-    events.LeaseAsked: intake.lease_asked,
-    events.LeasesReturned: intake.leases_returned,
-    events.ClientGone: intake.client_gone,
+    events.LeaseAsked: leases.lease_asked,
+    events.LeasesReturned: leases.leases_returned,
+    events.ClientGone: leases.client_gone,
     events.Submitted: intake.submitted,
     events.PixelsCame: intake.pixels_came,
     events.NamesReserved: intake.names_reserved,

@@ -1,5 +1,4 @@
-"""Taking over: leases and submits. Decides, as `farm.handle` documents; acts on
-nothing.
+"""Taking over: a submit, its names, its job. Decides, as `farm.handle` documents; acts on nothing.
 
 The order of `accept` and `job_journaled` is the promise: the record is in the journal before the client hears
 yes.
@@ -15,7 +14,6 @@ from luna_farm.core.dispatch import advance
 from luna_farm.core.ending import whole_record
 from luna_farm.core.instructions import (
     AppendJob,
-    Forget,
     Instruction,
     Publish,
     Reply,
@@ -23,93 +21,11 @@ from luna_farm.core.instructions import (
     SpoolPixels,
 )
 from luna_farm.core.job import Image, Job
+from luna_farm.core.leases import ahead, busy, give_up, leases_returned
 from luna_farm.core.messages import ImageTask
 from luna_farm.core.protocol import refusal
-from luna_farm.core.slots import Slot
 from luna_farm.core.state import Farm, Pending, folder_of
-from luna_farm.errors import (
-    FarmBusy,
-    FarmDraining,
-    FarmError,
-    InvalidRequest,
-    StaleLease,
-    TooLarge,
-)
-
-QUARANTINE_S = 10.0
-"""How long the slots of a vanished connection rest, whose process may still be copying into them."""
-SPARE_SHARE = 0.25
-"""Share of the arena that leases granted ahead (with an acknowledgement) may hold."""
-LEASED_JOBS = 2
-"""Jobs of max_images for which a client may hold leases: the one it fills, and one ahead."""
-
-
-def busy(farm: Farm, what: str) -> FarmBusy:
-    """The refusal at a bound, with the depth and a hint when to come again."""
-    per_image_s = 0.02
-    hint = min(2.0, max(0.02, per_image_s * farm.depth / max(1, len(farm.alive()))))
-    return FarmBusy(
-        f"The farm is busy: {what}. {farm.depth} images are ahead; try again in {hint:.2f} s.",
-        farm.depth,
-        hint,
-    )
-
-
-def grant(farm: Farm, slots: list[Slot]) -> list[dict[str, Any]]:
-    """What a client is told about its leases."""
-    return [{"lease": s.number, "segment": farm.segment, "offset": s.offset, "size": s.size} for s in slots]
-
-
-def lease_asked(farm: Farm, event: events.LeaseAsked, now: float) -> list[Instruction]:
-    """Grant slots, all or none."""
-    if farm.draining:
-        error: FarmError = FarmDraining("The farm is stopping and takes nothing new.")
-    elif not farm.slots.fits(event.sizes):
-        error = TooLarge.of(
-            "sizes",
-            sum(event.sizes),
-            f"at most {farm.slots.size:,} bytes, the size of the arena (setting arena_bytes)",
-        )
-    elif farm.slots.leases_of(event.client) + len(event.sizes) > _most_leases(farm):
-        error = TooLarge.of(
-            "sizes",
-            len(event.sizes),
-            f"at most {_most_leases(farm)} leases at a time, and this connection holds "
-            f"{farm.slots.leases_of(event.client)}; give back (release) what is not used",
-        )
-    else:
-        slots = farm.slots.lease(event.client, event.sizes)
-        if slots is not None:
-            return [Reply(event.client, event.reply, {"leases": grant(farm, slots)})]
-        error = busy(
-            farm, f"{farm.slots.used_bytes:,} of {farm.slots.size:,} bytes of its shared memory are in use"
-        )
-    return [Reply(event.client, event.reply, refusal(error))]
-
-
-def _most_leases(farm: Farm) -> int:
-    return LEASED_JOBS * farm.limits.max_images
-
-
-def leases_returned(farm: Farm, event: events.LeasesReturned, now: float) -> list[Instruction]:
-    """Take unused leases back, and with them the submit that awaits their pixels; numbers that the client
-    does not hold are passed over."""
-    awaited = farm.awaited.get(event.client)
-    done = _drop(farm, awaited) if awaited and set(event.leases) & set(farm.pending[awaited].slots) else []
-    for number in event.leases:
-        slot = farm.slots.held_by(event.client, number)
-        if slot:
-            farm.slots.release(slot)
-    return done
-
-
-def client_gone(farm: Farm, event: events.ClientGone, now: float) -> list[Instruction]:
-    """Free what a connection held; its accepted jobs go on."""
-    awaited = farm.awaited.get(event.client)
-    done = _drop(farm, awaited) if awaited else []
-    farm.slots.drop_client(event.client, now + QUARANTINE_S if event.may_write else None)
-    farm.waiters = [waiter for waiter in farm.waiters if waiter.client != event.client]
-    return done
+from luna_farm.errors import FarmDraining, FarmError, InvalidRequest, StaleLease, TooLarge
 
 
 def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instruction]:
@@ -165,7 +81,7 @@ def pixels_came(farm: Farm, event: events.PixelsCame, now: float) -> list[Instru
     pending = farm.pending[job_id]
     pending.awaited = False
     _fill(farm, pending)
-    return _take_over(farm, job_id, now) if pending.paths else []
+    return _take_over(farm, job_id) if pending.paths else []
 
 
 def _objection(farm: Farm, event: events.Submitted, known: str | None) -> FarmError | None:
@@ -199,10 +115,16 @@ def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[
         return []
     pending.paths, pending.warnings, pending.root = event.paths, event.warnings, event.root
     farm.taken.update(filenames.twin_key(path) for path in event.paths)
-    return [] if pending.awaited else _take_over(farm, event.job_id, now)
+    if pending.awaited:
+        if not pending.submit.options.durable:
+            pending.job = _job(
+                farm, event.job_id, ()
+            )  # there is time now, and none once the pixels are there
+        return []
+    return _take_over(farm, event.job_id)
 
 
-def _take_over(farm: Farm, job_id: str, now: float) -> list[Instruction]:
+def _take_over(farm: Farm, job_id: str) -> list[Instruction]:
     """Spool what must be durable, else accept."""
     pending = farm.pending[job_id]
     if pending.submit.options.durable:
@@ -210,7 +132,7 @@ def _take_over(farm: Farm, job_id: str, now: float) -> list[Instruction]:
         sizes = [entry.nbytes for entry in pending.submit.entries]
         places = tuple((farm.segment, slot.offset, size) for slot, size in zip(slots, sizes, strict=True))
         return [SpoolPixels(job_id, places)]
-    return accept(farm, job_id, (), now)
+    return accept(farm, job_id)
 
 
 def names_refused(farm: Farm, event: events.NamesRefused, now: float) -> list[Instruction]:
@@ -220,7 +142,7 @@ def names_refused(farm: Farm, event: events.NamesRefused, now: float) -> list[In
 
 def spooled(farm: Farm, event: events.Spooled, now: float) -> list[Instruction]:
     """The pixels are on disk: accept."""
-    return accept(farm, event.job_id, event.segments, now)
+    return accept(farm, event.job_id, event.segments)
 
 
 def spool_failed(farm: Farm, event: events.SpoolFailed, now: float) -> list[Instruction]:
@@ -230,31 +152,20 @@ def spool_failed(farm: Farm, event: events.SpoolFailed, now: float) -> list[Inst
 
 def _refuse(farm: Farm, job_id: str, error: FarmError) -> list[Instruction]:
     pending = farm.pending[job_id]
-    return [Reply(pending.client, pending.reply, refusal(error, job_id)), *_drop(farm, job_id)]
+    return [Reply(pending.client, pending.reply, refusal(error, job_id)), *give_up(farm, job_id)]
 
 
-def _drop(farm: Farm, job_id: str) -> list[Instruction]:
-    """Undo what was done for a submit that comes to nothing."""
-    pending = farm.pending.pop(job_id)
-    del farm.requests[pending.submit.request_id]
-    farm.taken.difference_update(filenames.twin_key(path) for path in pending.paths)
-    if pending.awaited:
-        del farm.awaited[pending.client]
-        for number in pending.slots:
-            farm.slots.stop_awaiting(farm.slots[number])
-        return []
-    for number, entry in zip(pending.slots, pending.submit.entries, strict=True):
-        for _ in range(entry.batch):
-            farm.slots.done_with(number)
-    spools = dict.fromkeys(image.spool for image in pending.job.images if image.spool) if pending.job else {}
-    return list(map(Forget, spools))
-
-
-def accept(farm: Farm, job_id: str, spools: tuple[str, ...], now: float) -> list[Instruction]:
+def accept(farm: Farm, job_id: str, spools: tuple[str, ...] = ()) -> list[Instruction]:
     """Make the job and have it journaled: only `job_journaled` acknowledges it."""
     pending = farm.pending[job_id]
+    pending.job = pending.job or _job(farm, job_id, spools)
+    return [AppendJob(job_id, job_record(pending.job))]
+
+
+def _job(farm: Farm, job_id: str, spools: tuple[str, ...]) -> Job:
+    pending = farm.pending[job_id]
     images = _images(farm, job_id, pending, spools)
-    job = Job(job_id, pending.submit.request_id, pending.submit.options, images, now, pending.warnings)
+    job = Job(job_id, pending.submit.request_id, pending.submit.options, images, 0.0, pending.warnings)
     failing = {
         folder: farm.folders[folder].error for image in images if (folder := folder_of(image)) in farm.folders
     }
@@ -262,8 +173,7 @@ def accept(farm: Farm, job_id: str, spools: tuple[str, ...], now: float) -> list
         job.warnings += (
             f"{folder} cannot be written now ({error}); the pictures are kept and saved once it can.",
         )
-    pending.job = job
-    return [AppendJob(job_id, job_record(job))]
+    return job
 
 
 def job_journaled(farm: Farm, event: events.JobJournaled, now: float) -> Iterator[Instruction]:
@@ -276,6 +186,7 @@ def job_journaled(farm: Farm, event: events.JobJournaled, now: float) -> Iterato
     assert job is not None, "a job is made before it is journaled"
     farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
     farm.totals["jobs"] += 1
+    job.accepted_at = now
     for image in job.images:
         image.queued_at = now
         farm.keep_pixels(image)
@@ -321,19 +232,14 @@ def _images(farm: Farm, job_id: str, pending: Pending, spools: tuple[str, ...]) 
 
 def receipt(farm: Farm, job: Job, client: int, want: tuple[int, ...]) -> dict[str, Any]:
     """The acknowledgement of a job, with leases for the next submit while the arena has room for such."""
-    count = len(job.images)
-    slots: list[Slot] | None = None
-    room = farm.slots.leased_bytes + sum(want) <= farm.slots.size * SPARE_SHARE
-    if want and not farm.draining and room and farm.slots.leases_of(client) + len(want) <= _most_leases(farm):
-        slots = farm.slots.lease(client, want)
     return {
         "success": True,
         "job_id": job.job_id,
         "message": f"Image save job submitted (ID: {job.job_id})",
-        "num_images": count,
+        "num_images": len(job.images),
         "paths": [image.task.path for image in job.images],
         "warnings": list(job.warnings),
-        "leases": grant(farm, slots or []),
+        "leases": ahead(farm, client, want),
     }
 
 

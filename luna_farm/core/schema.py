@@ -165,31 +165,40 @@ def options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SaveOption
     workflow that does not parse costs its metadata, not the picture. `custom_metadata` was typed by a person,
     who is told.
     """
-    timestamp = text(given, "timestamp", limit=64)
-    try:
-        datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
-    except ValueError:
-        raise InvalidRequest.of("timestamp", timestamp, "an ISO 8601 date and time") from None
-    settings = {name: given[name] for name in _SETTINGS if name in given}
-    if not settings.get("output_dir"):
-        settings["output_dir"] = defaults.get("output_dir")
-    settings = {"on_reject": "discard", "durable": False, **defaults, **settings}
-    judged = SaveOptions(
-        **_settings(settings),
-        custom_metadata=json_text(given, "custom_metadata", None),
-        metadata=text(given, "metadata", limit=DOCUMENTS_LIMIT),
-        prompt=text(given, "prompt", limit=DOCUMENTS_LIMIT),
-        extra_pnginfo=text(given, "extra_pnginfo", limit=DOCUMENTS_LIMIT),
-        timestamp=timestamp,
+    shared = {name: given[name] for name in _SETTINGS if name in given}
+    if not shared.get("output_dir"):
+        shared["output_dir"] = defaults.get("output_dir")
+    return SaveOptions(
+        **settings({**defaults, **shared}), **documents(given), timestamp=moment(given, "timestamp")
     )
-    total = sum(map(len, (judged.prompt, judged.extra_pnginfo, judged.metadata, judged.custom_metadata)))
+
+
+def moment(given: Mapping[str, Any], field: str) -> str:
+    """Return an ISO 8601 date and time."""
+    value = text(given, field, limit=64)
+    try:
+        datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError:
+        raise InvalidRequest.of(field, value, "an ISO 8601 date and time") from None
+    return value
+
+
+def documents(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge the JSON texts, which together must fit into a frame."""
+    judged = {
+        "custom_metadata": json_text(given, "custom_metadata", None),
+        **{
+            name: text(given, name, limit=DOCUMENTS_LIMIT) for name in ("metadata", "prompt", "extra_pnginfo")
+        },
+    }
+    total = sum(map(len, judged.values()))
     if total > DOCUMENTS_LIMIT:
         allowed = f"at most {DOCUMENTS_LIMIT:,} characters with metadata and custom_metadata"
         raise TooLarge.of("prompt and extra_pnginfo", total, allowed)
     return judged
 
 
-def _settings(given: dict[str, Any]) -> dict[str, Any]:
+def settings(given: dict[str, Any]) -> dict[str, Any]:
     """Judge all but texts and time. A program mostly sends what it sent before: that is judged once."""
     values = tuple(given.values())
     try:

@@ -1,7 +1,7 @@
 """What the farm knows: jobs, slots, workers, failing folders. Data and the questions one may ask of it.
 
-The decisions are in `intake.py` (what is taken over), `work.py` (what is done) and `recovery.py` (what a
-predecessor left). This module must never return instructions.
+The decisions are in `leases.py` and `intake.py` (what is taken over), `dispatch.py` (what is done) and
+`recovery.py` (what a predecessor left). This module must never return instructions.
 """
 
 from __future__ import annotations

@@ -42,6 +42,12 @@ def options(**fields: Any) -> SaveOptions:
     )
 
 
+def code(answer: dict[str, Any] | None) -> str:
+    """The code of a refusal."""
+    assert answer is not None
+    return str(answer["code"])
+
+
 @dataclass
 class Disk:
     """What a restart finds: are the pixels still there, and which images were published all the same."""

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from world import World
 
 from luna_farm.core import events, instructions, recovery
-from luna_farm.core.intake import QUARANTINE_S
+from luna_farm.core.leases import QUARANTINE_S
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.slots import ALIGN
 from luna_farm.core.state import Limits
