@@ -27,6 +27,9 @@ TURNS = {"SaveImage": 2, "LunaDaemonImageSaver": 6, "LunaMultiSaver": 2, "nothin
 """Prompts of each kind in a round: the short ones more often."""
 NOISE = 1.2 / 255
 """Added to the picture: files are smoother than what a VAE decodes."""
+LOOK_S = 0.1
+"""Between two looks whether a prompt is done. The first comes late, too: ComfyUI would answer it from the
+very interpreter that executes the prompt, and its answer would be counted as blocked time."""
 PAUSE_S = {"LunaDaemonImageSaver": 0.4}
 """The farm finishes before the next prompt, as it does between the pictures of a GPU."""
 
@@ -69,8 +72,10 @@ def call(url: str, body: Any = None) -> Any:
 def blocked(url: str, graph: dict[str, Any]) -> int:
     """Execute a prompt and return the milliseconds that it took."""
     prompt_id = call(f"{url}/prompt", {"prompt": graph})["prompt_id"]
-    while prompt_id not in (history := call(f"{url}/history/{prompt_id}")):
-        time.sleep(0.05)
+    history: dict[str, Any] = {}
+    while prompt_id not in history:
+        time.sleep(LOOK_S)
+        history = call(f"{url}/history/{prompt_id}")
     entry = history[prompt_id]
     times = {name: data["timestamp"] for name, data in entry["status"]["messages"]}
     status = str(entry["outputs"].get("9", {}).get("text", ""))
