@@ -52,6 +52,23 @@ __attribute__((target("avx2"))) static adler_sums adler_sums_avx2(const u8 *p, s
     }
     return (adler_sums){sum_lanes(plain), sum_lanes(before), sum_lanes(weighted)};
 }
+
+/* Two blocks at a time: `before` counts for both, and the first of them comes before the second. */
+__attribute__((target("avx512f,avx512bw"))) static adler_sums adler_sums_avx512(const u8 *p, size_t pairs) {
+    const __m256i down = _mm256_set_epi8(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
+                                         23, 24, 25, 26, 27, 28, 29, 30, 31, 32);
+    const __m512i weights = _mm512_broadcast_i64x4(down), zero = _mm512_setzero_si512(), ones = _mm512_set1_epi16(1);
+    __m512i plain = zero, before = zero, weighted = zero;
+    for (size_t k = 0; k < pairs; k++, p += 64) {
+        __m512i v = _mm512_loadu_si512(p);
+        before = _mm512_add_epi32(before, plain);
+        plain = _mm512_add_epi32(plain, _mm512_sad_epu8(v, zero));
+        weighted = _mm512_add_epi32(weighted, _mm512_madd_epi16(_mm512_maddubs_epi16(v, weights), ones));
+    }
+    u32 first = sum_lanes(_mm512_castsi512_si256(plain));
+    return (adler_sums){(u32)_mm512_reduce_add_epi32(plain), 2 * (u32)_mm512_reduce_add_epi32(before) + first,
+                        (u32)_mm512_reduce_add_epi32(weighted)};
+}
 #endif
 
 /* RFC 1950, section 8. */
@@ -62,7 +79,10 @@ static u32 adler32_update(int isa, u32 adler, const u8 *p, size_t n) {
         size_t blocks = n / 32 < ADLER_BLOCKS ? n / 32 : ADLER_BLOCKS;
         adler_sums sums;
 #ifdef LUNA_DISPATCH
-        if (isa >= ISA_AVX2)
+        if (isa == ISA_AVX512 && blocks > 1) {
+            blocks &= ~(size_t)1;
+            sums = adler_sums_avx512(p, blocks / 2);
+        } else if (isa >= ISA_AVX2)
             sums = adler_sums_avx2(p, blocks);
         else
 #endif
@@ -140,11 +160,35 @@ CLMUL static u32 crc32_folded(u32 crc, const u8 *p, size_t n) {
     _mm_storeu_si128((__m128i *)(void *)last, one);
     return crc32_plain(crc32_plain(0, last, 16), p, n);
 }
+
+#define WIDE_CLMUL __attribute__((target("avx512f,vpclmulqdq,pclmul,sse4.1")))
+
+/* The same 256 bytes at a time, by x^(2048 + 32) and x^(2048 - 32). n is at least 256. */
+WIDE_CLMUL static u32 crc32_wide(u32 crc, const u8 *p, size_t n) {
+    const __m512i by256 = _mm512_broadcast_i32x4(_mm_set_epi64x(0x1322d1430, 0x11542778a));
+    __m512i x[4];
+    for (int i = 0; i < 4; i++)
+        x[i] = _mm512_loadu_si512(p + 64 * i);
+    x[0] = _mm512_xor_si512(x[0], _mm512_inserti32x4(_mm512_setzero_si512(), _mm_cvtsi32_si128((int)crc), 0));
+    for (p += 256, n -= 256; n >= 256; p += 256, n -= 256)
+        for (int i = 0; i < 4; i++) {
+            __m512i low = _mm512_clmulepi64_epi128(x[i], by256, 0x00), high = _mm512_clmulepi64_epi128(x[i], by256, 0x11);
+            x[i] = _mm512_xor_si512(_mm512_xor_si512(low, high), _mm512_loadu_si512(p + 64 * i));
+        }
+    u8 last[256];
+    for (int i = 0; i < 4; i++)
+        _mm512_storeu_si512(last + 64 * i, x[i]);
+    crc = crc32_folded(0, last, 256);
+    return n < 64 ? crc32_plain(crc, p, n) : crc32_folded(crc, p, n);
+}
 #endif
 
-static u32 crc32_of(const u8 *p, size_t n) {
+static u32 crc32_of(int isa, const u8 *p, size_t n) {
     u32 crc = 0xffffffffu;
+    (void)isa;
 #ifdef LUNA_DISPATCH
+    if (n >= 256 && isa == ISA_AVX512 && __builtin_cpu_supports("vpclmulqdq"))
+        return ~crc32_wide(crc, p, n);
     if (n >= 64 && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1"))
         return ~crc32_folded(crc, p, n);
 #endif

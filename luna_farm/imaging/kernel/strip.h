@@ -237,7 +237,7 @@ static size_t put_idat(const strip *s, u8 *out, u32 *adler) {
     }
     size_t data = (size_t)(bits.at - (out + 8));
     store32_big(out, (u32)data);
-    store32_big(out + 8 + data, crc32_of(out + 4, data + 4));
+    store32_big(out + 8 + data, crc32_of(w.isa, out + 4, data + 4));
     close_workspace(&w);
     return data + 12;
 }
