@@ -197,9 +197,9 @@ def _undisturbed(
     cpus = undisturbed.processors()
     workers = undisturbed.workers_beside(cpus)
     count = (AHEAD + workers) * args.images
-    pictures = [chosen.pixels[index % len(chosen.pixels)] for index in range(count)]
     with own_farm(folder, workers, "--kept-reports", str(count + 4 * workers)) as (_, farm):
         wait_ready(farm, workers, 0.0)
+        pictures = undisturbed.filling(farm, chosen.pixels, workers, count)
         figures = undisturbed.undisturbed(farm, pictures, folder, workers, args.rounds)
     tick()
     return {**figures, "workers": workers, "cpus": cpus}

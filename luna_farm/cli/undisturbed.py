@@ -28,7 +28,11 @@ ITERATIONS = 100_000
 """Between two looks at whether the farm is done: some milliseconds."""
 ALONE_S = 0.5
 HELD_LEVEL, HELD_PICTURES = 9, 2
-"""What keeps each worker busy while the queue is filled, so that it is full when the loop begins."""
+"""What keeps each worker encoding while the queue is filled, so that it is full when the loop begins."""
+
+
+ROOM = 0.75
+"""Share of the farm's memory to fill: a submit must not wait until the queue drains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,13 @@ def processors() -> int:
 def workers_beside(cpus: int) -> int:
     """Return for how many workers the figure is meant: one less than processors, so that the loop has one."""
     return max(1, cpus - 1)
+
+
+def filling(farm: FarmClient, pictures: Sequence[Picture], workers: int, most: int) -> list[Picture]:
+    """Return up to `most` pictures, over and over the same, that fit into the farm's memory at once."""
+    room = farm.status()["arena"]["bytes"] * ROOM / max(picture.nbytes for picture in pictures)
+    count = max(1, min(most, int(room) - HELD_PICTURES * workers))
+    return [pictures[number % len(pictures)] for number in range(count)]
 
 
 def undisturbed(
@@ -116,8 +127,7 @@ def _beside(
         for _ in range(HELD_PICTURES * workers)
     ]
     jobs = [handed_over(farm, picture, folder, "beside", PILLOW_LEVEL).job_id for picture in pictures]
-    for job in held:
-        remove(farm.wait(job).paths)
+    farm.wait(held[-workers])  # the first of the last that are encoded at once: from now on the queue drains
     ended = threading.Event()
     # A thread that waits for an answer takes no part in the turns of the interpreter's lock.
     waiter = threading.Thread(target=_wait_for, args=(farm, jobs[-1], ended.set), daemon=True)
@@ -125,7 +135,7 @@ def _beside(
     open_images = farm.status()["queue"]["images"]
     stretch = loop(ended.is_set)
     waiter.join()
-    for job in jobs:
+    for job in (*held, *jobs):
         remove(farm.wait(job).paths)
     return stretch, open_images / stretch.seconds
 

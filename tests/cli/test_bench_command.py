@@ -169,13 +169,24 @@ def test_the_loop_runs_beside_a_full_queue_and_every_job_is_waited_for(farm, tmp
 
 @pytest.mark.usefixtures("short_loop")
 def test_the_loop_ends_though_the_farm_is_gone(farm, tmp_path, monkeypatch):
-    def wait(job_id, timeout=None):
-        raise FarmUnavailable("No farm at 127.0.0.1:1.", "127.0.0.1", 1)
+    known = farm.wait
 
-    monkeypatch.setattr(undisturbed, "HELD_PICTURES", 0)
+    def wait(job_id, timeout=None):
+        if job_id == max(farm.reports):  # the last one, which the loop runs beside
+            raise FarmUnavailable("No farm at 127.0.0.1:1.", "127.0.0.1", 1)
+        return known(job_id, timeout)
+
     monkeypatch.setattr(farm, "wait", wait)
     with pytest.raises(FarmUnavailable):
         undisturbed.undisturbed(farm, [np.zeros((4, 4, 3), np.uint8)], tmp_path, workers=1, rounds=1)
+
+
+@pytest.mark.parametrize(("arena_bytes", "most", "count"), [(4800, 40, 40), (4800, 90, 73), (64, 40, 1)])
+def test_the_queue_is_filled_with_what_fits(arena_bytes, most, count, farm):
+    farm.statuses = [{"arena": {"bytes": arena_bytes}}]
+    pictures = [np.full((4, 4, 3), number, np.uint8) for number in range(2)]
+    got = undisturbed.filling(farm, pictures, 1, most)
+    assert [int(picture[0, 0, 0]) for picture in got] == [number % 2 for number in range(count)]
 
 
 def test_what_a_loop_waited_for_a_processor_is_told_apart():
