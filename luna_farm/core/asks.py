@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from luna_farm.core import events
-from luna_farm.core.dispatch import advance
+from luna_farm.core.dispatch import advance, settle_left
 from luna_farm.core.ending import close, finish, image_record
 from luna_farm.core.filenames import twin_key
 from luna_farm.core.instructions import Append, Instruction, Reply
@@ -55,9 +55,16 @@ def cancel_asked(farm: Farm, event: events.CancelAsked, now: float) -> list[Inst
         if image.state is ImageState.WAITING:
             farm.waiting.remove(image)
         image.move(ImageState.CANCELLED)
+        if image.task.recovered:  # somebody began it, and may have left a temporary file
+            image.result = replace(image.result, temp=image.task.temp_path)
+            farm.unsettled.append(image)
         done += [Append(image_record(image)), *finish(farm, image)]
-    done += [Reply(event.client, event.reply, job.report()), *close(farm, job, now)]
-    return done
+    return [
+        *done,
+        Reply(event.client, event.reply, job.report()),
+        *close(farm, job, now),
+        *settle_left(farm),
+    ]
 
 
 def retry_asked(farm: Farm, event: events.RetryAsked, now: float) -> list[Instruction]:

@@ -117,7 +117,7 @@ def worker_ready(farm: Farm, event: events.WorkerReady, now: float) -> list[Inst
     return [
         Append(worker_record(worker)),
         Publish({"event": "worker_ready", "worker": worker.number, "pid": worker.pid}),
-        *_settle_left(farm),
+        *settle_left(farm),
         *advance(farm, now),
     ]
 
@@ -133,7 +133,7 @@ def settle(worker: Worker, image: Image) -> Settle:
     return Settle(worker.number, *image.key, image.result.temp, image.task.root)
 
 
-def _settle_left(farm: Farm) -> list[Instruction]:
+def settle_left(farm: Farm) -> list[Instruction]:
     """Tidy up behind what workers or a farm published that had no time for it."""
     worker = next((w for w in farm.workers.values() if w.state in (W.IDLE, W.BUSY)), None)
     if worker is None:
@@ -170,7 +170,7 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
                 continue
         image.move(S.WAITING)
         farm.waiting.appendleft(image)
-    return [*done, *_settle_left(farm), *advance(farm, now)]
+    return [*done, *settle_left(farm), *advance(farm, now)]
 
 
 def drain_asked(farm: Farm, event: events.DrainAsked, now: float) -> list[Instruction]:

@@ -82,6 +82,11 @@ class SaveOptions(Message):
     """Effort of lossy and lossless WebP, 0 (fast) to 6 (small)."""
 
 
+def temp_name(job_id: str, index: int, kind: str = "") -> str:
+    """Return the temporary name of an image, or of the `kind` of file that goes with it, such as "json"."""
+    return f".luna-{job_id}-{index}{kind and '-'}{kind}.tmp"
+
+
 @dataclass(frozen=True, slots=True)
 class ImageTask(Message):
     """One file to make: what a worker is handed together with the `SaveOptions` of its job.
@@ -112,10 +117,19 @@ class ImageTask(Message):
     otherwise)."""
 
     @property
+    def temp_path(self) -> str:
+        """The temporary file, or link to the published one, that somebody who died may have left."""
+        folder, separator, _ = self._parts()
+        return folder + separator + temp_name(self.job_id, self.index)
+
+    def _parts(self) -> tuple[str, str, str]:
+        """The folder, the separator and the name."""
+        return self.path.rpartition("\\" if self.path.rfind("\\") > self.path.rfind("/") else "/")
+
+    @property
     def discarded_path(self) -> str:
         """Where it goes when the gate rejects it: `<save_path>/_discarded/`, under its own name."""
-        separator = "\\" if self.path.rfind("\\") > self.path.rfind("/") else "/"
-        folder, _, name = self.path.rpartition(separator)
+        folder, separator, name = self._parts()
         if self.in_affix_folder:
             folder = folder.rpartition(separator)[0]
         return separator.join((folder, DISCARDED, name))

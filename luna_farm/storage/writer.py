@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from luna_farm.core.filenames import with_number
+from luna_farm.core.messages import temp_name as temp_name
 from luna_farm.errors import InvalidRequest
 from luna_farm.storage.folder import Folder
 from luna_farm.storage.names import first_free, parts_below
@@ -39,11 +40,6 @@ class Published:
     path: str
     bytes: int
     temp: str
-
-
-def temp_name(job_id: str, index: int, kind: str = "") -> str:
-    """Return the temporary name of an image, or of the `kind` of file that goes with it, such as "json"."""
-    return f".luna-{job_id}-{index}{kind and '-'}{kind}.tmp"
 
 
 def publish(

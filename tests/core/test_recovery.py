@@ -183,3 +183,17 @@ def test_warnings_and_results_come_back() -> None:
     was = before.farm.jobs["job-0001"].report()
     assert before.restarted().farm.jobs["job-0001"].report() == was
     assert was["warnings"]
+
+
+def test_a_cancelled_image_that_somebody_may_have_published_leaves_no_temporary_link() -> None:
+    stage = Stage()
+    stage.workers()
+    stage.submit("job-0001")
+    after = stage.restarted()
+    assert after.ask(events.CancelAsked, "job-0001")["state"] == "cancelled"
+    after.happens(events.Tick())
+    done = after.happens(events.WorkerReady(1, 1001, 51.0, {}))
+    settled = [i for i in done if isinstance(i, instructions.Settle)]
+    assert [(i.temp, i.root) for i in settled] == [("/out/.luna-job-0001-0.tmp", "/out")]
+    assert after.journal[-2]["result"]["temp"] == "/out/.luna-job-0001-0.tmp", "a successor would know, too"
+    assert after.farm.jobs["job-0001"].images[0].settled

@@ -391,8 +391,9 @@ class World:
         i = process.told.popleft()
         if isinstance(i, do.Settle):
             file = self.files.get((i.job_id, i.index))
-            assert file is not None
-            file.temp = False
+            assert file or self.accepted[i.job_id, i.index] == "cancelled", "a link is removed of no file"
+            if file:
+                file.temp = False
             self.happens(events.TempSettled(i.job_id, i.index))
         elif isinstance(i, do.Retire):
             process.dead = True
@@ -507,6 +508,7 @@ class World:
         ]
         assert not unanswered, f"requests {unanswered} were never answered"
         saved = {key for key, state in self.accepted.items() if state in ("saved", "discarded")}
-        assert saved == set(self.files)
+        left_behind = {key for key in set(self.files) - saved if self.accepted[key] == "cancelled"}
+        assert saved == set(self.files) - left_behind
         assert set(self.accepted.values()) <= FINAL | {"failed"}
         assert len({file.path for file in self.files.values()}) == len(self.files), "a file was overwritten"
