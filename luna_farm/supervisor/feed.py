@@ -10,15 +10,14 @@ about jobs.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import math
 import secrets
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -30,9 +29,17 @@ from websockets.http11 import Request, Response
 from luna_farm.errors import FarmBusy, FarmError, InvalidRequest, Unauthorized
 from luna_farm.supervisor import requests, web
 from luna_farm.supervisor.door import Door, choose_subprotocol
-from luna_farm.supervisor.history import History
+from luna_farm.supervisor.history import History, Told
 from luna_farm.supervisor.metrics import Metrics
-from luna_farm.supervisor.subscriber import CLOSE_S, KERNEL_BYTES, Subscriber, frame, guest_type
+from luna_farm.supervisor.subscriber import (
+    CLOSE_S,
+    KERNEL_BYTES,
+    Subscriber,
+    event_frame,
+    frame,
+    guest_type,
+    utc_text,
+)
 
 log = logging.getLogger("luna_farm.feed")
 
@@ -128,19 +135,13 @@ class Feed:
         `seq`, and `timestamp` and `job_id` (null: of no job) if they are missing; turns the bytes of a
         `thumbnail` into base64.
         """
-        numbered = {"job_id": None, "timestamp": "", **event, "seq": self._history.last + 1}
-        numbered["timestamp"] = numbered["timestamp"] or _now()
-        picture = numbered.pop("thumbnail", b"")
-        if picture:
-            numbered["thumbnail"] = (
-                picture if isinstance(picture, str) else base64.b64encode(picture).decode()
-            )
+        told = Told(self._history.last + 1, time.time(), event)
         try:
-            self._metrics.observe(numbered)
+            self._metrics.observe(event)
             if not self._subscribers:
-                self._history.later(numbered)
+                self._history.later(told)
                 return
-            encoded = frame(numbered)
+            encoded = event_frame(told)
         except (TypeError, ValueError, KeyError):
             log.exception("An event could not be sent and is left out: %r", event)
             return
@@ -199,7 +200,7 @@ class Feed:
         # In one go, without an await: what is pending goes to the others, then this one starts behind it,
         # without a hole.
         self._flush()
-        self._history.catch_up(frame)
+        self._history.catch_up(event_frame)
         subscriber.push(self._status_frame())
         if "after" in query:
             try:
@@ -320,7 +321,7 @@ class Feed:
     def _status_frame(self) -> bytes:
         message = {
             "type": "status",
-            "timestamp": _now(),
+            "timestamp": utc_text(time.time()),
             "epoch": self.epoch,
             "seq": self._history.last,
             "oldest": self._history.oldest,
@@ -344,7 +345,3 @@ class Feed:
 
 def _error(error: FarmError) -> dict[str, Any]:
     return {"type": "error", "code": error.code, "error": str(error)}
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

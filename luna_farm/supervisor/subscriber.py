@@ -8,14 +8,18 @@ back and is dropped.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode
 from websockets.protocol import State
+
+from luna_farm.supervisor.history import Told
 
 log = logging.getLogger("luna_farm.feed")
 
@@ -42,6 +46,22 @@ def frame(message: Mapping[str, Any]) -> bytes:
     if size < 65_536:
         return b"\x81\x7e" + size.to_bytes(2, "big") + text
     return b"\x81\x7f" + size.to_bytes(8, "big") + text
+
+
+def event_frame(told: Told) -> bytes:
+    """Encode an event with its `seq`, and `timestamp` and `job_id` (null: of no job) if they are missing;
+    the bytes of a `thumbnail` become base64. Raises TypeError or ValueError if it is not JSON."""
+    message = {"job_id": None, "timestamp": "", **told.event, "seq": told.seq}
+    message["timestamp"] = message["timestamp"] or utc_text(told.at)
+    picture = message.pop("thumbnail", b"")
+    if picture:
+        message["thumbnail"] = picture if isinstance(picture, str) else base64.b64encode(picture).decode()
+    return frame(message)
+
+
+def utc_text(at: float) -> str:
+    """Return a time as the feed writes it: ISO 8601, UTC, milliseconds."""
+    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds")
 
 
 class Subscriber:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luna_farm.supervisor.history import MAX_UNREAD, History
+from luna_farm.supervisor.history import MAX_UNREAD, History, Told
 
 
 def filled(count: int, **bounds: int) -> History:
@@ -77,16 +74,16 @@ def test_bounds_hold_and_frames_are_the_last_ones(
 def test_what_nobody_was_there_for_becomes_frames_when_somebody_comes() -> None:
     history = filled(2)
     for number in (3, 4):
-        history.later({"number": number})
+        history.later(Told(number, 0.0, {}))
     assert (history.last, history.oldest) == (4, 1)
-    history.catch_up(lambda event: b"%04d" % event["number"])
+    history.catch_up(lambda event: b"%04d" % event.seq)
     assert history.after(1).frames == (b"0002", b"0003", b"0004")
 
 
 def test_a_long_time_alone_leaves_the_latest_events_without_a_gap() -> None:
     history = filled(3)
     for number in range(MAX_UNREAD + 5):
-        history.later({"number": number})
+        history.later(Told(number, 0.0, {}))
     history.catch_up(lambda event: b"x")
     assert (history.last, history.oldest) == (MAX_UNREAD + 8, 9)
     assert history.after(3).complete is False
@@ -96,10 +93,10 @@ def test_a_long_time_alone_leaves_the_latest_events_without_a_gap() -> None:
 def test_an_event_that_is_not_json_takes_only_what_lies_before_it() -> None:
     history = filled(1)
     for number in range(3):
-        history.later({"number": number})
+        history.later(Told(number, 0.0, {}))
 
-    def encode(event: Mapping[str, Any]) -> bytes:
-        if event["number"] == 1:
+    def encode(event: Told) -> bytes:
+        if event.seq == 1:
             raise TypeError("not JSON")
         return b"fine"
 
