@@ -10,7 +10,7 @@
 
 /* A block's filtered bytes: enough for a Huffman table to pay, little enough for the second level cache, which at level
  * 5 and up holds the matches too. */
-enum { BLOCK_BYTES = 256 * 1024, STRINGS_BLOCK_BYTES = 128 * 1024, SAMPLED_BYTES = 64 * 1024 };
+enum { BLOCK_BYTES = 320 * 1024, STRINGS_BLOCK_BYTES = 128 * 1024, SAMPLED_BYTES = 64 * 1024 };
 
 typedef struct {
     const u8 *pixels; /* the whole picture, row after row */
@@ -39,9 +39,10 @@ typedef struct {
 /* By level. Below 5 strings are looked for only in blocks that are full of them. */
 static const effort EFFORTS[10] = {{0, 0, 0, 0}, {1, 32, 0, 5}, {1, 32, 0, 5}, {2, 32, 0, 5}, {4, 32, 0, 6}, {2, 32, 0, 5}, {6, 32, 0, 6}, {2, 20, 1, 6}, {8, 48, 1, 7}, {12, 64, 2, 7}};
 
+/* Blocks of one size, half as large again at most: a small one at the end would cost as much as the others. */
 static size_t rows_per_block(const strip *s, size_t bytes) {
-    size_t rows = bytes / (s->row_bytes + 1), all = s->last_row - s->first_row;
-    return rows < 1 ? 1 : rows < all ? rows : all;
+    size_t all = s->last_row - s->first_row, blocks = (all * (s->row_bytes + 1) + bytes / 2) / bytes;
+    return blocks <= 1 ? all : blocks >= all ? 1 : (all + blocks - 1) / blocks;
 }
 
 /* The most bytes that put_idat writes for this strip, whatever the level: all stored, after the last block went wrong
