@@ -28,6 +28,8 @@ def texts(embedded: Embedded) -> list[bytes]:
 
 def keyword(key: str) -> bytes:
     """Return a valid keyword: 1 to 79 printable ASCII characters, no space at either end, none doubled."""
+    if key.isascii() and key.isprintable() and " " not in key and 0 < len(key) <= _LONGEST_KEYWORD:
+        return key.encode("ascii")  # nearly all: the same ones come with each image
     cleaned = "".join(char if char.isascii() and char.isprintable() else "_" for char in key)
     return (" ".join(cleaned.split())[:_LONGEST_KEYWORD].strip() or "_").encode("ascii")
 
