@@ -15,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from hung_folder import Hung
 from measured import LONG, Figures, note
 from running_farm import LISTENS_S, RunningFarm, Start
 
@@ -119,3 +120,11 @@ def small_shm() -> Callable[[int], tuple[str, ...]]:
         return ("unshare", "-m", "sh", "-c", mount, "sh")
 
     return before
+
+
+@pytest.fixture
+def hung_folder(tmp_path: Path) -> Iterator[Hung]:
+    """A network folder whose server never answers: whoever looks at it sleeps until `let_go`."""
+    hung = Hung(tmp_path / "net")
+    yield hung
+    hung.let_go()

@@ -8,15 +8,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+from hung_folder import Hung
 from measured import Figures
 from pictures import LARGE, Album
 from running_farm import Start, until
 
 from luna_farm import system
+from luna_farm.errors import DiskError
 from luna_farm.supervisor.pool import fence
 
 DEADLINE_S = 1.0
@@ -43,6 +47,29 @@ def test_a_hung_worker_is_killed_at_its_deadline_and_its_image_saved_once(
     assert one.stop() == 0
     figures.within("SIGSTOP", "worker: hung to saved, deadline 1 s", took_s, DEADLINE_S + 1.0)
     figures.none("SIGSTOP", "worker", **album.count(reports))
+
+
+def test_a_network_folder_that_hangs_holds_up_nobody_else(
+    farm: Start, figures: Figures, hung_folder: Hung
+) -> None:
+    one = farm()
+    album, there = Album(one.out), Album(hung_folder.folder)
+    with one.client() as client, ThreadPoolExecutor() as threads:
+        album.add(client)  # the farm knows this folder
+        started = time.monotonic()
+        asked = threads.submit(there.add, client)
+        album.add(client)
+        album.wait_for_last(client)
+        other_s = time.monotonic() - started
+        with pytest.raises(DiskError, match="does not answer"):
+            asked.result()
+        figures.within("hung folder", "until its caller is told", time.monotonic() - started, 8.0)
+        figures.within("hung folder", "a job for another folder meanwhile", other_s, 2.0)
+        hung_folder.let_go()
+        there.add(client)
+        count = Counter(album.count(album.wait(client))) + Counter(there.count(there.wait(client)))
+    assert one.stop() == 0
+    figures.none("hung folder", "once it is back", **{name: count[name] for name in ("lost", "corrupt")})
 
 
 def test_a_supervisor_that_was_stopped_holds_nobody_to_a_deadline(farm: Start, figures: Figures) -> None:

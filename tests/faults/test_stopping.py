@@ -46,6 +46,28 @@ def test_while_it_drains_it_takes_nothing_new_and_says_so(farm: Start) -> None:
     assert one.stop() == 0
 
 
+def test_what_cannot_be_finished_in_time_is_left_to_the_next_start(farm: Start, figures: Figures) -> None:
+    one = farm(
+        min_workers=1,
+        max_workers=1,
+        LUNA_FARM_CRASH="worker.received:1:stop",
+        LUNA_FARM_TEST_MUTATION="little time to drain",
+    )
+    album = Album(one.out)
+    with one.client() as client:
+        for _ in range(3):
+            album.add(client)
+    one.note_processes()
+    assert one.stop() == 0, "one signal, and a worker that hangs"
+    assert "3 images are left to the journal" in one.log_text()
+    assert (one.left_processes(), len(one.segments())) == ([], 1)
+    one.restart()
+    with one.client() as client:
+        reports = album.wait(client)
+    assert one.stop() == 0
+    figures.none("stopping", "drain deadline, by the next start", **album.count(reports))
+
+
 def refusal(client: FarmClient, one: RunningFarm) -> FarmError | None:
     """Why a job is not taken; None if it was."""
     request = SaveRequest(images=Album(one.out).next_images(), output_dir=one.out, filename="late")
