@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--group", choices=GROUPS, help="measure in this process alone, print JSON")
     parser.add_argument("--page", type=Path, help="write the tables to this page as well")
     parser.add_argument("files", nargs="+", metavar="FOLDER PICTURE ...")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if args.group:
         print(json.dumps(measure(args.group, args.files)))
         return 0
