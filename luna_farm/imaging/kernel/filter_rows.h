@@ -34,10 +34,14 @@ INLINE TARGET V FN(residual)(int filter, V x, V a, V b, V c) {
  * enough. The sum over a row ranks filters like the entropy does, where the usual sum of |v| errs (on clean
  * pictures by 1 % of the file). */
 INLINE TARGET V FN(price)(V v) {
+#ifdef V_LOOK_UP
+    return V_LOOK_UP(PRICES, V_MIN(V_ABS(v), V_SET(15)));
+#else
     V size = V_MIN(v, V_SUB(V_SET(0), v));
     V one = V_MIN(size, V_SET(1)), three = V_MIN(size, V_SET(3));
     V ones = V_ADD(one, one), sum = V_ADD(ones, three);
     return V_ADD(V_ADD(V_ADD(sum, sum), V_MIN(size, V_SET(7))), V_MIN(size, V_SET(15)));
+#endif
 }
 
 INLINE TARGET V FN(filtered)(int filter, const u8 *row, const u8 *above, size_t step) {

@@ -1,7 +1,8 @@
 /* One vocabulary of vector operations on bytes for the instruction set in LUNA_ISA. Included once for each set that
  * filter.h is compiled for, so it has no include guard and begins by forgetting the set before.
  *
- * V is a vector of V_BYTES bytes, M a mask over them. V_COST_ADD adds the bytes of a vector into the sums in C. */
+ * V is a vector of V_BYTES bytes, M a mask over them. V_COST_ADD adds the bytes of a vector into the sums in C.
+ * Only some sets have V_ABS and V_LOOK_UP, the entries of a table of 16 bytes for indices below 16. */
 #undef V
 #undef M
 #undef C
@@ -20,6 +21,8 @@
 #undef M_SAME
 #undef M_AND
 #undef V_SELECT
+#undef V_ABS
+#undef V_LOOK_UP
 #undef C_ZERO
 #undef V_COST_ADD
 #undef C_TOTAL
@@ -48,6 +51,9 @@
 #define M_SAME(a, b) (~((a) ^ (b)))
 #define M_AND(a, b) ((a) & (b))
 #define V_SELECT(m, yes, no) _mm512_mask_blend_epi8(m, no, yes)
+#define V_ABS(a) _mm512_abs_epi8(a)
+#define V_LOOK_UP(table, i) \
+    _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(table))), i)
 #define C_ZERO _mm512_setzero_si512()
 #define V_COST_ADD(c, v) _mm512_add_epi64(c, _mm512_sad_epu8(v, _mm512_setzero_si512()))
 #define C_TOTAL(c) ((u64)_mm512_reduce_add_epi64(c))
@@ -74,6 +80,9 @@
 #define M_SAME(a, b) _mm256_cmpeq_epi8(a, b)
 #define M_AND(a, b) _mm256_and_si256(a, b)
 #define V_SELECT(m, yes, no) _mm256_blendv_epi8(no, yes, m)
+#define V_ABS(a) _mm256_abs_epi8(a)
+#define V_LOOK_UP(table, i) \
+    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(table))), i)
 #define C_ZERO _mm256_setzero_si256()
 #define V_COST_ADD(c, v) _mm256_add_epi64(c, _mm256_sad_epu8(v, _mm256_setzero_si256()))
 #define C_TOTAL(c)                                                                              \
