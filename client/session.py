@@ -9,6 +9,7 @@ Written as generators that yield what is to be done (`Call`, `Tell`, `Fill`) and
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,8 @@ FIT = 2
 
 TOLD_FIRST_BYTES = 256 * 1024
 """Copying less takes no longer than the message that says it is done."""
+BURST_S = 0.005
+"""So soon after the last answer the farm is busy anyway, and one message costs it less than two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Session:
     doubtful: list[Lease] = field(default_factory=list)
     """Of a submit that was not acknowledged: the farm may have used them up or not."""
     warm_bytes: int = 0
+    answered_at: float = 0.0
+    """Monotonic time of the last receipt."""
 
     def greet(self, token: str) -> Steps:
         """Say hello; find out whether this process can map the arena."""
@@ -107,13 +112,17 @@ class Session:
             answer = yield Call({"cmd": "lease", "sizes": out.sizes})
             leases = [Lease(**lease) for lease in answer["leases"]]
         submit = out.message([lease.lease for lease in leases], not self.shared)
-        if self.shared and not out.sent and sum(out.sizes) >= TOLD_FIRST_BYTES:
+        if self._pays_to_tell_first(out):
             answer = yield from self._submit_first(out, submit, leases)
         else:
             answer = yield from self._fill_first(out, submit, leases)
-        self.doubtful = []
+        self.doubtful, self.answered_at = [], time.monotonic()
         self.spare += [Lease(**lease) for lease in answer["leases"]]
         return Receipt.from_answer(answer)
+
+    def _pays_to_tell_first(self, out: Outgoing) -> bool:
+        alone = time.monotonic() - self.answered_at > BURST_S
+        return self.shared and alone and not out.sent and sum(out.sizes) >= TOLD_FIRST_BYTES
 
     def _fill_first(self, out: Outgoing, submit: dict[str, Any], leases: list[Lease]) -> Steps:
         self.spare += leases  # ours also when filling fails

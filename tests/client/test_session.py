@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -167,6 +168,14 @@ def test_an_announced_picture_that_is_refused_here_is_taken_back(session: Sessio
     with pytest.raises(ValueError, match="NaN"):
         steps.send({"success": True})
     assert session.farewell() is None
+
+
+def test_in_a_burst_one_message_does(session: Session, arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("luna_farm_client.session.BURST_S", 1e9)
+    session.answered_at = time.monotonic()
+    answers = [{"leases": [lease(arena, 1, LARGE.nbytes)]}, {**RECEIPT, "leases": []}]
+    calls, _ = play(session.submit(out(LARGE)), answers)
+    assert commands(calls) == ["lease", "save_images_async"]
 
 
 def test_a_submit_that_is_sent_again_is_not_announced(session: Session, arena: Arena) -> None:
