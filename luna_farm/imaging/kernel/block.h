@@ -72,21 +72,22 @@ static void count_bytes(u32 table[8][256], const u8 *p, size_t n) {
         table[n][*p++]++;
 }
 
-/* How many of the bytes before position `at` are counted when SAMPLE bytes of every SAMPLE * every are. */
-enum { SAMPLE = 64 };
-INLINE u32 sampled_before(size_t at, unsigned every) {
-    size_t period = (size_t)SAMPLE * every, rest = at % period;
-    return (u32)(at / period * SAMPLE + (rest < SAMPLE ? rest : SAMPLE));
+/* A sample is SAMPLE bytes of every SAMPLE << thin: neighbours are alike, so many short pieces tell more than a few long
+ * ones. This is how many of the bytes before position `at` are in it. */
+enum { SAMPLE = 16 };
+INLINE u32 sampled_before(size_t at, unsigned thin) {
+    size_t pieces = at / SAMPLE >> thin, rest = at - (pieces * SAMPLE << thin);
+    return (u32)(pieces * SAMPLE + (rest < SAMPLE ? rest : SAMPLE));
 }
 
-/* The statistics of data[0..n), of which one byte in `every` is looked at, where all matches are runs. Counting all
+/* The statistics of data[0..n), of which one byte in 1 << thin is looked at, where all matches are runs. Counting all
  * and then taking the runs off again is quicker than counting piece by piece. */
-static void count_runs(histogram *h, const u8 *data, size_t n, const token *tokens, size_t count, unsigned every) {
+static void count_runs(histogram *h, const u8 *data, size_t n, const token *tokens, size_t count, unsigned thin) {
     u32 table[8][256];
     memset(table, 0, sizeof table);
     memset(h, 0, sizeof *h);
-    size_t period = (size_t)SAMPLE * every, at = 0;
-    if (every == 1)
+    size_t period = (size_t)SAMPLE << thin, at = 0;
+    if (!thin)
         count_bytes(table, data, n);
     else
         for (size_t i = 0; i < n; i += period)
@@ -94,10 +95,10 @@ static void count_runs(histogram *h, const u8 *data, size_t n, const token *toke
     for (size_t i = 0; i + 1 < count; i++) {
         unsigned slot = length_slot[tokens[i].length];
         at += tokens[i].literals;
-        u32 before = sampled_before(at, every);
+        u32 before = sampled_before(at, thin);
         u8 value = data[at];
         at += tokens[i].length;
-        table[0][value] -= sampled_before(at, every) - before;
+        table[0][value] -= sampled_before(at, thin) - before;
         h->litlen[257 + slot]++;
         h->extra_bits += LENGTH_EXTRA[slot];
     }
@@ -107,11 +108,11 @@ static void count_runs(histogram *h, const u8 *data, size_t n, const token *toke
         u32 sum = 0;
         for (int k = 0; k < 8; k++)
             sum += table[k][i];
-        h->litlen[i] = sum * every;
+        h->litlen[i] = sum << thin;
         total += h->litlen[i];
     }
     h->litlen[END_OF_BLOCK] = 1;
-    if (every == 1)
+    if (!thin)
         return;
     /* What was not looked at may be anything, so every literal gets a code, with a count that keeps all codes within
      * deflate's limit as a rule. */

@@ -184,8 +184,8 @@ static int put_filtered(workspace *w, const strip *s, size_t first, size_t last,
     }
     size_t count = find_runs(w->isa, data, n, s->level <= 2, w->covered, w->edges, w->tokens);
     histogram h;
-    unsigned every = n < SAMPLED_BYTES ? 1 : s->level <= 3 ? 8 : 4;
-    count_runs(&h, data, n, w->tokens, count, every);
+    unsigned thin = n < SAMPLED_BYTES ? 0 : s->level <= 3 ? 4 : 3;
+    count_runs(&h, data, n, w->tokens, count, thin);
     int drawn = looks_drawn(&h, data, n);
     if (drawn || s->level >= 5) {
         if (!open_strings(w))
