@@ -7,7 +7,7 @@
 /* A lane holds the bits of eight neighbouring bytes, and behind them those of the match that begins there. A match must
  * not end in the lane it begins in, so every match is at least that long. A lane with more bits than LONGEST_LANE does
  * not fit 64 once it is moved to where it begins in a byte. */
-enum { LANE_BYTES = 8, LANES = 64 / LANE_BYTES, LONGEST_LANE = 56, BATCH_LANES = 64 };
+enum { LANE_BYTES = 8, LANES = 64 / LANE_BYTES, LONGEST_LANE = 56, BATCH_LANES = 32 };
 
 typedef struct {
     __m512i t[4];
