@@ -181,6 +181,8 @@ app.registerExtension({
   nodeCreated(node) {
     if (!SAVERS.has(node.comfyClass)) return;
     addLine(node);
+    // The frontend finds out that a picture needs room while it draws, and leaves drawing the larger node to chance.
+    chain(node, "onResize", dirty);
     chain(node, "onConnectionsChange", () => showConnected(node));
     chain(node, "onConfigure", () => showConnected(node));
     showConnected(node);

@@ -59,6 +59,13 @@ BUILD = """([type, widgets]) => {
   window.saver = saver;
 }"""
 PREVIEW = "() => saver.imgs?.length && saver.imgs.every((one) => one.complete && one.naturalWidth > 0)"
+# The node was drawn anew with room for its picture: the margin beside that has the colour of the node.
+ROOM = """() => {
+  const { canvas, ds: { scale, offset } } = app.canvas;
+  const colour = (y) => String(canvas.getContext("2d").getImageData(
+    (saver.pos[0] + 5 + offset[0]) * scale, (saver.pos[1] + y + offset[1]) * scale, 1, 1).data);
+  return colour(saver.size[1] - 20) === colour(20);
+}"""
 LINE = "saver.lunaLine.textContent"
 
 
@@ -153,6 +160,7 @@ def test_the_preview_appears_when_the_file_is_there_and_no_broken_picture_before
     browser.until(PREVIEW)
     assert browser.page.evaluate(LINE) == "1 saved"
     assert {status for status, url in browser.views if "preview_RAW" in url} == {200}
+    browser.until(ROOM)
     browser.shot("saved")
 
 
