@@ -5,8 +5,8 @@
 
 FOLDER holds a libz.so.1 of zlib-ng, built with `cmake -DZLIB_COMPAT=ON`: Pillow's wheels for Linux bring no
 zlib, they load the machine's, so LD_LIBRARY_PATH decides. Linux only. Runs in any Python that can import
-luna_farm (`pip install -e .`). Each figure of ours and Pillow's come from one process, the zlibs take turns.
-It must never take zlib-ng's word from anything but the library that Pillow has loaded.
+luna_farm (`pip install -e .`). Each figure of ours and Pillow's come from one process, the zlibs take turns;
+shown are medians. It must never take zlib-ng's word from anything but the library that Pillow has loaded.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 GROUPS = ("clean", "noisy")
-REPEATS = 5
+ROUNDS, REPEATS = 3, 5
 HEAD = """# Pillow on another zlib
 
 Pillow's wheels for Linux load the zlib of the machine, and some machines have zlib-ng in its place, which is
@@ -69,6 +70,15 @@ def measured_on(folder: Path | None, group: str, files: list[str]) -> dict[str, 
     return result
 
 
+def typical(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one result with the median of each figure."""
+    rows = [
+        {key: median(row[key] for row in of_level) for key in of_level[0]}
+        for of_level in zip(*(result["rows"] for result in results), strict=True)
+    ]
+    return {**results[0], "rows": rows}
+
+
 def table(group: str, machine: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Return the lines of a table in Markdown: a row for each level, both zlibs beside each other."""
     lines = [f"## {group.capitalize()}", ""]
@@ -112,7 +122,8 @@ def main() -> int:
     folder, files = Path(args.files[0]).resolve(), args.files[1:]
     lines = []
     for group in GROUPS:
-        machine, other = measured_on(None, group, files), measured_on(folder, group, files)
+        turns = [[measured_on(at, group, files) for at in (None, folder)] for _ in range(ROUNDS)]
+        machine, other = (typical(list(results)) for results in zip(*turns, strict=True))
         if not other["environment"]["pillow_zlib"].startswith("zlib-ng"):
             runs_on = other["environment"]["pillow_zlib"]
             print(f"Pillow runs on {runs_on}, so {folder} holds no libz.so.1 of zlib-ng.", file=sys.stderr)
@@ -122,7 +133,12 @@ def main() -> int:
     names = ", ".join(other["names"]) or "none"
     about = f"{processor()}, Python {used['python']}, Pillow {used['pillow']}, PNG by the {used['png']}. "
     about += f"Pictures of 1024x1024x3: {names}; noisy: with Gaussian noise of sigma 1.2."
-    text = "\n".join([about, "", '"Ours" is measured beside each of the two.', "", *lines]).rstrip() + "\n"
+    text = (
+        "\n".join(
+            [about, "", f'"Ours" is measured beside each of the two; medians of {ROUNDS} turns.', "", *lines]
+        ).rstrip()
+        + "\n"
+    )
     print(text)
     if args.page:
         args.page.write_text(HEAD + text, encoding="utf-8")

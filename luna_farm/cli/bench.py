@@ -31,8 +31,8 @@ luna-farm bench --scale                  with 1, 2, 4, ... workers, up to the pr
 """
 FARM_LEVELS = (4, 1)
 READY_WITHIN_S = 20.0
-AHEAD = 4
-"""Rounds of pictures, and one for each worker, that wait in the farm when a loop begins beside it."""
+STRETCHES = 3
+"""Of the loop beside a busy farm in each round: many short ones, since the speed of processors drifts."""
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
@@ -196,11 +196,11 @@ def _undisturbed(
 
     cpus = undisturbed.processors()
     workers = undisturbed.workers_beside(cpus)
-    count = (AHEAD + workers) * args.images
+    count = (1 + workers) * args.images
     with own_farm(folder, workers, "--kept-reports", str(count + 4 * workers)) as (_, farm):
         wait_ready(farm, workers, 0.0)
         pictures = undisturbed.filling(farm, chosen.pixels, workers, count)
-        figures = undisturbed.undisturbed(farm, pictures, folder, workers, args.rounds)
+        figures = undisturbed.undisturbed(farm, pictures, folder, workers, STRETCHES * args.rounds)
     tick()
     return {**figures, "workers": workers, "cpus": cpus}
 

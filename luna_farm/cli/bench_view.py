@@ -77,7 +77,7 @@ def _undisturbed(figures: Mapping[str, Any]) -> str:
     return (
         f"A loop of pure Python in the client keeps {figures['share']:.0%} of its speed while\n"
         f"{workers} {figures['saved_per_s']:.0f} images/s, on {figures['cpus']} CPUs\n"
-        f"({figures['pictures']} pictures handed over before, level 4; {figures['rounds']} rounds in turns "
+        f"({figures['pictures']} pictures handed over before, level 4; {figures['rounds']} times in turns "
         f"with an\nidle farm; the loop had a processor {figures['beside_running']:.0%} of the time, beside "
         f"the idle farm {figures['alone_running']:.0%})"
     )

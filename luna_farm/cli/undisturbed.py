@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ITERATIONS = 100_000
 """Between two looks at whether the farm is done: some milliseconds."""
-ALONE_S = 0.5
+ALONE_S = 0.25
 HELD_LEVEL, HELD_PICTURES = 9, 2
 """What keeps each worker encoding while the queue is filled, so that it is full when the loop begins."""
 

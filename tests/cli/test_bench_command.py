@@ -55,7 +55,7 @@ def test_a_small_run_measures_everything_on_a_farm_of_its_own(cli, tmp_path):
     assert beside["share"] > 0
     assert beside["beside_running"] > 0
     assert beside["workers"] == max(1, beside["cpus"] - 1)
-    assert (beside["pictures"], beside["rounds"]) == (3 * (bench.AHEAD + beside["workers"]), 1)
+    assert (beside["pictures"], beside["rounds"]) == (3 * beside["cpus"], bench.STRETCHES)
     assert 0 < result["port_open_s"] <= result["workers_ready_s"]
     assert [path.name for path in tmp_path.iterdir() if path.name != "state"] == []
     table = io.StringIO()
