@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from luna_farm.imaging.encoders import png
 
 kernel = pytest.importorskip(
     "luna_farm.imaging._png", reason="the PNG kernel was not built: no C compiler here"
@@ -54,6 +58,26 @@ def test_higher_levels_write_less() -> None:
         pixels = np.ascontiguousarray(pixels)
         sizes.append(kernel.idat(pixels, 256, 256, 1, 1, 0, 256, level, out)[0])
     assert sizes[0] > sizes[1] > sizes[2]
+
+
+@pytest.mark.parametrize("level", range(1, 5))
+def test_rare_bytes_side_by_side_are_sent_right(level: int) -> None:
+    """Their codes have up to 15 bits, so eight of them, and a run behind them, do not fit one word."""
+    rng = np.random.default_rng(6)
+    residuals = rng.geometric(0.6, (500, 600)).astype(np.uint8) - 1
+    for row in residuals:
+        for start in rng.integers(0, 540, rng.integers(0, 2)):
+            burst = rng.integers(1, 16)
+            row[start : start + burst] = rng.integers(20, 236, burst)
+            if rng.random() < 0.5:
+                row[start + burst : start + burst + 40] = 0
+    pixels = np.cumsum(residuals, 1, np.uint8)[..., None]
+    rows = inflated(pixels, level)
+    sub = rows[:, 0] == 1
+    assert sub.any() or level == 1  # level 1 takes Paeth, which of a first row makes the same
+    assert np.array_equal(rows[sub, 1:], residuals[sub])
+    png_file = b"".join(png.encode(pixels, level=level))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png_file))), pixels[..., 0])
 
 
 def test_noise_is_never_larger_than_stored() -> None:

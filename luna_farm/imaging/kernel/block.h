@@ -72,8 +72,8 @@ static void count_bytes(u32 table[8][256], const u8 *p, size_t n) {
         table[n][*p++]++;
 }
 
-/* A sample is SAMPLE bytes of every SAMPLE << thin: neighbours are alike, so many short pieces tell more than a few long
- * ones. This is how many of the bytes before position `at` are in it. */
+/* A sample is SAMPLE bytes of every SAMPLE << thin: neighbours are alike, so many short pieces tell more than a few
+ * long ones. This is how many of the bytes before position `at` are in it. */
 enum { SAMPLE = 16 };
 INLINE u32 sampled_before(size_t at, unsigned thin) {
     size_t pieces = at / SAMPLE >> thin, rest = at - (pieces * SAMPLE << thin);

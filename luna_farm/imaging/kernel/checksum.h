@@ -172,7 +172,8 @@ WIDE_CLMUL static u32 crc32_wide(u32 crc, const u8 *p, size_t n) {
     x[0] = _mm512_xor_si512(x[0], _mm512_inserti32x4(_mm512_setzero_si512(), _mm_cvtsi32_si128((int)crc), 0));
     for (p += 256, n -= 256; n >= 256; p += 256, n -= 256)
         for (int i = 0; i < 4; i++) {
-            __m512i low = _mm512_clmulepi64_epi128(x[i], by256, 0x00), high = _mm512_clmulepi64_epi128(x[i], by256, 0x11);
+            __m512i low = _mm512_clmulepi64_epi128(x[i], by256, 0x00);
+            __m512i high = _mm512_clmulepi64_epi128(x[i], by256, 0x11);
             x[i] = _mm512_xor_si512(_mm512_xor_si512(low, high), _mm512_loadu_si512(p + 64 * i));
         }
     u8 last[256];

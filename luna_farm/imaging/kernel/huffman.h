@@ -91,8 +91,8 @@ static void limit_depths(int n, int limit, u8 *depth) {
     }
 }
 
-/* Code lengths for `count`, none above `limit`, and optimal unless that cuts them; 0 for symbols that never occur. A code of one symbol
- * gets a second one, because some decoders refuse incomplete codes. */
+/* Code lengths for `count`, none above `limit`, and optimal unless that cuts them; 0 for symbols that never occur. A
+ * code of one symbol gets a second one, because some decoders refuse incomplete codes. */
 static void code_lengths(const u32 *count, int symbols, int limit, u8 *length) {
     u16 order[MAX_SYMBOLS];
     u32 weight[MAX_SYMBOLS];

@@ -23,8 +23,8 @@ typedef struct {
     __m512i bits_of_fours; /* in each 32 */
 } joined;
 
-/* Lanes that wait to be sent. They are made and sent by turns, since the two halves of the work would otherwise wait for
- * each other. */
+/* Lanes that wait to be sent. They are made and sent by turns, since the two halves of the work would otherwise wait
+ * for each other. */
 typedef struct {
     u64 code[BATCH_LANES]; /* moved to where it begins in a byte */
     u64 at[BATCH_LANES], whole[BATCH_LANES]; /* that byte, and how many bits from there on fill whole bytes */
@@ -124,7 +124,8 @@ VBMI INLINE void add_lanes(bitstream *s, batch *b, __m512i code, __m512i bits) {
 
 /* The codes of four bytes each in their order: half 0 or 1 of them. */
 VBMI INLINE __m512i fours_of(const joined *word, int half) {
-    const __m512i front = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), back = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+    const __m512i front = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+    const __m512i back = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
     return _mm512_permutex2var_epi64(word->code_a, half ? back : front, word->code_b);
 }
 
