@@ -27,6 +27,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S, PROMPT_S, LOOK_S = 120.0, 60.0, 0.02
+WORKERS = 2
 DIRECTORY, PYTHON = os.environ.get("COMFYUI_DIR"), os.environ.get("COMFYUI_PYTHON")
 PACKAGES = {"luna_farm": "luna_farm", "luna_farm_client": "client", "luna_farm_nodes": "comfy_nodes"}
 
@@ -89,6 +90,17 @@ class Farm:
         if self.process is not None:
             stop(self.process)
             self.process = None
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers, once all are idle: one that still starts cannot be stopped."""
+        with self.client() as client:
+
+            def idle() -> list[int]:
+                rows = client.status()["workers"]
+                ready = len(rows) == WORKERS and all(row["state"] == "idle" for row in rows)
+                return [row["pid"] for row in rows] if ready else []
+
+            return list(until(idle, "the workers are ready"))
 
     def client(self) -> Any:
         from luna_farm_client import FarmClient
@@ -206,6 +218,8 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         "LUNA_FARM_PORT": str(free_port()),
         "LUNA_FARM_STATE_DIR": str(folder / "state"),
         "LUNA_FARM_ARENA_BYTES": str(128 * 2**20),
+        "LUNA_FARM_MIN_WORKERS": str(WORKERS),
+        "LUNA_FARM_MAX_WORKERS": str(WORKERS),
         "PYTHONPATH": str(packages(folder / "packages")),
     }
     made = Farm(folder, environ)

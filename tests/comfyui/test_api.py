@@ -166,8 +166,7 @@ def test_barrier_stops_with_the_reason_when_nothing_was_handed_over(comfy, farm,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="stops workers with SIGSTOP")
 def test_barrier_can_be_cancelled(comfy, running, prompt):
-    with running.client() as client:
-        workers = [worker["pid"] for worker in client.status()["workers"]]
+    workers = running.workers()
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     try:

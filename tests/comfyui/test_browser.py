@@ -136,8 +136,7 @@ def held(running: Any) -> Iterator[Any]:
     """The farm's workers stand still until `held()` lets them go."""
     if sys.platform == "win32":
         pytest.skip("stops workers with SIGSTOP")
-    with running.client() as client:
-        workers = [worker["pid"] for worker in client.status()["workers"]]
+    workers = running.workers()
 
     def go_on() -> None:
         for pid in workers:
