@@ -31,9 +31,10 @@ from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
 
 S, W = ImageState, WorkerState
 AHEAD = 2
-"""Images a worker may hold, so that it need not wait for the supervisor between two small ones."""
+"""Images a worker may hold, so that it need not wait for the supervisor between two."""
 AHEAD_BYTES = 256 * 1024
-"""Only images up to this size are handed out ahead: larger ones share the workers better one by one."""
+"""Larger images are handed out ahead only while more wait than there are workers, and no more workers may be
+started: the last ones share them better one by one."""
 BYTES_PER_SECOND = 1_000_000
 """The slowest honest encoder (lossless WebP, AVIF) makes more; adds to the deadline of large images."""
 START_S = 30.0
@@ -78,7 +79,8 @@ def _held_up(farm: Farm, image: Image, now: float) -> bool:
 
 
 def _busy_with_room(farm: Farm, image: Image) -> Worker | None:
-    if image.task.nbytes > AHEAD_BYTES or image.crashes:
+    many = len(farm.waiting) > len(farm.alive()) >= farm.limits.max_workers
+    if image.crashes or (image.task.nbytes > AHEAD_BYTES and not many):
         return None
     busy = [w for w in farm.workers.values() if w.state is W.BUSY and len(w.images) < AHEAD]
     return min(busy, key=lambda w: w.since) if busy else None

@@ -91,7 +91,7 @@ def test_images_of_one_job_are_made_in_parallel() -> None:
     assert len(stage.told("save_started")) == 1
 
 
-def test_small_images_are_handed_out_ahead_and_large_ones_are_not() -> None:
+def test_small_images_are_handed_out_ahead_and_large_ones_only_while_many_wait() -> None:
     stage = Stage(max_workers=1)
     stage.workers()
     stage.submit("job-0001", entry(), entry(), entry())
@@ -100,6 +100,9 @@ def test_small_images_are_handed_out_ahead_and_large_ones_are_not() -> None:
     other.workers()
     other.submit("job-0001", LARGE, LARGE)
     assert other.states("job-0001") == ["running", "waiting"]
+    other.submit("job-0002", LARGE)
+    assert other.states("job-0001") == ["running", "running"]
+    assert other.states("job-0002") == ["waiting"], "the last ones are for whoever is free first"
 
 
 def test_the_worker_that_was_idle_for_the_shortest_time_is_taken() -> None:
