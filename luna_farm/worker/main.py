@@ -1,5 +1,5 @@
 """The loop of a worker: a message from the supervisor, an image or a temporary link to tidy up, a message
-back.
+back. While one image is written and synced, the next is encoded; results go back in order.
 
 When the pipe ends the supervisor is dead: the worker has finished its file by then and leaves without a word.
 It must never decide anything about jobs.
@@ -8,8 +8,12 @@ It must never decide anything about jobs.
 from __future__ import annotations
 
 import os
+import select
 import socket
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from luna_farm import system
 from luna_farm.core import frames
@@ -20,6 +24,7 @@ from luna_farm.storage.arena import Segments
 from luna_farm.testing.faults import crash_point
 from luna_farm.worker import pipeline
 
+T = TypeVar("T")
 READ_BYTES = 256 * 1024
 
 
@@ -29,14 +34,18 @@ def serve(pipe: socket.socket, fsync: bool) -> None:
 
 
 class Worker:
-    """One worker: its pipe, and the segments it has mapped."""
+    """One worker: its pipe, the segments it has mapped, and a thread that writes while the next image is
+    encoded."""
 
     def __init__(self, pipe: socket.socket, fsync: bool) -> None:
         self._pipe = pipe
         self._fsync = fsync
         self._segments = Segments()
         self._frames = frames.FrameBuffer()
-        self._settled: list[list[str | int]] = []
+        self._disk = ThreadPoolExecutor(1, "disk")
+        self._writing: Future[None] | None = None
+        """At most one image is being written; until it is reported, nothing else is."""
+        self._settled: deque[list[str | int]] = deque()
         """Told with the next result: nobody waits for it, and every message wakes the supervisor up."""
 
     def run(self) -> None:
@@ -46,13 +55,14 @@ class Worker:
         while message := self._next():
             kind = message["t"]
             if kind == "stop":
-                return
+                break
             if kind == "image":
                 self._image(message)
             elif kind == "settle":
                 self._settle(message)
             elif kind == "forget":
                 self._segments.forget(message["segment"])
+        self._wait_for_disk()
 
     def _next(self) -> dict[str, Any] | None:
         while True:
@@ -77,26 +87,36 @@ class Worker:
         crash_point("worker.received")
         task = ImageTask.from_map(message["task"])
         options = SaveOptions.from_map(message["options"])
-        result = self._made(task, options)
-        settled, self._settled = self._settled, []
+        made = _attempt(task, lambda: self._encoded(task, options))
+        self._wait_for_disk()
+        if isinstance(made, ImageResult):
+            self._report(task, made)
+        elif self._more_is_here():
+            self._writing = self._disk.submit(self._write, made)
+        else:
+            self._write(made)
+
+    def _encoded(self, task: ImageTask, options: SaveOptions) -> pipeline.Made | ImageResult:
+        return pipeline.encoded(pipeline.view(self._segments, task), task, options)
+
+    def _write(self, made: pipeline.Made) -> None:
+        self._report(made.task, _attempt(made.task, lambda: pipeline.written(made, fsync=self._fsync)))
+
+    def _wait_for_disk(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _more_is_here(self) -> bool:
+        """Whether there is something to do while a disk is waited for; a thread costs more than it gains
+        otherwise."""
+        return bool(self._frames.pending or select.select([self._pipe], [], [], 0)[0])
+
+    def _report(self, task: ImageTask, result: ImageResult) -> None:
+        settled = [self._settled.popleft() for _ in range(len(self._settled))]
         key = {"job_id": task.job_id, "index": task.index}
         self._send({"t": "result", **key, "result": result.to_map(), "settled": settled})
         crash_point("worker.reported")
-
-    def _made(self, task: ImageTask, options: SaveOptions) -> ImageResult:
-        try:
-            pixels = pipeline.view(self._segments, task)
-            return pipeline.make(pixels, task, options, fsync=self._fsync)
-        except FarmError as error:
-            return ImageResult("failed", path=task.path, error=str(error), code=error.code)
-        except MemoryError:
-            return ImageResult(
-                "failed", path=task.path, error="There is not enough memory to encode it.", code="memory"
-            )
-        except Exception as error:  # an encoder's bug must cost its image, not the worker
-            return ImageResult(
-                "failed", path=task.path, error=f"{type(error).__name__}: {error}", code="encode"
-            )
 
     def _settle(self, message: dict[str, Any]) -> None:
         try:
@@ -104,3 +124,17 @@ class Worker:
         except FarmError:
             return  # the folder is gone for now; the link is found again when the journal is read
         self._settled.append([message["job_id"], message["index"]])
+
+
+def _attempt(task: ImageTask, work: Callable[[], T]) -> T | ImageResult:
+    """Do a part of the work for an image; what it raises becomes the result of the image."""
+    try:
+        return work()
+    except FarmError as error:
+        return ImageResult("failed", path=task.path, error=str(error), code=error.code)
+    except MemoryError:
+        return ImageResult(
+            "failed", path=task.path, error="There is not enough memory to encode it.", code="memory"
+        )
+    except Exception as error:  # an encoder's bug must cost its image, not the worker
+        return ImageResult("failed", path=task.path, error=f"{type(error).__name__}: {error}", code="encode")
