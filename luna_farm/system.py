@@ -99,6 +99,14 @@ _LOCAL_DISKS = frozenset(
 )
 
 
+def usable_processors() -> int:
+    """Return how many processors this process may use: `taskset` and containers may leave it fewer than there
+    are. macOS and Windows: all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def on_local_disk(path: str | os.PathLike[str]) -> bool:
     """Tell whether a path (absolute, links resolved) is on a disk of this machine, which always answers soon.
 

@@ -67,6 +67,11 @@ ROWS = (
     ),
     Row("SIGSTOP", "A worker and the supervisor stopped", "saved once, within the deadline + 1 s"),
     Row(
+        "hung folder",
+        "A folder whose server never answers (FUSE), as a dead network folder",
+        "its caller told within 8 s, other folders served meanwhile, saved once it is back",
+    ),
+    Row(
         "fuzzing",
         "10,000 fuzzed frames and foreign preambles (HTTP, TLS, pickle, WebSocket)",
         "0 crashes, memory growth < 20 MB, a good client's p99 < 5 ms",
@@ -120,7 +125,7 @@ tests (`tests/faults/`) with other numbers: `python3 scripts/faults.py` runs the
 every test run, `python3 scripts/faults.py --long` the long one. Both write this page.
 
 Some tests need Linux and root (disks of their own, a small /dev/shm); elsewhere they are skipped, and say
-so. Windows, macOS, NFS and SMB were not tested.
+so. Windows, macOS, NFS and SMB were not tested; a folder that hangs was, by FUSE.
 
 ## What it does not survive
 

@@ -81,6 +81,13 @@ def test_no_shared_memory_folder_is_no_bound(tmp_path: Path, monkeypatch: pytest
     assert system.shm_bytes() is not None
 
 
+def test_the_processors_that_count_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 5}, raising=False)
+    assert system.usable_processors() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert system.usable_processors() == (os.cpu_count() or 1)
+
+
 def test_the_limit_of_open_files_is_that_of_this_process() -> None:
     soft, hard = system.open_file_limit()
     assert soft > 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from luna_farm import system
 from luna_farm.cli import options, terminal
 from luna_farm.config import Config
 
@@ -194,7 +195,7 @@ def _undisturbed(
     """Measure with a farm of its own that has one worker less than there are processors."""
     from luna_farm.cli import undisturbed
 
-    cpus = undisturbed.processors()
+    cpus = system.usable_processors()
     workers = undisturbed.workers_beside(cpus)
     count = (1 + workers) * args.images
     with own_farm(folder, workers, "--kept-reports", str(count + 4 * workers)) as (_, farm):

@@ -7,7 +7,6 @@ same loop beside an idle farm. It must never count the handing over, which is me
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -52,13 +51,6 @@ class Stretch:
     def running(self) -> float:
         """Share of the time in which it had a processor; what is missing it waited for one."""
         return self.running_s / self.seconds
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def workers_beside(cpus: int) -> int:
