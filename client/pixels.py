@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luna_farm.errors import InvalidRequest
-from luna_farm.imaging.quantize import quantize
+from luna_farm.imaging.quantize import quantize, quantize_planes
 
 _BLOCK = 128 * 1024  # elements: 512 KB of float32, which stays in a core's second level cache
 _DEVICE_BLOCK = 16 * 1024 * 1024  # elements: 64 MB of float32 beside the models in the memory of a GPU
@@ -184,6 +184,12 @@ def _from_array(src: NDArray[Any], dst: NDArray[np.uint8], *, bfloat: bool = Fal
     elif src.ndim > 2 and abs(src.strides[-1]) > abs(src.strides[-2]):
         # Channels first in memory, which is how ComfyUI's VAEs hand pictures out. Plane by plane, floats are
         # read in order and only bytes are interleaved, in half the time.
+        planes = np.moveaxis(src, -1, -3)
+        if src.dtype == np.float32 and src.shape[-1] == 3 and planes.flags.c_contiguous:
+            height, width = src.shape[-3:-1]
+            batch = planes.reshape(-1, 3, height, width)
+            _refuse_nan(quantize_planes(batch, dst.reshape(-1, height, width, 3)))
+            return
         for block in _blocks(src.shape[:-1], _BLOCK):
             for channel in range(src.shape[-1]):
                 _from_array(src[block][..., channel], dst[block][..., channel], bfloat=bfloat)

@@ -4,7 +4,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "kernel/quantize.h"
+#include "kernel/planes.h"
 #include "kernel/strip.h"
 
 typedef struct {
@@ -112,11 +112,40 @@ static PyObject *py_quantize(PyObject *self, PyObject *args) {
     return PyBool_FromLong(nan);
 }
 
+PyDoc_STRVAR(planes_doc, "quantize_planes(src, dst, first, count) -> bool\n\n"
+"As quantize, from three planes of float32 behind one another in src to interleaved bytes in dst: `count` pixels from "
+"`first` of each plane.");
+
+static PyObject *py_quantize_planes(PyObject *self, PyObject *args) {
+    Py_buffer src, dst;
+    Py_ssize_t first, count;
+    int nan = 0;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*w*nn:quantize_planes", &src, &dst, &first, &count))
+        return NULL;
+    Py_ssize_t plane = dst.len / 3;
+    int fits = dst.len % 3 == 0 && src.len / 4 == dst.len && src.len % 4 == 0 && (uintptr_t)src.buf % 4 == 0;
+    fits = fits && first >= 0 && count >= 0 && first <= plane && count <= plane - first;
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        nan = quantize_planes((const float *)src.buf + first, (size_t)plane, (u8 *)dst.buf + 3 * first, (size_t)count);
+        Py_END_ALLOW_THREADS
+    } else {
+        PyErr_SetString(PyExc_ValueError, "src holds three planes of as many aligned float32 as dst holds pixels");
+    }
+    PyBuffer_Release(&src);
+    PyBuffer_Release(&dst);
+    if (!fits)
+        return NULL;
+    return PyBool_FromLong(nan);
+}
+
 static PyMethodDef methods[] = {
     {"idat", py_idat, METH_VARARGS, idat_doc},
     {"bound", py_bound, METH_VARARGS, bound_doc},
     {"adler_join", py_adler_join, METH_VARARGS, adler_doc},
     {"quantize", py_quantize, METH_VARARGS, quantize_doc},
+    {"quantize_planes", py_quantize_planes, METH_VARARGS, planes_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luna_farm.imaging.quantize import quantize
+from luna_farm.imaging.quantize import quantize, quantize_planes
 
 
 def quantized(values: np.ndarray) -> np.ndarray:
@@ -58,3 +58,30 @@ def test_nan_is_black_and_infinities_are_clipped() -> None:
 def test_what_it_cannot_convert_it_refuses(src: np.ndarray, dst: np.ndarray, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         quantize(src, dst)
+
+
+SIDES = [(1, 1), (3, 5), (64, 64), (65, 63), (1, 4097), (1100, 1000)]
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("side", SIDES, ids=str)
+def test_planes_become_the_same_bytes_interleaved(
+    side: tuple[int, int], kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernel:
+        monkeypatch.setattr("luna_farm.imaging.quantize._png", None)
+    values = np.random.default_rng(side[1]).uniform(-0.5, 1.5, (3, 3, *side)).astype(np.float32)
+    out = np.full((3, *side, 3), 77, np.uint8)
+    assert not quantize_planes(values, out)
+    assert np.array_equal(out, np.moveaxis(comfyui(values), 1, -1))
+
+
+@pytest.mark.parametrize("at", [0, 2**20 - 1, 2**20, 5 * 2**20, -1])
+def test_a_nan_is_found_in_whichever_share_of_a_large_picture_it_lies(at: int) -> None:
+    values = np.zeros((2, 3, 1000, 1100), np.float32)
+    out = np.empty((2, 1000, 1100, 3), np.uint8)
+    assert not quantize_planes(values, out)
+    assert not quantize(values, np.empty(values.shape, np.uint8))
+    values.reshape(-1)[at] = np.nan
+    assert quantize_planes(values, out)
+    assert quantize(values, np.empty(values.shape, np.uint8))
