@@ -6,7 +6,7 @@
 Floats become bytes exactly as ComfyUI does it, `np.clip(255. * x, 0, 255).astype(np.uint8)`: truncated, in
 the arithmetic of their own type (bfloat16, which numpy lacks, in float32). What that formula leaves
 undefined, NaN, is refused: it is the sign of a decoder that overflowed, and a black hole in a file tells
-nobody. Looking for it costs a fifth of the conversion (0.14 of 0.83 ms for 1024x1024x3 float32).
+nobody.
 
 This module must never import torch: whoever passes a tensor has loaded it.
 """
