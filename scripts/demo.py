@@ -45,7 +45,7 @@ def main() -> int:
 def demo() -> int:
     """Show everything once. Returns the exit code: 1 if any picture was not saved exactly."""
     from luna_farm.cli import pictures, terminal
-    from luna_farm.cli.bench import own_farm, wait_ready
+    from luna_farm.cli.trial_farm import own_farm, wait_ready
     from luna_farm.cli.view import status_view
 
     console = terminal.console()

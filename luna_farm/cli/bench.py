@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from luna_farm import system
 from luna_farm.cli import options, terminal
+from luna_farm.cli.trial_farm import own_farm, wait_ready
 from luna_farm.config import Config
 
 if TYPE_CHECKING:
-    from luna_farm.cli.launch import Launched
     from luna_farm.cli.pictures import Pictures
     from luna_farm_client import FarmClient
 
@@ -31,7 +29,6 @@ luna-farm bench --json > bench.json
 luna-farm bench --scale                  with 1, 2, 4, ... workers, up to the processors
 """
 FARM_LEVELS = (4, 1)
-READY_WITHIN_S = 20.0
 STRETCHES = 3
 """Of the loop beside a busy farm in each round: many short ones, since the speed of processors drifts."""
 
@@ -110,37 +107,6 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
         terminal.console().print(bench_view(result))
     return 0
-
-
-@contextmanager
-def own_farm(folder: Path, workers: int, *more: str) -> Iterator[tuple[Launched, FarmClient]]:
-    """Run a farm on free ports with its state in `folder`, and stop it at the end."""
-    from luna_farm.cli.launch import launch
-    from luna_farm_client import FarmClient
-
-    state_dir = folder / "state"
-    arguments = [
-        "--port",
-        "0",
-        "--feed-port",
-        "0",
-        "--state-dir",
-        str(state_dir),
-        "--output-dir",
-        str(folder),
-    ]
-    arguments += ["--min-workers", str(workers), "--max-workers", str(workers), *more]
-    launched = launch(arguments, state_dir)
-    token = (state_dir / "token").read_text("utf-8").strip()
-    try:
-        with FarmClient(launched.host, launched.port, token) as farm:
-            yield launched, farm
-            farm.shutdown()
-    except BaseException:
-        launched.process.terminate()
-        raise
-    finally:
-        launched.process.wait()
 
 
 def _cases(chosen: Pictures, args: argparse.Namespace) -> list[tuple[str, str, Any]]:
@@ -239,17 +205,6 @@ def _throughput(
             }
             rows.append({**row, "submit_p99_ms": measure.percentile(submits, 0.99) * 1e3})
     return rows
-
-
-def wait_ready(farm: FarmClient, workers: int, since_start_s: float) -> float:
-    """Return the seconds from start until all workers can take an image."""
-    started = time.monotonic()
-    while time.monotonic() - started < READY_WITHIN_S:
-        states = [worker["state"] for worker in farm.status()["workers"]]
-        if len(states) >= workers and "starting" not in states:
-            break
-        time.sleep(0.02)
-    return since_start_s + time.monotonic() - started
 
 
 def _count(text: str) -> int:

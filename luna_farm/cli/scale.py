@@ -23,10 +23,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from luna_farm.cli import terminal
-from luna_farm.cli.bench import own_farm, wait_ready
 from luna_farm.cli.bench_view import table
 from luna_farm.cli.measure import environment
 from luna_farm.cli.pictures import Pictures, natural, noisy
+from luna_farm.cli.trial_farm import own_farm, wait_ready
 from luna_farm_client import FarmClient, SaveImage, SaveRequest
 
 CLIENTS = 4
