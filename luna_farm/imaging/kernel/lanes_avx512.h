@@ -2,6 +2,8 @@
 #ifndef LUNA_LANES_AVX512_H
 #define LUNA_LANES_AVX512_H
 
+#include "codebook.h"
+
 #define VBMI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi,bmi,bmi2")))
 
 /* A lane holds the bits of eight neighbouring bytes, and behind them those of the match that begins there. A match must

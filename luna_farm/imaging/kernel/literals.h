@@ -2,7 +2,7 @@
 #ifndef LUNA_LITERALS_H
 #define LUNA_LITERALS_H
 
-#include "bits.h"
+#include "codebook.h"
 
 static void prepare_pairs(codebook *book) {
     u32 single[256];
