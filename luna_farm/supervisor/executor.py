@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -62,8 +62,13 @@ class Arrivals:
     started: dict[str, float] = field(default_factory=dict)
 
     def note(self, job_id: str) -> None:
-        """A submit is whole."""
+        """A submit is whole, or its pixels have come."""
         self.started[job_id] = time.perf_counter()
+
+    def keep(self, pending: Container[str]) -> None:
+        """Forget those that came to nothing."""
+        if self.started:
+            self.started = {job_id: at for job_id, at in self.started.items() if job_id in pending}
 
     def took_ms(self, job_id: str) -> float | None:
         """Milliseconds since then; None for a job that a predecessor took over."""
@@ -96,6 +101,13 @@ class Executor:
             instructions.Forget: self._forget,
             instructions.Publish: self._publish,
         }
+
+    def arrived(self, event: events.Event) -> None:
+        """Note when a hand-over begins: with the submit, or, if they were coming, with its pixels."""
+        if isinstance(event, events.Submitted):
+            self.arrivals.note(event.job_id)
+        elif isinstance(event, events.PixelsCame) and event.client in self._rooms.farm.awaited:
+            self.arrivals.note(self._rooms.farm.awaited[event.client])
 
     def execute(self, instruction: instructions.Instruction) -> None:
         """Carry out one instruction."""

@@ -196,12 +196,12 @@ class Supervisor:
         try:
             while self._events:
                 current = self._events.popleft()
-                if isinstance(current, events.Submitted):
-                    self._executor.arrivals.note(current.job_id)
+                self._executor.arrived(current)
                 for instruction in handle(self.farm, current, self.now()):
                     self._executor.execute(instruction)
         finally:
             self._handling = False
+        self._executor.arrivals.keep(self.farm.pending)
         self.rooms.pool.flush()
         self.rooms.ledger.compact_if_due(lambda: recovery.snapshot(self.farm))
 

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from farm_process import Wire
 from feed_visitor import Subscription
 from websockets.asyncio.client import connect
 
@@ -77,3 +78,23 @@ async def test_every_message_of_a_farm_that_saves(launched: Launched, tmp_path: 
     assert saved["thumbnail"].startswith("/9j/")
     assert (refused["ok"], refused["code"]) == (False, "unknown_job")
     assert seen[-1]["data"]["totals"]["images_saved"] == 1
+
+
+async def test_the_time_that_a_client_takes_to_fill_a_slot_is_not_the_farms(
+    launched: Launched, tmp_path: Path
+) -> None:
+    image = {"shape": [1, 4, 4, 3], "subdir": False}
+    submit = {"cmd": "save_images_async", "id": 3, "request_id": "slow-client", "timestamp": "2026-01-02"}
+    with Wire(launched.port) as wire:
+        wire.hello(token(tmp_path))
+        lease = wire.ask({"cmd": "lease", "sizes": [48], "id": 2})["leases"][0]["lease"]
+        wire.send(
+            {**submit, "output_dir": str(tmp_path), "images": [{**image, "lease": lease}], "coming": True}
+        )
+        async with connect(f"ws://127.0.0.1:{launched.feed_port}/?after=0") as connection:
+            subscription = Subscription(connection)
+            for _ in range(3):  # the status comes once a second
+                await subscription.until(lambda message: message.get("type") == "status")
+            wire.send({"cmd": "filled"})
+            seen = await subscription.until(lambda message: message.get("event") == "save_job_queued")
+    assert 0 < seen[-1]["handover_ms"] < 1000
