@@ -185,7 +185,8 @@ def _from_array(src: NDArray[Any], dst: NDArray[np.uint8], *, bfloat: bool = Fal
         # Channels first in memory, which is how ComfyUI's VAEs hand pictures out. Plane by plane, floats are
         # read in order and only bytes are interleaved, in half the time.
         planes = np.moveaxis(src, -1, -3)
-        if src.dtype == np.float32 and src.shape[-1] == 3 and planes.flags.c_contiguous:
+        whole = planes.flags.c_contiguous and planes.flags.aligned
+        if whole and src.dtype == np.float32 and src.shape[-1] == 3:
             height, width = src.shape[-3:-1]
             batch = planes.reshape(-1, 3, height, width)
             _refuse_nan(quantize_planes(batch, dst.reshape(-1, height, width, 3)))

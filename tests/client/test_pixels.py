@@ -308,3 +308,11 @@ def test_an_arena_is_registered_once(torch, monkeypatch):
     assert launches == ["cuda"]  # the error that a refusal leaves behind was met here, not by the user
     pixels.unregister_cuda(arena)
     assert fake.registered == {}
+
+
+def test_planes_that_begin_anywhere_in_memory_are_taken() -> None:
+    values = np.linspace(-0.1, 1.1, 3 * 20 * 10, dtype=np.float32)
+    odd = np.frombuffer(b"x" + values.tobytes(), np.uint8)[1:].view(np.float32)
+    assert not odd.flags.aligned
+    x = np.moveaxis(odd.reshape(3, 20, 10), 0, -1)
+    _same(x, _comfyui(x))
