@@ -25,8 +25,9 @@ FIT = 2
 """A lease that was granted ahead is used for pictures of at least 1/FIT of its size."""
 
 
-TOLD_FIRST_BYTES = 256 * 1024
-"""Copying less takes no longer than the message that says it is done."""
+ANNOUNCED_BYTES = 256 * 1024
+"""From here on a submit is sent before its pixels are copied: copying less takes no longer than the message
+that says it is done."""
 BURST_S = 0.005
 """So soon after the last answer the farm is busy anyway, and one message costs it less than two."""
 
@@ -112,17 +113,17 @@ class Session:
             answer = yield Call({"cmd": "lease", "sizes": out.sizes})
             leases = [Lease(**lease) for lease in answer["leases"]]
         submit = out.message([lease.lease for lease in leases], not self.shared)
-        if self._pays_to_tell_first(out):
-            answer = yield from self._submit_first(out, submit, leases)
+        if self._pays_to_announce(out):
+            answer = yield from self._announce(out, submit, leases)
         else:
             answer = yield from self._fill_first(out, submit, leases)
         self.doubtful, self.answered_at = [], time.monotonic()
         self.spare += [Lease(**lease) for lease in answer["leases"]]
         return Receipt.from_answer(answer)
 
-    def _pays_to_tell_first(self, out: Outgoing) -> bool:
+    def _pays_to_announce(self, out: Outgoing) -> bool:
         alone = time.monotonic() - self.answered_at > BURST_S
-        return self.shared and alone and not out.sent and sum(out.sizes) >= TOLD_FIRST_BYTES
+        return self.shared and alone and not out.sent and sum(out.sizes) >= ANNOUNCED_BYTES
 
     def _fill_first(self, out: Outgoing, submit: dict[str, Any], leases: list[Lease]) -> Steps:
         self.spare += leases  # ours also when filling fails
@@ -131,7 +132,7 @@ class Session:
         out.sent = True
         return (yield Call(submit, payload))
 
-    def _submit_first(self, out: Outgoing, submit: dict[str, Any], leases: list[Lease]) -> Steps:
+    def _announce(self, out: Outgoing, submit: dict[str, Any], leases: list[Lease]) -> Steps:
         self.doubtful, out.sent = leases, True
         yield Tell({**submit, "coming": True})
         try:

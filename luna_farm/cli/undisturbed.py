@@ -28,8 +28,6 @@ ITERATIONS = 100_000
 ALONE_S = 0.25
 HELD_LEVEL, HELD_PICTURES = 9, 2
 """What keeps each worker encoding while the queue is filled, so that it is full when the loop begins."""
-
-
 ROOM = 0.75
 """Share of the farm's memory to fill: a submit must not wait until the queue drains."""
 

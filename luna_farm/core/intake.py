@@ -115,13 +115,11 @@ def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[
         return []
     pending.paths, pending.warnings, pending.root = event.paths, event.warnings, event.root
     farm.taken.update(filenames.twin_key(path) for path in event.paths)
-    if pending.awaited:
-        if not pending.submit.options.durable:
-            pending.job = _job(
-                farm, event.job_id, ()
-            )  # there is time now, and none once the pixels are there
-        return []
-    return _take_over(farm, event.job_id)
+    if not pending.awaited:
+        return _take_over(farm, event.job_id)
+    if not pending.submit.options.durable:  # there is time now, and none once the pixels are there
+        pending.job = _job(farm, event.job_id, ())
+    return []
 
 
 def _take_over(farm: Farm, job_id: str) -> list[Instruction]:

@@ -1,7 +1,7 @@
 """A job and its images: the states they can be in, and what follows from them.
 
 An image moves along a table; the state of a job is derived from its images and cannot contradict them. This
-module must never decide when something happens (that is `work.py`), only what may.
+module must never decide when something happens (that is `dispatch.py`), only what may.
 """
 
 from __future__ import annotations

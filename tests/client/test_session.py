@@ -13,7 +13,7 @@ from luna_farm.storage import arena_size
 from luna_farm.storage.arena import Arena
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.requests import Outgoing, Receipt, SaveImage, SaveRequest
-from luna_farm_client.session import TOLD_FIRST_BYTES, Call, Session, Tell
+from luna_farm_client.session import ANNOUNCED_BYTES, Call, Session, Tell
 
 PAGE = 4096
 PIXELS = np.full((1, 32, 32, 3), 7, np.uint8)
@@ -22,7 +22,7 @@ RECEIPT = {"job_id": "j", "paths": ["/a"], "num_images": 1, "message": "m", "war
 
 @pytest.fixture
 def arena(tmp_path: Any) -> Iterator[Arena]:
-    made = Arena.create(arena_size.fresh_names(tmp_path)[0], TOLD_FIRST_BYTES + 16 * PAGE)
+    made = Arena.create(arena_size.fresh_names(tmp_path)[0], ANNOUNCED_BYTES + 16 * PAGE)
     yield made
     made.close()
     made.unlink()
@@ -140,7 +140,7 @@ def test_pixels_that_are_refused_leave_the_lease_for_the_next_ones(session: Sess
     assert calls[0].message["images"][0]["lease"] == 1
 
 
-LARGE = np.full((1, TOLD_FIRST_BYTES, 1, 1), 7, np.uint8)
+LARGE = np.full((1, ANNOUNCED_BYTES, 1, 1), 7, np.uint8)
 
 
 def test_large_pictures_are_announced_before_they_are_copied(session: Session, arena: Arena) -> None:
