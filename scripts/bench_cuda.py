@@ -12,7 +12,6 @@ never be a test: figures differ.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import socket
@@ -26,20 +25,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from clone import ROOT, find_packages
+
 SHAPES = ((1, 1024, 1024, 3), (8, 1024, 1024, 3), (1, 4096, 4096, 3))
 WARM_UP = 5
 START_S = 60.0
-
-
-def find_packages() -> None:
-    """Make luna_farm and luna_farm_client importable, as ComfyUI does with a clone."""
-    spec = importlib.util.spec_from_file_location("luna_farm_clone", ROOT / "__init__.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ sides some microseconds a step. Must never be a test: figures differ.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -25,7 +24,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from clone import find_packages
+
 WARM_UP = 20
 START_S = 60.0
 PAUSE_S = 0.01
@@ -35,16 +35,6 @@ AFTER_S = 0.0005
 Note = tuple[float, str, str]
 
 notes: list[Note] = []
-
-
-def find_packages() -> None:
-    """Make luna_farm and luna_farm_client importable, as ComfyUI does with a clone."""
-    spec = importlib.util.spec_from_file_location("luna_farm_clone", ROOT / "__init__.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
 
 
 def note(who: str, what: str) -> None:
