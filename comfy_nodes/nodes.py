@@ -8,6 +8,7 @@ raise`).
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,7 +78,7 @@ def _without_bookkeeping(prompt: Any) -> Any:
     }
 
 
-class _Saver:
+class _Saver(ABC):
     """What the two savers share."""
 
     TITLE = ""
@@ -115,8 +116,9 @@ class _Saver:
         )
         return {"ui": ui, "result": self._result(text, handed)}
 
+    @abstractmethod
     def _hand(self, request: Any, inputs: Mapping[str, Any]) -> Handed:
-        raise NotImplementedError
+        """Give the request away, or save it. Raises NotHandedOver."""
 
     def _status(self, handed: Handed, state: Mapping[str, Any]) -> str:
         """Return the status without its title: what was saved here, how long it took, and what was not saved
