@@ -29,20 +29,25 @@ _STARTED_WITHIN_S = 30.0
 
 
 class Floor:
-    """Shared memory for the largest of some pictures, and a process that answers each message with itself."""
+    """Shared memory for the largest of some pictures, and a process that answers each message with itself.
 
-    def __init__(self, pictures: list[Any]) -> None:
-        """Take the memory and start the process. `pictures`: arrays or tensors, each one of `round`."""
+    `pid` is that process."""
+
+    def __init__(self, pictures: list[Any], *answer: Any) -> None:
+        """Take the memory and start the process. `pictures`: arrays or tensors, each one of `round`.
+        `answer`: a function that connects to the port it is given and answers, and what it is given after."""
         most = max(int(np.prod(pixels.shape)) for pixels in pictures)
-        self._arena = Arena.create(f"shm:luna-floor-{os.getpid()}", most)
+        self._arena = Arena.create(f"shm:luna-floor-{os.urandom(4).hex()}", most)
         self._arena.warm()
         self._view = self._arena.view(0, most)
         self._locked = any(map(is_on_gpu, pictures)) and register_cuda(self._view)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.settimeout(_STARTED_WITHIN_S)
             context = multiprocessing.get_context("spawn")
-            self._process = context.Process(target=_echo, args=(listener.getsockname()[1],), daemon=True)
+            run, *more = answer or (_echo,)
+            self._process = context.Process(target=run, args=(listener.getsockname()[1], *more), daemon=True)
             self._process.start()
+            self.pid = self._process.pid or 0
             self._connection, _ = listener.accept()
         self._connection.settimeout(None)  # blocking: a timeout would cost another system call each time
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -64,10 +69,14 @@ class Floor:
         """Return the seconds that the copy of one of the pictures, a message and its answer took."""
         started = time.perf_counter()
         _fill(pixels, self._view[: int(np.prod(pixels.shape))])
-        self._connection.sendall(bytes(MESSAGE_BYTES))
-        if not _receive(self._connection):
-            raise ConnectionError("The process that answers messages for the floor of the hand-over ended.")
+        self.exchange(self._connection)
         return time.perf_counter() - started
+
+    def exchange(self, connection: socket.socket) -> None:
+        """Send one message and receive its answer."""
+        connection.sendall(bytes(MESSAGE_BYTES))
+        if not _receive(connection):
+            raise ConnectionError("The process that answers messages for the floor of the hand-over ended.")
 
 
 def _fill(pixels: Any, view: memoryview) -> None:

@@ -8,7 +8,7 @@ before its payload.
 from __future__ import annotations
 
 import struct
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgpack
 
@@ -29,7 +29,7 @@ read, so 4 KB of nested claims would cost 27 MB."""
 
 def encode(message: dict[str, Any]) -> bytes:
     """Return the frame of one message: header and msgpack map."""
-    body = cast(bytes, msgpack.packb(message, use_bin_type=True))
+    body: bytes = msgpack.packb(message)
     return HEADER.pack(len(body)) + body
 
 
@@ -40,7 +40,9 @@ def decode(body: bytes | bytearray | memoryview, items: int = MAX_ITEMS) -> dict
     deep, has a list or map of more than `items`, or more than 2 * `items` + 64 of them: an empty list is one
     byte on the wire and 64 in memory.
     """
-    count = _Count(2 * items + 64)
+    most = 2 * items + 64
+    # Each takes a byte at least, so that the usual frame is too short to hold too many.
+    count = _Count(most) if len(body) > most else None
     try:
         message = msgpack.unpackb(
             body,

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from luna_farm.core.messages import SaveOptions
 from luna_farm.core.prompt import Prompt
@@ -49,24 +50,29 @@ class Resolved:
 
 
 class JobFacts:
-    """What all images of a job share, read once: the moment, the model, the prompt."""
+    """What all images of a job share, read once, when a token asks for it."""
 
     def __init__(self, options: SaveOptions) -> None:
         self.options = options
-        self.prompt = Prompt(options.prompt, options.extra_pnginfo, options.metadata)
-        self.model_folders, self.model_name = split_model(options.model_name)
-        self._moment: datetime | None = None
 
-    @property
+    @cached_property
+    def prompt(self) -> Prompt:
+        """The graph that made the images."""
+        return Prompt(self.options.prompt, self.options.extra_pnginfo, self.options.metadata)
+
+    @cached_property
+    def model(self) -> tuple[tuple[str, ...], str]:
+        """The folders and the name of the model."""
+        return split_model(self.options.model_name)
+
+    @cached_property
     def moment(self) -> datetime:
         """The timestamp of the request, as the clock on the user's wall showed it. Raises InvalidRequest."""
-        if self._moment is None:
-            text = self.options.timestamp
-            try:  # Python 3.10 does not read the Z that JavaScript writes
-                self._moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
-            except ValueError:
-                raise InvalidRequest.of("timestamp", text, "an ISO 8601 date and time") from None
-        return self._moment
+        text = self.options.timestamp
+        try:  # Python 3.10 does not read the Z that JavaScript writes
+            return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+        except ValueError:
+            raise InvalidRequest.of("timestamp", text, "an ISO 8601 date and time") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +109,9 @@ class Values:
 
 
 _TOKENS: dict[str, Callable[[Values], str | None]] = {
-    "model_path": lambda v: "/".join((*v.job.model_folders, v.job.model_name)),
-    "model_dir": lambda v: "/".join(v.job.model_folders),
-    "model_name": lambda v: v.job.model_name,
+    "model_path": lambda v: "/".join((*v.job.model[0], v.job.model[1])),
+    "model_dir": lambda v: "/".join(v.job.model[0]),
+    "model_name": lambda v: v.job.model[1],
     "index": lambda v: str(v.job.options.filename_index),
     "affix": lambda v: v.affix,
     "batch": lambda v: str(v.batch_index),

@@ -7,7 +7,7 @@ farm itself.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, Protocol
@@ -138,7 +138,7 @@ class Commands:
     def _fresh_id(self) -> str:
         farm = self._shell.farm
         while True:
-            job_id = secrets.token_hex(4)
+            job_id = os.urandom(4).hex()
             if job_id not in farm.jobs and job_id not in farm.pending:
                 return job_id
 
