@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luna_farm.errors import InvalidRequest
-from luna_farm.imaging.quantize import quantize, quantize_planes
+from luna_farm.imaging.quantize import copy_bytes, quantize, quantize_planes
 
 _BLOCK = 128 * 1024  # elements: 512 KB of float32, which stays in a core's second level cache
 _DEVICE_BLOCK = 16 * 1024 * 1024  # elements: 64 MB of float32 beside the models in the memory of a GPU
@@ -196,7 +196,10 @@ def _from_array(src: NDArray[Any], dst: NDArray[np.uint8], *, bfloat: bool = Fal
                 _from_array(src[block][..., channel], dst[block][..., channel], bfloat=bfloat)
         return
     if src.dtype == np.uint8:
-        np.copyto(dst, src)
+        if src.ndim == 1 and src.flags.c_contiguous and dst.flags.c_contiguous:
+            copy_bytes(src, dst)
+        else:
+            np.copyto(dst, src)
         return
     if src.dtype == np.float32 and src.flags.c_contiguous and dst.flags.c_contiguous:
         _refuse_nan(quantize(src, dst))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from luna_farm.imaging.quantize import quantize
+from luna_farm.imaging.quantize import copy_bytes, quantize
 from luna_farm.storage.arena import Arena
 from luna_farm_client.pixels import copy_into, is_on_gpu, register_cuda, unregister_cuda
 
@@ -85,7 +85,7 @@ def _fill(pixels: Any, view: memoryview) -> None:
         return
     target = np.frombuffer(view, np.uint8).reshape(pixels.shape)
     if pixels.dtype == np.uint8:
-        np.copyto(target, pixels)
+        copy_bytes(pixels.reshape(-1), target.reshape(-1))
     else:
         quantize(pixels, target)
 

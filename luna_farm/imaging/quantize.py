@@ -1,13 +1,13 @@
-"""Floating point pixels to bytes, the way ComfyUI truncates them.
+"""Floating point pixels to bytes, the way ComfyUI truncates them; bytes as they are.
 
-One pass at memory speed with the GIL released where the compiled kernel is there, in several threads for more
-than a megapixel; numpy in cache-sized blocks elsewhere. Must never round differently from
+One pass at memory speed with the GIL released, in several threads for more than a megapixel; floats without
+the compiled kernel by numpy in cache-sized blocks. Must never round differently from
 `np.clip(255. * x, 0, 255).astype(np.uint8)` in float32, and never allocate a full-size temporary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
@@ -48,6 +48,16 @@ def quantize(src: NDArray[np.floating[Any]], dst: NDArray[np.uint8]) -> bool:
     return _in_blocks(src.reshape(-1), dst.reshape(-1))
 
 
+def copy_bytes(src: NDArray[np.uint8], dst: NDArray[np.uint8]) -> None:
+    """Fills `dst` with `src`. Both uint8, one-dimensional, C-contiguous and of the same size."""
+    step = 3 * _SHARE
+    if src.size <= step:  # the usual case, a tenth faster
+        np.copyto(dst, src)
+        return
+    starts = range(0, src.size, step)
+    _shared([partial(np.copyto, dst[at : at + step], src[at : at + step]) for at in starts])
+
+
 def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
     """As `quantize`, from pictures whose channels lie in planes behind one another, as a VAE leaves them.
 
@@ -72,7 +82,7 @@ def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
     return found_nan
 
 
-def _shared(work: list[Callable[[], bool]]) -> bool:
+def _shared(work: Sequence[Callable[[], bool | None]]) -> bool:
     """Do all of the work, in this thread and in as many others as that is worth; returns whether any found
     something."""
     left = iter(work)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luna_farm.imaging.quantize import quantize, quantize_planes
+from luna_farm.imaging.quantize import copy_bytes, quantize, quantize_planes
 
 
 def quantized(values: np.ndarray) -> np.ndarray:
@@ -85,3 +85,18 @@ def test_a_nan_is_found_in_whichever_share_of_a_large_picture_it_lies(at: int) -
     values.reshape(-1)[at] = np.nan
     assert quantize_planes(values, out)
     assert quantize(values, np.empty(values.shape, np.uint8))
+
+
+def test_a_nan_is_found_in_whichever_lane_it_lies() -> None:
+    for at in range(100):
+        values = np.zeros(100, np.float32)
+        values[at] = np.nan
+        assert quantize(values, np.empty(100, np.uint8)), at
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * 2**20 - 1, 3 * 2**20, 3 * 2**20 + 1, 10_000_000])
+def test_bytes_arrive_whole_in_however_many_shares(size: int) -> None:
+    values = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    out = np.zeros(size, np.uint8)
+    copy_bytes(values, out)
+    assert np.array_equal(out, values)
