@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,3 +44,18 @@ def start_farm(tmp_path: Path) -> Iterator[Callable[..., FarmProcess]]:
     yield start
     for farm in started:
         farm.stop()
+
+
+@pytest.fixture
+def small_shm() -> Callable[[int], tuple[str, ...]]:
+    """`before=small_shm(8)`: the command sees a /dev/shm of 8 MiB that no other process sees."""
+    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("NOT TESTED: a small /dev/shm needs Linux, root and unshare")
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("NOT TESTED: this container does not let its root mount a small /dev/shm")
+
+    def before(mebibytes: int) -> tuple[str, ...]:
+        mount = f'mount -t tmpfs -o size={mebibytes}m,mode=1777 tmpfs /dev/shm && exec "$@"'
+        return ("unshare", "-m", "sh", "-c", mount, "sh")
+
+    return before

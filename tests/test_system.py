@@ -5,28 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from plain_process import start_python
 
-import luna_farm
 from luna_farm import system, system_sockets
 from luna_farm.errors import DiskError
-
-ROOT = str(Path(luna_farm.__file__).parents[1])
-
-
-def _python(code: str, *args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *args],
-        env={**os.environ, "PYTHONPATH": ROOT},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_the_boot_id_is_one_line_and_stays() -> None:
@@ -104,7 +90,7 @@ print(os.nice(0) - before)
 
 
 def test_a_worker_steps_back_and_a_refusal_is_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
-    with _python(LOWER) as process:
+    with start_python(LOWER) as process:
         assert int(process.communicate(timeout=30)[0]) > 0
 
     def refuse(step: int) -> int:
@@ -150,7 +136,7 @@ def test_a_peer_of_another_user_is_known_by_that_users_id(listener: socket.socke
     if os.getuid() != 0:
         pytest.skip("NOT TESTED: becoming another user needs root")
     host, port = listener.getsockname()[:2]
-    with _python(CLIENT, host, str(port)) as process:
+    with start_python(CLIENT, host, str(port)) as process:
         accepted, _ = listener.accept()
         with accepted:
             assert system.peer_uid(accepted) == 65534
@@ -251,13 +237,13 @@ print(*system.open_file_limit())
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_allowed() -> None:
-    with _python(RAISE) as process:
+    with start_python(RAISE) as process:
         assert process.communicate(timeout=30)[0].split() == ["100", "100"]
 
 
 def test_a_living_process_exists_and_one_that_was_collected_does_not() -> None:
     assert system.process_exists(os.getpid())
     assert system.process_exists(1)
-    with _python("") as process:
+    with start_python("") as process:
         process.communicate(timeout=30)
     assert not system.process_exists(process.pid)

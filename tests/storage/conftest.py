@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 import luna_farm
-from luna_farm.storage import arena, arena_size
+from luna_farm.storage import arena, arena_size, names
 
 ROOT = str(Path(luna_farm.__file__).parents[1])
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -38,24 +39,15 @@ def python() -> Run:
     return run
 
 
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    """No test starts counting names where another one stopped."""
+    names._numbers.clear()
+
+
 @pytest.fixture
 def segment() -> Iterator[str]:
     """A name for shared memory that is gone after the test, whatever happens in it."""
     name = arena_size.fresh_names(".")[0]
     yield name
     arena.remove(name)
-
-
-@pytest.fixture
-def small_shm() -> Callable[[int], tuple[str, ...]]:
-    """`before=small_shm(8)`: the command sees a /dev/shm of 8 MiB that no other process sees."""
-    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("NOT TESTED: a small /dev/shm needs Linux, root and unshare")
-    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
-        pytest.skip("NOT TESTED: this container does not let its root mount a small /dev/shm")
-
-    def before(mebibytes: int) -> tuple[str, ...]:
-        mount = f'mount -t tmpfs -o size={mebibytes}m,mode=1777 tmpfs /dev/shm && exec "$@"'
-        return ("unshare", "-m", "sh", "-c", mount, "sh")
-
-    return before

@@ -16,11 +16,6 @@ from luna_farm.errors import DiskError, InvalidRequest
 from luna_farm.storage import names, writer
 
 
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    names._numbers.clear()
-
-
 def touch(folder: Path, *files: str) -> None:
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)

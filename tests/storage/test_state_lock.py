@@ -5,28 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from plain_process import start_python
 
-import luna_farm
 from luna_farm.errors import AlreadyRunning, DiskError
 from luna_farm.storage import state_lock
 from luna_farm.storage.state_lock import StateLock, lock_holder
-
-ROOT = str(Path(luna_farm.__file__).parents[1])
-
-
-def _python(code: str, *args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *args],
-        env={**os.environ, "PYTHONPATH": ROOT},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_a_second_supervisor_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
@@ -53,7 +39,7 @@ sys.stdin.read()
 
 def test_a_killed_supervisor_holds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with _python(HOLD, str(path)) as process:
+    with start_python(HOLD, str(path)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         assert lock_holder(path) == process.pid

@@ -9,41 +9,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from publishing import TEMP, fail, files, posix_only, publish
 
 from luna_farm.errors import DiskError
-from luna_farm.storage import names, writer
+from luna_farm.storage import writer
 from luna_farm.storage.folder import Folder
 from luna_farm.storage.writer import Published
-
-TEMP = writer.temp_name("job1", 0)
-posix_only = pytest.mark.skipif(os.name == "nt", reason="NOT TESTED: Windows has no such calls")
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: only Linux has such calls")
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    names._numbers.clear()
-
-
-def publish(root: Path, relative: str, data: bytes = b"picture", **given: Any) -> Published:
-    how: dict[str, Any] = {"temp_name": TEMP, "fsync": True, "recovered": False, **given}
-    return writer.publish(str(root / relative), [data], output_dir=str(root), **how)
-
-
-def files(root: Path) -> dict[str, bytes]:
-    """Everything below `root` that is no folder, temporary files too."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if not path.is_dir()}
-
-
-def fail(number: int) -> Callable[..., Any]:
-    def failing(*args: object, **named: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return failing
-
 
 # --- after a crash ----------------------------------------------------------------------------------------
 
