@@ -113,6 +113,11 @@ class Connection:
                 raise ConnectionResetError("it closed the connection")
             self._frames.feed(data)
 
+    def abandon(self) -> None:
+        """Let go of the socket without a word: another process goes on using it."""
+        self.broken = True
+        self._socket.close()
+
     def close(self) -> None:
         """Close, and give back what was leased ahead: the farm would let it rest, for this process lives."""
         farewell = None if self.broken else self.session.farewell()

@@ -1,19 +1,21 @@
 """`FarmClient`: hands pictures over and tells what became of them. Blocking; safe to use from several
 threads.
 
-Each call borrows a connection of its own, so that a thread that waits for a job holds up nobody. When the
-farm restarts, calls connect again by themselves, with the new token; an unanswered submit is sent again under
-the same id.
+Each call borrows a connection of its own, so that a thread that waits for a job holds up nobody, and a
+process that was forked makes its own. When the farm restarts, calls connect again by themselves, with the new
+token; an unanswered submit is sent again under the same id.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, StaleLease, Unauthorized
 from luna_farm_client.connection import Connection
@@ -50,11 +52,17 @@ class FarmClient:
     ) -> None:
         self.endpoint = Endpoint.find(host, port, token, tls)
         self._timeout = timeout
-        self._segments = MappedSegments()
-        self._idle: list[Connection] = []
-        self._lock = threading.Lock()
         self._was_there = False
         self._closed = False
+        self._begin()
+        _clients.add(self)
+
+    def _begin(self) -> None:
+        """With nothing connected and nothing mapped: at first, and in a process that was forked."""
+        self._segments = MappedSegments()
+        self._idle: list[Connection] = []
+        self._open: WeakSet[Connection] = WeakSet()
+        self._lock = threading.Lock()
 
     def __enter__(self) -> FarmClient:
         return self
@@ -169,6 +177,13 @@ class FarmClient:
             time.sleep(pause)
             pause = min(0.25, pause * 2)
 
+    def forked(self) -> None:
+        """Leave all connections to the process that this one was forked from: two that speak on one would
+        get each other's answers, and fill each other's slots."""
+        for connection in self._open:
+            connection.abandon()
+        self._begin()
+
     @contextmanager
     def _borrowed(self) -> Iterator[Connection]:
         with self._lock:
@@ -177,6 +192,7 @@ class FarmClient:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             connection = Connection(self.endpoint, self._timeout, self._segments)
+            self._open.add(connection)
             self._was_there = True
         try:
             yield connection
@@ -187,3 +203,15 @@ class FarmClient:
                     self._idle.append(connection)
             if not keep:
                 connection.close()
+
+
+_clients: WeakSet[FarmClient] = WeakSet()
+
+
+def _forked() -> None:
+    for client in list(_clients):
+        client.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -225,6 +227,23 @@ def test_a_disk_error_says_what_why_and_what_to_do() -> None:
     )
     assert (error.path, error.errno) == ("/full/a.png", errno.ENOSPC)
     assert str(system.disk_error("write", "/x", OSError("odd"))) == "Cannot write /x: odd (0)."
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: only Linux has such a call")
+def test_a_thread_keeps_to_its_processor_and_leaves_the_others_alone() -> None:
+    usable = sorted(os.sched_getaffinity(0))
+    found: list[set[int]] = []
+
+    def keep(nth: int) -> None:
+        system.keep_to_processor(nth)
+        found.append(os.sched_getaffinity(0))
+
+    for nth in range(len(usable) + 1):
+        thread = threading.Thread(target=keep, args=(nth,))
+        thread.start()
+        thread.join()
+    assert found == [{processor} for processor in (*usable, usable[0])]
+    assert os.sched_getaffinity(0) == set(usable)
 
 
 RAISE = """

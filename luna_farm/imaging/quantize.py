@@ -7,9 +7,11 @@ the compiled kernel by numpy in cache-sized blocks. Must never round differently
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ try:
 except ImportError:  # no compiler when this was installed
     _png = None  # type: ignore[assignment]
 
-_SHARE = 2**20  # pixels of a thread at least: waking one up takes a tenth of what they take
+_ALONE = 2**20  # pixels that the caller does alone: waking others would take a tenth of the time
+_PIECE = 2**18  # pixels of a piece of more: small, so that a thread which is held up holds up little
 _THREADS = min(4, system.usable_processors())
 _BLOCK = 64 * 1024  # elements: 256 KB of float32, which stays in a core's second level cache
 
@@ -42,7 +45,8 @@ def quantize(src: NDArray[np.floating[Any]], dst: NDArray[np.uint8]) -> bool:
     if not (src.flags.c_contiguous and dst.flags.c_contiguous and dst.flags.writeable):
         raise ValueError("quantize takes C-contiguous arrays and a writable destination")
     if _png is not None and src.dtype == np.float32 and src.flags.aligned:
-        floats, out, step = src.reshape(-1), dst.reshape(-1), 3 * _SHARE
+        floats, out = src.reshape(-1), dst.reshape(-1)
+        step = 3 * _step(floats.size // 3)
         starts = range(0, floats.size, step)
         return _shared([partial(_png.quantize, floats[at : at + step], out[at : at + step]) for at in starts])
     return _in_blocks(src.reshape(-1), dst.reshape(-1))
@@ -50,10 +54,7 @@ def quantize(src: NDArray[np.floating[Any]], dst: NDArray[np.uint8]) -> bool:
 
 def copy_bytes(src: NDArray[np.uint8], dst: NDArray[np.uint8]) -> None:
     """Fills `dst` with `src`. Both uint8, one-dimensional, C-contiguous and of the same size."""
-    step = 3 * _SHARE
-    if src.size <= step:  # the usual case, a tenth faster
-        np.copyto(dst, src)
-        return
+    step = 3 * _step(src.size // 3)
     starts = range(0, src.size, step)
     _shared([partial(np.copyto, dst[at : at + step], src[at : at + step]) for at in starts])
 
@@ -65,10 +66,11 @@ def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
     """
     pixels = src.shape[-2] * src.shape[-1]
     if _png is not None:
-        starts = range(0, pixels, _SHARE)
+        step = _step(len(src) * pixels)
+        starts = range(0, pixels, step)
         return _shared(
             [
-                partial(_png.quantize_planes, planes, out, at, min(_SHARE, pixels - at))
+                partial(_png.quantize_planes, planes, out, at, min(step, pixels - at))
                 for planes, out in zip(src, dst, strict=True)
                 for at in starts
             ]
@@ -82,23 +84,37 @@ def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
     return found_nan
 
 
+def _step(pixels: int) -> int:
+    """How many pixels are done at a time, of so many."""
+    return _PIECE if pixels > _ALONE else _ALONE + 1
+
+
 def _shared(work: Sequence[Callable[[], bool | None]]) -> bool:
-    """Do all of the work, in this thread and in as many others as that is worth; returns whether any found
-    something."""
+    """Do all of the work, in as many threads as that is worth; returns whether any found something."""
+    if len(work) == 1 or _THREADS == 1:
+        found = [each() for each in work]
+        return any(found)
     left = iter(work)
 
-    def some() -> bool:
-        found = [each() for each in left]
-        return any(found)
+    def some() -> list[bool | None]:
+        return [each() for each in left]
 
-    others = [_pool().submit(some) for _ in range(min(_THREADS, len(work)) - 1)]
-    mine = some()
-    return any([mine, *(other.result() for other in others)])
+    threads = [_pool().submit(some) for _ in range(min(_THREADS, len(work)))]
+    return any(chain.from_iterable([thread.result() for thread in threads]))
 
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, _THREADS - 1), "quantize")
+    """Of a thread for each processor, where they are few: left alone, a scheduler may put all of them on the
+    one that woke them, and half a millisecond is too short for it to notice."""
+    if system.usable_processors() > _THREADS:
+        return ThreadPoolExecutor(_THREADS, "quantize")
+    number = count()
+    return ThreadPoolExecutor(_THREADS, "quantize", lambda: system.keep_to_processor(next(number)))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # its threads are in the other process
 
 
 def _in_blocks(src: NDArray[Any], dst: NDArray[np.uint8]) -> bool:

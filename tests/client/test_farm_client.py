@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from farm_process import FarmProcess, until
 from numpy.typing import NDArray
 from PIL import Image
+from plain_process import ROOT
 
 from luna_farm.errors import (
     FarmBusy,
@@ -236,3 +240,47 @@ def test_stopping_tells_the_process(start_farm: Start) -> None:
         assert farm.shutdown() == process.pid
     assert process.process is not None
     assert process.process.wait(60) == 0
+
+
+FORKS = """
+import os, sys
+import numpy as np
+from luna_farm_client import FarmClient, SaveImage, SaveRequest
+
+out, port = sys.argv[1:]
+client = FarmClient("127.0.0.1", int(port))
+
+def save(name, value):
+    pixels = np.full((1100, 1000, 3), value / 255 + 0.001, np.float32)
+    receipt = client.submit(SaveRequest([SaveImage(pixels)], output_dir=out, filename=f"{name}_{value}"))
+    return client.wait(receipt.job_id, timeout=60).state
+
+assert save("parent", 1) == "done"
+children = []
+for child in range(1, 4):
+    pid = os.fork()
+    if pid == 0:
+        ends = {save(f"child{child}", 20 * child + n) for n in range(4)}
+        client.close()
+        os._exit(ends != {"done"})
+    children.append(pid)
+assert {save("parent", 2 + n) for n in range(4)} == {"done"}
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+assert save("parent", 100) == "done"
+client.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="NOT TESTED: this system does not fork")
+def test_a_process_that_was_forked_may_use_the_client_it_inherited(
+    shared_farm: FarmProcess, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", FORKS, str(tmp_path), str(shared_farm.port)]
+    environ = {**os.environ, "LUNA_FARM_STATE_DIR": str(shared_farm.state), "PYTHONPATH": ROOT}
+    program = subprocess.run(command, env=environ, timeout=120, capture_output=True, text=True, check=False)
+    assert (program.returncode, program.stderr) == (0, "")
+    saved = sorted(tmp_path.iterdir())
+    assert len(saved) == 6 + 3 * 4
+    for path in saved:
+        with Image.open(path) as picture:
+            assert picture.getextrema() == ((int(path.stem.split("_")[1]),) * 2,) * 3, path.name
