@@ -122,7 +122,8 @@ class AsyncConnection:
 
 
 class AsyncFarmClient:
-    """As `FarmClient`, with coroutines. For one event loop; any number of tasks may use it at once."""
+    """As `FarmClient`, with coroutines. For one event loop of one process; any number of tasks may use it at
+    once."""
 
     def __init__(
         self,
