@@ -56,7 +56,7 @@ def cancel_asked(farm: Farm, event: events.CancelAsked, now: float) -> list[Inst
             farm.waiting.remove(image)
         image.move(ImageState.CANCELLED)
         if image.task.recovered:  # somebody began it, and may have left a temporary file
-            image.result = replace(image.result, temp=image.task.temp_path)
+            image.result = replace(image.result, temp=image.task.temp_paths[0])
             farm.unsettled.append(image)
         done += [Append(image_record(image)), *finish(farm, image)]
     return [

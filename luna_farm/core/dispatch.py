@@ -132,7 +132,9 @@ def worker_record(worker: Worker) -> dict[str, Any]:
 def settle(worker: Worker, image: Image) -> Settle:
     """Have a worker tidy up behind a published image."""
     worker.settling[image.key] = image
-    return Settle(worker.number, *image.key, image.result.temp, image.task.root)
+    # Of one that was cancelled nobody knows how far somebody came with it.
+    temps = image.task.temp_paths if image.state is S.CANCELLED else (image.result.temp,)
+    return Settle(worker.number, *image.key, temps, image.task.root)
 
 
 def settle_left(farm: Farm) -> list[Instruction]:

@@ -63,12 +63,13 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Have a worker remove the temporary link of a published file; answers with TempSettled."""
+    """Have a worker remove the temporary link of a published file, wherever it is; answers with
+    TempSettled."""
 
     worker: int
     job_id: str
     index: int
-    temp: str
+    temps: tuple[str, ...]
     root: str
 
 

@@ -117,10 +117,13 @@ class ImageTask(Message):
     otherwise)."""
 
     @property
-    def temp_path(self) -> str:
-        """The temporary file, or link to the published one, that somebody who died may have left."""
+    def temp_paths(self) -> tuple[str, str]:
+        """The temporary file, or link to the published one, that somebody who died may have left: beside the
+        picture, or where the gate would have put it."""
+        name = temp_name(self.job_id, self.index)
         folder, separator, _ = self._parts()
-        return folder + separator + temp_name(self.job_id, self.index)
+        discarded = self.discarded_path.rpartition(separator)[0]
+        return folder + separator + name, discarded + separator + name
 
     def _parts(self) -> tuple[str, str, str]:
         """The folder, the separator and the name."""

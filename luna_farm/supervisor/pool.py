@@ -112,9 +112,9 @@ class Pool:
         """Hand an image to a worker."""
         self._tell(worker, {"t": "image", "task": task.to_map(), "options": options.to_map()})
 
-    def settle(self, worker: int, job_id: str, index: int, temp: str, root: str) -> None:
+    def settle(self, worker: int, job_id: str, index: int, temps: tuple[str, ...], root: str) -> None:
         """Have a worker remove a temporary link."""
-        self._tell(worker, {"t": "settle", "job_id": job_id, "index": index, "temp": temp, "root": root})
+        self._tell(worker, {"t": "settle", "job_id": job_id, "index": index, "temps": temps, "root": root})
 
     def retire(self, worker: int) -> None:
         """Ask a worker to end."""

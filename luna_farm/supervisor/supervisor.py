@@ -206,7 +206,7 @@ class Supervisor:
         self.rooms.ledger.compact_if_due(lambda: recovery.snapshot(self.farm))
 
     def _settle(self, i: instructions.Settle) -> None:
-        self.rooms.pool.settle(i.worker, i.job_id, i.index, i.temp, i.root)
+        self.rooms.pool.settle(i.worker, i.job_id, i.index, i.temps, i.root)
         crash_point("supervisor.settled")
 
     def status(self) -> dict[str, Any]:

@@ -122,7 +122,8 @@ class Worker:
 
     def _settle(self, message: dict[str, Any]) -> None:
         try:
-            writer.settle(message["temp"], message["root"])
+            for temp in message["temps"]:
+                writer.settle(temp, message["root"])
         except FarmError:
             return  # the folder is gone for now; the link is found again when the journal is read
         self._settled.append([message["job_id"], message["index"]])

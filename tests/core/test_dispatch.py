@@ -332,10 +332,10 @@ def test_what_a_dead_worker_had_no_time_to_tidy_up_another_does() -> None:
     stage.happens(events.WorkerGone(maker, "killed"))
     (second,) = stage.held
     assert second.worker != maker
-    assert (second.job_id, second.index, second.temp, second.root) == (
+    assert (second.job_id, second.index, second.temps, second.root) == (
         first.job_id,
         first.index,
-        first.temp,
+        first.temps,
         first.root,
     )
     stage.happens(events.TempSettled("job-0001", 0))

@@ -122,7 +122,7 @@ def test_a_file_that_was_published_before_its_pixels_were_lost_is_recognised_and
     assert told == [(0, "saved", "/out/.luna-job-0001-0.tmp"), (1, "lost", None)]
     after.hold = {instructions.Settle}
     after.workers()
-    assert [settle.temp for settle in after.held] == ["/out/.luna-job-0001-0.tmp"]
+    assert [settle.temps for settle in after.held] == [("/out/.luna-job-0001-0.tmp",)]
 
 
 def test_the_first_worker_removes_the_temporary_links_that_were_left() -> None:
@@ -194,6 +194,8 @@ def test_a_cancelled_image_that_somebody_may_have_published_leaves_no_temporary_
     after.happens(events.Tick())
     done = after.happens(events.WorkerReady(1, 1001, 51.0, {}))
     settled = [i for i in done if isinstance(i, instructions.Settle)]
-    assert [(i.temp, i.root) for i in settled] == [("/out/.luna-job-0001-0.tmp", "/out")]
+    (settle,) = settled
+    assert settle.temps == ("/out/.luna-job-0001-0.tmp", "/out/_discarded/.luna-job-0001-0.tmp")
+    assert settle.root == "/out"
     assert after.journal[-2]["result"]["temp"] == "/out/.luna-job-0001-0.tmp", "a successor would know, too"
     assert after.farm.jobs["job-0001"].images[0].settled

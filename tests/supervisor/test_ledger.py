@@ -15,7 +15,7 @@ from luna_farm.supervisor.ledger import Ledger
 
 Record = dict[str, Any]
 LARGE: Record = {"r": "job", "text": "x" * 1000}
-SETTLE = Settle(1, "job", 0, "/out/.luna-job-0.tmp", "/out")
+SETTLE = Settle(1, "job", 0, ("/out/.luna-job-0.tmp",), "/out")
 
 
 @pytest.fixture
