@@ -125,10 +125,14 @@ class Supervisor:
                 notes.append(f"{fenced} workers of the farm that ran before were still alive and were ended.")
             segments = Segments()
             segments.add(arena)
-            supervisor = cls(config, journal, arena, segments)
-            for note in notes:
-                supervisor.note(note)
-            supervisor.recover(remains)
+            try:
+                supervisor = cls(config, journal, arena, segments)
+                for note in notes:
+                    supervisor.note(note)
+                supervisor.recover(remains)
+            except BaseException:
+                arena.unlink()  # nothing is in it, and nobody would remove it before the next start
+                raise
             yield supervisor
         finally:
             lock.release()

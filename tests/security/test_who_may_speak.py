@@ -453,6 +453,9 @@ def test_a_fallback_folder_elsewhere_is_refused_at_the_start(tmp_path: Path) -> 
     with pytest.raises(AssertionError, match="the farm ended"):
         hidden.start()
     assert "fallback_dir" in hidden.log()
+    noted = (hidden.state / "arena").read_text().split()  # its memory was made already
+    assert noted
+    assert not [name for name in noted if Path("/dev/shm", name.removeprefix("shm:")).exists()]
 
 
 def fields_of(sent: SaveRequest) -> dict[str, object]:
