@@ -177,7 +177,7 @@ class FarmClient:
             time.sleep(pause)
             pause = min(0.25, pause * 2)
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """Leave all connections to the process that this one was forked from: two that speak on one would
         get each other's answers, and fill each other's slots."""
         for connection in self._open:
@@ -208,10 +208,10 @@ class FarmClient:
 _clients: WeakSet[FarmClient] = WeakSet()
 
 
-def _forked() -> None:
+def _tell_clients() -> None:
     for client in list(_clients):
-        client.forked()
+        client._forked()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_tell_clients)

@@ -170,12 +170,13 @@ def lower_priority() -> None:
 def keep_to_processor(nth: int) -> None:
     """Let the calling thread run only on the `nth` of the processors that it may use, counted round.
 
-    Linux alone. macOS has no such call; there and on Windows a thread that is woken goes to an idle processor
-    by itself.
+    A refusal is harmless and ignored. Linux: sched_setaffinity. macOS has no such call; Windows'
+    SetThreadAffinityMask is not called, for nothing was seen there that asks for it.
     """
     if sys.platform == "linux":
         usable = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {usable[nth % len(usable)]})
+        with suppress(OSError):
+            os.sched_setaffinity(0, {usable[nth % len(usable)]})
 
 
 def process_exists(pid: int) -> bool:

@@ -246,6 +246,15 @@ def test_a_thread_keeps_to_its_processor_and_leaves_the_others_alone() -> None:
     assert os.sched_getaffinity(0) == set(usable)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: only Linux has such a call")
+def test_a_processor_that_is_refused_leaves_the_thread_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, processors: set[int]) -> None:
+        raise PermissionError(1, "not here")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    system.keep_to_processor(0)
+
+
 RAISE = """
 import resource
 from luna_farm import system
