@@ -88,9 +88,7 @@ class Connection:
         self._calls += not again
         self.broken = True  # until the answer is here: whatever interrupts us leaves it to nobody
         try:
-            seconds = self._timeout if timeout is None else timeout
-            if self._socket.gettimeout() != seconds:  # setting it is a system call
-                self._socket.settimeout(seconds)
+            self._socket.settimeout(self._timeout if timeout is None else timeout)
             self._socket.sendall(frames.encode({**message, "id": self._calls}))
             for data in payload:
                 self._socket.sendall(data)

@@ -40,9 +40,7 @@ def decode(body: bytes | bytearray | memoryview, items: int = MAX_ITEMS) -> dict
     deep, has a list or map of more than `items`, or more than 2 * `items` + 64 of them: an empty list is one
     byte on the wire and 64 in memory.
     """
-    most = 2 * items + 64
-    # Each takes a byte at least, so that the usual frame is too short to hold too many.
-    count = _Count(most) if len(body) > most else None
+    count = _Count(2 * items + 64)
     try:
         message = msgpack.unpackb(
             body,

@@ -24,8 +24,8 @@ try:
 except ImportError:  # no compiler when this was installed
     _png = None  # type: ignore[assignment]
 
-_ALONE = 2**20  # pixels that the caller does alone: waking others would take a tenth of the time
-_PIECE = 2**18  # pixels of a piece of more: small, so that a thread which is held up holds up little
+_ALONE = 3 * 2**20  # values that the caller does alone: waking others would take a tenth of the time
+_PIECE = 3 * 2**18  # values of a piece of more: small, so that a thread which is held up holds up little
 _THREADS = min(4, system.usable_processors())
 _BLOCK = 64 * 1024  # elements: 256 KB of float32, which stays in a core's second level cache
 
@@ -46,17 +46,20 @@ def quantize(src: NDArray[np.floating[Any]], dst: NDArray[np.uint8]) -> bool:
         raise ValueError("quantize takes C-contiguous arrays and a writable destination")
     if _png is not None and src.dtype == np.float32 and src.flags.aligned:
         floats, out = src.reshape(-1), dst.reshape(-1)
-        step = 3 * _step(floats.size // 3)
-        starts = range(0, floats.size, step)
-        return _shared([partial(_png.quantize, floats[at : at + step], out[at : at + step]) for at in starts])
+        if floats.size <= _ALONE:
+            return _png.quantize(floats, out)
+        pieces = [slice(at, at + _PIECE) for at in range(0, floats.size, _PIECE)]
+        return _shared([partial(_png.quantize, floats[piece], out[piece]) for piece in pieces])
     return _in_blocks(src.reshape(-1), dst.reshape(-1))
 
 
 def copy_bytes(src: NDArray[np.uint8], dst: NDArray[np.uint8]) -> None:
     """Fills `dst` with `src`. Both uint8, one-dimensional, C-contiguous and of the same size."""
-    step = 3 * _step(src.size // 3)
-    starts = range(0, src.size, step)
-    _shared([partial(np.copyto, dst[at : at + step], src[at : at + step]) for at in starts])
+    if src.size <= _ALONE:
+        np.copyto(dst, src)
+        return
+    pieces = [slice(at, at + _PIECE) for at in range(0, src.size, _PIECE)]
+    _shared([partial(np.copyto, dst[piece], src[piece]) for piece in pieces])
 
 
 def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
@@ -66,13 +69,15 @@ def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
     """
     pixels = src.shape[-2] * src.shape[-1]
     if _png is not None:
-        step = _step(len(src) * pixels)
-        starts = range(0, pixels, step)
+        if src.size <= _ALONE:
+            found = [_png.quantize_planes(*pair, 0, pixels) for pair in zip(src, dst, strict=True)]
+            return any(found)
+        step = _PIECE // 3
         return _shared(
             [
-                partial(_png.quantize_planes, planes, out, at, min(step, pixels - at))
-                for planes, out in zip(src, dst, strict=True)
-                for at in starts
+                partial(_png.quantize_planes, *pair, at, min(step, pixels - at))
+                for pair in zip(src, dst, strict=True)
+                for at in range(0, pixels, step)
             ]
         )
     found_nan = False
@@ -84,16 +89,8 @@ def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
     return found_nan
 
 
-def _step(pixels: int) -> int:
-    """How many pixels are done at a time, of so many."""
-    return _PIECE if pixels > _ALONE else _ALONE + 1
-
-
 def _shared(work: Sequence[Callable[[], bool | None]]) -> bool:
-    """Do all of the work, in as many threads as that is worth; returns whether any found something."""
-    if len(work) == 1 or _THREADS == 1:
-        found = [each() for each in work]
-        return any(found)
+    """Do all of the work, in several threads; returns whether any found something."""
     left = iter(work)
 
     def some() -> list[bool | None]:
