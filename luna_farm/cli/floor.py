@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -28,14 +29,37 @@ MESSAGE_BYTES = 600
 _STARTED_WITHIN_S = 30.0
 
 
+def _echo(port: int) -> None:
+    """Answer each message with the same bytes, until the other side closes. Runs in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl+C is for the one that measures
+    with (
+        contextlib.suppress(ConnectionError),
+        socket.create_connection(("127.0.0.1", port)) as connection,
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while message := _receive(connection):
+            connection.sendall(message)
+
+
+def _receive(connection: socket.socket) -> bytes:
+    """Return one whole message, b"" where the other side closed."""
+    received = b""
+    while len(received) < MESSAGE_BYTES:
+        part = connection.recv(MESSAGE_BYTES - len(received))
+        if not part:
+            return b""
+        received += part
+    return received
+
+
 class Floor:
     """Shared memory for the largest of some pictures, and a process that answers each message with itself.
 
     `pid` is that process."""
 
-    def __init__(self, pictures: list[Any], *answer: Any) -> None:
+    def __init__(self, pictures: list[Any], answer: Callable[..., None] = _echo, *more: Any) -> None:
         """Take the memory and start the process. `pictures`: arrays or tensors, each one of `round`.
-        `answer`: a function that connects to the port it is given and answers, and what it is given after."""
+        `answer` connects to the port that it is given, with `more` behind it, and answers."""
         most = max(int(np.prod(pixels.shape)) for pixels in pictures)
         self._arena = Arena.create(f"shm:luna-floor-{os.urandom(4).hex()}", most)
         self._arena.warm()
@@ -44,8 +68,9 @@ class Floor:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.settimeout(_STARTED_WITHIN_S)
             context = multiprocessing.get_context("spawn")
-            run, *more = answer or (_echo,)
-            self._process = context.Process(target=run, args=(listener.getsockname()[1], *more), daemon=True)
+            self._process = context.Process(
+                target=answer, args=(listener.getsockname()[1], *more), daemon=True
+            )
             self._process.start()
             self.pid = self._process.pid or 0
             self._connection, _ = listener.accept()
@@ -88,26 +113,3 @@ def _fill(pixels: Any, view: memoryview) -> None:
         copy_bytes(pixels.reshape(-1), target.reshape(-1))
     else:
         quantize(pixels, target)
-
-
-def _echo(port: int) -> None:
-    """Answer each message with the same bytes, until the other side closes. Runs in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl+C is for the one that measures
-    with (
-        contextlib.suppress(ConnectionError),
-        socket.create_connection(("127.0.0.1", port)) as connection,
-    ):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while message := _receive(connection):
-            connection.sendall(message)
-
-
-def _receive(connection: socket.socket) -> bytes:
-    """Return one whole message, b"" where the other side closed."""
-    received = b""
-    while len(received) < MESSAGE_BYTES:
-        part = connection.recv(MESSAGE_BYTES - len(received))
-        if not part:
-            return b""
-        received += part
-    return received

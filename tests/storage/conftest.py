@@ -12,10 +12,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import luna_farm
+from plain_process import ROOT
+
 from luna_farm.storage import arena, arena_size, names
 
-ROOT = str(Path(luna_farm.__file__).parents[1])
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
