@@ -15,7 +15,7 @@ from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.farm_client import DRAINING_S, RESTART_S, STALE_TRIES, WAIT_STEP_S
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveRequest
-from luna_farm_client.session import Call, Fill, Session, Steps, Tell
+from luna_farm_client.session import Call, Copy, Send, Session, Steps
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class AsyncConnection:
             while True:
                 if isinstance(step, Call):
                     step = steps.send(await self.call(step))
-                elif isinstance(step, Tell):
+                elif isinstance(step, Send):
                     self._say(step.message)
                     step = next(steps)
                 else:
@@ -69,7 +69,7 @@ class AsyncConnection:
         except StopIteration as stop:
             return stop.value
 
-    async def _work(self, fill: Fill, steps: Steps) -> Call | Tell | Fill:
+    async def _work(self, fill: Copy, steps: Steps) -> Call | Send | Copy:
         try:
             done = await asyncio.to_thread(fill.work)
         except asyncio.CancelledError:
@@ -114,9 +114,9 @@ class AsyncConnection:
 
     def close(self) -> None:
         """Close, and give back what was leased ahead: the farm would let it rest, for this process lives."""
-        farewell = None if self.broken else self.session.farewell()
-        if farewell is not None:
-            self._writer.write(frames.encode(farewell))
+        release_message = None if self.broken else self.session.release_message()
+        if release_message is not None:
+            self._writer.write(frames.encode(release_message))
         self.broken = True
         self._writer.close()
 
@@ -147,7 +147,7 @@ class AsyncFarmClient:
         self.close()
 
     async def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
-        """As `FarmClient.submit`; large pictures are copied in a thread."""
+        """As `FarmClient.submit`; large images are copied in a thread."""
         out = Outgoing(request)
         deadline = time.monotonic() + (self._timeout if when_busy == "wait" else 0.0)
         stale = 0

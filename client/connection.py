@@ -11,7 +11,7 @@ from luna_farm.core import frames, protocol
 from luna_farm.errors import FarmUnavailable, ProtocolError
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.mapped import MappedSegments
-from luna_farm_client.session import Call, Fill, Session, Steps, Tell
+from luna_farm_client.session import Call, Copy, Send, Session, Steps
 
 READ_BYTES = 256 * 1024
 
@@ -49,7 +49,7 @@ class Connection:
             while True:
                 if isinstance(step, Call):
                     step = steps.send(self.call(step))
-                elif isinstance(step, Tell):
+                elif isinstance(step, Send):
                     self._say(step.message)
                     step = next(steps)
                 else:
@@ -57,7 +57,7 @@ class Connection:
         except StopIteration as stop:
             return stop.value
 
-    def _work(self, fill: Fill, steps: Steps) -> Call | Tell | Fill:
+    def _work(self, fill: Copy, steps: Steps) -> Call | Send | Copy:
         try:
             done = fill.work()
         except Exception as error:
@@ -118,9 +118,9 @@ class Connection:
 
     def close(self) -> None:
         """Close, and give back what was leased ahead: the farm would let it rest, for this process lives."""
-        farewell = None if self.broken else self.session.farewell()
-        if farewell is not None:
+        release_message = None if self.broken else self.session.release_message()
+        if release_message is not None:
             with contextlib.suppress(OSError):
-                self._socket.sendall(frames.encode(farewell))
+                self._socket.sendall(frames.encode(release_message))
         self.broken = True
         self._socket.close()

@@ -71,7 +71,7 @@ class Endpoint:
 
     def check_owner(self, sock: socket.socket) -> None:
         """Raise Unauthorized when the system tells that another user listens where our farm should: token,
-        pictures and prompts are not for him.
+        images and prompts are not for him.
 
         Not with TLS, which proves who it is, nor with a token that was given: that may be for a shared farm.
         """

@@ -1,4 +1,4 @@
-"""`FarmClient`: hands pictures over and tells what became of them. Blocking; safe to use from several
+"""`FarmClient`: hands images over and tells what became of them. Blocking; safe to use from several
 threads.
 
 Each call borrows a connection of its own, so that a thread that waits for a job holds up nobody, and a
@@ -71,7 +71,7 @@ class FarmClient:
         self.close()
 
     def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
-        """Hand pictures over; returns once the farm has accepted them, usually within a millisecond.
+        """Hand images over; returns once the farm has accepted them, usually within a millisecond.
 
         From then on they survive the death of any process, this one included, and the caller may reuse its
         memory.

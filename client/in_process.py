@@ -24,9 +24,9 @@ from luna_farm_client.requests import JobReport, Outgoing, SaveRequest
 
 
 def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | None = None) -> JobReport:
-    """Gate, encode and write every picture of `request` now; returns the same report as the farm would.
+    """Gate, encode and write every image of `request` now; returns the same report as the farm would.
 
-    One picture that fails does not keep the others from being saved. `progress` is called with (done, all).
+    One image that fails does not keep the others from being saved. `progress` is called with (done, all).
     `output_dir` None is `./output`. Raises InvalidRequest and DiskError before anything is written.
     """
     out = Outgoing(request)
@@ -39,17 +39,17 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     relatives = filenames.image_names(submit, names.PATH_BYTES)
     job = Job(job_id, submit.request_id, submit.options, [], 0.0, relatives.warnings)
     taken: set[str] = set()
-    pictures: list[Any] = []
+    images: list[Any] = []
     for image, entry in zip(request.images, submit.entries, strict=True):
         batch = np.empty((entry.batch, entry.height, entry.width, entry.channels), np.uint8)
         copy_into(image.pixels, batch.data.cast("B"))
-        pictures += list(batch)
+        images += list(batch)
         for batch_index in range(entry.batch):
             relative = relatives.relatives[len(job.images)]
             path = names.reserve(submit.options.output_dir, relative, taken)
-            taken.add(filenames.twin_key(path))
+            taken.add(filenames.collision_key(path))
             job.images.append(Image(_task(job, entry, batch_index, path)))
-    for done, (image_of_job, pixels) in enumerate(zip(job.images, pictures, strict=True), 1):
+    for done, (image_of_job, pixels) in enumerate(zip(job.images, images, strict=True), 1):
         image_of_job.result = _saved(pixels, image_of_job.task, submit.options)
         image_of_job.state = ImageState(image_of_job.result.state)
         if progress:
@@ -84,5 +84,5 @@ def _saved(pixels: Any, task: ImageTask, options: SaveOptions) -> ImageResult:
         return replace(result, temp="")
     except FarmError as error:
         return ImageResult("failed", path=task.path, error=str(error), code=error.code)
-    except Exception as error:  # an encoder's bug must cost its picture, not the workflow
+    except Exception as error:  # an encoder's bug must cost its image, not the workflow
         return ImageResult("failed", path=task.path, error=f"{type(error).__name__}: {error}", code="encode")

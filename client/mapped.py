@@ -2,7 +2,7 @@
 wanted.
 
 A GPU writes straight into page-locked memory, two to three times as fast as into other memory. Locking an
-arena takes some tenths of a second, so it happens in a thread, while pictures go the slower way. This module
+arena takes some tenths of a second, so it happens in a thread, while images go the slower way. This module
 must never unmap memory that is still locked: the driver would go on writing to it.
 """
 

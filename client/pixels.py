@@ -1,6 +1,6 @@
-"""Pictures of a program, as arrays or tensors, into the bytes of a slot: one pass, no full-size temporary.
+"""Images of a program, as arrays or tensors, into the bytes of a slot: one pass, no full-size temporary.
 
-    info = describe(x)                  # raises InvalidRequest for what is no picture
+    info = describe(x)                  # raises InvalidRequest for what is no image
     copy_into(x, slot[: info.nbytes])   # uint8, C-contiguous [B, H, W, C]
 
 Floats become bytes exactly as ComfyUI does it, `np.clip(255. * x, 0, 255).astype(np.uint8)`: truncated, in
@@ -36,7 +36,7 @@ _DTYPES = "uint8 (0..255), or float16, bfloat16, float32, float64 (0..1)"
 
 @dataclass(frozen=True, slots=True)
 class PixelInfo:
-    """What an array or tensor holds: `batch` pictures of `height` x `width` pixels; `nbytes` of them all."""
+    """What an array or tensor holds: `batch` images of `height` x `width` pixels; `nbytes` of them all."""
 
     batch: int
     height: int
@@ -46,7 +46,7 @@ class PixelInfo:
 
 
 def describe(x: object) -> PixelInfo:
-    """Check that `x` is a picture or a batch of them and say what it holds. Costs microseconds: looks at no
+    """Check that `x` is a image or a batch of them and say what it holds. Costs microseconds: looks at no
     pixel.
 
     x: a numpy array or a torch tensor (on any device, contiguous or not) of shape [H, W], [H, W, C] or [B,
@@ -108,7 +108,7 @@ def register_cuda(view: memoryview) -> bool:
     """Let the GPU write straight into `view` (page-locked), and say whether it now can.
 
     view: a whole mapped and populated arena, not registered yet. Costs 9 to 16 ms for 256 MB, once, and
-    makes each copy from a GPU two to three times as fast; worth it for an arena, never for one picture.
+    makes each copy from a GPU two to three times as fast; worth it for an arena, never for one image.
     False where CUDA or the driver will not: copies then work all the same. Call `unregister_cuda` before the
     memory is unmapped.
     """
@@ -156,7 +156,7 @@ def _measured(shape: tuple[int, ...]) -> PixelInfo:
             hint = "; the channels come last, so this may need .movedim(-3, -1) or numpy.moveaxis(x, -3, -1)"
         raise InvalidRequest.of("pixels.shape", list(shape), _SHAPES + hint)
     if min(batch, height, width) < 1:
-        raise InvalidRequest.of("pixels.shape", list(shape), "at least one picture of at least one pixel")
+        raise InvalidRequest.of("pixels.shape", list(shape), "at least one image of at least one pixel")
     # math.prod: numpy's would overflow without a word.
     return PixelInfo(batch, height, width, channels, math.prod((batch, height, width, channels)))
 
@@ -182,7 +182,7 @@ def _from_array(src: NDArray[Any], dst: NDArray[np.uint8], *, bfloat: bool = Fal
     if src.flags.c_contiguous:
         src, dst = src.reshape(-1), dst.reshape(-1)
     elif src.ndim > 2 and abs(src.strides[-1]) > abs(src.strides[-2]):
-        # Channels first in memory, which is how ComfyUI's VAEs hand pictures out. Plane by plane, floats are
+        # Channels first in memory, which is how ComfyUI's VAEs hand images out. Plane by plane, floats are
         # read in order and only bytes are interleaved, in half the time.
         planes = np.moveaxis(src, -1, -3)
         whole = planes.flags.c_contiguous and planes.flags.aligned
@@ -293,7 +293,7 @@ def _from_device(tensor: Any, view: memoryview) -> None:
 def _quantize_there(tensor: Any, view: memoryview) -> bool:
     """Queue the work for a device and return whether it met NaN.
 
-    Few and late calls, since for a picture of a megapixel each costs more than the GPU's work: the search
+    Few and late calls, since for a image of a megapixel each costs more than the GPU's work: the search
     for NaN is queued while the bytes travel, and reading its answer waits for both.
     """
     torch = sys.modules["torch"]

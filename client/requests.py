@@ -25,7 +25,7 @@ Json = Mapping[str, Any] | str | None
 
 @dataclass(slots=True)
 class SaveImage:
-    """One picture, or a batch of the same size.
+    """One image, or a batch of the same size.
 
     `pixels`: numpy array or torch tensor, [H,W], [H,W,C] or [B,H,W,C], uint8 or float 0..1, on CPU or CUDA, C
     = 1, 3, 4.
@@ -40,7 +40,7 @@ class SaveImage:
 
 @dataclass(slots=True)
 class SaveRequest:
-    """Pictures that are saved together, and how.
+    """Images that are saved together, and how.
 
     `output_dir`: None for the folder that the farm is configured with; a relative one starts from the
     caller's folder.
@@ -99,7 +99,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class ImageReport:
-    """What came of one picture.
+    """What came of one image.
 
     `state`: waiting, running, held (its folder cannot be written now), saved, discarded (by the gate, to
     `_discarded`), dropped, failed, cancelled or lost. `ms`: milliseconds of gate, encode and write.

@@ -1,9 +1,9 @@
 """One connection's side of the conversation, sans input and output: which messages, which leases, in which
 order.
 
-Written as generators that yield what is to be done (`Call`, `Tell`, `Fill`) and are sent what came of it;
+Written as generators that yield what is to be done (`Call`, `Send`, `Copy`) and are sent what came of it;
 `connection.py` drives them with a blocking socket, `aio.py` with asyncio. Pixels are copied once, by the
-`Fill`; of large ones the farm is told first, so that it looks at the request while they are copied.
+`Copy`; of large ones the farm is told first, so that it looks at the request while they are copied.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from luna_farm_client.pixels import copy_into
 from luna_farm_client.requests import Outgoing, Receipt
 
 FIT = 2
-"""A lease that was granted ahead is used for pictures of at least 1/FIT of its size."""
+"""A lease that was granted ahead is used for images of at least 1/FIT of its size."""
 
 
 ANNOUNCED_BYTES = 256 * 1024
@@ -35,7 +35,7 @@ BURST_S = 0.005
 @dataclass(frozen=True, slots=True)
 class Call:
     """Send a message and the raw bytes that follow it, receive the answer; it is sent back into the
-    generator. `told`: the answer is to the message of the `Tell` before."""
+    generator. `told`: the answer is to the message of the `Send` before."""
 
     message: dict[str, Any]
     payload: Sequence[memoryview] = ()
@@ -43,21 +43,21 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class Send:
     """Send a message; a `Call` receives its answer later."""
 
     message: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Fill:
+class Copy:
     """Run `work`, which copies pixels: up to some milliseconds for large ones. What it returns or raises
     comes back into the generator."""
 
     work: Callable[[], Any]
 
 
-Steps = Generator[Call | Tell | Fill, Any, Any]
+Steps = Generator[Call | Send | Copy, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Session:
     shared: bool = False
     limits: dict[str, int] = field(default_factory=dict)
     spare: list[Lease] = field(default_factory=list)
-    doubtful: list[Lease] = field(default_factory=list)
+    in_doubt: list[Lease] = field(default_factory=list)
     """Of a submit that was not acknowledged: the farm may have used them up or not."""
     warm_bytes: int = 0
     answered_at: float = 0.0
@@ -97,17 +97,17 @@ class Session:
             self.segments.keep_only(arena["segment"])  # not the memory of a farm that ran here before
         return answer
 
-    def farewell(self) -> dict[str, Any] | None:
+    def release_message(self) -> dict[str, Any] | None:
         """Return the message that gives back all that is leased and not used, None when nothing is."""
-        left, self.spare, self.doubtful = self.spare + self.doubtful, [], []
+        left, self.spare, self.in_doubt = self.spare + self.in_doubt, [], []
         return {"cmd": "release", "leases": [lease.lease for lease in left]} if left else None
 
     def submit(self, out: Outgoing) -> Steps:
         """Lease (unless the last answer brought leases that fit), fill, submit; returns the Receipt."""
         leases = self._take(out.sizes)
-        if leases is None or self.doubtful:
+        if leases is None or self.in_doubt:
             self.spare += leases or []
-            given_back = self.farewell()
+            given_back = self.release_message()
             if given_back:
                 yield Call(given_back)
             answer = yield Call({"cmd": "lease", "sizes": out.sizes})
@@ -117,7 +117,7 @@ class Session:
             answer = yield from self._announce(out, submit, leases)
         else:
             answer = yield from self._fill_first(out, submit, leases)
-        self.doubtful, self.answered_at = [], time.monotonic()
+        self.in_doubt, self.answered_at = [], time.monotonic()
         self.spare += [Lease(**lease) for lease in answer["leases"]]
         return Receipt.from_answer(answer)
 
@@ -127,19 +127,19 @@ class Session:
 
     def _fill_first(self, out: Outgoing, submit: dict[str, Any], leases: list[Lease]) -> Steps:
         self.spare += leases  # ours also when filling fails
-        payload = yield Fill(lambda: self._fill(out, leases))
-        self.spare, self.doubtful = [lease for lease in self.spare if lease not in leases], leases
+        payload = yield Copy(lambda: self._fill(out, leases))
+        self.spare, self.in_doubt = [lease for lease in self.spare if lease not in leases], leases
         out.sent = True
         return (yield Call(submit, payload))
 
     def _announce(self, out: Outgoing, submit: dict[str, Any], leases: list[Lease]) -> Steps:
-        self.doubtful, out.sent = leases, True
-        yield Tell({**submit, "coming": True})
+        self.in_doubt, out.sent = leases, True
+        yield Send({**submit, "coming": True})
         try:
-            yield Fill(lambda: self._fill(out, leases))
+            yield Copy(lambda: self._fill(out, leases))
         except Exception:
             yield Call({"cmd": "release", "leases": [lease.lease for lease in leases]})
-            self.doubtful, out.sent = [], False
+            self.in_doubt, out.sent = [], False
             raise
         return (yield Call({"cmd": "filled"}, told=True))
 

@@ -29,7 +29,7 @@ CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/
 """Where a container's own memory limit is read, cgroup version 2 and 1."""
 
 NICENESS = 10
-"""How far workers step back behind the program that makes the pictures (0 .. 19)."""
+"""How far workers step back behind the program that makes the images (0 .. 19)."""
 
 _MANY_FILES = 65_536
 

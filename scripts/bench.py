@@ -24,12 +24,12 @@ and from day to day, so read the ratios: both sides of each were taken in this o
 {tables}
 ```
 
-**The floor** is the least that any program does to give pictures to another process: the same bytes copied
+**The floor** is the least that any program does to give images to another process: the same bytes copied
 into shared memory (float32 quantised there by our kernel), one message of 600 bytes over loopback to another
 Python process, and its answer, through plain blocking sockets. It is taken in turns with our hand-overs, so
 that both find the same cold caches and sleeping processors; what a hand-over takes beyond it is ours.
 
-**The loop** holds the interpreter of the client's process all the time. The pictures are handed over before,
+**The loop** holds the interpreter of the client's process all the time. The images are handed over before,
 and the farm has one worker less than processors. Above 100 % a processor changed its speed in between.
 
 More: [Pillow on zlib-ng](baselines.md), [more workers, and a GPU](scaling.md), [PNG encoders](png.md).

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The PNG encoder beside Pillow on two zlibs, in one sitting: the machine's own, and zlib-ng in its place.
 
-    python3 scripts/bench_baselines.py FOLDER [--page docs/baselines.md] PICTURE ...
+    python3 scripts/bench_baselines.py FOLDER [--page docs/baselines.md] IMAGE ...
 
 FOLDER holds a libz.so.1 of zlib-ng, built with `cmake -DZLIB_COMPAT=ON`: Pillow's wheels for Linux bring no
 zlib, they load the machine's, so LD_LIBRARY_PATH decides. Linux only. Runs in any Python that can import
@@ -40,8 +40,8 @@ LD_LIBRARY_PATH=$PWD/build python -c "from PIL import features; print(features.v
 The last line must say zlib-ng. Then, with FOLDER that `build`:
 
 ```
-python3 scripts/bench_baselines.py FOLDER --page docs/baselines.md PICTURES
-LD_LIBRARY_PATH=FOLDER luna-farm bench PICTURES
+python3 scripts/bench_baselines.py FOLDER --page docs/baselines.md IMAGES
+LD_LIBRARY_PATH=FOLDER luna-farm bench IMAGES
 ```
 
 The first makes this page, the second is the whole benchmark on zlib-ng.
@@ -51,10 +51,10 @@ The first makes this page, the second is the whole benchmark on zlib-ng.
 
 def measure(group: str, files: list[str]) -> dict[str, Any]:
     """Return the rows of one group, and what Pillow runs on, in this process."""
-    from luna_farm.cli import measure, pictures
+    from luna_farm.cli import images, measure
 
-    chosen = pictures.load(files, 1024)
-    pixels = chosen.pixels if group == "clean" else tuple(map(pictures.noisy, chosen.pixels))
+    chosen = images.load(files, 1024)
+    pixels = chosen.pixels if group == "clean" else tuple(map(images.noisy, chosen.pixels))
     rows = measure.encoders(pixels, REPEATS, lambda: None)
     return {"environment": measure.environment(), "names": chosen.names, "rows": rows}
 
@@ -114,7 +114,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--group", choices=GROUPS, help="measure in this process alone, print JSON")
     parser.add_argument("--page", type=Path, help="write the tables to this page as well")
-    parser.add_argument("files", nargs="+", metavar="FOLDER PICTURE ...")
+    parser.add_argument("files", nargs="+", metavar="FOLDER IMAGE ...")
     args = parser.parse_intermixed_args()
     if args.group:
         print(json.dumps(measure(args.group, args.files)))
@@ -132,7 +132,7 @@ def main() -> int:
     used = other["environment"]
     names = ", ".join(other["names"]) or "none"
     about = f"{processor()}, Python {used['python']}, Pillow {used['pillow']}, PNG by the {used['png']}. "
-    about += f"Pictures of 1024x1024x3: {names}; noisy: with Gaussian noise of sigma 1.2."
+    about += f"Images of 1024x1024x3: {names}; noisy: with Gaussian noise of sigma 1.2."
     text = (
         "\n".join(
             [about, "", f'"Ours" is measured beside each of the two; medians of {ROUNDS} turns.', "", *lines]

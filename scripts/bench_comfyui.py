@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """How long saving blocks ComfyUI's queue: Save Image beside the Luna savers, in one running server.
 
-    python3 scripts/bench_comfyui.py [URL] [--picture NAME] [--rounds N] [--json]
+    python3 scripts/bench_comfyui.py [URL] [--image NAME] [--rounds N] [--json]
 
-Needs a ComfyUI (default http://127.0.0.1:8188) with the nodes, and a farm. A picture of ComfyUI's input
+Needs a ComfyUI (default http://127.0.0.1:8188) with the nodes, and a farm. A image of ComfyUI's input
 folder (default: the example.png that it ships) is scaled to 1024x1024 and given the noise of a fresh one;
 that is cached, so each prompt executes the saver alone. Times are from ComfyUI's own `execution_start` to
 `execution_success`, which it notes in whole milliseconds: hence means over many prompts, in turns.
 "nothing" saves nothing: what ComfyUI itself takes for such a prompt, in every line; part of it is that it
-hashes the picture's file each time, so let that be a small one. Files go to its output folder, below
+hashes the image's file each time, so let that be a small one. Files go to its output folder, below
 `luna_bench`. Standard library only.
 """
 
@@ -26,18 +26,18 @@ from typing import Any
 TURNS = {"SaveImage": 2, "LunaDaemonImageSaver": 6, "LunaMultiSaver": 2, "nothing": 6}
 """Prompts of each kind in a round: the short ones more often."""
 NOISE = 1.2 / 255
-"""Added to the picture: files are smoother than what a VAE decodes."""
+"""Added to the image: files are smoother than what a VAE decodes."""
 LOOK_S = 0.1
 """Between two looks whether a prompt is done. The first comes late, too: ComfyUI would answer it from the
 very interpreter that executes the prompt, and its answer would be counted as blocked time."""
 PAUSE_S = {"LunaDaemonImageSaver": 0.4}
-"""The farm finishes before the next prompt, as it does between the pictures of a GPU."""
+"""The farm finishes before the next prompt, as it does between the images of a GPU."""
 
 
-def prompt(kind: str, images: int, tag: str, picture: str) -> dict[str, Any]:
-    """Return a prompt that saves `images` pictures under a new name."""
+def prompt(kind: str, images: int, tag: str, image: str) -> dict[str, Any]:
+    """Return a prompt that saves `images` images under a new name."""
     graph: dict[str, Any] = {
-        "1": {"class_type": "LoadImage", "inputs": {"image": picture}},
+        "1": {"class_type": "LoadImage", "inputs": {"image": image}},
         "2": {
             "class_type": "ImageScale",
             "inputs": {
@@ -84,14 +84,14 @@ def blocked(url: str, graph: dict[str, Any]) -> int:
     return int(times["execution_success"] - times["execution_start"])
 
 
-def measure(url: str, images: int, rounds: int, picture: str) -> dict[str, list[int]]:
+def measure(url: str, images: int, rounds: int, image: str) -> dict[str, list[int]]:
     """Return the times of each kind; the first round only warms up."""
     found: dict[str, list[int]] = {kind: [] for kind in TURNS}
     for at in range(rounds + 1):
         for kind, times in TURNS.items():
             for turn in range(times):
                 tag = f"{kind}_{images}_{at}_{turn}_{time.time_ns()}"
-                took = blocked(url, prompt(kind, images, tag, picture))
+                took = blocked(url, prompt(kind, images, tag, image))
                 if at:
                     found[kind].append(took)
                 time.sleep(PAUSE_S.get(kind, 0.05) * images)
@@ -99,15 +99,15 @@ def measure(url: str, images: int, rounds: int, picture: str) -> dict[str, list[
 
 
 def main() -> int:
-    """Measure one and five pictures, and print a table or JSON."""
+    """Measure one and five images, and print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8188", help="ComfyUI (default port 8188)")
-    parser.add_argument("--picture", default="example.png", help="a file of ComfyUI's input folder")
+    parser.add_argument("--image", default="example.png", help="a file of ComfyUI's input folder")
     parser.add_argument("--rounds", type=int, default=8, help="rounds that count (default 8)")
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     args = parser.parse_args()
     try:
-        found = {images: measure(args.url, images, args.rounds, args.picture) for images in (1, 5)}
+        found = {images: measure(args.url, images, args.rounds, args.image) for images in (1, 5)}
     except urllib.error.URLError as error:
         sys.exit(f"No ComfyUI answers at {args.url} ({error.reason}). Start it, with the nodes, and a farm.")
     if args.json:

@@ -4,7 +4,7 @@
     python scripts/bench_feed.py [--subscribers 100] [--rate 200] [--seconds 6] [--rounds 5]
 
 Prints the processor time that the supervisor spends more because of the subscribers (at a steady rate of
-64x64 pictures), the farm's own limit with and without them (as many jobs as go), and the first paint and
+64x64 images), the farm's own limit with and without them (as many jobs as go), and the first paint and
 weight of the dashboard where Chromium and the playwright package are there. The subscribers read in a process
 of lower priority and throw away what they read. It must never compare figures of two runs.
 """
@@ -95,9 +95,9 @@ def cpu_s(pid: int) -> float:
 
 
 def request(folder: str) -> SaveRequest:
-    """Return a job of one 64x64 picture."""
-    picture = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
-    image = SaveImage(picture, affix="F", format="png", subdir=False)
+    """Return a job of one 64x64 image."""
+    sample = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    image = SaveImage(sample, affix="F", format="png", subdir=False)
     return SaveRequest(images=[image], output_dir=folder, filename="watched")
 
 

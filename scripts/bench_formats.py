@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How long each format takes and what it makes of a picture, beside Pillow in the same run.
+"""How long each format takes and what it makes of a image, beside Pillow in the same run.
 
-    python scripts/bench_formats.py [PICTURE ...] [--only jpeg,webp] [--noise 1.2] [--seconds 1.0]
+    python scripts/bench_formats.py [IMAGE ...] [--only jpeg,webp] [--noise 1.2] [--seconds 1.0]
 
-Without pictures it takes scikit-image's photographs. Each is cut or scaled to 1024x1024x3. `--noise` adds
-Gaussian noise of that sigma: pictures straight from a decoder have it, saved ones have lost it. Prints the
+Without images it takes scikit-image's photographs. Each is cut or scaled to 1024x1024x3. `--noise` adds
+Gaussian noise of that sigma: images straight from a decoder have it, saved ones have lost it. Prints the
 table that stands in docs/formats.md. Times are the best of as many runs as fit into `--seconds`, ours and
 Pillow's in turn.
 """
@@ -37,15 +37,15 @@ SIDE = 1024
 def main() -> None:
     """Measure and print."""
     arguments = _arguments()
-    pictures = [_prepared(image, arguments.noise) for image in _images(arguments.pictures)]
-    print(f"{len(pictures)} pictures of {SIDE}x{SIDE}x3, noise {arguments.noise:g}, means\n")
+    images = [_prepared(image, arguments.noise) for image in _images(arguments.images)]
+    print(f"{len(images)} images of {SIDE}x{SIDE}x3, noise {arguments.noise:g}, means\n")
     print("| | ours ms | MB | dB | Pillow ms | MB | dB | times as fast | size |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for title, ours, pillow in _rows():
         if not arguments.only or title.split()[0].lower() in arguments.only.lower().split(","):
-            print(_row(title, ours, pillow, pictures, arguments.seconds))
-    print("\n| one picture | ms |\n| --- | --- |")
-    for title, work in _other_work(pictures[0]):
+            print(_row(title, ours, pillow, images, arguments.seconds))
+    print("\n| one image | ms |\n| --- | --- |")
+    for title, work in _other_work(images[0]):
         print(f"| {title} | {_best([work], arguments.seconds)[0] * 1e3:.2f} |")
 
 
@@ -53,7 +53,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pictures", nargs="*", type=Path, help="image files")
+    parser.add_argument("images", nargs="*", type=Path, help="image files")
     parser.add_argument("--only", default="", help="formats, divided by commas")
     parser.add_argument("--noise", type=float, default=0.0, help="sigma of Gaussian noise to add, 0..255")
     parser.add_argument("--seconds", type=float, default=1.0, help="time to spend on each measurement")
@@ -111,11 +111,11 @@ def _rows() -> list[tuple[str, Encode, Encode | None]]:
     ]
 
 
-def _row(title: str, ours: Encode, pillow: Encode | None, pictures: list[Pixels], seconds: float) -> str:
+def _row(title: str, ours: Encode, pillow: Encode | None, images: list[Pixels], seconds: float) -> str:
     encoders = [ours] if pillow is None else [ours, pillow]
-    results = []  # per picture, per encoder: ms, MB, dB
-    for pixels in pictures:
-        times = _best([partial(encoder, pixels) for encoder in encoders], seconds / len(pictures))
+    results = []  # per image, per encoder: ms, MB, dB
+    for pixels in images:
+        times = _best([partial(encoder, pixels) for encoder in encoders], seconds / len(images))
         files = [encoder(pixels) for encoder in encoders]
         results.append(
             [

@@ -7,7 +7,7 @@ Runs in any Python that can import luna_farm (`pip install -e .`). The floor is 
 pixels copied into shared memory, one message to a process and back. The least farm is twenty lines: it
 unpacks the same message with msgpack, looks once whether a file is there, appends one record to a file and
 answers, in asyncio; it judges nothing, counts nothing, saves nothing. All three find the same cold caches: a
-picture is saved before each. On Linux everything is measured again with the client on one processor and the
+image is saved before each. On Linux everything is measured again with the client on one processor and the
 three on another: where a scheduler wakes a process on the processor of the one that woke it, nothing of
 theirs happens at the same time. Must never be a test: figures differ.
 """
@@ -79,10 +79,10 @@ def least_farm(port: int, folder: str) -> None:
 class LeastFarm(Floor):
     """A client of the least farm, in the place of the floor's bare echo."""
 
-    def __init__(self, pictures: list[Any], folder: Path) -> None:
+    def __init__(self, images: list[Any], folder: Path) -> None:
         """Start it; its journal comes into `folder`."""
-        super().__init__(pictures, least_farm, str(folder))
-        request = SaveRequest([SaveImage(pictures[0])], output_dir=folder, filename="least")
+        super().__init__(images, least_farm, str(folder))
+        request = SaveRequest([SaveImage(images[0])], output_dir=folder, filename="least")
         self._submit = Outgoing(request).message([1], inline=False)
 
     def exchange(self, connection: socket.socket) -> None:
@@ -101,12 +101,12 @@ def medians(farm: FarmClient, pixels: Any, folder: Path, repeat: int, floor: Flo
 def measure_all(folder: Path, repeat: int) -> None:
     """Start all three, measure and print."""
     noise = np.random.default_rng(1).random((SIDE, SIDE, 3), np.float32)
-    pictures = {"uint8": (noise * 255).astype(np.uint8), "float32": noise}
-    everything = list(pictures.values())
+    images = {"uint8": (noise * 255).astype(np.uint8), "float32": noise}
+    everything = list(images.values())
 
     def table(title: str) -> None:
         print(f"{title}\n  type      floor  least farm    ours   ms, medians of {repeat}")
-        for name, pixels in pictures.items():
+        for name, pixels in images.items():
             _, bare = medians(farm, pixels, folder, repeat, floor)
             ours, small = medians(farm, pixels, folder, repeat, least)
             print(f"  {name:<8} {bare:6.2f} {small:11.2f} {ours:7.2f}")

@@ -21,7 +21,7 @@ import bootstrap
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from luna_farm.cli.pictures import Pictures
+    from luna_farm.cli.images import Images
     from luna_farm_client import FarmClient, SaveRequest
 
 OUTPUT = bootstrap.ROOT / "demo-output"
@@ -43,13 +43,13 @@ def main() -> int:
 
 
 def demo() -> int:
-    """Show everything once. Returns the exit code: 1 if any picture was not saved exactly."""
-    from luna_farm.cli import pictures, terminal
+    """Show everything once. Returns the exit code: 1 if any image was not saved exactly."""
+    from luna_farm.cli import images, terminal
     from luna_farm.cli.trial_farm import own_farm, wait_ready
     from luna_farm.cli.view import status_view
 
     console = terminal.console()
-    photographs = pictures.load([], None)
+    photographs = images.load([], None)
     rows = []
     with tempfile.TemporaryDirectory(prefix="luna-demo-") as folder:
         console.print("Starting a farm on free ports ...")
@@ -61,7 +61,7 @@ def demo() -> int:
             console.print(f"{WORKERS} workers ready after {ready_s:.2f} s")
             console.print(f"  dashboard while it runs: http://{launched.host}:{launched.feed_port}/\n")
             names = ", ".join(photographs.names)
-            console.print(f"Saving {len(photographs.names)} pictures, {photographs.source}: {names}.\n")
+            console.print(f"Saving {len(photographs.names)} images, {photographs.source}: {names}.\n")
             # The first hand-over of a program maps the farm's memory; a program does that once.
             farm.wait(farm.submit(request(photographs.pixels[0], "first", "png", folder)).job_id)
             shown, task = terminal.progress("Saving", 2 * len(FORMATS))
@@ -85,15 +85,15 @@ def demo() -> int:
 
 
 def request(pixels: Any, name: str, kind: str, folder: str | Path) -> SaveRequest:
-    """Return what to ask for: one picture in one format."""
+    """Return what to ask for: one image in one format."""
     from luna_farm_client import SaveImage, SaveRequest
 
     images = [SaveImage(pixels, affix=kind.upper(), format=kind, subdir=True)]
     return SaveRequest(images, output_dir=folder, filename=name)
 
 
-def save_by_farm(farm: FarmClient, photographs: Pictures, kind: str) -> dict[str, Any]:
-    """Hand every picture over. Returns the seconds that took, those until all are saved, bytes and paths."""
+def save_by_farm(farm: FarmClient, photographs: Images, kind: str) -> dict[str, Any]:
+    """Hand every image over. Returns the seconds that took, those until all are saved, bytes and paths."""
     started = time.perf_counter()
     jobs = [
         farm.submit(request(pixels, name, kind, OUTPUT)).job_id
@@ -106,7 +106,7 @@ def save_by_farm(farm: FarmClient, photographs: Pictures, kind: str) -> dict[str
     return {"waited": waited, "saved": saved, "bytes": size, "paths": paths}
 
 
-def save_by_pillow(photographs: Pictures, kind: str, folder: Path) -> dict[str, Any]:
+def save_by_pillow(photographs: Images, kind: str, folder: Path) -> dict[str, Any]:
     """Save the same in this process, as a program without a farm does."""
     from PIL import Image
 
@@ -151,7 +151,7 @@ def times(rows: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> Table:
     return table
 
 
-def differing(photographs: Pictures, paths: list[str]) -> list[str]:
+def differing(photographs: Images, paths: list[str]) -> list[str]:
     """Return the PNG files that do not decode to the pixels that were handed over."""
     import numpy as np
     from PIL import Image

@@ -1,4 +1,4 @@
-"""Time against size of encoders as an SVG picture, for bench_png.py. No library needed."""
+"""Time against size of encoders as an SVG image, for bench_png.py. No library needed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Take the pictures of the dashboard that the README shows: python scripts/screenshots.py [FOLDER]
+"""Take the images of the dashboard that the README shows: python scripts/screenshots.py [FOLDER]
 
-Over the farm of the tests that saves nothing (tests/feed/fake_farm.py), so that they show no picture of
+Over the farm of the tests that saves nothing (tests/feed/fake_farm.py), so that they show no image of
 anybody. Needs Chromium, the playwright package and Pillow. It must never touch a running farm.
 """
 
@@ -37,7 +37,7 @@ def fill(farm: FakeFarm) -> None:
         farm.now = started + timedelta(seconds=second)
         jobs = int(3.2 + 2 * math.sin(second / 14) + farm.chance.uniform(-0.8, 0.8))
         for _ in range(jobs):
-            farm.job(images=farm.chance.randrange(1, 4), pictures=second > PAST_S - 12)
+            farm.job(images=farm.chance.randrange(1, 4), thumbnails=second > PAST_S - 12)
     farm.dead_letters = farm.dead_letters[-1:]
     farm.folders.append(folder("/mnt/nas/renders", free=1_900_000_000_000, total=4_000_000_000_000))
     farm.workers[0].update(
@@ -45,7 +45,7 @@ def fill(farm: FakeFarm) -> None:
         cpu_percent=83.2,
         images_saved=farm.saved // 2,
         mb_per_s=38.4,
-        current={"job_id": "c91d20aa", "path": "/home/luna/pictures/output/flux/night_0312_UPSCALED.png"},
+        current={"job_id": "c91d20aa", "path": "/home/luna/images/output/flux/night_0312_UPSCALED.png"},
     )
     farm.workers[1].update(cpu_percent=0.3, images_saved=farm.saved // 2)
     farm.queued_images = 31
@@ -60,8 +60,8 @@ async def shoot(browser: Browser, address: str, target: Path, size: tuple[int, i
     await page.goto(address)
     await page.locator("#results img").first.wait_for()
     await page.wait_for_timeout(2200)  # two statuses: the queue has a line
-    picture = Image.open(io.BytesIO(await page.screenshot()))
-    picture.convert("RGB").save(target, quality=90, method=6)
+    sample = Image.open(io.BytesIO(await page.screenshot()))
+    sample.convert("RGB").save(target, quality=90, method=6)
     print(f"{target} {target.stat().st_size / 1000:.0f} kB")
     await context.close()
 

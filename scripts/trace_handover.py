@@ -4,7 +4,7 @@
     python3 scripts/trace_handover.py [--side 1024] [--type uint8 | float32] [--repeat 200]
 
 Runs in any Python that has what requirements.txt lists, with nothing of this checkout installed. Starts a
-farm of its own in a temporary folder whose supervisor notes what it does, hands pictures over to it, each
+farm of its own in a temporary folder whose supervisor notes what it does, hands images over to it, each
 with an idle farm, and prints the median time of each step since the call of `submit`. Noting costs both
 sides some microseconds a step. Must never be a test: figures differ.
 """
@@ -62,7 +62,7 @@ def farm(traced: Path, arguments: list[str]) -> int:
     from luna_farm.supervisor import connection, executor, supervisor
 
     who = "supervisor"
-    noted(connection.Connection, "get_buffer", who, lambda *_: "is awake and about to read")
+    noted(connection.ClientConnection, "get_buffer", who, lambda *_: "is awake and about to read")
     noted(frames, "decode", who, lambda message, *_: f"has read `{message.get('cmd', message.get('t'))}`")
     noted(supervisor, "handle", who, lambda _, __, event, *___: f"has decided on {type(event).__name__}")
     noted(Journal, "append", who, lambda *_: "has written the journal")
@@ -140,7 +140,7 @@ def main() -> int:
         return farm(Path(sys.argv[2]), sys.argv[3:])
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--side", type=int, default=1024, help="of the picture in pixels (default: 1024)")
+    parser.add_argument("--side", type=int, default=1024, help="of the image in pixels (default: 1024)")
     parser.add_argument("--type", choices=("uint8", "float32"), default="uint8", help="(default: uint8)")
     parser.add_argument("--repeat", type=int, default=200, help="hand-overs (default: 200)")
     args = parser.parse_args()

@@ -18,11 +18,11 @@ from luna_farm.cli.trial_farm import own_farm, wait_ready
 from luna_farm.config import Config
 
 if TYPE_CHECKING:
-    from luna_farm.cli.pictures import Pictures
+    from luna_farm.cli.images import Images
     from luna_farm_client import FarmClient
 
 _EXAMPLES = """
-luna-farm bench                          about a minute, with bundled pictures
+luna-farm bench                          about a minute, with bundled images
 luna-farm bench shots/*.png --workers 4
 luna-farm bench --output-dir /mnt/nas    on the disk that matters
 luna-farm bench --json > bench.json
@@ -36,23 +36,23 @@ STRETCHES = 3
 def add_parser(subparsers: options.Subparsers) -> None:
     """Add the command."""
     parser = options.command(subparsers, "bench", "measure the farm beside Pillow, as ratios", _EXAMPLES)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="pictures to measure with")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="images to measure with")
     parser.add_argument(
         "--workers", type=_count, default=2, metavar="N", help="workers, and threads of Pillow (2)"
     )
     parser.add_argument(
-        "--images", type=_count, default=24, metavar="N", help="pictures per round of throughput (24)"
+        "--images", type=_count, default=24, metavar="N", help="images per round of throughput (24)"
     )
     parser.add_argument("--rounds", type=_count, default=3, metavar="N", help="rounds of throughput (3)")
     parser.add_argument(
-        "--size", type=_count, default=1024, metavar="PIXELS", help="sides of the pictures (1024)"
+        "--size", type=_count, default=1024, metavar="PIXELS", help="sides of the images (1024)"
     )
     parser.add_argument(
         "--small",
         type=_count,
         default=1000,
         metavar="N",
-        help="pictures of 64x64, for what a job costs (1000)",
+        help="images of 64x64, for what a job costs (1000)",
     )
     parser.add_argument(
         "--repeats", type=_count, default=60, metavar="N", help="hand-overs of each kind (60)"
@@ -67,9 +67,9 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Measure and print. Returns the exit code."""
-    from luna_farm.cli import measure, pictures
+    from luna_farm.cli import images, measure
 
-    chosen = pictures.load(args.files, args.size)
+    chosen = images.load(args.files, args.size)
     if args.scale:
         from luna_farm.cli import scale
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     steps = len(cases) + 2 * args.rounds + 1 + 2 * len(measure.LEVELS)
     shown, task = terminal.progress("Measuring", steps)
     result: dict[str, Any] = {"environment": measure.environment()}
-    result["pictures"] = {"source": chosen.source, "names": list(chosen.names), "size": args.size}
+    result["images"] = {"source": chosen.source, "names": list(chosen.names), "size": args.size}
     result["workers"] = args.workers
     with shown, tempfile.TemporaryDirectory(prefix="luna-bench-", dir=args.folder) as folder:
         # Every job is asked for after all were submitted.
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
         beside = Path(folder) / "beside"
         beside.mkdir()
         result["undisturbed"] = _undisturbed(chosen, beside, args, lambda: shown.advance(task))
-        groups = {"clean": chosen.pixels, "noisy": tuple(map(pictures.noisy, chosen.pixels))}
+        groups = {"clean": chosen.pixels, "noisy": tuple(map(images.noisy, chosen.pixels))}
         result["encoders"] = {
             name: measure.encoders(group[:3], 5, lambda: shown.advance(task))
             for name, group in groups.items()
@@ -109,11 +109,11 @@ def run(args: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _cases(chosen: Pictures, args: argparse.Namespace) -> list[tuple[str, str, Any]]:
+def _cases(chosen: Images, args: argparse.Namespace) -> list[tuple[str, str, Any]]:
     """Return label, dtype and pixels of each kind of hand-over."""
     import numpy as np
 
-    from luna_farm.cli.pictures import squared
+    from luna_farm.cli.images import squared
 
     size = args.size
     one, large = chosen.pixels[0], squared(chosen.pixels[0], 2 * size)
@@ -156,7 +156,7 @@ def _handovers(
 
 
 def _undisturbed(
-    chosen: Pictures, folder: Path, args: argparse.Namespace, tick: Callable[[], None]
+    chosen: Images, folder: Path, args: argparse.Namespace, tick: Callable[[], None]
 ) -> dict[str, Any]:
     """Measure with a farm of its own that has one worker less than there are processors."""
     from luna_farm.cli import undisturbed
@@ -166,20 +166,20 @@ def _undisturbed(
     count = (1 + workers) * args.images
     with own_farm(folder, workers, "--kept-reports", str(count + 4 * workers)) as (_, farm):
         wait_ready(farm, workers, 0.0)
-        pictures = undisturbed.filling(farm, chosen.pixels, workers, count)
-        figures = undisturbed.undisturbed(farm, pictures, folder, workers, STRETCHES * args.rounds)
+        images = undisturbed.filling(farm, chosen.pixels, workers, count)
+        figures = undisturbed.undisturbed(farm, images, folder, workers, STRETCHES * args.rounds)
     tick()
     return {**figures, "workers": workers, "cpus": cpus}
 
 
 def _throughput(
-    farm: FarmClient, chosen: Pictures, folder: Path, args: argparse.Namespace, tick: Callable[[], None]
+    farm: FarmClient, chosen: Images, folder: Path, args: argparse.Namespace, tick: Callable[[], None]
 ) -> list[dict[str, Any]]:
-    from luna_farm.cli import measure, pictures
+    from luna_farm.cli import images, measure
 
     rows = []
-    for group, change in (("clean", lambda picture: picture), ("noisy", pictures.noisy)):
-        pool = [change(picture) for picture in chosen.pixels]
+    for group, change in (("clean", lambda image: image), ("noisy", images.noisy)):
+        pool = [change(image) for image in chosen.pixels]
         many = [pool[index % len(pool)] for index in range(args.images)]
         pillow: list[float] = []
         ours: dict[int, list[float]] = {level: [] for level in FARM_LEVELS}
@@ -194,7 +194,7 @@ def _throughput(
             pillow.append(taken)
             tick()
         for level in FARM_LEVELS:
-            row = {"pictures": group, "level": level, "images_per_s": len(many) / median(ours[level])}
+            row = {"images": group, "level": level, "images_per_s": len(many) / median(ours[level])}
             row |= {
                 "pillow_images_per_s": len(many) / median(pillow),
                 "times_pillow": median(pillow) / median(ours[level]),

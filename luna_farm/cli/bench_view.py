@@ -14,13 +14,13 @@ from luna_farm.cli.terminal import size
 
 def bench_view(result: Mapping[str, Any]) -> RenderableType:
     """Return everything, for a terminal of 80 columns."""
-    machine, pictures = result["environment"], result["pictures"]
+    machine, images = result["environment"], result["images"]
     used = f"Python {machine['python']}, Luna Farm {machine['luna_farm']}"
     opened, ready = result["port_open_s"], result["workers_ready_s"]
     lines = [
         f"{machine['machine']}, {machine['cpus']} CPUs, {used}",
         f"PNG by the {machine['png']}; Pillow {machine['pillow']} on {machine['pillow_zlib']}",
-        f"Pictures: {pictures['source']}: {', '.join(pictures['names'])}",
+        f"Images: {images['source']}: {', '.join(images['names'])}",
         f"Port open after {opened:.2f} s, {result['workers']} workers ready after {ready:.2f} s",
     ]
     parts: list[RenderableType] = [Text(line, style="dim") for line in lines]
@@ -31,7 +31,7 @@ def bench_view(result: Mapping[str, Any]) -> RenderableType:
         _throughput(result["throughput"], result["workers"]),
     ]
     small = result["small"]
-    text = f"{small['images']} pictures of 64x64, a job each: {small['images_per_s']:.0f} images/s, "
+    text = f"{small['images']} images of 64x64, a job each: {small['images_per_s']:.0f} images/s, "
     parts.append(Text(f"{text}supervisor {small['supervisor_cpu_ms_per_image']:.2f} ms of CPU an image"))
     parts += [Text(), Text(_undisturbed(result["undisturbed"]))]
     for name, rows in result["encoders"].items():
@@ -77,7 +77,7 @@ def _undisturbed(figures: Mapping[str, Any]) -> str:
     return (
         f"A loop of pure Python in the client keeps {figures['share']:.0%} of its speed while\n"
         f"{workers} {figures['saved_per_s']:.0f} images/s, on {figures['cpus']} CPUs\n"
-        f"({figures['pictures']} pictures handed over before, level 4; {figures['rounds']} times in turns "
+        f"({figures['images']} images handed over before, level 4; {figures['rounds']} times in turns "
         f"with an\nidle farm; the loop had a processor {figures['beside_running']:.0%} of the time, beside "
         f"the idle farm {figures['alone_running']:.0%})"
     )
@@ -88,7 +88,7 @@ def _throughput(rows: Sequence[Mapping[str, Any]], workers: int) -> Table:
         f"Throughput (submit to saved and synced) against Pillow level 4 in {workers} threads (not synced)"
     )
     columns = (
-        "pictures",
+        "images",
         "level",
         "images/s",
         "Pillow/s",
@@ -100,7 +100,7 @@ def _throughput(rows: Sequence[Mapping[str, Any]], workers: int) -> Table:
     shown = table(title, columns, 1)
     for row in rows:
         shown.add_row(
-            row["pictures"],
+            row["images"],
             str(row["level"]),
             f"{row['images_per_s']:.0f}",
             f"{row['pillow_images_per_s']:.1f}",
@@ -114,7 +114,7 @@ def _throughput(rows: Sequence[Mapping[str, Any]], workers: int) -> Table:
 
 def _encoders(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = ("level", "ms", "Pillow ms", "times", "size", "to Pillow 4: times", "size")
-    shown = table(f"PNG encoder, one thread, {name} pictures", columns, 0)
+    shown = table(f"PNG encoder, one thread, {name} images", columns, 0)
     for row in rows:
         shown.add_row(
             str(row["level"]),

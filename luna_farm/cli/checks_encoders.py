@@ -53,7 +53,7 @@ def _png(found: Encoders) -> Finding:
 def _jpeg(found: Encoders) -> Finding:
     if found.versions.get("simplejpeg"):
         return Finding("JPEG", FINE, f"simplejpeg {found.versions['simplejpeg']} writes it.")
-    text = f"Pillow {found.versions.get('pillow')} writes it, one picture at a time in each worker."
+    text = f"Pillow {found.versions.get('pillow')} writes it, one image at a time in each worker."
     return Finding("JPEG", FINE, text, f"A little faster: {_FORMATS}")
 
 

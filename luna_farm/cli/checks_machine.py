@@ -224,7 +224,7 @@ def remove_ipc(uid: int, logind: bool, removes: bool, lingers: bool) -> Finding:
     return Finding(
         name,
         NOTE,
-        "At logout systemd removes your shared memory (RemoveIPC=yes), and with it the pictures that wait.",
+        "At logout systemd removes your shared memory (RemoveIPC=yes), and with it the images that wait.",
         "If the farm runs on then: `loginctl enable-linger`, or RemoveIPC=no in /etc/systemd/logind.conf.",
     )
 

@@ -18,7 +18,7 @@ from luna_farm import system
 from luna_farm.cli.findings import FINE, NOTE, PROBLEM, Finding
 from luna_farm.cli.terminal import size
 from luna_farm.errors import DiskError
-from luna_farm.supervisor import home
+from luna_farm.supervisor.state_dir import JOURNAL, TOKEN
 
 SCARCE_BYTES = 100 << 20
 LOW_BYTES = 1 << 30
@@ -56,7 +56,7 @@ def folder(name: str, place: Place) -> list[Finding]:
     elif place.free < LOW_BYTES:
         found.append(
             Finding(
-                name, NOTE, f"{place.path}: only {room}.", "That is some hundred pictures; free some space."
+                name, NOTE, f"{place.path}: only {room}.", "That is some hundred images; free some space."
             )
         )
     if place.inodes is not None and place.inodes < FEW_INODES:
@@ -116,7 +116,7 @@ def left_aside(letters: int, tails: int, state_dir: Path) -> list[Finding]:
     """Report what earlier runs set aside: images nobody could save, and damaged ends of journals."""
     found: list[Finding] = []
     if letters:
-        text = f"{letters} pictures could not be saved and lie in {state_dir / 'dead'}."
+        text = f"{letters} images could not be saved and lie in {state_dir / 'dead'}."
         found.append(
             Finding(
                 "dead letters", NOTE, text, "`luna-farm jobs` names them, `luna-farm retry ID` tries again."
@@ -127,9 +127,7 @@ def left_aside(letters: int, tails: int, state_dir: Path) -> list[Finding]:
             f"The journal was damaged {tails} times (a power cut, a full disk); the ends are kept beside it."
         )
         found.append(
-            Finding(
-                "journal", NOTE, text, f"Nothing to do; `rm {state_dir / home.JOURNAL}.cut-*` clears them."
-            )
+            Finding("journal", NOTE, text, f"Nothing to do; `rm {state_dir / JOURNAL}.cut-*` clears them.")
         )
     return found
 
@@ -202,7 +200,7 @@ def look_at_permissions(state_dir: Path) -> Finding | None:
         return None
     found = state_dir.stat()
     try:
-        token = stat.S_IMODE((state_dir / home.TOKEN).stat().st_mode)
+        token = stat.S_IMODE((state_dir / TOKEN).stat().st_mode)
     except OSError:
         token = None
     return permissions(found.st_uid, stat.S_IMODE(found.st_mode), token, os.getuid())
@@ -211,5 +209,5 @@ def look_at_permissions(state_dir: Path) -> Finding | None:
 def look_aside(state_dir: Path) -> list[Finding]:
     """Gather the facts for `left_aside`."""
     letters = sum(1 for _ in (state_dir / "dead").glob("*.json"))
-    tails = sum(1 for _ in state_dir.glob(f"{home.JOURNAL}.cut-*"))
+    tails = sum(1 for _ in state_dir.glob(f"{JOURNAL}.cut-*"))
     return left_aside(letters, tails, state_dir)

@@ -58,9 +58,9 @@ def examine(config: Config) -> Iterator[Finding]:
     """Yield the finding of each check, for the farm that `config` describes."""
     from luna_farm.cli import checks_encoders, checks_machine, checks_storage
     from luna_farm.storage.state_lock import lock_holder
-    from luna_farm.supervisor import home
+    from luna_farm.supervisor import state_dir
 
-    farm_pid = lock_holder(config.state_dir / home.LOCK)
+    farm_pid = lock_holder(config.state_dir / state_dir.LOCK)
     yield checks_machine.shared_memory(
         system.shm_bytes(),
         system.memory_bytes(),

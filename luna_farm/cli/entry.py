@@ -83,7 +83,7 @@ def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser: with the one command that `arguments` names, with all if it names none."""
     parser = argparse.ArgumentParser(
         prog="luna-farm",
-        description="Takes finished pictures over in a millisecond and saves them in the background.",
+        description="Takes finished images over in a millisecond and saves them in the background.",
         epilog="luna-farm COMMAND --help says more, with examples. Settings: docs/configuration.md.",
         allow_abbrev=False,
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def place(config: Config) -> tuple[str, int]:
     """Return host and port: those that were set, else those where the farm of the state folder listens."""
-    from luna_farm.supervisor.home import read_endpoint
+    from luna_farm.supervisor.state_dir import read_endpoint
 
     defaults = (BY_NAME["host"].default, BY_NAME["port"].default)
     if config.port and (config.host, config.port) != defaults:

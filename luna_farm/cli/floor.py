@@ -1,4 +1,4 @@
-"""The floor of a hand-over: the least that any program does that gives pictures to another process.
+"""The floor of a hand-over: the least that any program does that gives images to another process.
 
 The pixels are copied (or quantised) into shared memory, one message goes over a loopback connection to
 another Python process, one answer comes back, through plain blocking sockets: nothing is judged, named or
@@ -53,18 +53,18 @@ def _receive(connection: socket.socket) -> bytes:
 
 
 class Floor:
-    """Shared memory for the largest of some pictures, and a process that answers each message with itself.
+    """Shared memory for the largest of some images, and a process that answers each message with itself.
 
     `pid` is that process."""
 
-    def __init__(self, pictures: list[Any], answer: Callable[..., None] = _echo, *more: Any) -> None:
-        """Take the memory and start the process. `pictures`: arrays or tensors, each one of `round`.
+    def __init__(self, images: list[Any], answer: Callable[..., None] = _echo, *more: Any) -> None:
+        """Take the memory and start the process. `images`: arrays or tensors, each one of `round`.
         `answer` connects to the port that it is given, with `more` behind it, and answers."""
-        most = max(int(np.prod(pixels.shape)) for pixels in pictures)
+        most = max(int(np.prod(pixels.shape)) for pixels in images)
         self._arena = Arena.create(f"shm:luna-floor-{os.urandom(4).hex()}", most)
         self._arena.warm()
         self._view = self._arena.view(0, most)
-        self._locked = any(map(is_on_gpu, pictures)) and register_cuda(self._view)
+        self._locked = any(map(is_on_gpu, images)) and register_cuda(self._view)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.settimeout(_STARTED_WITHIN_S)
             context = multiprocessing.get_context("spawn")
@@ -91,7 +91,7 @@ class Floor:
         self._arena.close()
 
     def round(self, pixels: Any) -> float:
-        """Return the seconds that the copy of one of the pictures, a message and its answer took."""
+        """Return the seconds that the copy of one of the images, a message and its answer took."""
         started = time.perf_counter()
         _fill(pixels, self._view[: int(np.prod(pixels.shape))])
         self.exchange(self._connection)

@@ -49,7 +49,7 @@ def launch(arguments: Sequence[str], state_dir: Path, environ: dict[str, str] | 
 
     Raises LaunchFailed with the sentence that the new process gave.
     """
-    from luna_farm.supervisor.home import read_endpoint
+    from luna_farm.supervisor.state_dir import read_endpoint
 
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = read_endpoint(state_dir)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from luna_farm.cli.floor import Floor
     from luna_farm_client import FarmClient, Receipt
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 PILLOW_LEVEL = 4
 LEVELS = (1, 4, 6, 9)
 WARM_UPS = 3
@@ -61,7 +61,7 @@ def handovers(
 ) -> tuple[list[float], list[float]]:
     """Return the seconds from submit to receipt, each time with an idle farm, and the floor's in between.
 
-    Each of either kind comes right after the farm saved the pictures once: both find the same cold caches.
+    Each of either kind comes right after the farm saved the images once: both find the same cold caches.
     """
     ours, least = [], []
     for number in range(repeats + WARM_UPS):
@@ -88,24 +88,24 @@ def in_the_caller(pixels: NDArray[Any], folder: Path) -> float:
     """Return the seconds that saving takes in the caller: to uint8 as ComfyUI does it, Pillow, file."""
     batch = pixels if pixels.ndim == 4 else pixels[None]
     started = time.perf_counter()
-    for index, picture in enumerate(batch):
-        if picture.dtype != np.uint8:
-            picture = np.clip(255.0 * picture, 0, 255).astype(np.uint8)
-        Image.fromarray(picture).save(folder / f"caller_{index}.png", compress_level=PILLOW_LEVEL)
+    for index, image in enumerate(batch):
+        if image.dtype != np.uint8:
+            image = np.clip(255.0 * image, 0, 255).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"caller_{index}.png", compress_level=PILLOW_LEVEL)
     taken = time.perf_counter() - started
     remove([str(path) for path in folder.glob("caller_*.png")])
     return taken
 
 
 def farm_throughput(
-    farm: FarmClient, pictures: Sequence[Picture], folder: Path, level: int
+    farm: FarmClient, images: Sequence[Pixels], folder: Path, level: int
 ) -> tuple[float, int, list[float]]:
-    """Save the pictures, a job each. Returns seconds in all, bytes, and the seconds of each submit."""
+    """Save the images, a job each. Returns seconds in all, bytes, and the seconds of each submit."""
     jobs, submits, written = [], [], 0
     started = time.perf_counter()
-    for picture in pictures:
+    for image in images:
         before = time.perf_counter()
-        jobs.append(handed_over(farm, picture, folder, "farm", level).job_id)
+        jobs.append(handed_over(farm, image, folder, "farm", level).job_id)
         submits.append(time.perf_counter() - before)
     reports = [farm.wait(job) for job in jobs]
     taken = time.perf_counter() - started
@@ -117,17 +117,17 @@ def farm_throughput(
     return taken, written, submits
 
 
-def pillow_throughput(pictures: Sequence[Picture], folder: Path, threads: int) -> tuple[float, int]:
-    """Save the pictures by Pillow in threads. Returns seconds and bytes."""
+def pillow_throughput(images: Sequence[Pixels], folder: Path, threads: int) -> tuple[float, int]:
+    """Save the images by Pillow in threads. Returns seconds and bytes."""
 
-    def save(item: tuple[int, Picture]) -> Path:
+    def save(item: tuple[int, Pixels]) -> Path:
         path = folder / f"pillow_{item[0]}.png"
         Image.fromarray(item[1]).save(path, compress_level=PILLOW_LEVEL)
         return path
 
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as executor:
-        paths = list(executor.map(save, enumerate(pictures)))
+        paths = list(executor.map(save, enumerate(images)))
     taken = time.perf_counter() - started
     written = sum(path.stat().st_size for path in paths)
     remove([str(path) for path in paths])
@@ -135,13 +135,13 @@ def pillow_throughput(pictures: Sequence[Picture], folder: Path, threads: int) -
 
 
 def small_images(farm: FarmClient, folder: Path, count: int) -> dict[str, float]:
-    """Save pictures of 64x64, a job each: what a job costs apart from its pixels."""
+    """Save images of 64x64, a job each: what a job costs apart from its pixels."""
     import psutil
 
-    pictures = [np.full((64, 64, 3), number % 256, np.uint8) for number in range(count)]
+    images = [np.full((64, 64, 3), number % 256, np.uint8) for number in range(count)]
     supervisor = psutil.Process(farm.status()["pid"])
     before = supervisor.cpu_times()
-    taken, _, _ = farm_throughput(farm, pictures, folder, PILLOW_LEVEL)
+    taken, _, _ = farm_throughput(farm, images, folder, PILLOW_LEVEL)
     after = supervisor.cpu_times()
     cpu_s = after.user + after.system - before.user - before.system
     return {
@@ -151,15 +151,15 @@ def small_images(farm: FarmClient, folder: Path, count: int) -> dict[str, float]
     }
 
 
-def encoders(pictures: Sequence[Picture], repeats: int, tick: Callable[[], None]) -> list[dict[str, Any]]:
+def encoders(images: Sequence[Pixels], repeats: int, tick: Callable[[], None]) -> list[dict[str, Any]]:
     """Compare the PNG encoder with Pillow at the same levels and at level 4, one thread, in memory."""
-    base_s, base_bytes = _encode_all(pictures, _by_pillow, PILLOW_LEVEL, 1)
+    base_s, base_bytes = _encode_all(images, _by_pillow, PILLOW_LEVEL, 1)
     rows = []
     for level in LEVELS:
-        ours_s, ours_bytes = _encode_all(pictures, _by_us, level, repeats)
+        ours_s, ours_bytes = _encode_all(images, _by_us, level, repeats)
         same_s, same_bytes = base_s, base_bytes
         if level != PILLOW_LEVEL:
-            same_s, same_bytes = _encode_all(pictures, _by_pillow, level, 1)
+            same_s, same_bytes = _encode_all(images, _by_pillow, level, 1)
         rows.append(
             {
                 "level": level,
@@ -186,30 +186,30 @@ def memory(farm: FarmClient) -> dict[str, Any]:
 
 
 def _encode_all(
-    pictures: Sequence[Picture], encode: Callable[[Picture, int], int], level: int, repeats: int
+    images: Sequence[Pixels], encode: Callable[[Pixels, int], int], level: int, repeats: int
 ) -> tuple[float, int]:
-    """Return the mean over the pictures of each one's median seconds, and the sum of the sizes."""
+    """Return the mean over the images of each one's median seconds, and the sum of the sizes."""
     seconds, total = [], 0
-    for picture in pictures:
+    for image in images:
         taken = []
         for _ in range(repeats):
             started = time.perf_counter()
-            size = encode(picture, level)
+            size = encode(image, level)
             taken.append(time.perf_counter() - started)
         seconds.append(median(taken))
         total += size
     return sum(seconds) / len(seconds), total
 
 
-def _by_us(picture: Picture, level: int) -> int:
+def _by_us(image: Pixels, level: int) -> int:
     from luna_farm.imaging.encoders import png
 
-    return sum(len(buffer) for buffer in png.encode(picture, level=level, chunks=()))
+    return sum(len(buffer) for buffer in png.encode(image, level=level, chunks=()))
 
 
-def _by_pillow(picture: Picture, level: int) -> int:
+def _by_pillow(image: Pixels, level: int) -> int:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=level)
+    Image.fromarray(image).save(buffer, "PNG", compress_level=level)
     return buffer.tell()
 
 

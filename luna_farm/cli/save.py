@@ -1,6 +1,6 @@
-"""`luna-farm save FILE...`: hand pictures and arrays over to the farm and wait until they are saved.
+"""`luna-farm save FILE...`: hand images and arrays over to the farm and wait until they are saved.
 
-One file is one job, so that a bad one fails alone. It must never hold more than one decoded picture.
+One file is one job, so that a bad one fails alone. It must never hold more than one decoded image.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def read_pixels(path: Path) -> NDArray[Any]:
     """Return the pixels of an image file, upright, as [H,W,C] or [H,W] uint8, or the array of a .npy file.
 
     16 bits become 8; a file of floats (TIFF) is taken as it is, as 0..1.
-    Raises InvalidRequest for what cannot be read as a picture.
+    Raises InvalidRequest for what cannot be read as a image.
     """
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -120,7 +120,7 @@ def read_pixels(path: Path) -> NDArray[Any]:
 
 
 def _mode(image: Any) -> str:
-    """Return the 8-bit mode that keeps what the picture shows."""
+    """Return the 8-bit mode that keeps what the image shows."""
     if image.has_transparency_data:
         return "RGBA"
     return "L" if image.mode == "1" else "RGB"

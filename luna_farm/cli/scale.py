@@ -24,8 +24,8 @@ from rich.text import Text
 
 from luna_farm.cli import terminal
 from luna_farm.cli.bench_view import table
+from luna_farm.cli.images import Images, natural, noisy
 from luna_farm.cli.measure import environment
-from luna_farm.cli.pictures import Pictures, natural, noisy
 from luna_farm.cli.trial_farm import own_farm, wait_ready
 from luna_farm_client import FarmClient, SaveImage, SaveRequest
 
@@ -33,10 +33,10 @@ CLIENTS = 4
 SECONDS = 2.0
 HUGE = 8192
 SMALL = 64
-"""Sides of the pictures that show what the farm itself costs."""
+"""Sides of the samples that show what the farm itself costs."""
 AHEAD = 32
 """Jobs that each client has open at most."""
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 
 def steps(most: int | None = None) -> list[int]:
@@ -45,23 +45,23 @@ def steps(most: int | None = None) -> list[int]:
     return [2**n for n in range(most.bit_length()) if 2**n <= most]
 
 
-def run(args: argparse.Namespace, chosen: Pictures) -> int:
+def run(args: argparse.Namespace, chosen: Images) -> int:
     """Measure and print. Returns the exit code."""
-    images = [noisy(picture) for picture in chosen.pixels]
+    images = [noisy(sample) for sample in chosen.pixels]
     groups = {"large": images, "small": [image[:SMALL, :SMALL].copy() for image in images]}
     counts = steps()
     shown, task = terminal.progress("Measuring", len(groups) * len(counts) + 1)
     rows: list[dict[str, Any]] = []
     with shown, tempfile.TemporaryDirectory(prefix="luna-scale-", dir=args.folder) as folder:
         for workers in counts:
-            for group, pictures in groups.items():
-                row = _rate(pictures, Path(folder) / f"{group}-{workers}", workers)
-                rows.append({"workers": workers, "pictures": group, **row})
+            for group, samples in groups.items():
+                row = _rate(samples, Path(folder) / f"{group}-{workers}", workers)
+                rows.append({"workers": workers, "images": group, **row})
                 shown.advance(task)
         huge_s = one_large(Path(folder) / "huge", counts[-1])
         shown.advance(task)
     for row in rows:
-        single = next(r for r in rows if r["pictures"] == row["pictures"])["images_per_s"]
+        single = next(r for r in rows if r["images"] == row["images"])["images_per_s"]
         row["efficiency"] = row["images_per_s"] / (single * row["workers"])
     result = {"environment": environment(), "rows": rows, "huge_s": huge_s}
     if args.json:
@@ -74,17 +74,17 @@ def run(args: argparse.Namespace, chosen: Pictures) -> int:
 def _view(result: dict[str, Any]) -> RenderableType:
     machine = result["environment"]
     title = f"{machine['machine']}, {machine['cpus']} CPUs, {CLIENTS} clients"
-    columns = ("pictures", "workers", "images/s", "efficiency", "supervisor ms", "worker ms an image")
+    columns = ("images", "workers", "images/s", "efficiency", "supervisor ms", "worker ms an image")
     shown = table(title, columns, 1)
     for row in result["rows"]:
         rate, share = f"{row['images_per_s']:,.0f}", f"{row['efficiency']:.0%}"
         costs = (f"{row['supervisor_ms']:.2f}", f"{row['worker_ms']:.2f}")
-        shown.add_row(row["pictures"], str(row["workers"]), rate, share, *costs)
-    text = f"One picture of {HUGE}x{HUGE}, submit to saved: {result['huge_s'] * 1e3:.0f} ms"
+        shown.add_row(row["images"], str(row["workers"]), rate, share, *costs)
+    text = f"One image of {HUGE}x{HUGE}, submit to saved: {result['huge_s'] * 1e3:.0f} ms"
     return Group(shown, Text(text))
 
 
-def _rate(images: list[Picture], folder: Path, workers: int) -> dict[str, float]:
+def _rate(images: list[Image], folder: Path, workers: int) -> dict[str, float]:
     """Return images a second, and milliseconds of processor time an image of supervisor and workers."""
     folder.mkdir(parents=True)
     context = multiprocessing.get_context("spawn")
@@ -102,7 +102,7 @@ def _rate(images: list[Picture], folder: Path, workers: int) -> dict[str, float]
     return {"images_per_s": sum(rates), "supervisor_ms": spent[0], "worker_ms": spent[1]}
 
 
-def _hand_over(address: tuple[str, int, str], images: list[Picture], folder: str) -> float:
+def _hand_over(address: tuple[str, int, str], images: list[Image], folder: str) -> float:
     """Hand over for SECONDS (after a warm-up), wait for what is open, and return saved images a second."""
     with FarmClient(*address, timeout=120.0) as farm:
         _for(farm, images, folder, SECONDS / 4)
@@ -111,14 +111,14 @@ def _hand_over(address: tuple[str, int, str], images: list[Picture], folder: str
         return count / (time.perf_counter() - started)
 
 
-def _for(farm: FarmClient, images: list[Picture], folder: str, seconds: float) -> int:
+def _for(farm: FarmClient, images: list[Image], folder: str, seconds: float) -> int:
     until = time.perf_counter() + seconds
     open_jobs: list[str] = []
     count = 0
-    for picture in _forever(images):
+    for sample in _forever(images):
         if time.perf_counter() > until:
             break
-        request = SaveRequest([SaveImage(picture)], output_dir=folder, filename=f"{os.getpid()}-%counter%")
+        request = SaveRequest([SaveImage(sample)], output_dir=folder, filename=f"{os.getpid()}-%counter%")
         open_jobs.append(farm.submit(request).job_id)
         count += 1
         if len(open_jobs) > AHEAD:
@@ -128,7 +128,7 @@ def _for(farm: FarmClient, images: list[Picture], folder: str, seconds: float) -
     return count
 
 
-def _forever(images: list[Picture]) -> Iterator[Picture]:
+def _forever(images: list[Image]) -> Iterator[Image]:
     while True:
         yield from images
 
@@ -142,13 +142,13 @@ def _processor_ms(pid: int) -> tuple[float, float]:
 
 
 def one_large(folder: Path, workers: int) -> float:
-    """Return the seconds from submit to saved for one picture of HUGE x HUGE, median of three."""
-    picture = np.tile(natural(1024, 1), (HUGE // 1024, HUGE // 1024, 1))
+    """Return the seconds from submit to saved for one image of HUGE x HUGE, median of three."""
+    sample = np.tile(natural(1024, 1), (HUGE // 1024, HUGE // 1024, 1))
     taken = []
     with own_farm(folder, workers) as (_, farm):
         wait_ready(farm, workers, 0.0)
         for _ in range(3):
             started = time.perf_counter()
-            farm.wait(farm.submit(SaveRequest([SaveImage(picture)], output_dir=folder / "huge")).job_id)
+            farm.wait(farm.submit(SaveRequest([SaveImage(sample)], output_dir=folder / "huge")).job_id)
             taken.append(time.perf_counter() - started)
     return median(taken)

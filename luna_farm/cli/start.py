@@ -13,7 +13,7 @@ from luna_farm.errors import FarmError
 _EXAMPLES = """
 luna-farm start                                  in this terminal, Ctrl-C stops it
 luna-farm start --detach                         in the background, until luna-farm stop
-luna-farm start --max-workers 8 --output-dir ~/pictures
+luna-farm start --max-workers 8 --output-dir ~/images
 luna-farm start --log-format json                one JSON object a line, for a log collector
 """
 

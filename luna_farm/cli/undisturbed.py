@@ -1,7 +1,7 @@
 """What is left of the speed of a busy program while the farm saves for it at full rate.
 
 The program is a loop of pure Python in the main thread of this process, which is also the farm's client: its
-pictures are handed over before, then it loops until the last of them is saved. Measured in turns with the
+images are handed over before, then it loops until the last of them is saved. Measured in turns with the
 same loop beside an idle farm. It must never count the handing over, which is measured as such.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from luna_farm.cli.measure import PILLOW_LEVEL, Picture, handed_over, remove
+from luna_farm.cli.measure import PILLOW_LEVEL, Pixels, handed_over, remove
 from luna_farm.errors import FarmError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ITERATIONS = 100_000
 """Between two looks at whether the farm is done: some milliseconds."""
 ALONE_S = 0.25
-HELD_LEVEL, HELD_PICTURES = 9, 2
+HELD_LEVEL, HELD_IMAGES = 9, 2
 """What keeps each worker encoding while the queue is filled, so that it is full when the loop begins."""
 ROOM = 0.75
 """Share of the farm's memory to fill: a submit must not wait until the queue drains."""
@@ -56,25 +56,25 @@ def workers_beside(cpus: int) -> int:
     return max(1, cpus - 1)
 
 
-def filling(farm: FarmClient, pictures: Sequence[Picture], workers: int, most: int) -> list[Picture]:
-    """Return up to `most` pictures, over and over the same, that fit into the farm's memory at once."""
-    room = farm.status()["arena"]["bytes"] * ROOM / max(picture.nbytes for picture in pictures)
-    count = max(1, min(most, int(room) - HELD_PICTURES * workers))
-    return [pictures[number % len(pictures)] for number in range(count)]
+def filling(farm: FarmClient, images: Sequence[Pixels], workers: int, most: int) -> list[Pixels]:
+    """Return up to `most` images, over and over the same, that fit into the farm's memory at once."""
+    room = farm.status()["arena"]["bytes"] * ROOM / max(image.nbytes for image in images)
+    count = max(1, min(most, int(room) - HELD_IMAGES * workers))
+    return [images[number % len(images)] for number in range(count)]
 
 
 def undisturbed(
-    farm: FarmClient, pictures: Sequence[Picture], folder: Path, workers: int, rounds: int
+    farm: FarmClient, images: Sequence[Pixels], folder: Path, workers: int, rounds: int
 ) -> dict[str, Any]:
-    """Measure in turns, `rounds` times; each of the pictures is a job, the farm has `workers`.
+    """Measure in turns, `rounds` times; each of the images is a job, the farm has `workers`.
 
     Returns medians over the rounds: `share` (of the speed beside an idle farm), `alone_per_s` and
     `beside_per_s` (iterations), `alone_running` and `beside_running` (share of the time in which the loop had
-    a processor), `saved_per_s` (images while the loop ran); and `pictures`, `rounds`.
+    a processor), `saved_per_s` (images while the loop ran); and `images`, `rounds`.
     """
     alone, beside, saved = [_alone()], [], []
     for _ in range(rounds):
-        stretch, rate = _beside(farm, pictures, folder, workers)
+        stretch, rate = _beside(farm, images, folder, workers)
         beside.append(stretch)
         saved.append(rate)
         alone.append(_alone())
@@ -87,7 +87,7 @@ def undisturbed(
         "alone_running": median(stretch.running for stretch in alone),
         "beside_running": median(stretch.running for stretch in beside),
         "saved_per_s": median(saved),
-        "pictures": len(pictures),
+        "images": len(images),
         "rounds": rounds,
     }
 
@@ -108,15 +108,12 @@ def _alone() -> Stretch:
     return loop(lambda: time.perf_counter() >= until)
 
 
-def _beside(
-    farm: FarmClient, pictures: Sequence[Picture], folder: Path, workers: int
-) -> tuple[Stretch, float]:
+def _beside(farm: FarmClient, images: Sequence[Pixels], folder: Path, workers: int) -> tuple[Stretch, float]:
     """Fill the queue, then loop until all is saved. Returns the loop, and images saved a second meanwhile."""
     held = [
-        handed_over(farm, pictures[0], folder, "held", HELD_LEVEL).job_id
-        for _ in range(HELD_PICTURES * workers)
+        handed_over(farm, images[0], folder, "held", HELD_LEVEL).job_id for _ in range(HELD_IMAGES * workers)
     ]
-    jobs = [handed_over(farm, picture, folder, "beside", PILLOW_LEVEL).job_id for picture in pictures]
+    jobs = [handed_over(farm, image, folder, "beside", PILLOW_LEVEL).job_id for image in images]
     farm.wait(held[-workers])  # the first of the last that are encoded at once: from now on the queue drains
     ended = threading.Event()
     # A thread that waits for an answer takes no part in the turns of the interpreter's lock.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events
-from luna_farm.core.ending import bury
+from luna_farm.core.completion import bury
 from luna_farm.core.instructions import (
     Append,
     Bury,
@@ -30,9 +30,9 @@ from luna_farm.core.scaling import surplus, wanted
 from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
 
 S, W = ImageState, WorkerState
-AHEAD = 2
+PREFETCHED = 2
 """Images a worker may hold, so that it need not wait for the supervisor between two."""
-AHEAD_BYTES = 256 * 1024
+PREFETCHED_BYTES = 256 * 1024
 """Larger images are handed out ahead only while more wait than there are workers, and no more workers may be
 started: the last ones share them better one by one."""
 BYTES_PER_SECOND = 1_000_000
@@ -80,9 +80,9 @@ def _held_up(farm: Farm, image: Image, now: float) -> bool:
 
 def _busy_with_room(farm: Farm, image: Image) -> Worker | None:
     many = len(farm.waiting) > len(farm.alive()) >= farm.limits.max_workers
-    if image.crashes or (image.task.nbytes > AHEAD_BYTES and not many):
+    if image.crashes or (image.task.nbytes > PREFETCHED_BYTES and not many):
         return None
-    busy = [w for w in farm.workers.values() if w.state is W.BUSY and len(w.images) < AHEAD]
+    busy = [w for w in farm.workers.values() if w.state is W.BUSY and len(w.images) < PREFETCHED]
     return min(busy, key=lambda w: w.since) if busy else None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from luna_farm.core import asks, dispatch, ending, events, intake, leases, results
+from luna_farm.core import completion, dispatch, events, intake, job_requests, leases, results
 from luna_farm.core.instructions import Instruction
 from luna_farm.core.state import Farm
 
@@ -26,15 +26,15 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], Iterable[Instruction]]] = {
     events.SpoolFailed: intake.spool_failed,
     events.JobJournaled: intake.job_journaled,
     events.JournalFailed: intake.journal_failed,
-    events.WaitAsked: asks.wait_asked,
-    events.CancelAsked: asks.cancel_asked,
-    events.RetryAsked: asks.retry_asked,
+    events.WaitAsked: job_requests.wait_asked,
+    events.CancelAsked: job_requests.cancel_asked,
+    events.RetryAsked: job_requests.retry_asked,
     events.WorkerReady: dispatch.worker_ready,
     events.WorkerGone: dispatch.worker_gone,
     events.ImageFinished: results.image_finished,
     events.TempSettled: results.temp_settled,
-    events.Buried: ending.buried,
-    events.BuryFailed: ending.bury_failed,
+    events.Buried: completion.buried,
+    events.BuryFailed: completion.bury_failed,
     events.DrainAsked: dispatch.drain_asked,
     events.Tick: dispatch.tick,
 }

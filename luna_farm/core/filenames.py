@@ -1,6 +1,6 @@
 """From resolved text to paths that every file system takes and that stay below the output folder.
 
-Windows' rules hold everywhere, because pictures travel. Lengths are bytes of UTF-8. This module must never
+Windows' rules hold everywhere, because images travel. Lengths are bytes of UTF-8. This module must never
 look at a disk: whether a name is free is for `storage/names.py`.
 """
 
@@ -47,14 +47,14 @@ _SEPARATORS = re.compile(r"[/\\]")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Paths below the output folder, one for each picture of a submit, and what was odd in the templates."""
+    """Paths below the output folder, one for each image of a submit, and what was odd in the templates."""
 
     relatives: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def image_names(submit: Submit, path_bytes: int = PATH_BYTES) -> Names:
-    """Name every picture of a submit, batches counted out, in order. Raises InvalidRequest."""
+    """Name every image of a submit, batches counted out, in order. Raises InvalidRequest."""
     facts = JobFacts(submit.options)
     named = [
         image_name(
@@ -182,7 +182,7 @@ def with_number(name: str, number: int) -> str:
     return f"{stem}_{number:05d}{dot}{extension}"
 
 
-def twin_key(path: str) -> str:
+def collision_key(path: str) -> str:
     """Return what paths share that differ only in case or Unicode normalisation: one file on many systems."""
     if path.isascii():
         return path.lower()

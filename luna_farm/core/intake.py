@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from luna_farm.core import events, filenames
+from luna_farm.core.completion import whole_record
 from luna_farm.core.dispatch import advance
-from luna_farm.core.ending import whole_record
 from luna_farm.core.instructions import (
     AppendJob,
     Instruction,
@@ -21,7 +21,7 @@ from luna_farm.core.instructions import (
     SpoolPixels,
 )
 from luna_farm.core.job import Image, Job
-from luna_farm.core.leases import ahead, busy, give_up, leases_returned
+from luna_farm.core.leases import busy, give_up, leases_returned, prefetched
 from luna_farm.core.messages import ImageTask
 from luna_farm.core.protocol import refusal
 from luna_farm.core.state import Farm, Pending, folder_of
@@ -111,10 +111,10 @@ def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[
     """The names stand: go on, unless the pixels are not there yet."""
     pending = farm.pending.get(event.job_id)
     if pending is None:  # its client left
-        farm.taken.difference_update(filenames.twin_key(path) for path in event.paths)
+        farm.taken.difference_update(filenames.collision_key(path) for path in event.paths)
         return []
     pending.paths, pending.warnings, pending.root = event.paths, event.warnings, event.root
-    farm.taken.update(filenames.twin_key(path) for path in event.paths)
+    farm.taken.update(filenames.collision_key(path) for path in event.paths)
     if not pending.awaited:
         return _take_over(farm, event.job_id)
     if not pending.submit.options.durable:  # there is time now, and none once the pixels are there
@@ -169,7 +169,7 @@ def _job(farm: Farm, job_id: str, spools: tuple[str, ...]) -> Job:
     }
     for folder, error in failing.items():
         job.warnings += (
-            f"{folder} cannot be written now ({error}); the pictures are kept and saved once it can.",
+            f"{folder} cannot be written now ({error}); the images are kept and saved once it can.",
         )
     return job
 
@@ -237,7 +237,7 @@ def receipt(farm: Farm, job: Job, client: int, want: tuple[int, ...]) -> dict[st
         "num_images": len(job.images),
         "paths": [image.task.path for image in job.images],
         "warnings": list(job.warnings),
-        "leases": ahead(farm, client, want),
+        "leases": prefetched(farm, client, want),
     }
 
 

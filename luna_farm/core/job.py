@@ -47,7 +47,7 @@ TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
     S.LOST: frozenset(),
 }
 UNFINISHED = frozenset({S.WAITING, S.RUNNING, S.HELD, S.BURYING})
-STORY_LENGTH = 32
+HISTORY_LENGTH = 32
 NOTHING_YET = ImageResult("")
 
 
@@ -70,17 +70,17 @@ class Image:
     """The task as the journal knows it; a record tells it again only once it has changed."""
     settled: bool = False
     """The temporary link of the published file is gone."""
-    story: list[str] = field(default_factory=list)
+    history: list[str] = field(default_factory=list)
 
     def move(self, to: ImageState) -> None:
-        """Change state along the table; anything else is a bug of the farm, told with the story so far."""
+        """Change state along the table; anything else is a bug of the farm, told with the history so far."""
         if to not in TRANSITIONS[self.state]:
             raise AssertionError(
                 f"image {self.task.index} of job {self.task.job_id} cannot go from {self.state.value} to "
-                f"{to.value}; story: {' > '.join(self.story)}"
+                f"{to.value}; history: {' > '.join(self.history)}"
             )
-        self.story.append(self.state.value)
-        del self.story[:-STORY_LENGTH]
+        self.history.append(self.state.value)
+        del self.history[:-HISTORY_LENGTH]
         self.state = to
 
     @property

@@ -65,7 +65,7 @@ def lease_asked(farm: Farm, event: events.LeaseAsked, now: float) -> list[Instru
     return [Reply(event.client, event.reply, refusal(error))]
 
 
-def ahead(farm: Farm, client: int, want: tuple[int, ...]) -> list[dict[str, Any]]:
+def prefetched(farm: Farm, client: int, want: tuple[int, ...]) -> list[dict[str, Any]]:
     """Leases for the next submit of a client, while the arena has room for such."""
     room = farm.slots.leased_bytes + sum(want) <= farm.slots.size * SPARE_SHARE
     if not want or farm.draining or not room or farm.slots.leases_of(client) + len(want) > _most_leases(farm):
@@ -102,7 +102,7 @@ def give_up(farm: Farm, job_id: str) -> list[Instruction]:
     """Undo what was done for a submit that comes to nothing."""
     pending = farm.pending.pop(job_id)
     del farm.requests[pending.submit.request_id]
-    farm.taken.difference_update(filenames.twin_key(path) for path in pending.paths)
+    farm.taken.difference_update(filenames.collision_key(path) for path in pending.paths)
     if pending.awaited:
         del farm.awaited[pending.client]
         for number in pending.slots:

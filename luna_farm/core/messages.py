@@ -119,7 +119,7 @@ class ImageTask(Message):
     @property
     def temp_paths(self) -> tuple[str, str]:
         """The temporary file, or link to the published one, that somebody who died may have left: beside the
-        picture, or where the gate would have put it."""
+        image, or where the gate would have put it."""
         name = temp_name(self.job_id, self.index)
         folder, separator, _ = self._parts()
         discarded = self.discarded_path.rpartition(separator)[0]

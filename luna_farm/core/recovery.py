@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from luna_farm.core.completion import close, image_record
 from luna_farm.core.dispatch import worker_record
-from luna_farm.core.ending import close, image_record
-from luna_farm.core.filenames import twin_key
+from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, Publish
 from luna_farm.core.intake import job_record
 from luna_farm.core.job import Image, ImageState, Job
@@ -24,7 +24,7 @@ RESUMED = {S.RUNNING.value: S.WAITING, S.HELD.value: S.WAITING, S.BURYING.value:
 
 
 @dataclass(slots=True)
-class Remains:
+class RecoveredState:
     """What the records tell: jobs, the workers to fence off, the segments that unfinished images lie in."""
 
     jobs: dict[str, Job]
@@ -37,20 +37,20 @@ class Remains:
         return {image.task.segment for image in images if not image.finished}
 
 
-def read(records: Iterable[dict[str, Any]]) -> Remains:
+def read(records: Iterable[dict[str, Any]]) -> RecoveredState:
     """Replay the records of a journal in order. A record of an unknown kind (a newer farm) is passed over."""
-    remains = Remains({}, [])
+    recovered = RecoveredState({}, [])
     for record in records:
         kind = record.get("r")
         if kind == "job":
             job = _job(record)
-            remains.jobs[job.job_id] = job
-        elif kind == "image" and record["job_id"] in remains.jobs:
-            images = remains.jobs[record["job_id"]].images
+            recovered.jobs[job.job_id] = job
+        elif kind == "image" and record["job_id"] in recovered.jobs:
+            images = recovered.jobs[record["job_id"]].images
             images[record["index"]] = _image(record, images[record["index"]])
         elif kind == "worker":
-            remains.workers.append((record["pid"], record["created"]))
-    return remains
+            recovered.workers.append((record["pid"], record["created"]))
+    return recovered
 
 
 def _job(record: dict[str, Any]) -> Job:
@@ -74,11 +74,11 @@ def _image(record: dict[str, Any], before: Image | None) -> Image:
         state=RESUMED.get(state) or S(state),
         result=replace(result, warnings=tuple(result.warnings)),
         journaled=task,
-        story=["recovered"],
+        history=["recovered"],
     )
 
 
-class Evidence(Protocol):
+class DiskProbe(Protocol):
     """What only the disk and the memory of the machine can tell."""
 
     def readable(self, segment: str) -> bool:
@@ -91,19 +91,19 @@ class Evidence(Protocol):
         """Whether something lies under a name that was free when it was reserved."""
 
 
-def restore(farm: Farm, remains: Remains, evidence: Evidence, now: float) -> list[Instruction]:
+def restore(farm: Farm, recovered: RecoveredState, probe: DiskProbe, now: float) -> list[Instruction]:
     """Take the jobs of a predecessor up again.
 
     Images whose pixels are gone (a reboot) and that were not published are lost, and reported by name.
     """
     done: list[Instruction] = []
-    for job in remains.jobs.values():
+    for job in recovered.jobs.values():
         farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
         farm.requests[job.request_id] = job.job_id
         job.accepted_at = now
         for image in job.images:
             if image.state is S.WAITING:
-                done += _resume(farm, image, evidence, now)
+                done += _resume(farm, image, probe, now)
             elif image.state is S.FAILED:
                 farm.keep_pixels(image)
         farm.unsettled += [image for image in job.images if image.result.temp]
@@ -111,15 +111,15 @@ def restore(farm: Farm, remains: Remains, evidence: Evidence, now: float) -> lis
     return done
 
 
-def _resume(farm: Farm, image: Image, evidence: Evidence, now: float) -> list[Instruction]:
+def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float) -> list[Instruction]:
     image.task = replace(image.task, recovered=True)
     image.queued_at = now
-    if evidence.readable(image.task.segment):
+    if probe.readable(image.task.segment):
         farm.keep_pixels(image)
-        farm.taken.add(twin_key(image.task.path))
+        farm.taken.add(collision_key(image.task.path))
         farm.waiting.append(image)
         return []
-    result = evidence.published(image.task)
+    result = probe.published(image.task)
     if result is not None:
         image.move(S(result.state))
         image.result = result
@@ -127,7 +127,7 @@ def _resume(farm: Farm, image: Image, evidence: Evidence, now: float) -> list[In
     image.move(S.LOST)
     farm.totals["images_failed"] += 1
     reason = "Its pixels were in memory when the machine stopped, before the file was written."
-    if evidence.there(image.task.path):
+    if probe.there(image.task.path):
         # After a power cut the journal may lack what happened in the last seconds.
         reason = (
             "Its pixels were in memory when the machine stopped. A file of its name is there; look at it."
@@ -145,7 +145,7 @@ def _resume(farm: Farm, image: Image, evidence: Evidence, now: float) -> list[In
 
 def _news(job: Job) -> bool:
     """Whether this restart changed something that the feed has not heard yet."""
-    return any(image.story[-1:] != ["recovered"] for image in job.images)
+    return any(image.history[-1:] != ["recovered"] for image in job.images)
 
 
 def _close_quietly(farm: Farm, job: Job, now: float) -> list[Instruction]:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events
+from luna_farm.core.completion import bury, close, finish, image_record
 from luna_farm.core.dispatch import advance, settle
-from luna_farm.core.ending import bury, close, finish, image_record
-from luna_farm.core.filenames import twin_key
+from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, Publish
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
-from luna_farm.core.retry import FALLBACK_AFTER, Folder
+from luna_farm.core.retry import FALLBACK_AFTER, FailingFolder
 from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
 
 S, W = ImageState, WorkerState
@@ -122,7 +122,7 @@ def _disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> l
             "error": result.error,
         }
         done.append(Publish(failing))
-    folder = farm.folders.setdefault(path, Folder(path, result.error, now))
+    folder = farm.folders.setdefault(path, FailingFolder(path, result.error, now))
     folder.failed(result.error, now)
     fallback = farm.limits.fallback_dir
     if folder.failures >= FALLBACK_AFTER and fallback and not _below(image.task.path, fallback):
@@ -143,7 +143,7 @@ def _fall_back(farm: Farm, folder: str) -> list[Instruction]:
             farm.free_name(image)
             root = farm.limits.fallback_root or farm.limits.fallback_dir
             image.task = replace(image.task, path=fallback + relative, root=root)
-            farm.taken.add(twin_key(image.task.path))
+            farm.taken.add(collision_key(image.task.path))
             image.move(S.WAITING)
             farm.waiting.append(image)
             done.append(Append(image_record(image)))

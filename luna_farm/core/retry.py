@@ -19,7 +19,7 @@ def pause_s(failures: int) -> float:
 
 
 @dataclass(slots=True)
-class Folder:
+class FailingFolder:
     """An output folder that failed: why, since when, and when one image may probe it again."""
 
     path: str

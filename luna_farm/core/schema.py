@@ -48,7 +48,7 @@ _SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One element of `images`: `batch` pictures of the same size in one slot, behind one another.
+    """One element of `images`: `batch` images of the same size in one slot, behind one another.
 
     `inline`: the bytes follow the submit frame instead of having been written to shared memory.
     """
@@ -65,7 +65,7 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all pictures of the entry."""
+        """Bytes of all images of the entry."""
         return math.prod((self.batch, self.height, self.width, self.channels))
 
 
@@ -84,7 +84,7 @@ class Submit:
 
     @property
     def num_images(self) -> int:
-        """Pictures, batches counted out."""
+        """Images, batches counted out."""
         return sum(entry.batch for entry in self.entries)
 
 
@@ -162,7 +162,7 @@ def options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SaveOption
     durable).
 
     `prompt`, `extra_pnginfo` and `metadata` are judged as texts here and as JSON where they are used: a
-    workflow that does not parse costs its metadata, not the picture. `custom_metadata` was typed by a person,
+    workflow that does not parse costs its metadata, not the image. `custom_metadata` was typed by a person,
     who is told.
     """
     shared = {name: given[name] for name in _SETTINGS if name in given}

@@ -13,10 +13,10 @@ from enum import Enum
 from typing import Any
 
 from luna_farm.core import filenames
-from luna_farm.core.filenames import twin_key
+from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Forget, Instruction
 from luna_farm.core.job import Image, ImageState, Job
-from luna_farm.core.retry import Folder
+from luna_farm.core.retry import FailingFolder
 from luna_farm.core.schema import Submit
 from luna_farm.core.slots import Slots
 
@@ -36,7 +36,7 @@ class Limits:
     worker_deadline_s: float = 120.0
     fallback_dir: str = ""
     fallback_root: str = ""
-    """Folder that the fallback folder lies in and below which no link is followed; "" for itself."""
+    """FailingFolder that the fallback folder lies in and below which no link is followed; "" for itself."""
     path_bytes: int = filenames.PATH_BYTES
 
     def of_request(self) -> dict[str, int]:
@@ -108,7 +108,7 @@ class Pending:
     paths: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     root: str = ""
-    """Folder below which no link is followed; "" for the output_dir of the submit."""
+    """FailingFolder below which no link is followed; "" for the output_dir of the submit."""
     job: Job | None = None
     """The job as it is being journaled."""
 
@@ -140,7 +140,7 @@ class Farm:
         """Client -> its one submit whose pixels are coming."""
         self.waiting: deque[Image] = deque()
         self.workers: dict[int, Worker] = {}
-        self.folders: dict[str, Folder] = {}
+        self.folders: dict[str, FailingFolder] = {}
         self.taken: set[str] = set()
         self.waiters: list[Waiter] = []
         self.segment_users: Counter[str] = Counter()
@@ -214,7 +214,7 @@ class Farm:
 
     def free_name(self, image: Image) -> None:
         """The reserved name is a file now, or will never be one."""
-        self.taken.discard(twin_key(image.task.path))
+        self.taken.discard(collision_key(image.task.path))
 
     def status(self) -> dict[str, Any]:
         """What the core knows of `status`; the supervisor adds what the system knows."""

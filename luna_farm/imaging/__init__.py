@@ -1,1 +1,1 @@
-"""Pictures: the quality gate, the metadata, one encoder a format. Pixels in, bytes out; it opens no files."""
+"""Images: the quality gate, the metadata, one encoder a format. Pixels in, bytes out; it opens no files."""

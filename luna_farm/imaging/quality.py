@@ -1,4 +1,4 @@
-"""The quality gate: is there anything on this picture?
+"""The quality gate: is there anything on this image?
 
 Luma is .299 R + .587 G + .114 B, scaled to 0..1; alpha is not looked at, gray is its own luma. Scores are
 0..1:
@@ -41,7 +41,7 @@ class Verdict:
 
 
 def judge(pixels: NDArray[np.uint8], gate: str, threshold: float) -> Verdict:
-    """Judge one picture.
+    """Judge one image.
 
     pixels: [H, W, C] uint8, C = 1, 3 or 4. gate: one of GATES. threshold: 0..1; a score equal to it passes.
     Raises InvalidRequest for an unknown gate.
@@ -77,7 +77,7 @@ def _measure(pixels: NDArray[np.uint8]) -> tuple[float, float]:
         above = luma[-1].copy()
         if origin is None:
             origin = luma[0, 0]
-        # Sums around a value of the picture itself: nothing cancels in a nearly flat one, and a flat one
+        # Sums around a value of the image itself: nothing cancels in a nearly flat one, and a flat one
         # gives 0.
         luma -= origin
         total += float(luma.sum(dtype=np.float64))

@@ -63,7 +63,7 @@ def copy_bytes(src: NDArray[np.uint8], dst: NDArray[np.uint8]) -> None:
 
 
 def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
-    """As `quantize`, from pictures whose channels lie in planes behind one another, as a VAE leaves them.
+    """As `quantize`, from images whose channels lie in planes behind one another, as a VAE leaves them.
 
     src: float32 [B, 3, H, W], C-contiguous and aligned. dst: uint8 [B, H, W, 3], C-contiguous, writable.
     """

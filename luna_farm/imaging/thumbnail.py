@@ -1,4 +1,4 @@
-"""A small JPEG of a picture, for the dashboard. It must never read more than a fraction of the pixels."""
+"""A small JPEG of a image, for the dashboard. It must never read more than a fraction of the pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     height, width, channels = pixels.shape
     step = max(1, max(height, width) // (LONGEST_SIDE * _OVERSAMPLING))
     sample = pixels[::step, ::step]
-    # An extreme format would lose its short side: a picture of one row is still one row.
+    # An extreme format would lose its short side: a image of one row is still one row.
     colours = np.ascontiguousarray(sample[:, :, 0] if channels == 1 else sample[:, :, :3])
     image = Image.fromarray(colours)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BILINEAR)

@@ -1,6 +1,6 @@
 """Whole files in the state folder: written beside their name, synced, then renamed over it.
 
-For what belongs to the farm alone (spool, dead letters, notes). Pictures never come this way: here an old
+For what belongs to the farm alone (spool, dead letters, notes). Images never come this way: here an old
 file of the same name is replaced, which `storage/writer.py` must never do.
 """
 

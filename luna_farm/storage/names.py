@@ -1,4 +1,4 @@
-"""Finds free names: which path a picture will have, decided when its job is accepted.
+"""Finds free names: which path a image will have, decided when its job is accepted.
 
 Nothing is created here. A name is free if nothing lies there on disk and no other job has it; whether it
 still is when the file is published is for `writer.py`, which never replaces anything. This module must
@@ -14,7 +14,7 @@ from collections.abc import Callable, Container
 
 from luna_farm import system
 from luna_farm.core.filenames import PATH_BYTES as POSIX_PATH_BYTES
-from luna_farm.core.filenames import shorten, twin_key, with_number
+from luna_farm.core.filenames import collision_key, shorten, with_number
 from luna_farm.core.template import COUNTER
 from luna_farm.errors import InvalidRequest
 from luna_farm.system_files import is_real_folder
@@ -38,7 +38,7 @@ def reserve(output_dir: str, relative: str, taken: Container[str]) -> str:
     and on.
 
     `relative` comes from `filenames.image_names`; `%counter%` in it becomes the first free number instead.
-    `taken` holds `twin_key` of the paths that other jobs have. Raises InvalidRequest if a part is not a
+    `taken` holds `collision_key` of the paths that other jobs have. Raises InvalidRequest if a part is not a
     plain name, or a link or a file is where a folder should be; DiskError if the disk cannot be asked.
     """
     if not os.path.isabs(output_dir):
@@ -100,7 +100,7 @@ def _first_free(root: str, relative: str, taken: Container[str]) -> str:
 
     def is_taken(name: str) -> bool:
         path = path_of(name)
-        return twin_key(path) in taken or _exists(root, name)
+        return collision_key(path) in taken or _exists(root, name)
 
     if COUNTER in relative:
         number = first_free(root + relative, lambda n: is_taken(relative.replace(COUNTER, f"{n:05d}")))

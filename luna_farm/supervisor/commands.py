@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 from luna_farm import __version__
 from luna_farm.core import events, schema
-from luna_farm.core.asks import unknown
+from luna_farm.core.job_requests import unknown
 from luna_farm.core.protocol import NAME, VERSION, refusal
 from luna_farm.core.state import Farm
 from luna_farm.errors import FarmError, InvalidRequest, ProtocolError
 from luna_farm.storage.arena import Arena
-from luna_farm.supervisor.connection import Connection
+from luna_farm.supervisor.connection import ClientConnection
 from luna_farm.testing.faults import crash_point
 
 MAX_WAIT_S = 3600.0
@@ -36,7 +36,7 @@ class Shell(Protocol):
     def now(self) -> float:
         """Monotonic time in seconds."""
 
-    def happened(self, event: events.Event) -> None:
+    def handle_event(self, event: events.Event) -> None:
         """Have the core handle an event and execute what it decides."""
 
     def status(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Commands:
     def __init__(self, shell: Shell, defaults: Mapping[str, Any]) -> None:
         self._shell = shell
         self._defaults = defaults
-        self._table: dict[str, Callable[[Connection, int, dict[str, Any]], dict[str, Any] | None]] = {
+        self._table: dict[str, Callable[[ClientConnection, int, dict[str, Any]], dict[str, Any] | None]] = {
             "ping": lambda *_: {"pong": True},
             "status": lambda *_: shell.status(),
             "lease": self._lease,
@@ -80,11 +80,11 @@ class Commands:
             "limits": self._shell.farm.limits.of_request(),
         }
 
-    def gone(self, connection: Connection) -> None:
+    def gone(self, connection: ClientConnection) -> None:
         """A client is gone."""
-        self._shell.happened(events.ClientGone(connection.number, connection.may_write))
+        self._shell.handle_event(events.ClientGone(connection.number, connection.may_write))
 
-    def message(self, connection: Connection, message: dict[str, Any]) -> None:
+    def message(self, connection: ClientConnection, message: dict[str, Any]) -> None:
         """Carry out one command; what is wrong with it is told in its answer."""
         reply = message.get("id", 0)
         if type(reply) is not int:
@@ -102,25 +102,25 @@ class Commands:
         if answer is not None:
             connection.send({**answer, "id": reply})
 
-    def _lease(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
+    def _lease(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         limits = self._shell.farm.limits
         sizes = schema.sizes(message, "sizes", limits.max_images, limits.arena_bytes)
-        self._shell.happened(events.LeaseAsked(connection.number, reply, sizes))
+        self._shell.handle_event(events.LeaseAsked(connection.number, reply, sizes))
         crash_point("supervisor.leased")
 
-    def _release(self, connection: Connection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
+    def _release(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
         leases = schema.sizes(message, "leases", self._shell.farm.limits.max_images, 2**62)
-        self._shell.happened(events.LeasesReturned(connection.number, leases))
+        self._shell.handle_event(events.LeasesReturned(connection.number, leases))
         return {"success": True}
 
-    def _submit(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
+    def _submit(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         farm = self._shell.farm
         submit = schema.submit(message, self._defaults, farm.limits.of_request())
         event = events.Submitted(connection.number, reply, submit, self._fresh_id())
         inline = [entry for entry in submit.entries if entry.inline]
         if not inline:
             crash_point("supervisor.submitted")
-            self._shell.happened(event)
+            self._shell.handle_event(event)
             return
         views = []
         for entry in inline:
@@ -130,10 +130,10 @@ class Commands:
                     "lease", entry.lease, "a lease of this connection with room for the pixels"
                 )
             views.append(self._shell.arena.view(slot.offset, entry.nbytes))
-        connection.receive_pixels(views, lambda: self._shell.happened(event))
+        connection.receive_pixels(views, lambda: self._shell.handle_event(event))
 
-    def _filled(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
-        self._shell.happened(events.PixelsCame(connection.number))
+    def _filled(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
+        self._shell.handle_event(events.PixelsCame(connection.number))
 
     def _fresh_id(self) -> str:
         farm = self._shell.farm
@@ -142,13 +142,13 @@ class Commands:
             if job_id not in farm.jobs and job_id not in farm.pending:
                 return job_id
 
-    def _job(self, connection: Connection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
+    def _job(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
         job = self._shell.farm.jobs.get(self._id(message))
         if job is None:
             raise unknown(self._id(message))
         return job.report()
 
-    def _jobs(self, connection: Connection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
+    def _jobs(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
         limit = schema.integer(message, "limit", 1, MAX_LISTED, 100)
         listed: list[dict[str, Any]] = []
         images = 0
@@ -159,16 +159,16 @@ class Commands:
             listed.append(job.report())
         return {"jobs": listed}
 
-    def _wait(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
+    def _wait(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         timeout_s = schema.number(message, "timeout", 0.0, MAX_WAIT_S, 30.0)
         until = self._shell.now() + timeout_s
-        self._shell.happened(events.WaitAsked(connection.number, reply, self._id(message), until))
+        self._shell.handle_event(events.WaitAsked(connection.number, reply, self._id(message), until))
 
-    def _cancel(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
-        self._shell.happened(events.CancelAsked(connection.number, reply, self._id(message)))
+    def _cancel(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
+        self._shell.handle_event(events.CancelAsked(connection.number, reply, self._id(message)))
 
-    def _retry(self, connection: Connection, reply: int, message: dict[str, Any]) -> None:
-        self._shell.happened(events.RetryAsked(connection.number, reply, self._id(message)))
+    def _retry(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
+        self._shell.handle_event(events.RetryAsked(connection.number, reply, self._id(message)))
 
     def _stop(self, now: bool) -> dict[str, Any]:
         # After this answer was written: the caller shall hear it.

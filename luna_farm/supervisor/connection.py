@@ -1,8 +1,8 @@
 """One connection to the job port: bytes <-> messages, and pixels from the socket straight into a slot.
 
-A connection goes from STRANGER over OPEN and PIXELS to its end along a table. This module must never hold
-more of a stranger than one small frame, never take a byte now and then for progress, and never wait for
-anybody.
+A connection moves from UNAUTHENTICATED through OPEN and PIXELS to its end along a table. This module must
+never buffer more than one small frame of an unauthenticated peer, never count single bytes as progress, and
+never block.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from luna_farm import system
 from luna_farm.core import frames
 from luna_farm.core.protocol import NAME, VERSION, refusal
 from luna_farm.errors import FarmError, ProtocolError, TooLarge, Unauthorized
-from luna_farm.supervisor import crowd
+from luna_farm.supervisor import admission
 
 if TYPE_CHECKING:
     from luna_farm.supervisor.listener import Listener
@@ -40,10 +40,9 @@ LINGER_S = 1.0
 
 
 class Phase(Enum):
-    """Where a connection is: nothing but a hello is taken from a STRANGER, and nothing at all from one that
-    is LEAVING."""
+    """State of a connection. UNAUTHENTICATED accepts only a hello, LEAVING accepts nothing."""
 
-    STRANGER = "stranger"
+    UNAUTHENTICATED = "unauthenticated"
     OPEN = "open"
     PIXELS = "pixels"
     LEAVING = "leaving"
@@ -51,7 +50,7 @@ class Phase(Enum):
 
 
 PHASES: dict[Phase, frozenset[Phase]] = {
-    Phase.STRANGER: frozenset({Phase.OPEN, Phase.LEAVING, Phase.CLOSED}),
+    Phase.UNAUTHENTICATED: frozenset({Phase.OPEN, Phase.LEAVING, Phase.CLOSED}),
     Phase.OPEN: frozenset({Phase.PIXELS, Phase.LEAVING, Phase.CLOSED}),
     Phase.PIXELS: frozenset({Phase.OPEN, Phase.LEAVING, Phase.CLOSED}),
     Phase.LEAVING: frozenset({Phase.CLOSED}),
@@ -65,14 +64,14 @@ class Handler(Protocol):
     def welcome(self) -> dict[str, Any]:
         """Return what a client learns about the farm when it is let in."""
 
-    def message(self, connection: Connection, message: dict[str, Any]) -> None:
+    def message(self, connection: ClientConnection, message: dict[str, Any]) -> None:
         """Take a message of a known client; raises FarmError to have it refused."""
 
-    def gone(self, connection: Connection) -> None:
+    def gone(self, connection: ClientConnection) -> None:
         """A known client is gone."""
 
 
-class Connection(asyncio.BufferedProtocol):
+class ClientConnection(asyncio.BufferedProtocol):
     """One client. `number` names it in events; `may_write` tells that its process may outlive it; `peer` is
     its address, "" for one of this machine."""
 
@@ -80,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
         self.number = number
         self.pid = 0
         self._listener = listener
-        self._phase = Phase.STRANGER
+        self._phase = Phase.UNAUTHENTICATED
         self._frames = frames.FrameBuffer(frames.HELLO_LIMIT, frames.HELLO_ITEMS)
         self._pixels: deque[memoryview] = deque()
         self._then: Callable[[], None] | None = None
@@ -90,9 +89,9 @@ class Connection(asyncio.BufferedProtocol):
         self.peer = ""
 
     @property
-    def stranger(self) -> bool:
+    def unauthenticated(self) -> bool:
         """No hello yet."""
-        return self._phase is Phase.STRANGER
+        return self._phase is Phase.UNAUTHENTICATED
 
     @property
     def is_of_another_user(self) -> bool:
@@ -110,7 +109,7 @@ class Connection(asyncio.BufferedProtocol):
         """A peer connected: check its user, then wait for its hello."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BYTES)
-        self.peer = crowd.origin(self._transport.get_extra_info("peername"))
+        self.peer = admission.origin(self._transport.get_extra_info("peername"))
         error = self._listener.admit(self)
         if error:
             self.refuse(error)
@@ -129,7 +128,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if self._phase is Phase.PIXELS:
                 self._filled(nbytes)
-            elif self._phase in (Phase.STRANGER, Phase.OPEN):
+            elif self._phase in (Phase.UNAUTHENTICATED, Phase.OPEN):
                 self._frames.feed(self._listener.space[:nbytes])
             self._messages()
         except FarmError as error:
@@ -137,12 +136,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def _messages(self) -> None:
         ends = self._listener.now() + TURN_S
-        while self._phase in (Phase.STRANGER, Phase.OPEN):
+        while self._phase in (Phase.UNAUTHENTICATED, Phase.OPEN):
             message = self._frames.next()
             if message is None:
                 self.deadline = self._patience()
                 return
-            if self._phase is Phase.STRANGER:
+            if self._phase is Phase.UNAUTHENTICATED:
                 self._hello(message)
             else:
                 self.deadline = None
@@ -163,7 +162,7 @@ class Connection(asyncio.BufferedProtocol):
     def _patience(self) -> float | None:
         """A known client may be idle for as long as it likes, but not in the middle of a frame; and a byte
         now and then does not win it time."""
-        if self._phase is Phase.STRANGER:
+        if self._phase is Phase.UNAUTHENTICATED:
             return self.deadline
         if not self._frames.pending:
             return None
@@ -278,7 +277,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take nothing more from the peer."""
         if self._phase is Phase.CLOSED:
             return
-        known = not self.stranger
+        known = not self.unauthenticated
         self._move(to)
         self._pixels.clear()
         self._frames.take_rest()

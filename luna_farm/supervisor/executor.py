@@ -19,16 +19,16 @@ from typing import Any
 from luna_farm.core import events, instructions
 from luna_farm.core.state import Farm
 from luna_farm.errors import FarmError
+from luna_farm.feed.metrics import Metrics
+from luna_farm.feed.server import Feed
 from luna_farm.storage import arena as arenas
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.spool import Spool
-from luna_farm.supervisor.announce import announce
-from luna_farm.supervisor.feed import Feed
 from luna_farm.supervisor.folders import Folders
-from luna_farm.supervisor.ledger import Ledger
+from luna_farm.supervisor.journal_writer import JournalWriter
 from luna_farm.supervisor.listener import Listener
-from luna_farm.supervisor.metrics import Metrics
+from luna_farm.supervisor.log_events import log_event
 from luna_farm.supervisor.pool import Pool
 from luna_farm.testing.faults import crash_point
 
@@ -40,12 +40,12 @@ DISK_THREADS = 2
 
 
 @dataclass(slots=True)
-class Rooms:
+class Services:
     """What instructions act on."""
 
     farm: Farm
     pool: Pool
-    ledger: Ledger
+    journal_writer: JournalWriter
     listener: Listener
     folders: Folders
     segments: Segments
@@ -77,26 +77,26 @@ class Arrivals:
 
 
 class Executor:
-    """Carries out instructions on `rooms`; `happened` takes the events that come of them."""
+    """Carries out instructions on `services`; `handle_event` takes the events that come of them."""
 
-    def __init__(self, rooms: Rooms, happened: Callable[[events.Event], None]) -> None:
-        self._rooms = rooms
-        self._happened = happened
+    def __init__(self, services: Services, handle_event: Callable[[events.Event], None]) -> None:
+        self._services = services
+        self._handle_event = handle_event
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         self._background: set[asyncio.Task[None]] = set()
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.arrivals = Arrivals()
         self._table: dict[type, Callable[[Any], None]] = {
             instructions.Reply: self._reply,
-            instructions.ReserveNames: rooms.folders.reserve,
+            instructions.ReserveNames: services.folders.reserve,
             instructions.SpoolPixels: self._spool_pixels,
             instructions.AppendJob: self._append_job,
-            instructions.Append: rooms.ledger.append,
+            instructions.Append: services.journal_writer.append,
             instructions.Dispatch: self._dispatch,
-            instructions.Settle: rooms.ledger.settle,
-            instructions.Spawn: lambda i: rooms.pool.spawn(i.worker),
-            instructions.Retire: lambda i: rooms.pool.retire(i.worker),
-            instructions.Kill: lambda i: rooms.pool.kill(i.worker, i.why),
+            instructions.Settle: services.journal_writer.settle,
+            instructions.Spawn: lambda i: services.pool.spawn(i.worker),
+            instructions.Retire: lambda i: services.pool.retire(i.worker),
+            instructions.Kill: lambda i: services.pool.kill(i.worker, i.why),
             instructions.Bury: self._bury,
             instructions.Forget: self._forget,
             instructions.Publish: self._publish,
@@ -106,8 +106,8 @@ class Executor:
         """Note when a hand-over begins: with the submit, or, if they were coming, with its pixels."""
         if isinstance(event, events.Submitted):
             self.arrivals.note(event.job_id)
-        elif isinstance(event, events.PixelsCame) and event.client in self._rooms.farm.awaited:
-            self.arrivals.note(self._rooms.farm.awaited[event.client])
+        elif isinstance(event, events.PixelsCame) and event.client in self._services.farm.awaited:
+            self.arrivals.note(self._services.farm.awaited[event.client])
 
     def execute(self, instruction: instructions.Instruction) -> None:
         """Carry out one instruction."""
@@ -131,30 +131,30 @@ class Executor:
         if i.client == INTERNAL:
             self._answers.pop(i.reply).set_result(i.message)
             return
-        connection = self._rooms.listener.connections.get(i.client)
+        connection = self._services.listener.connections.get(i.client)
         if connection:
             connection.send({**i.message, "id": i.reply})
         crash_point("supervisor.acknowledged")
 
     def _append_job(self, i: instructions.AppendJob) -> None:
-        error = self._rooms.ledger.append_job(i.record, sync=i.record["options"]["durable"])
-        self._happened(events.JournalFailed(i.job_id, error) if error else events.JobJournaled(i.job_id))
+        error = self._services.journal_writer.append_job(i.record, sync=i.record["options"]["durable"])
+        self._handle_event(events.JournalFailed(i.job_id, error) if error else events.JobJournaled(i.job_id))
 
     def _dispatch(self, i: instructions.Dispatch) -> None:
-        feed = self._rooms.feed
+        feed = self._services.feed
         task = replace(i.task, thumbnail=True) if feed and feed.wants_thumbnail() else i.task
-        self._rooms.pool.dispatch(i.worker, task, i.options)
+        self._services.pool.dispatch(i.worker, task, i.options)
         crash_point("supervisor.dispatched")
 
     def _publish(self, i: instructions.Publish) -> None:
         event = i.event
         if event["event"] == "save_job_queued":
             event = {**event, "handover_ms": self.arrivals.took_ms(event["job_id"])}
-        announce(event)
-        if self._rooms.feed:
-            self._rooms.feed.publish(event)
+        log_event(event)
+        if self._services.feed:
+            self._services.feed.publish(event)
         else:
-            self._rooms.metrics.observe(event)
+            self._services.metrics.observe(event)
 
     # --- what may wait for a disk: in a thread, and back as an event
 
@@ -162,37 +162,37 @@ class Executor:
         async def run() -> None:
             event = await asyncio.get_running_loop().run_in_executor(self._disk, work)
             if event is not None:
-                self._happened(event)
+                self._handle_event(event)
 
         task = asyncio.get_running_loop().create_task(run())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
     def _spool_pixels(self, i: instructions.SpoolPixels) -> None:
-        rooms = self._rooms
+        services = self._services
 
         def work() -> events.Event:
             files: list[str] = []
             try:
                 for n, place in enumerate(i.places):
-                    files.append(rooms.spool.write(i.job_id, n, rooms.segments.view(*place)))
+                    files.append(services.spool.write(i.job_id, n, services.segments.view(*place)))
             except FarmError as error:
                 for segment in files:
-                    rooms.spool.remove(segment)
+                    services.spool.remove(segment)
                 return events.SpoolFailed(i.job_id, error)
             return events.Spooled(i.job_id, tuple(files))
 
         self._aside(work)
 
     def _bury(self, i: instructions.Bury) -> None:
-        rooms, task = self._rooms, i.task
+        services, task = self._services, i.task
 
         def work() -> events.Event:
             if task.segment.startswith("npy:"):  # it failed again, and lies there already
                 return events.Buried(task.job_id, task.index, task.segment, 0)
             try:
-                pixels = rooms.segments.view(task.segment, task.offset, task.nbytes)
-                letter = rooms.letters.put(i.options.to_map(), task.to_map(), pixels, i.reason)
+                pixels = services.segments.view(task.segment, task.offset, task.nbytes)
+                letter = services.letters.put(i.options.to_map(), task.to_map(), pixels, i.reason)
             except FarmError as error:
                 log.error("Image %d of job %s cannot be set aside: %s", task.index, task.job_id, error)
                 return events.BuryFailed(task.job_id, task.index, str(error))
@@ -202,17 +202,17 @@ class Executor:
         self._aside(work)
 
     def _forget(self, i: instructions.Forget) -> None:
-        rooms, segment = self._rooms, i.segment
-        rooms.pool.forget(segment)
-        rooms.segments.forget(segment)
-        if rooms.spool.holds(segment) and not rooms.ledger.synced():
+        services, segment = self._services, i.segment
+        services.pool.forget(segment)
+        services.segments.forget(segment)
+        if services.spool.holds(segment) and not services.journal_writer.synced():
             # A power cut could keep the removal and take the record of the file. The next start sweeps it.
             return
 
         def work() -> None:
             with contextlib.suppress(FarmError, OSError):  # what stays is swept at the next start
                 if segment.startswith("npy:"):
-                    rooms.letters.remove(PurePath(segment[4:]).stem)
+                    services.letters.remove(PurePath(segment[4:]).stem)
                 else:
                     arenas.remove(segment)
 

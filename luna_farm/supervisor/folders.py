@@ -17,7 +17,7 @@ from typing import Any
 
 from luna_farm import system
 from luna_farm.core import events
-from luna_farm.core.filenames import twin_key
+from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import ReserveNames
 from luna_farm.errors import DiskError, FarmBusy, FarmError
 from luna_farm.storage import names
@@ -32,15 +32,15 @@ MAX_KNOWN = 1024
 
 
 class Folders:
-    """The output folders of one farm. `taken` holds the names that are reserved; `happened` takes the
+    """The output folders of one farm. `taken` holds the names that are reserved; `handle_event` takes the
     answers; `allowed` says below which folders files may be saved."""
 
     def __init__(
-        self, taken: set[str], happened: Callable[[events.Event], None], allowed: Allowed | None = None
+        self, taken: set[str], handle_event: Callable[[events.Event], None], allowed: Allowed | None = None
     ) -> None:
         self._allowed = allowed or Allowed(())
         self._taken = taken
-        self._happened = happened
+        self._handle_event = handle_event
         self._local: set[str] = set()
         self._asking: Counter[str] = Counter()
         self._space: dict[str, tuple[int, int]] = {}
@@ -49,13 +49,15 @@ class Folders:
     def reserve(self, i: ReserveNames) -> None:
         """Find free names; the answer is an event, at once or from a thread."""
         if i.output_dir in self._local and i.output_dir not in self._asking:
-            self._happened(self._reserved(i))
+            self._handle_event(self._reserved(i))
             return
         if self._asking.total() >= MAX_ASKING:
             reason = (
                 f"{MAX_ASKING} folders are being asked for free names and have not answered yet; try again."
             )
-            self._happened(events.NamesRefused(i.job_id, FarmBusy(f"The farm is busy: {reason}", MAX_ASKING)))
+            self._handle_event(
+                events.NamesRefused(i.job_id, FarmBusy(f"The farm is busy: {reason}", MAX_ASKING))
+            )
             return
         loop = asyncio.get_running_loop()
         answered = False
@@ -72,14 +74,14 @@ class Folders:
             if not answered:
                 answered = True
                 late.cancel()
-                self._happened(event)
+                self._handle_event(event)
             elif isinstance(event, events.NamesReserved):
-                self._taken.difference_update(map(twin_key, event.paths))
+                self._taken.difference_update(map(collision_key, event.paths))
 
         def give_up() -> None:
             nonlocal answered
             answered = True
-            self._happened(events.NamesRefused(i.job_id, _silent(i.output_dir)))
+            self._handle_event(events.NamesRefused(i.job_id, _silent(i.output_dir)))
 
         def ask() -> None:
             event = self._reserved(i)
@@ -96,9 +98,9 @@ class Folders:
             root, rest = self._allowed.place(i.output_dir)
             for relative in i.relatives:
                 reserved.append(names.reserve(root, rest + relative, self._taken))
-                self._taken.add(twin_key(reserved[-1]))
+                self._taken.add(collision_key(reserved[-1]))
         except FarmError as error:
-            self._taken.difference_update(map(twin_key, reserved))
+            self._taken.difference_update(map(collision_key, reserved))
             return events.NamesRefused(i.job_id, error)
         return events.NamesReserved(i.job_id, tuple(reserved), i.warnings, root)
 

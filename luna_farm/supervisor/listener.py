@@ -14,8 +14,8 @@ from collections.abc import Callable
 from luna_farm import system
 from luna_farm.core import frames
 from luna_farm.errors import FarmBusy, FarmError, ProtocolError, Unauthorized
-from luna_farm.supervisor import crowd
-from luna_farm.supervisor.connection import Connection, Handler
+from luna_farm.supervisor import admission
+from luna_farm.supervisor.connection import ClientConnection, Handler
 from luna_farm.supervisor.tls import BACKLOG, TlsServer
 
 READ_BYTES = 64 * 1024
@@ -28,7 +28,7 @@ STOPPED_S = 2.0
 
 
 class Listener:
-    """The TCP port for jobs, and the door.
+    """The TCP port for jobs, and the auth.
 
     `token` is what a hello must bring; `items` bounds lists in messages of known clients; `shared`: other
     users of this machine are let in if they bring the token.
@@ -49,10 +49,10 @@ class Listener:
         self.now = now
         self.items = items
         self.port = 0
-        self.connections: dict[int, Connection] = {}
+        self.connections: dict[int, ClientConnection] = {}
         # One for all: bytes are taken out of it before the loop turns to another connection.
         self.space = memoryview(bytearray(READ_BYTES))
-        self._leaving: dict[int, Connection] = {}
+        self._leaving: dict[int, ClientConnection] = {}
         self._max = max_connections
         self._shared = shared
         self._last = 0
@@ -69,32 +69,32 @@ class Listener:
         self._server = await loop.create_server(self._connection, host, port, backlog=BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def _connection(self) -> Connection:
+    def _connection(self) -> ClientConnection:
         self._last += 1
-        return Connection(self, self._last)
+        return ClientConnection(self, self._last)
 
-    def admit(self, connection: Connection) -> FarmError | None:
+    def admit(self, connection: ClientConnection) -> FarmError | None:
         """Let a connection stay, or say why not."""
         if not self._shared and connection.is_of_another_user:
             return Unauthorized(
                 "This farm belongs to another user of this machine; start your own with `luna-farm start`."
             )
         here = list(self.connections.values())
-        decided = crowd.decide(here, connection.peer, self._max, self.now())
-        if decided.push_out is not None:
-            decided.push_out.abort()
+        decided = admission.decide(here, connection.peer, self._max, self.now())
+        if decided.evict is not None:
+            decided.evict.abort()
         if not decided.admitted:
             return FarmBusy(f"{len(here)} clients are connected; allowed: {decided.allowed}.")
         self.connections[connection.number] = connection
         return None
 
-    def forget(self, connection: Connection, known: bool) -> None:
+    def forget(self, connection: ClientConnection, known: bool) -> None:
         """A connection ended."""
         self._leaving.pop(connection.number, None)
         if self.connections.pop(connection.number, None) and known:
             self.handler.gone(connection)
 
-    def see_off(self, connection: Connection) -> None:
+    def see_off(self, connection: ClientConnection) -> None:
         """Keep a refused connection until it has read why: never more of them than there was room for."""
         self._leaving[connection.number] = connection
         if len(self._leaving) + len(self.connections) > self._max + MAX_LEAVING:

@@ -57,10 +57,10 @@ class Pipe(asyncio.Protocol):
 
 
 class Pool:
-    """All worker processes of this supervisor. `happened` takes the events."""
+    """All worker processes of this supervisor. `handle_event` takes the events."""
 
-    def __init__(self, happened: Callable[[events.Event], None], fsync: bool) -> None:
-        self._happened = happened
+    def __init__(self, handle_event: Callable[[events.Event], None], fsync: bool) -> None:
+        self._handle_event = handle_event
         self._fsync = fsync
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, SpawnProcess] = {}
@@ -98,7 +98,7 @@ class Pool:
             ours.close()
             log.error("A worker could not be started: %s", error)
             await asyncio.sleep(1.0)  # out of processes or file descriptors: not again at once
-            self._happened(events.WorkerGone(worker, f"could not be started: {error}"))
+            self._handle_event(events.WorkerGone(worker, f"could not be started: {error}"))
             return
         finally:
             theirs.close()
@@ -151,11 +151,11 @@ class Pool:
         if kind == "result":
             result = ImageResult.from_map(message["result"])
             for job_id, index in message["settled"]:
-                self._happened(events.TempSettled(job_id, index))
+                self._handle_event(events.TempSettled(job_id, index))
             crash_point("supervisor.result_received")
-            self._happened(events.ImageFinished(worker, message["job_id"], message["index"], result))
+            self._handle_event(events.ImageFinished(worker, message["job_id"], message["index"], result))
         elif kind == "ready":
-            self._happened(
+            self._handle_event(
                 events.WorkerReady(worker, message["pid"], message["created"], message["encoders"])
             )
 
@@ -177,7 +177,7 @@ class Pool:
         process.close()
         del self._processes[worker]
         why = self._why.pop(worker, "") or _exit_reason(code)
-        self._happened(events.WorkerGone(worker, why))
+        self._handle_event(events.WorkerGone(worker, why))
 
     async def close(self, patience_s: float) -> None:
         """End all that are left and wait until they are collected.

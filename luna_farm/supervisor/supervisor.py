@@ -21,11 +21,13 @@ from typing import Any
 
 from luna_farm import logs, system
 from luna_farm.config import FEED_OFF, Config
-from luna_farm.core import events, instructions, letters, protocol, recovery
+from luna_farm.core import dead_letters, events, instructions, protocol, recovery
 from luna_farm.core.farm import handle
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.core.state import Farm, Limits
 from luna_farm.errors import ArenaError, FarmError
+from luna_farm.feed.metrics import Metrics
+from luna_farm.feed.server import Feed
 from luna_farm.storage import names, writer
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.arena import Arena, Segments
@@ -33,14 +35,12 @@ from luna_farm.storage.arena_size import establish
 from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.journal import Journal
 from luna_farm.storage.spool import Spool
-from luna_farm.supervisor import home
+from luna_farm.supervisor import state_dir
 from luna_farm.supervisor.commands import Commands
-from luna_farm.supervisor.executor import INTERNAL, Executor, Rooms
-from luna_farm.supervisor.feed import Feed
+from luna_farm.supervisor.executor import INTERNAL, Executor, Services
 from luna_farm.supervisor.folders import Folders
-from luna_farm.supervisor.ledger import Ledger
+from luna_farm.supervisor.journal_writer import JournalWriter
 from luna_farm.supervisor.listener import Listener, places_for
-from luna_farm.supervisor.metrics import Metrics
 from luna_farm.supervisor.notify import Notifier
 from luna_farm.supervisor.pool import Pool, fence
 from luna_farm.supervisor.status import Status
@@ -65,7 +65,7 @@ class Supervisor:
     def __init__(self, config: Config, journal: Journal, arena: Arena, segments: Segments) -> None:
         self.config = config
         self.arena = arena
-        self.token = home.write_token(config.state_dir, config.token)
+        self.token = state_dir.write_token(config.state_dir, config.token)
         logs.hide(self.token)
         self.farm = Farm(_limits(config, arena.size), arena.name)
         defaults = {
@@ -74,10 +74,10 @@ class Supervisor:
             "durable": config.durable,
         }
         places, few = places_for(config.max_connections, config.max_workers)
-        self.rooms = Rooms(
+        self.services = Services(
             farm=self.farm,
-            pool=Pool(self.happened, config.fsync),
-            ledger=Ledger(journal, config.journal_bytes, self._settle),
+            pool=Pool(self.handle_event, config.fsync),
+            journal_writer=JournalWriter(journal, config.journal_bytes, self._settle),
             listener=Listener(
                 Commands(self, defaults),
                 self.token,
@@ -86,14 +86,14 @@ class Supervisor:
                 items=max(64, config.max_images),
                 shared=bool(config.token and config.allowed_dirs),
             ),
-            folders=Folders(self.farm.taken, self.happened, Allowed(config.allowed_dirs)),
+            folders=Folders(self.farm.taken, self.handle_event, Allowed(config.allowed_dirs)),
             segments=segments,
             spool=Spool(config.state_dir / "spool"),
             letters=DeadLetters(config.state_dir / "dead"),
             metrics=Metrics(),
         )
-        self._executor = Executor(self.rooms, self.happened)
-        self._status = Status(self.farm, self.rooms.folders, config.output_dir, self.now)
+        self._executor = Executor(self.services, self.handle_event)
+        self._status = Status(self.farm, self.services.folders, config.output_dir, self.now)
         self._events: deque[events.Event] = deque()
         self._handling = False
         self._inherited: list[instructions.Instruction] = []
@@ -111,12 +111,12 @@ class Supervisor:
 
         Raises AlreadyRunning, DiskError, ArenaError.
         """
-        lock = home.prepare(config.state_dir)
+        lock = state_dir.prepare(config.state_dir)
         try:
-            journal, replay = Journal.open(config.state_dir / home.JOURNAL)
-            remains = recovery.read(replay.records)
-            fenced = fence(remains.workers)
-            arena, notes = establish(config.arena_bytes, config.state_dir, keep=remains.segments_in_use())
+            journal, replay = Journal.open(config.state_dir / state_dir.JOURNAL)
+            recovered = recovery.read(replay.records)
+            fenced = fence(recovered.workers)
+            arena, notes = establish(config.arena_bytes, config.state_dir, keep=recovered.segments_in_use())
             if replay.cut_bytes:
                 notes.append(
                     f"{replay.cut_bytes} bytes at the journal's end were no record; kept: {replay.kept_aside}"
@@ -129,7 +129,7 @@ class Supervisor:
                 supervisor = cls(config, journal, arena, segments)
                 for note in notes:
                     supervisor.note(note)
-                supervisor.recover(remains)
+                supervisor.recover(recovered)
             except BaseException:
                 arena.unlink()  # nothing is in it, and nobody would remove it before the next start
                 raise
@@ -137,38 +137,38 @@ class Supervisor:
         finally:
             lock.release()
 
-    def recover(self, remains: recovery.Remains) -> None:
+    def recover(self, recovered: recovery.RecoveredState) -> None:
         """Take the jobs of a predecessor up again, and begin the journal anew with them."""
-        for segment in letters.take_up(remains, self._dead_letters()):
-            self.rooms.letters.remove(PurePath(segment).stem)
-        self._inherited = recovery.restore(self.farm, remains, self, self.now())
-        self.rooms.spool.sweep(self.farm.segment_users)
-        self.rooms.ledger.begin(recovery.snapshot(self.farm))
+        for segment in dead_letters.take_up(recovered, self._dead_letters()):
+            self.services.letters.remove(PurePath(segment).stem)
+        self._inherited = recovery.restore(self.farm, recovered, self, self.now())
+        self.services.spool.sweep(self.farm.segment_users)
+        self.services.journal_writer.begin(recovery.snapshot(self.farm))
         left = sum(1 for _ in self.farm.unfinished())
         if left:
             log.warning("%d images of the farm that ran before are taken up again", left)
 
-    def _dead_letters(self) -> Iterator[letters.Letter]:
+    def _dead_letters(self) -> Iterator[dead_letters.DeadLetter]:
         """What lies in the dead letters and can be read."""
-        for found in self.rooms.letters.letters():
+        for found in self.services.letters.letters():
             try:
-                job, task = self.rooms.letters.load(found.id)
+                job, task = self.services.letters.load(found.id)
                 options, image = SaveOptions.from_map(job), ImageTask.from_map(task)
             except (FarmError, TypeError) as error:
                 self.note(f"The dead letter {found.path} cannot be read and stays where it is: {error}")
             else:
-                yield letters.Letter(options, image, found.reason, f"npy:{found.pixels_path}")
+                yield dead_letters.DeadLetter(options, image, found.reason, f"npy:{found.pixels_path}")
 
     def readable(self, segment: str) -> bool:
         """Whether the pixels that a predecessor left in a segment can still be had."""
         if segment.startswith("npy:"):
             return os.path.exists(segment[4:])
         try:
-            header = self.rooms.segments.arena(segment).header
+            header = self.services.segments.arena(segment).header
         except ArenaError:
             return False
         # Of an arena of another boot nobody knows which pages reached the disk; a spooled file is synced.
-        return segment.startswith(f"file:{self.rooms.spool.folder}") or header.boot_id == system.boot_id()
+        return segment.startswith(f"file:{self.services.spool.folder}") or header.boot_id == system.boot_id()
 
     def published(self, task: ImageTask) -> ImageResult | None:
         """What a predecessor made of an image and could not report; found by its temporary link."""
@@ -190,7 +190,7 @@ class Supervisor:
         """Monotonic seconds: the only clock that decides about life and death."""
         return time.monotonic()
 
-    def happened(self, event: events.Event) -> None:
+    def handle_event(self, event: events.Event) -> None:
         """Have the core handle an event and execute what it decides; events that arise meanwhile follow in
         order."""
         self._events.append(event)
@@ -206,16 +206,16 @@ class Supervisor:
         finally:
             self._handling = False
         self._executor.arrivals.keep(self.farm.pending)
-        self.rooms.pool.flush()
-        self.rooms.ledger.compact_if_due(lambda: recovery.snapshot(self.farm))
+        self.services.pool.flush()
+        self.services.journal_writer.compact_if_due(lambda: recovery.snapshot(self.farm))
 
     def _settle(self, i: instructions.Settle) -> None:
-        self.rooms.pool.settle(i.worker, i.job_id, i.index, i.temps, i.root)
+        self.services.pool.settle(i.worker, i.job_id, i.index, i.temps, i.root)
         crash_point("supervisor.settled")
 
     def status(self) -> dict[str, Any]:
         """The status of the whole farm."""
-        return self._status.get(self.rooms.ledger.error)
+        return self._status.get(self.services.journal_writer.error)
 
     def note(self, text: str) -> None:
         """Tell the log and the status of something that a person should know."""
@@ -228,7 +228,7 @@ class Supervisor:
         kinds = {"retry": events.RetryAsked, "cancel": events.CancelAsked}
         job_id = str(arguments.get("job_id", ""))
         answer = await self._executor.answer(
-            lambda reply: self.happened(kinds[name](INTERNAL, reply, job_id))
+            lambda reply: self.handle_event(kinds[name](INTERNAL, reply, job_id))
         )
         return dict(protocol.check(answer))
 
@@ -239,7 +239,7 @@ class Supervisor:
         config = self.config
         try:
             tls = server_context(config.tls_cert, config.tls_key)
-            await self.rooms.listener.start(config.host, config.port, tls)
+            await self.services.listener.start(config.host, config.port, tls)
             if config.feed_port != FEED_OFF:
                 await self._start_feed(tls)
             self._introduce()
@@ -252,7 +252,7 @@ class Supervisor:
     async def _start_feed(self, tls: ssl.SSLContext | None) -> None:
         config = self.config
         port, host = config.feed_port, config.host
-        feed = Feed(port, host, self.status, self._action, self.token, self.rooms.metrics, tls=tls)
+        feed = Feed(port, host, self.status, self._action, self.token, self.services.metrics, tls=tls)
         try:
             await feed.start()
         except OSError as error:
@@ -260,14 +260,14 @@ class Supervisor:
                 f"Feed port {config.feed_port} cannot be used ({error.strerror}): no dashboard, no metrics."
             )
         else:
-            self.rooms.feed = feed
+            self.services.feed = feed
 
     def _introduce(self) -> None:
         """Say where we listen: in the state folder, in the status, in the log."""
-        config, feed, port = self.config, self.rooms.feed, self.rooms.listener.port
+        config, feed, port = self.config, self.services.feed, self.services.listener.port
         feed_port = feed.port if feed else None
         endpoint = {"host": config.host, "port": port, "feed_port": feed_port, "pid": os.getpid()}
-        home.write_endpoint(config.state_dir, endpoint)
+        state_dir.write_endpoint(config.state_dir, endpoint)
         limits = {**self.farm.limits.of_request(), "max_jobs": config.max_jobs}
         self._status.facts = {**endpoint, "state_dir": str(config.state_dir), "limits": limits}
         log.info("Luna Farm listens on %s:%d (pid %d)", config.host, port, os.getpid())
@@ -282,9 +282,9 @@ class Supervisor:
         gc.set_threshold(GC_EVERY)
         told_ready, drain_until = False, 0.0
         while True:
-            self.happened(events.Tick())
-            self.rooms.listener.sweep()
-            self.rooms.ledger.catch_up()
+            self.handle_event(events.Tick())
+            self.services.listener.sweep()
+            self.services.journal_writer.catch_up()
             if self.farm.ready and not told_ready:
                 told_ready = True
                 self._notifier.send("READY=1")
@@ -306,26 +306,26 @@ class Supervisor:
         if not self.farm.draining:
             left = sum(1 for _ in self.farm.unfinished())
             log.info("Stopping%s", f": {left} images are finished first" if left and not now else "")
-            self.happened(events.DrainAsked())
+            self.handle_event(events.DrainAsked())
         self._stopping.set()
 
     async def _close(self) -> None:
         """Stop in this order: intake, workers, what still writes, clients, feed, memory, journal."""
-        rooms = self.rooms
+        services = self.services
         self._notifier.send("STOPPING=1")
-        await rooms.listener.stop_intake()
-        await rooms.pool.close(0.0 if self._hurry else LAST_WORDS_S)
+        await services.listener.stop_intake()
+        await services.pool.close(0.0 if self._hurry else LAST_WORDS_S)
         await self._executor.close()
-        await rooms.listener.close()
-        if rooms.feed:
-            await rooms.feed.close()
+        await services.listener.close()
+        if services.feed:
+            await services.feed.close()
         left = list(self.farm.unfinished())
         if left:
             log.warning("%d images are left to the journal; the next start finishes them", len(left))
         if not any(image.task.segment == self.arena.name for image in left):
             self.arena.unlink()
-        rooms.segments.close()
-        rooms.ledger.close()
+        services.segments.close()
+        services.journal_writer.close()
         self._notifier.close()
 
 

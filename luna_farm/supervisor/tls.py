@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from luna_farm.supervisor import crowd
+from luna_farm.supervisor import admission
 
 BACKLOG = 256
 MAX_HANDSHAKES = 256
@@ -43,7 +43,7 @@ class Handshake:
 
     peer: str
     since: float
-    stranger: bool = True
+    unauthenticated: bool = True
     task: asyncio.Task[None] | None = field(default=None)
 
 
@@ -88,11 +88,11 @@ class TlsServer:
             except OSError:
                 await asyncio.sleep(NO_FILES_S)
                 continue
-            peer = crowd.origin(address)
-            decided = crowd.decide(self.handshakes, peer, MAX_HANDSHAKES, loop.time())
-            if decided.push_out and decided.push_out.task:
-                decided.push_out.task.cancel()
-                self.handshakes.remove(decided.push_out)
+            peer = admission.origin(address)
+            decided = admission.decide(self.handshakes, peer, MAX_HANDSHAKES, loop.time())
+            if decided.evict and decided.evict.task:
+                decided.evict.task.cancel()
+                self.handshakes.remove(decided.evict)
             if not decided.admitted:
                 sock.close()
                 continue

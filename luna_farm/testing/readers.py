@@ -80,7 +80,7 @@ def jpeg_exif(file: bytes) -> bytes:
     if file[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG file")
     at = 2
-    while file[at : at + 1] == b"\xff" and file[at + 1 : at + 2] != b"\xda":  # until the picture begins
+    while file[at : at + 1] == b"\xff" and file[at + 1 : at + 2] != b"\xda":  # until the image begins
         length = _number(file, at + 2, ">H")
         if file[at + 1 : at + 2] == b"\xe1" and file[at + 4 : at + 10] == b"Exif\0\0":
             return file[at + 10 : at + 2 + length]

@@ -49,7 +49,7 @@ class Worker:
         self._writing: Future[None] | None = None
         """At most one image is being written; until it is reported, nothing else is."""
         self._settled: deque[list[str | int]] = deque()
-        """Told with the next result: nobody waits for it, and every message wakes the supervisor up."""
+        """Published with the next result: nobody waits for it, and every message wakes the supervisor up."""
 
     def run(self) -> None:
         """Report ready, then work through what comes."""

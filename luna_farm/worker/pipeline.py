@@ -121,7 +121,7 @@ def written(made: Made, *, fsync: bool = True) -> ImageResult:
 
 def _beside(path: str, sidecar: bytes, task: ImageTask, options: SaveOptions, fsync: bool) -> list[str]:
     """Write the metadata that does not fit into the file beside it; its failure costs a warning, not the
-    picture."""
+    image."""
     root = task.root or options.output_dir
     try:
         written = writer.publish(

@@ -39,7 +39,7 @@ def test_a_small_run_measures_everything_on_a_farm_of_its_own(cli, tmp_path):
     assert kinds == [
         (images, dtype) for images in ("1 x 48", "5 x 48", "1 x 96") for dtype in ("uint8", "float32")
     ]
-    rows = [(row["pictures"], row["level"]) for row in result["throughput"]]
+    rows = [(row["images"], row["level"]) for row in result["throughput"]]
     assert rows == [("clean", 4), ("clean", 1), ("noisy", 4), ("noisy", 1)]
     assert set(result["encoders"]) == {"clean", "noisy"}
     assert [row["level"] for row in result["encoders"]["clean"]] == list(measure.LEVELS)
@@ -55,7 +55,7 @@ def test_a_small_run_measures_everything_on_a_farm_of_its_own(cli, tmp_path):
     assert beside["share"] > 0
     assert beside["beside_running"] > 0
     assert beside["workers"] == max(1, beside["cpus"] - 1)
-    assert (beside["pictures"], beside["rounds"]) == (3 * beside["cpus"], bench.STRETCHES)
+    assert (beside["images"], beside["rounds"]) == (3 * beside["cpus"], bench.STRETCHES)
     assert 0 < result["port_open_s"] <= result["workers_ready_s"]
     assert [path.name for path in tmp_path.iterdir() if path.name != "state"] == []
     table = io.StringIO()
@@ -65,7 +65,7 @@ def test_a_small_run_measures_everything_on_a_farm_of_its_own(cli, tmp_path):
         "floor p50",
         "of its speed while",
         "Throughput",
-        "one thread, noisy pictures",
+        "one thread, noisy images",
         "Memory",
         "supervisor",
         "on zlib",
@@ -158,8 +158,8 @@ def short_loop(monkeypatch):
 
 @pytest.mark.usefixtures("short_loop")
 def test_the_loop_runs_beside_a_full_queue_and_every_job_is_waited_for(farm, tmp_path):
-    pictures = [np.zeros((4, 4, 3), np.uint8)] * 3
-    figures = undisturbed.undisturbed(farm, pictures, tmp_path, workers=2, rounds=2)
+    images = [np.zeros((4, 4, 3), np.uint8)] * 3
+    figures = undisturbed.undisturbed(farm, images, tmp_path, workers=2, rounds=2)
     names = [(request.filename, request.png_compression) for request in farm.requests]
     assert names == 2 * [*[("held", 9)] * 4, *[("beside", 4)] * 3]
     assert {job for job, _ in farm.waited} == set(farm.reports)
@@ -184,9 +184,9 @@ def test_the_loop_ends_though_the_farm_is_gone(farm, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("arena_bytes", "most", "count"), [(4800, 40, 40), (4800, 90, 73), (64, 40, 1)])
 def test_the_queue_is_filled_with_what_fits(arena_bytes, most, count, farm):
     farm.statuses = [{"arena": {"bytes": arena_bytes}}]
-    pictures = [np.full((4, 4, 3), number, np.uint8) for number in range(2)]
-    got = undisturbed.filling(farm, pictures, 1, most)
-    assert [int(picture[0, 0, 0]) for picture in got] == [number % 2 for number in range(count)]
+    images = [np.full((4, 4, 3), number, np.uint8) for number in range(2)]
+    got = undisturbed.filling(farm, images, 1, most)
+    assert [int(image[0, 0, 0]) for image in got] == [number % 2 for number in range(count)]
 
 
 def test_what_a_loop_waited_for_a_processor_is_told_apart():

@@ -13,7 +13,7 @@ from luna_farm.errors import FarmBusy, FarmUnavailable, InvalidRequest
 
 
 @pytest.fixture
-def picture(tmp_path):
+def sample(tmp_path):
     path = tmp_path / "a b.png"
     Image.new("RGB", (3, 2), (1, 2, 3)).save(path)
     return path
@@ -54,7 +54,7 @@ def test_transparency_of_a_palette_is_kept(tmp_path):
     assert read_pixels(path).shape == (2, 3, 4)
 
 
-def test_a_picture_is_read_upright(tmp_path):
+def test_a_image_is_read_upright(tmp_path):
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -69,18 +69,18 @@ def test_arrays_are_taken_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bad.png", "bad.npy", "cut.png", "gone.png", "folder"])
-def test_what_is_no_picture_is_named(name, tmp_path, picture):
+def test_what_is_no_image_is_named(name, tmp_path, sample):
     (tmp_path / "folder").mkdir()
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:40])
+    (tmp_path / "bad.png").write_bytes(b"no sample")
+    (tmp_path / "cut.png").write_bytes(sample.read_bytes()[:40])
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "objects.npy").rename(tmp_path / "bad.npy")
     with pytest.raises(InvalidRequest, match=name):
         read_pixels(tmp_path / name)
 
 
-def test_files_are_saved_and_named_after_themselves(farm, cli, picture):
-    code, out, err = cli("save", picture)
+def test_files_are_saved_and_named_after_themselves(farm, cli, sample):
+    code, out, err = cli("save", sample)
     assert (code, err) == (0, "")
     assert out == "/out/a b.png  1.5 kB  4 ms\n"
     (request,) = farm.requests
@@ -88,11 +88,11 @@ def test_files_are_saved_and_named_after_themselves(farm, cli, picture):
     assert request.output_dir is None
 
 
-def test_every_option_arrives(farm, cli, picture):
+def test_every_option_arrives(farm, cli, sample):
     where = ["--output-dir", "out", "--save-path", "p", "--filename", "%counter%", "--affix", "RAW"]
     how = ["--format", "webp", "--png-compression", "9", "--lossy-quality", "80", "--lossless-webp"]
     gate = ["--quality-gate", "both", "--min-quality-threshold", "0.5"]
-    assert cli("save", picture, *where, *how, *gate)[0] == 0
+    assert cli("save", sample, *where, *how, *gate)[0] == 0
     (request,) = farm.requests
     assert (request.output_dir, request.save_path, request.filename) == ("out", "p", "%counter%")
     assert (request.images[0].affix, request.images[0].format) == ("RAW", "webp")
@@ -100,45 +100,45 @@ def test_every_option_arrives(farm, cli, picture):
     assert (request.quality_gate, request.min_quality_threshold) == ("both", 0.5)
 
 
-def test_percent_signs_of_a_file_name_are_no_template(farm, cli, picture):
-    odd = picture.with_name("100%index%.png")
-    odd.write_bytes(picture.read_bytes())
+def test_percent_signs_of_a_file_name_are_no_template(farm, cli, sample):
+    odd = sample.with_name("100%index%.png")
+    odd.write_bytes(sample.read_bytes())
     cli("save", odd)
     assert farm.requests[0].filename == "100_index_"
 
 
-def test_a_bad_file_fails_alone(farm, cli, picture, tmp_path):
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+def test_a_bad_file_fails_alone(farm, cli, sample, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no sample")
     farm.refuse = {"full": FarmBusy("The farm is full.", 9, 1.0)}
-    full = picture.with_name("full.png")
-    full.write_bytes(picture.read_bytes())
-    code, out, err = cli("save", tmp_path / "bad.png", full, picture)
+    full = sample.with_name("full.png")
+    full.write_bytes(sample.read_bytes())
+    code, out, err = cli("save", tmp_path / "bad.png", full, sample)
     assert code == 1
     assert out.count("/out/") == 1
     assert "bad.png" in err
     assert "full.png: The farm is full." in err
 
 
-def test_what_was_accepted_and_not_saved_is_code_1(farm, cli, picture):
+def test_what_was_accepted_and_not_saved_is_code_1(farm, cli, sample):
     farm.after_wait = "failed"
-    code, out, err = cli("save", picture)
+    code, out, err = cli("save", sample)
     assert (code, out) == (1, "")
     assert err == "/out/a b.png: no space left\n"
 
 
-def test_a_farm_that_goes_away_is_code_3(farm, cli, picture):
+def test_a_farm_that_goes_away_is_code_3(farm, cli, sample):
     farm.refuse = {"a b": FarmUnavailable("gone")}
-    assert cli("save", picture)[0] == 3
+    assert cli("save", sample)[0] == 3
 
 
-def test_without_waiting_the_ids_are_printed(farm, cli, picture):
-    code, out, _ = cli("save", picture, "--no-wait")
-    assert (code, out) == (0, f"{picture}: job 00000001\n")
+def test_without_waiting_the_ids_are_printed(farm, cli, sample):
+    code, out, _ = cli("save", sample, "--no-wait")
+    assert (code, out) == (0, f"{sample}: job 00000001\n")
     assert farm.waited == []
 
 
-def test_as_json(farm, cli, picture):
-    (row,) = json.loads(cli("save", picture, "--json")[1])
-    assert (row["file"], row["state"], row["images"][0]["path"]) == (str(picture), "done", "/out/a b.png")
-    (row,) = json.loads(cli("save", picture, "--json", "--no-wait")[1])
+def test_as_json(farm, cli, sample):
+    (row,) = json.loads(cli("save", sample, "--json")[1])
+    assert (row["file"], row["state"], row["images"][0]["path"]) == (str(sample), "done", "/out/a b.png")
+    (row,) = json.loads(cli("save", sample, "--json", "--no-wait")[1])
     assert set(row) == {"file", "job_id"}

@@ -28,7 +28,7 @@ def small_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_both_sizes_are_measured_with_each_number_of_workers(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--scale", "--size", "96", "--json"]) == 0
     result = json.loads(capfd.readouterr().out)
-    assert [(row["pictures"], row["workers"]) for row in result["rows"]] == [("large", 1), ("small", 1)]
+    assert [(row["images"], row["workers"]) for row in result["rows"]] == [("large", 1), ("small", 1)]
     assert all(row["images_per_s"] > 0 and row["efficiency"] == 1 for row in result["rows"])
     assert result["huge_s"] > 0
 

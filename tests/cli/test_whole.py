@@ -42,7 +42,7 @@ def test_from_start_to_stop(luna, tmp_path):
     assert str(pid) in err
 
     np.save(tmp_path / "pair.npy", np.zeros((2, 8, 8, 3), np.uint8))
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     code, out, err = luna("save", "pair.npy", "bad.png", "--output-dir", "files", "--affix", "RAW")
     assert code == 1
     assert "bad.png" in err

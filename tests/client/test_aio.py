@@ -41,8 +41,8 @@ async def test_many_tasks_save_through_one_client(shared_farm: FarmProcess, tmp_
         saved = await asyncio.gather(*map(save, range(20)))
     assert len({path for _, path in saved}) == 20
     for value, path in saved:
-        with Image.open(path) as picture:
-            assert np.all(np.asarray(picture) == value)
+        with Image.open(path) as image:
+            assert np.all(np.asarray(image) == value)
 
 
 async def test_it_asks_what_the_other_asks(shared_farm: FarmProcess, tmp_path: Path) -> None:

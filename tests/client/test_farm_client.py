@@ -1,4 +1,4 @@
-"""`FarmClient` against a real farm: pictures in, files out, and errors as what they are."""
+"""`FarmClient` against a real farm: samples in, files out, and errors as what they are."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from luna_farm_client import FarmClient, SaveImage, SaveRequest
 Start = Callable[..., FarmProcess]
 
 
-def picture(height: int = 32, width: int = 48, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
+def sample(height: int = 32, width: int = 48, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
 
 
 def request(out: Path, *pixels: object, **fields: object) -> SaveRequest:
-    images = [SaveImage(p, affix="RAW") for p in pixels or (picture(),)]
+    images = [SaveImage(p, affix="RAW") for p in pixels or (sample(),)]
     return SaveRequest(images, output_dir=out, **{"filename": "a", **fields})
 
 
 def test_what_is_submitted_is_saved_under_the_name_of_the_receipt(farm: FarmClient, tmp_path: Path) -> None:
-    pixels = picture()
+    pixels = sample()
     receipt = farm.submit(request(tmp_path, pixels, save_path="shots"))
     assert receipt.paths == (str(tmp_path / "shots" / "a_RAW.png"),)
     assert (receipt.num_images, receipt.warnings) == (1, ())
@@ -56,7 +56,7 @@ def test_what_is_submitted_is_saved_under_the_name_of_the_receipt(farm: FarmClie
 
 
 def test_the_caller_may_reuse_its_memory_at_once(farm: FarmClient, tmp_path: Path) -> None:
-    pixels = picture()
+    pixels = sample()
     before = pixels.copy()
     receipt = farm.submit(request(tmp_path, pixels))
     pixels[:] = 0
@@ -75,7 +75,7 @@ def test_job_jobs_and_ping(farm: FarmClient, tmp_path: Path) -> None:
 
 
 def test_a_wait_may_end_before_the_job(farm: FarmClient, tmp_path: Path) -> None:
-    receipt = farm.submit(request(tmp_path, *[picture(512, 512)] * 8))
+    receipt = farm.submit(request(tmp_path, *[sample(512, 512)] * 8))
     report = farm.wait(receipt.job_id, timeout=0)
     assert report.state in ("queued", "running", "done")
     assert farm.wait(receipt.job_id).state == "done"
@@ -156,7 +156,7 @@ def test_several_threads_may_use_one_client(farm: FarmClient, tmp_path: Path) ->
     def save(number: int) -> None:
         try:
             for _ in range(5):
-                receipt = farm.submit(request(tmp_path, picture(seed=number)))
+                receipt = farm.submit(request(tmp_path, sample(seed=number)))
                 paths.extend(farm.wait(receipt.job_id, timeout=60).paths)
         except BaseException as error:
             failed.append(error)
@@ -195,14 +195,14 @@ def test_closing_gives_back_what_was_leased_ahead(shared_farm: FarmProcess, tmp_
     with shared_farm.client() as watcher:
         for _ in range(12):
             with shared_farm.client() as farm:
-                receipt = farm.submit(request(tmp_path, picture(1024, 1024)))
+                receipt = farm.submit(request(tmp_path, sample(1024, 1024)))
                 farm.wait(receipt.job_id, timeout=60)
         until(lambda: watcher.status()["arena"]["used_bytes"] == 0, "all leases are back")
 
 
 def test_when_busy_it_waits_or_reports(start_farm: Start, tmp_path: Path) -> None:
     process = start_farm(max_jobs=1)
-    hard = [picture(512, 512, seed=n) for n in range(12)]
+    hard = [sample(512, 512, seed=n) for n in range(12)]
     with process.client() as farm:
         first = farm.submit(request(tmp_path, *hard, png_compression=9))
         with pytest.raises(FarmBusy, match="max_jobs") as busy:
@@ -216,19 +216,19 @@ def test_when_busy_it_waits_or_reports(start_farm: Start, tmp_path: Path) -> Non
 def test_a_restart_of_the_farm_goes_unnoticed(start_farm: Start, tmp_path: Path) -> None:
     process = start_farm()
     farm = process.client()
-    receipts = [farm.submit(request(tmp_path, picture(256, 256, seed=n))) for n in range(10)]
+    receipts = [farm.submit(request(tmp_path, sample(256, 256, seed=n))) for n in range(10)]
     process.kill()
     process.settings["port"] = process.port
     starting = threading.Thread(target=process.start)
     starting.start()
-    receipts += [farm.submit(request(tmp_path, picture(256, 256, seed=n))) for n in range(10, 20)]
+    receipts += [farm.submit(request(tmp_path, sample(256, 256, seed=n))) for n in range(10, 20)]
     reports = [farm.wait(receipt.job_id, timeout=60) for receipt in receipts]
     starting.join()
     farm.close()
     assert {report.state for report in reports} == {"done"}
     for number, report in enumerate(reports):
         with Image.open(report.paths[0]) as saved:
-            assert np.array_equal(np.asarray(saved), picture(256, 256, seed=number))
+            assert np.array_equal(np.asarray(saved), sample(256, 256, seed=number))
     assert (
         len({path for report in reports for path in report.paths}) == 20 == len(list(tmp_path.glob("*.png")))
     )
@@ -291,5 +291,5 @@ def test_a_process_that_was_forked_may_use_the_client_it_inherited(
     saved = sorted(tmp_path.iterdir())
     assert len(saved) == 6 + 3 * 4
     for path in saved:
-        with Image.open(path) as picture:
-            assert picture.getextrema() == ((int(path.stem.split("_")[1]),) * 2,) * 3, path.name
+        with Image.open(path) as sample:
+            assert sample.getextrema() == ((int(path.stem.split("_")[1]),) * 2,) * 3, path.name

@@ -43,7 +43,7 @@ def test_names_that_exist_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.png", "a_00001.png", "a_00002.png", "a_00003.png"]
 
 
-def test_one_picture_that_fails_does_not_keep_the_others(
+def test_one_image_that_fails_does_not_keep_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode = pipeline.encode

@@ -65,7 +65,7 @@ def test_an_arena_is_locked_once_and_unlocked_before_it_is_closed(
     assert gpu.calls == ["lock 65536", "unlock 65536"]
 
 
-def test_pictures_in_ordinary_memory_lock_nothing(monkeypatch: pytest.MonkeyPatch, arena: Arena) -> None:
+def test_images_in_ordinary_memory_lock_nothing(monkeypatch: pytest.MonkeyPatch, arena: Arena) -> None:
     gpu = Gpu()
     segments = locked(monkeypatch, gpu)
     segments.about_to_fill(segments.arena(arena.name), "on the CPU")

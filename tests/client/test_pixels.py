@@ -152,7 +152,7 @@ def test_other_types_are_refused(dtype):
         ((3, 64, 64), r"channels come last, so this may need \.movedim"),
         ((2, 3, 64, 64), "channels come last"),
         ((0, 4, 3), "at least one pixel"),
-        ((0, 4, 4, 3), "at least one picture"),
+        ((0, 4, 4, 3), "at least one image"),
     ],
 )
 def test_other_shapes_are_refused(shape, said):
@@ -230,7 +230,7 @@ def test_bytes_of_a_tensor(torch):
     _same(x, x.numpy())
 
 
-def test_tensors_that_are_no_pictures_are_refused(torch):
+def test_tensors_that_are_no_images_are_refused(torch):
     for name in ("int32", "int64", "bool", "complex64", "int8", "float8_e5m2"):
         with pytest.raises(InvalidRequest, match=rf"pixels\.dtype: '{name}'"):
             describe(torch.zeros(4, 4, 3, dtype=getattr(torch, name)))

@@ -13,7 +13,7 @@ from luna_farm.storage import arena_size
 from luna_farm.storage.arena import Arena
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.requests import Outgoing, Receipt, SaveImage, SaveRequest
-from luna_farm_client.session import ANNOUNCED_BYTES, Call, Session, Tell
+from luna_farm_client.session import ANNOUNCED_BYTES, Call, Send, Session
 
 PAGE = 4096
 PIXELS = np.full((1, 32, 32, 3), 7, np.uint8)
@@ -60,7 +60,7 @@ def play(steps: Any, answers: list[Any]) -> tuple[list[Any], Any]:
                     steps.close()
                     return calls, None
                 step = steps.send(answer)
-            elif isinstance(step, Tell):
+            elif isinstance(step, Send):
                 calls.append(step)
                 step = next(steps)
             else:
@@ -104,7 +104,7 @@ def test_leases_that_came_with_the_answer_spare_the_next_one_a_question(
     calls, _ = play(session.submit(out()), [{**RECEIPT, "leases": []}])
     assert commands(calls) == ["save_images_async"]
     assert calls[0].message["images"][0]["lease"] == 2
-    assert session.farewell() is None
+    assert session.release_message() is None
 
 
 def test_leases_that_do_not_fit_are_given_back_first(session: Session, arena: Arena) -> None:
@@ -116,7 +116,7 @@ def test_leases_that_do_not_fit_are_given_back_first(session: Session, arena: Ar
     assert calls[0].message["leases"] == [2]
 
 
-def test_a_lease_far_too_large_is_not_wasted_on_a_small_picture(session: Session, arena: Arena) -> None:
+def test_a_lease_far_too_large_is_not_wasted_on_a_small_image(session: Session, arena: Arena) -> None:
     first = [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": [lease(arena, 2, 8 * PAGE)]}]
     play(session.submit(out()), first)
     calls, _ = play(session.submit(out()), [{"success": True}])
@@ -129,7 +129,7 @@ def test_what_a_submit_without_an_answer_took_is_not_used_again(session: Session
     calls, _ = play(session.submit(out()), answers)
     assert commands(calls) == ["release", "lease", "save_images_async"]
     assert calls[0].message["leases"] == [1]
-    assert session.doubtful == []
+    assert session.in_doubt == []
 
 
 def test_pixels_that_are_refused_leave_the_lease_for_the_next_ones(session: Session, arena: Arena) -> None:
@@ -143,31 +143,31 @@ def test_pixels_that_are_refused_leave_the_lease_for_the_next_ones(session: Sess
 LARGE = np.full((1, ANNOUNCED_BYTES, 1, 1), 7, np.uint8)
 
 
-def test_large_pictures_are_announced_before_they_are_copied(session: Session, arena: Arena) -> None:
+def test_large_images_are_announced_before_they_are_copied(session: Session, arena: Arena) -> None:
     steps = session.submit(out(LARGE))
     assert next(steps).message["cmd"] == "lease"
     told = steps.send({"leases": [lease(arena, 1, LARGE.nbytes)]})
-    assert isinstance(told, Tell)
+    assert isinstance(told, Send)
     assert (told.message["cmd"], told.message["coming"]) == ("save_images_async", True)
     assert not any(arena.view(PAGE, LARGE.nbytes)), "nothing is copied yet"
     calls, receipt = play(steps, [{**RECEIPT, "leases": []}])
     assert calls == [Call({"cmd": "filled"}, told=True)]
     assert bytes(arena.view(PAGE, LARGE.nbytes)) == LARGE.tobytes()
     assert receipt.job_id == "j"
-    assert session.farewell() is None
+    assert session.release_message() is None
 
 
-def test_an_announced_picture_that_is_refused_here_is_taken_back(session: Session, arena: Arena) -> None:
+def test_an_announced_image_that_is_refused_here_is_taken_back(session: Session, arena: Arena) -> None:
     nan = np.full(LARGE.shape, np.nan, np.float32)
     steps = session.submit(out(nan))
     next(steps)
     told = steps.send({"leases": [lease(arena, 1, LARGE.nbytes)]})
     release = worked(next(steps).work, steps)
-    assert isinstance(told, Tell)
+    assert isinstance(told, Send)
     assert release == Call({"cmd": "release", "leases": [1]})
     with pytest.raises(ValueError, match="NaN"):
         steps.send({"success": True})
-    assert session.farewell() is None
+    assert session.release_message() is None
 
 
 def test_in_a_burst_one_message_does(session: Session, arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,10 +188,10 @@ def test_a_submit_that_is_sent_again_is_not_announced(session: Session, arena: A
 
 
 def test_at_the_end_it_gives_back_what_it_has(session: Session, arena: Arena) -> None:
-    assert session.farewell() is None
+    assert session.release_message() is None
     play(session.submit(out()), [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": [lease(arena, 2)]}])
-    assert session.farewell() == {"cmd": "release", "leases": [2]}
-    assert session.farewell() is None
+    assert session.release_message() == {"cmd": "release", "leases": [2]}
+    assert session.release_message() is None
 
 
 @pytest.mark.parametrize("changes", [{"segment": "shm:luna-not-there"}, {"uuid": "of another one"}])

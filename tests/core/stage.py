@@ -22,7 +22,7 @@ LIMITS = Limits(arena_bytes=4 * MIB, min_workers=1, max_workers=2, max_jobs=8, k
 
 
 def entry(lease: int = 0, **fields: Any) -> Entry:
-    """One picture of 32 x 32 x 3 under the affix RAW."""
+    """One image of 32 x 32 x 3 under the affix RAW."""
     given = {
         "affix": "RAW",
         "format": "png",
@@ -201,14 +201,14 @@ class Stage:
         """The events of one kind that the feed heard."""
         return [event for event in self.published if event["event"] == name]
 
-    def restarted(self, evidence: Disk | None = None, **changes: Any) -> Stage:
+    def restarted(self, probe: Disk | None = None, **changes: Any) -> Stage:
         """A stage whose farm takes over what the journal of this one holds, after this one died."""
         after = Stage(self.farm.limits, **changes)
         after.farm.segment = "shm:another"
         after.now = self.now
         after.numbers = self.numbers
-        remains = recovery.read(self.journal)
-        done = recovery.restore(after.farm, remains, evidence or Disk(), after.now)
+        recovered = recovery.read(self.journal)
+        done = recovery.restore(after.farm, recovered, probe or Disk(), after.now)
         after.journal = recovery.snapshot(after.farm)
         for instruction in done:
             after._carry_out(instruction)

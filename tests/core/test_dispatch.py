@@ -6,13 +6,13 @@ import pytest
 from stage import CLIENT, Stage, entry
 
 from luna_farm.core import events, instructions
-from luna_farm.core.dispatch import AHEAD_BYTES, BYTES_PER_SECOND, START_S, STOPPED_S
-from luna_farm.core.ending import BURY_AGAIN_S
+from luna_farm.core.completion import BURY_AGAIN_S
+from luna_farm.core.dispatch import BYTES_PER_SECOND, PREFETCHED_BYTES, START_S, STOPPED_S
 from luna_farm.core.retry import FIRST_DELAY_S, MAX_CRASHES
 from luna_farm.core.state import WORKER_TRANSITIONS, Worker, WorkerState
 
 LARGE = entry(height=512, width=256)
-assert LARGE.nbytes > AHEAD_BYTES
+assert LARGE.nbytes > PREFETCHED_BYTES
 
 
 def of_kind(done: list[instructions.Instruction], kind: type) -> list[instructions.Instruction]:

@@ -20,11 +20,11 @@ from luna_farm.core.filenames import (
     PATH_BYTES,
     clean_folders,
     clean_part,
+    collision_key,
     fit,
     image_name,
     image_names,
     shorten,
-    twin_key,
     with_number,
 )
 from luna_farm.core.messages import SaveOptions
@@ -82,7 +82,7 @@ def name(
         ({"filename": "~root"}, "RAW/~root_RAW.png"),
     ],
 )
-def test_where_a_picture_goes(options: dict[str, Any], expected: str) -> None:
+def test_where_a_image_goes(options: dict[str, Any], expected: str) -> None:
     assert name(**options) == Resolved(expected)
 
 
@@ -236,7 +236,9 @@ def test_shortening_for_a_small_file_system_keeps_the_end() -> None:
 
 
 def test_twins_have_one_key() -> None:
-    assert twin_key("/out/A.PNG") == twin_key("/out/a.png")
-    assert twin_key("/out/É.png") == twin_key("/out/e\u0301.png") == twin_key("/out/E\u0301.png")
-    assert twin_key("/out/STRASSE") == twin_key("/out/straße")
-    assert twin_key("/out/a") != twin_key("/out/b")
+    assert collision_key("/out/A.PNG") == collision_key("/out/a.png")
+    assert (
+        collision_key("/out/É.png") == collision_key("/out/e\u0301.png") == collision_key("/out/E\u0301.png")
+    )
+    assert collision_key("/out/STRASSE") == collision_key("/out/straße")
+    assert collision_key("/out/a") != collision_key("/out/b")

@@ -9,8 +9,8 @@ import pytest
 from stage import CLIENT, MIB, Stage, code, entry, options
 
 from luna_farm.core import events, instructions
-from luna_farm.core.asks import MAX_WAITS
 from luna_farm.core.farm import handle
+from luna_farm.core.job_requests import MAX_WAITS
 from luna_farm.core.leases import QUARANTINE_S
 from luna_farm.core.schema import Submit
 from luna_farm.errors import DiskError, InvalidRequest
@@ -105,7 +105,7 @@ def test_a_failing_folder_is_told_of_with_the_acknowledgement() -> None:
     stage.finish(state="failed", code="disk", error="No space left")
     answer = stage.answer(stage.submit("job-0002"))
     assert answer["warnings"] == [
-        "/out cannot be written now (No space left); the pictures are kept and saved once it can."
+        "/out cannot be written now (No space left); the images are kept and saved once it can."
     ]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage import options
 
-from luna_farm.core.job import STORY_LENGTH, TRANSITIONS, UNFINISHED, Image, ImageState, Job
+from luna_farm.core.job import HISTORY_LENGTH, TRANSITIONS, UNFINISHED, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask
 
 S = ImageState
@@ -33,11 +33,11 @@ def test_only_what_the_table_lists_may_happen_to_an_image(start: ImageState, to:
     if to in TRANSITIONS[start]:
         subject.move(to)
         assert subject.state is to
-        assert subject.story == [start.value]
+        assert subject.history == [start.value]
     else:
-        subject.story = ["once", "upon a time"]
+        subject.history = ["once", "upon a time"]
         with pytest.raises(
-            AssertionError, match=f"cannot go from {start.value} to {to.value}; story: once > upon"
+            AssertionError, match=f"cannot go from {start.value} to {to.value}; history: once > upon"
         ):
             subject.move(to)
 
@@ -57,8 +57,8 @@ def test_a_long_story_keeps_its_end() -> None:
     for _ in range(40):
         subject.move(S.HELD)
         subject.move(S.WAITING)
-    assert len(subject.story) == STORY_LENGTH
-    assert subject.story[-2:] == ["waiting", "held"]
+    assert len(subject.history) == HISTORY_LENGTH
+    assert subject.history[-2:] == ["waiting", "held"]
 
 
 @pytest.mark.parametrize(

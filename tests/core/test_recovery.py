@@ -28,7 +28,7 @@ def busy_stage() -> Stage:
     return stage
 
 
-def story(farm: Farm) -> dict[str, Any]:
+def history(farm: Farm) -> dict[str, Any]:
     """All that must survive of a farm: jobs, images, names, files in use."""
     resumed = {"running": "waiting", "held": "waiting", "burying": "waiting"}
     return {
@@ -45,7 +45,7 @@ def story(farm: Farm) -> dict[str, Any]:
 def test_a_restart_takes_all_jobs_up_again() -> None:
     before = busy_stage()
     after = before.restarted()
-    assert story(after.farm) == story(before.farm)
+    assert history(after.farm) == history(before.farm)
     assert after.states("job-held") == ["waiting"], "perhaps the disk is back"
     unfinished = [image.key for image in before.farm.unfinished()]
     assert sorted(image.key for image in after.farm.waiting) == sorted(unfinished)
@@ -62,7 +62,7 @@ def test_what_is_compacted_makes_the_same_farm() -> None:
     before = busy_stage()
     whole = before.restarted()
     before.journal = recovery.snapshot(before.farm)
-    assert story(before.restarted().farm) == story(whole.farm)
+    assert history(before.restarted().farm) == history(whole.farm)
 
 
 def test_a_known_request_is_answered_after_a_restart() -> None:
@@ -77,8 +77,8 @@ def test_pixels_of_a_predecessor_are_read_where_they_are_and_forgotten_when_they
     before = Stage()
     before.submit("job-0001", entry(), entry())
     before.submit("job-hard", durable=True)
-    remains = recovery.read(before.journal)
-    assert remains.segments_in_use() == {"shm:arena", "file:/spool/job-hard-0"}
+    recovered = recovery.read(before.journal)
+    assert recovered.segments_in_use() == {"shm:arena", "file:/spool/job-hard-0"}
     after = before.restarted(max_workers=1)
     assert after.farm.segment_users == {"shm:arena": 2, "file:/spool/job-hard-0": 1}
     after.workers()
@@ -152,8 +152,8 @@ def test_records_of_a_newer_farm_and_of_jobs_that_were_dropped_are_passed_over()
     stage.submit("job-0001")
     record = stage.journal[0]
     image = {"r": "image", "job_id": "job-9999", "index": 0, **record["images"][0]}
-    remains = recovery.read([{"r": "of the future"}, {}, image, record])
-    assert list(remains.jobs) == ["job-0001"]
+    recovered = recovery.read([{"r": "of the future"}, {}, image, record])
+    assert list(recovered.jobs) == ["job-0001"]
 
 
 @pytest.mark.parametrize("state", ["running", "held", "burying"])

@@ -68,7 +68,7 @@ def test_a_discarded_image_is_rejected_and_saved_and_a_dropped_one_rejected_only
     assert stage.farm.totals["images_saved"] == 0
 
 
-def test_a_picture_that_was_dropped_says_nothing_of_its_folder() -> None:
+def test_a_image_that_was_dropped_says_nothing_of_its_folder() -> None:
     stage = Stage(max_workers=1)
     stage.workers()
     stage.submit("job-0001", LARGE, LARGE)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from luna_farm.core.retry import FIRST_DELAY_S, LAST_DELAY_S, Folder
+from luna_farm.core.retry import FIRST_DELAY_S, LAST_DELAY_S, FailingFolder
 
 
 def test_each_failure_doubles_the_pause_up_to_a_bound() -> None:
-    folder = Folder("/out", "full", since=0.0)
+    folder = FailingFolder("/out", "full", since=0.0)
     pauses = []
     for _ in range(9):
         folder.failed("full", 100.0)
@@ -17,7 +17,7 @@ def test_each_failure_doubles_the_pause_up_to_a_bound() -> None:
 
 
 def test_it_may_be_probed_when_its_time_has_come_and_by_one_image_at_a_time() -> None:
-    folder = Folder("/out", "full", since=0.0)
+    folder = FailingFolder("/out", "full", since=0.0)
     folder.failed("read-only", 100.0)
     assert folder.error == "read-only"
     assert not folder.may_probe(100.0 + FIRST_DELAY_S - 0.01)

@@ -72,10 +72,10 @@ def test_all_of_it() -> None:
 
 
 def test_what_is_left_out_comes_from_the_configuration() -> None:
-    defaults = {"output_dir": "/pictures", "on_reject": "keep", "durable": True}
+    defaults = {"output_dir": "/images", "on_reject": "keep", "durable": True}
     options = submit(defaults, output_dir=None).options
-    assert (options.output_dir, options.on_reject, options.durable) == ("/pictures", "keep", True)
-    assert submit(defaults, output_dir="").options.output_dir == "/pictures"
+    assert (options.output_dir, options.on_reject, options.durable) == ("/images", "keep", True)
+    assert submit(defaults, output_dir="").options.output_dir == "/images"
     assert submit(defaults, output_dir="/x", on_reject="drop", durable=False).options.on_reject == "drop"
 
 

@@ -16,7 +16,7 @@ from stage import entry, options
 from luna_farm.core import events, recovery
 from luna_farm.core import instructions as do
 from luna_farm.core.farm import handle
-from luna_farm.core.filenames import twin_key
+from luna_farm.core.filenames import collision_key
 from luna_farm.core.messages import ImageResult, ImageTask
 from luna_farm.core.schema import Submit
 from luna_farm.core.slots import ALIGN
@@ -68,11 +68,11 @@ class World:
         self.retried: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.processes: dict[int, Process] = {}
-        self.begin(recovery.Remains({}, []))
+        self.begin(recovery.RecoveredState({}, []))
 
     # --- a farm begins, and dies
 
-    def begin(self, remains: recovery.Remains) -> None:
+    def begin(self, recovered: recovery.RecoveredState) -> None:
         """Start a farm on what is left of the one before."""
         self.starts += 1
         self.farm = Farm(self.limits, f"shm:{self.starts}")
@@ -83,22 +83,22 @@ class World:
         self.asked: dict[int, int] = {}
         self.answered: Counter[int] = Counter()
         self.held: list[Any] = []
-        inherited = recovery.restore(self.farm, remains, self, self.now)
+        inherited = recovery.restore(self.farm, recovered, self, self.now)
         self.journal = recovery.snapshot(self.farm)
         for instruction in inherited:
             self._carry_out(instruction)
 
     def restart(self, reboot: bool) -> None:
         """The supervisor dies; its workers are fenced off before the next one. A reboot costs the memory."""
-        remains = recovery.read(self.journal)
+        recovered = recovery.read(self.journal)
         for process in self.processes.values():
-            known = process.pid in {pid for pid, _ in remains.workers}
+            known = process.pid in {pid for pid, _ in recovered.workers}
             assert known or process.dead or not process.ready, "a worker that may write is not fenced off"
         self.processes.clear()
         if reboot:
             self.segments = {name for name in self.segments if not name.startswith("shm:")}
             self.memory.clear()
-        self.begin(remains)
+        self.begin(recovered)
 
     def readable(self, segment: str) -> bool:
         return segment in self.segments
@@ -361,13 +361,13 @@ class World:
                 self.happens(events.BuryFailed(i.task.job_id, i.task.index, str(error)))
 
     def _free_names(self, i: do.ReserveNames) -> tuple[str, ...]:
-        there = {twin_key(file.path) for file in self.files.values()}
+        there = {collision_key(file.path) for file in self.files.values()}
         paths: list[str] = []
         for relative in i.relatives:
             number = 0
             while True:
                 path = f"{i.output_dir}/{relative}" + f".{number}" * bool(number)
-                if twin_key(path) not in there | self.farm.taken | set(map(twin_key, paths)):
+                if collision_key(path) not in there | self.farm.taken | set(map(collision_key, paths)):
                     break
                 number += 1
             paths.append(path)
@@ -466,8 +466,8 @@ class World:
         for job_id in self.farm.jobs:
             assert self._story(after, job_id) == self._story(compact, job_id)
 
-    def _story(self, remains: recovery.Remains, job_id: str) -> list[tuple[str, str, str]]:
-        job = remains.jobs[job_id]
+    def _story(self, recovered: recovery.RecoveredState, job_id: str) -> list[tuple[str, str, str]]:
+        job = recovered.jobs[job_id]
         images = [(i.task.path, i.state.value, "" if i.finished else i.task.segment) for i in job.images]
         return [*images, (job.request_id, job.state, "")]
 

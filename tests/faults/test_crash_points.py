@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from images import LARGE, SMALL, Album, shows
 from measured import Figures
-from pictures import LARGE, SMALL, Album, shows
 from running_farm import Keeper, RunningFarm, Start, until
 
 from luna_farm.errors import DiskError, FarmBusy

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from images import Album, shows, whole
 from measured import Figures
-from pictures import Album, shows, whole
 from PIL import Image
 from running_farm import IMPORTED_FROM, RunningFarm, Start, until
 
@@ -205,14 +205,14 @@ def fill(path: Path) -> None:
                 continue
 
 
-def test_pictures_are_what_they_were(tmp_path: Path) -> None:
+def test_images_are_what_they_were(tmp_path: Path) -> None:
     """The proof itself: damage of one byte of a file shows."""
     album = Album(tmp_path, SIZE, noisy=True)
-    album.picture(3).tofile(tmp_path / "raw")
-    Image.fromarray(album.picture(3)).save(tmp_path / "a.png")
-    assert shows(tmp_path / "a.png", album.picture(3))
-    assert not shows(tmp_path / "a.png", album.picture(4))
+    album.image(3).tofile(tmp_path / "raw")
+    Image.fromarray(album.image(3)).save(tmp_path / "a.png")
+    assert shows(tmp_path / "a.png", album.image(3))
+    assert not shows(tmp_path / "a.png", album.image(4))
     data = bytearray((tmp_path / "a.png").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "a.png").write_bytes(data)
-    assert not shows(tmp_path / "a.png", album.picture(3))
+    assert not shows(tmp_path / "a.png", album.image(3))

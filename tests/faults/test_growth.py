@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import psutil
+from images import Album
 from measured import Figures
-from pictures import Album
 from running_farm import RunningFarm, Start, until
 
 

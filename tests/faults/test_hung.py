@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 from hung_folder import Hung
+from images import LARGE, Album
 from measured import Figures
-from pictures import LARGE, Album
 from running_farm import Start, until
 
 from luna_farm import system

@@ -8,14 +8,14 @@ import signal
 import threading
 from pathlib import Path
 
+from images import Album
 from measured import Figures
-from pictures import Album
 from running_farm import Keeper, RunningFarm, Start, until
 
 from luna_farm.errors import FarmError
 
 AHEAD = 40
-"""Pictures handed over and not waited for: kills shall always hit something."""
+"""Images handed over and not waited for: kills shall always hit something."""
 
 
 class Killer(threading.Thread):
@@ -84,7 +84,7 @@ def test_saves_go_on_while_everything_is_killed(
         until(lambda: not one.temps(), "temporary links are gone")
     assert one.stop() == 0
     count = album.count(reports)
-    count["duplicate"] -= len(foreign)  # they are no pictures, and stay
+    count["duplicate"] -= len(foreign)  # they are no images, and stay
     overwritten = sum(path.read_bytes() != content for path, content in foreign.items())
     figures.none(
         "kill storm",

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from images import Album
 from measured import Figures
-from pictures import Album
 from running_farm import IMPORTED_FROM, RunningFarm, Start, until
 
 from luna_farm.errors import FarmBusy
@@ -30,7 +30,7 @@ INSIDE = """
 import dataclasses, json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from pictures import Album
+from images import Album
 from luna_farm_client import FarmClient
 from luna_farm_client.farm_client import FarmClient
 client = FarmClient("127.0.0.1", int(sys.argv[2]), timeout=60)
@@ -167,11 +167,11 @@ def test_a_full_journal(farm: Start, figures: Figures) -> None:
 
 def test_too_many_connections(farm: Start, figures: Figures) -> None:
     one = farm(max_connections=4)
-    with ExitStack() as crowd:
+    with ExitStack() as clients:
         for _ in range(4):
-            client = crowd.enter_context(one.client())
+            client = clients.enter_context(one.client())
             until(lambda: _pings(client), "a place")  # noqa: B023
-        late = crowd.enter_context(one.client())
+        late = clients.enter_context(one.client())
         took_s = how_fast(late.ping)
     with one.client() as client:
         until(lambda: _pings(client), "a place is free again", 2.0)

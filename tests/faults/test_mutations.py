@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from images import Album
 from measured import Figures
-from pictures import Album
 from running_farm import IMPORTED_FROM, MUTATED, RunningFarm, Start, until
 from test_names import race
 from test_restart import fence_off

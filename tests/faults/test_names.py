@@ -92,7 +92,7 @@ def test_1000_swaps_of_a_folder_for_a_link(tmp_path: Path, figures: Figures) -> 
         try:
             writer.publish(
                 f"{out}/a/{name}",
-                [b"picture"],
+                [b"image"],
                 output_dir=str(out),
                 temp_name=writer.temp_name("swapped", saved + refused),
                 fsync=False,

@@ -15,10 +15,10 @@ from luna_farm.storage import arena, writer
 from luna_farm.storage.arena import HEADER_BYTES
 from luna_farm.storage.journal import Journal, _records
 from luna_farm.storage.spool import Spool
-from luna_farm.supervisor import home
+from luna_farm.supervisor import state_dir
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: looks at /proc of Linux")
-PICTURES = 60
+IMAGES = 60
 CUTS = 500
 KEPT = (0.0, 0.5, 1.0)
 
@@ -30,11 +30,11 @@ def content(number: int) -> list[bytes]:
 def save_all(root: Path, mark: Callable[[str], None]) -> None:
     """What supervisor and worker do to the disk for jobs that ask to be durable, in their order."""
     out, state = root / "out", root / "state"
-    lock = home.prepare(state)
+    lock = state_dir.prepare(state)
     spool = Spool(state / "spool")
     journal, _ = Journal.open(state / "journal")
     journal.rewrite([])
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         job, path = f"job{number}", f"{out}/{number % 7}/a{number}.png"
         pixels = bytes([number]) * 5000
         segment = spool.write(job, 0, memoryview(pixels))
@@ -61,7 +61,7 @@ def check(disk: Disk, past: list[Op], tmp: Path) -> dict[str, int]:
     bad = {"lost": 0, "half_files": 0, "phantoms": 0}
     promised = {op.name for op in past if op.kind == "mark"}
     found = disk.files()
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         whole = b"".join(content(number))
         name = f"out/{number % 7}/a{number}.png"
         there = found.get(name)
@@ -78,7 +78,7 @@ def check(disk: Disk, past: list[Op], tmp: Path) -> dict[str, int]:
     known = {record["job_id"] for record in records if record["r"] == "job"}
     accepted = {f"job{name.split()[1]}" for name in promised if name.startswith("accepted")}
     bad["lost"] += len(accepted - known)
-    bad["phantoms"] += sum(int(job[3:]) >= PICTURES for job in known)
+    bad["phantoms"] += sum(int(job[3:]) >= IMAGES for job in known)
     return bad
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from images import Album
 from measured import Figures
-from pictures import Album
 from running_farm import RunningFarm, Start, until
 from websockets.sync.client import connect
 

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from images import LARGE, Album
 from measured import Figures
-from pictures import LARGE, Album
 from running_farm import RunningFarm, Start, until
 
 from luna_farm.errors import FarmDraining, FarmError

@@ -1,7 +1,7 @@
 """A farm that saves nothing: statuses and events as a real one makes them, for the feed's tests and
 screenshots.
 
-Deterministic: the same seed gives the same story. Run it to look at the dashboard: `python
+Deterministic: the same seed gives the same history. Run it to look at the dashboard: `python
 tests/feed/fake_farm.py`.
 """
 
@@ -17,8 +17,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from luna_farm.errors import UnknownJob
-from luna_farm.supervisor.feed import Feed
-from luna_farm.supervisor.metrics import Metrics
+from luna_farm.feed.metrics import Metrics
+from luna_farm.feed.server import Feed
 
 TOKEN = "0123456789abcdef" * 4
 START = datetime(2026, 5, 4, 21, 0, tzinfo=timezone.utc)
@@ -32,8 +32,8 @@ def thumbnail(number: int) -> str:
     chance = random.Random(number)
     width, height = chance.choice([(160, 160), (160, 107), (107, 160)])
     dusk = chance.randrange(360)
-    picture = Image.new("HSV", (width, height), (dusk * 255 // 360, 110, 60))
-    draw = ImageDraw.Draw(picture)
+    sample = Image.new("HSV", (width, height), (dusk * 255 // 360, 110, 60))
+    draw = ImageDraw.Draw(sample)
     for row in range(height):
         draw.line([(0, row), (width, row)], fill=(dusk * 255 // 360, 120, 40 + 130 * row // height))
     left, top, size = (
@@ -50,7 +50,7 @@ def thumbnail(number: int) -> str:
         shade = ((dusk + 20 * layer) % 360 * 255 // 360, 130, 95 - 28 * layer)
         draw.polygon([(0, height), *ridge, (width, height)], fill=shade)
     out = io.BytesIO()
-    picture.convert("RGB").save(out, "JPEG", quality=80)
+    sample.convert("RGB").save(out, "JPEG", quality=80)
     return base64.b64encode(out.getvalue()).decode()
 
 
@@ -73,7 +73,7 @@ class FakeFarm:
         self.queued_images = 0
         self.dead_letters: list[dict[str, Any]] = []
         self.folders = [
-            folder("/home/luna/pictures/output"),
+            folder("/home/luna/images/output"),
             folder("/mnt/archive/comfy", free=41 * GB, total=500 * GB),
         ]
         self.workers = [worker(4100 + number) for number in range(2)]
@@ -139,12 +139,12 @@ class FakeFarm:
             self.feed.publish(event)
         return event
 
-    def job(self, images: int = 3, pictures: bool = True) -> list[dict[str, Any]]:
+    def job(self, images: int = 3, thumbnails: bool = True) -> list[dict[str, Any]]:
         """Live through one job: queued, started, each image, done. Return its events."""
         job_id = f"{self.chance.randrange(2**32):08x}"
         self.jobs += 1
         names = [
-            f"/home/luna/pictures/output/flux/night_{self.jobs:04d}_{affix}.png" for affix in _affixes(images)
+            f"/home/luna/images/output/flux/night_{self.jobs:04d}_{affix}.png" for affix in _affixes(images)
         ]
         handover = round(self.chance.lognormvariate(-1.6, 0.35), 3)
         events = [
@@ -155,7 +155,7 @@ class FakeFarm:
         for index, path in enumerate(names):
             outcome = self.chance.choices(["saved", "rejected", "failed"], [94, 4, 2])[0]
             counts[outcome] += 1
-            events.append(getattr(self, f"_{outcome}")(job_id, index, path, pictures))
+            events.append(getattr(self, f"_{outcome}")(job_id, index, path, thumbnails))
         state = "failed" if counts["failed"] else "done"
         events.append(
             self.event(
@@ -170,14 +170,14 @@ class FakeFarm:
         )
         return events
 
-    def _saved(self, job_id: str, index: int, path: str, pictures: bool) -> dict[str, Any]:
+    def _saved(self, job_id: str, index: int, path: str, thumbnails: bool) -> dict[str, Any]:
         self.saved += 1
         size = self.chance.randrange(1_100_000, 1_900_000)
         self.bytes += size
         encode, write = self.chance.lognormvariate(2.1, 0.2), self.chance.lognormvariate(0.6, 0.3)
         wait, gate = self.chance.lognormvariate(0.2, 0.8), self.chance.uniform(0.7, 1.2)
         more: dict[str, Any] = {}
-        if pictures and self.feed is not None and self.feed.wants_thumbnail():
+        if thumbnails and self.feed is not None and self.feed.wants_thumbnail():
             more["thumbnail"] = thumbnail(self.saved)
         return self.event(
             "image_saved",
@@ -199,14 +199,14 @@ class FakeFarm:
             **more,
         )
 
-    def _rejected(self, job_id: str, index: int, path: str, pictures: bool) -> dict[str, Any]:
+    def _rejected(self, job_id: str, index: int, path: str, thumbnails: bool) -> dict[str, Any]:
         self.discarded += 1
         score = round(self.chance.uniform(0.02, 0.28), 4)
         return self.event(
             "image_rejected", job_id, index=index, path=path, score=score, threshold=0.3, on_reject="discard"
         )
 
-    def _failed(self, job_id: str, index: int, path: str, pictures: bool) -> dict[str, Any]:
+    def _failed(self, job_id: str, index: int, path: str, thumbnails: bool) -> dict[str, Any]:
         self.failed += 1
         error = f"{path} cannot be written: the disk is full. Free some space, then retry the job."
         self.dead_letters.append(
@@ -269,7 +269,7 @@ async def live(farm: FakeFarm, jobs_per_s: float = 4.0) -> None:
             row["mb_per_s"] = round(farm.chance.uniform(3, 9), 2) if busy else 0.0
             row["rss_bytes"] = 61_000_000 + farm.chance.randrange(9_000_000)
             job = f"{farm.chance.randrange(2**32):08x}"
-            path = f"/home/luna/pictures/output/flux/night_{farm.jobs:04d}_RAW.png"
+            path = f"/home/luna/images/output/flux/night_{farm.jobs:04d}_RAW.png"
             row["current"] = {"job_id": job, "path": path} if busy else None
         await asyncio.sleep(1 / rate)
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from fake_farm import TOKEN, FakeFarm, folder
 
 from luna_farm import system
-from luna_farm.supervisor import door
+from luna_farm.feed import auth
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -249,7 +249,7 @@ async def test_what_happened_during_a_break_is_made_up_for(screen: Screen, farm:
 async def test_another_user_is_asked_for_the_token(
     screen: Screen, farm: FakeFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "PLATFORM_TELLS", True)
+    monkeypatch.setattr(auth, "PLATFORM_TELLS", True)
     monkeypatch.setattr(system, "peer_uid", lambda sock: None)
     await screen.page.goto(screen.home)
     await screen.shows("#live", "Token needed")

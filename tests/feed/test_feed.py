@@ -17,9 +17,9 @@ from fake_farm import TOKEN, FakeFarm
 from feed_visitor import PATIENCE_S, Visitor, settles
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from luna_farm.supervisor import feed as feed_module
-from luna_farm.supervisor import requests, subscriber
-from luna_farm.supervisor.feed import Feed
+from luna_farm.feed import requests, subscriber
+from luna_farm.feed import server as feed_module
+from luna_farm.feed.server import Feed
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "feed.schema.json").read_text("utf-8"))
 VALID = jsonschema.Draft202012Validator(SCHEMA)

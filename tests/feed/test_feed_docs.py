@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from fake_farm import FakeFarm
 
-from luna_farm.supervisor.metrics import FeedFacts
+from luna_farm.feed.metrics import FeedFacts
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "feed.md").read_text("utf-8")

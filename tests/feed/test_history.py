@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luna_farm.supervisor.history import MAX_UNREAD, History, Told
+from luna_farm.feed.history import MAX_UNREAD, History, Published
 
 
 def filled(count: int, **bounds: int) -> History:
@@ -74,7 +74,7 @@ def test_bounds_hold_and_frames_are_the_last_ones(
 def test_what_nobody_was_there_for_becomes_frames_when_somebody_comes() -> None:
     history = filled(2)
     for number in (3, 4):
-        history.later(Told(number, 0.0, {}))
+        history.later(Published(number, 0.0, {}))
     assert (history.last, history.oldest) == (4, 1)
     history.catch_up(lambda event: b"%04d" % event.seq)
     assert history.after(1).frames == (b"0002", b"0003", b"0004")
@@ -83,7 +83,7 @@ def test_what_nobody_was_there_for_becomes_frames_when_somebody_comes() -> None:
 def test_a_long_time_alone_leaves_the_latest_events_without_a_gap() -> None:
     history = filled(3)
     for number in range(MAX_UNREAD + 5):
-        history.later(Told(number, 0.0, {}))
+        history.later(Published(number, 0.0, {}))
     history.catch_up(lambda event: b"x")
     assert (history.last, history.oldest) == (MAX_UNREAD + 8, 9)
     assert history.after(3).complete is False
@@ -93,9 +93,9 @@ def test_a_long_time_alone_leaves_the_latest_events_without_a_gap() -> None:
 def test_an_event_that_is_not_json_takes_only_what_lies_before_it() -> None:
     history = filled(1)
     for number in range(3):
-        history.later(Told(number, 0.0, {}))
+        history.later(Published(number, 0.0, {}))
 
-    def encode(event: Told) -> bytes:
+    def encode(event: Published) -> bytes:
         if event.seq == 1:
             raise TypeError("not JSON")
         return b"fine"

@@ -12,7 +12,7 @@ import pytest
 from fake_farm import FakeFarm
 from prometheus_client.parser import text_string_to_metric_families
 
-from luna_farm.supervisor.metrics import FeedFacts, Histogram, Metrics
+from luna_farm.feed.metrics import FeedFacts, Histogram, Metrics
 
 FACTS = FeedFacts(ready=True, subscribers=3, dropped=1)
 
@@ -139,7 +139,7 @@ def test_no_series_tells_a_path_or_a_job() -> None:
 
 def test_the_library_is_loaded_at_the_first_scrape() -> None:
     code = (
-        "import sys; from luna_farm.supervisor.metrics import Metrics, FeedFacts; m = Metrics();"
+        "import sys; from luna_farm.feed.metrics import Metrics, FeedFacts; m = Metrics();"
         "assert 'prometheus_client' not in sys.modules; m.render({}, FeedFacts(True, 0, 0));"
         "assert 'prometheus_client' in sys.modules"
     )

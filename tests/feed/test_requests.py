@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luna_farm.errors import InvalidRequest
-from luna_farm.supervisor import requests
+from luna_farm.feed import requests
 
 
 def test_the_three_requests() -> None:

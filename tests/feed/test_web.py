@@ -19,7 +19,7 @@ from feed_visitor import Answer, Visitor
 from prometheus_client.parser import text_string_to_metric_families
 
 from luna_farm import system
-from luna_farm.supervisor import door, web
+from luna_farm.feed import auth, web
 
 BEARER = f"Bearer {TOKEN}"
 
@@ -126,7 +126,7 @@ async def test_no_request_opens_a_file(visitor: Visitor) -> None:
 async def test_health_and_readiness(
     visitor: Visitor, farm: FakeFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("luna_farm.supervisor.feed.STATUS_FRESH_S", 0.0)
+    monkeypatch.setattr("luna_farm.feed.server.STATUS_FRESH_S", 0.0)
     assert (await visitor.ask("/healthz")).json == {"alive": True}
     assert (await visitor.ask("/readyz")).json == {"ready": True, "reason": ""}
     farm.draining = True
@@ -190,7 +190,7 @@ UPGRADE = {
 async def test_another_user_needs_the_token(
     visitor: Visitor, monkeypatch: pytest.MonkeyPatch, uid: int | None
 ) -> None:
-    monkeypatch.setattr(door, "PLATFORM_TELLS", True)
+    monkeypatch.setattr(auth, "PLATFORM_TELLS", True)
     monkeypatch.setattr(system, "peer_uid", lambda sock: uid)
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     assert await status_of(visitor, "/api/status") == 401
@@ -203,7 +203,7 @@ async def test_another_user_needs_the_token(
 async def test_where_the_platform_does_not_tell_loopback_has_to_do(
     visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "PLATFORM_TELLS", False)
+    monkeypatch.setattr(auth, "PLATFORM_TELLS", False)
     assert await status_of(visitor, "/api/status") == 200
 
 

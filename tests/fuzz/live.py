@@ -173,7 +173,7 @@ class Nonsense:
             return HEADER.pack(len(body)) + body
         return self.random.randbytes(self.random.randrange(1, 60))
 
-    def stranger(self) -> bytes:
+    def unauthenticated(self) -> bytes:
         """What somebody sends who knows no token."""
         pick = self.random.randrange(5)
         if pick == 0:
@@ -256,7 +256,7 @@ def _bursts(farm: RealFarm, nonsense: Nonsense, result: Result) -> Iterator[int]
     while True:
         for _ in range(round(BURST * STRANGERS / (1 - STRANGERS)) or 1):
             with farm.knock(30) as stranger, contextlib.suppress(OSError):
-                stranger.sendall(nonsense.stranger())
+                stranger.sendall(nonsense.unauthenticated())
                 stranger.shutdown(socket.SHUT_WR)
                 _drain(stranger, frames.FrameBuffer(), result.codes, True)
             result.connections += 1

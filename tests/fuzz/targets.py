@@ -1,6 +1,6 @@
-"""What is fuzzed: one function of bytes for each door that strangers' bytes come through.
+"""What is fuzzed: one function of bytes for each auth that strangers' bytes come through.
 
-A target returns for whatever it is given, or raises the one error that its door documents; everything else,
+A target returns for whatever it is given, or raises the one error that its auth documents; everything else,
 and every AssertionError here, is a finding. Run by test_targets.py (corpus and hypothesis), and for longer by
 scripts/fuzz.py (atheris). The PNG kernel has a fuzzer of its own: scripts/fuzz_png.py.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from luna_farm.core import filenames, frames, messages, schema
 from luna_farm.errors import FarmError, InvalidRequest, ProtocolError
+from luna_farm.feed import requests
 from luna_farm.imaging import metadata
 from luna_farm.storage.journal import Journal
-from luna_farm.supervisor import requests
 from luna_farm.testing import readers
 
 Target = Callable[[bytes], None]

@@ -51,8 +51,8 @@ def files(folder: Path) -> list[str]:
 
 
 def opened(path: str) -> NDArray[np.uint8]:
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+    with Image.open(path) as sample:
+        return np.asarray(sample)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_lossless_webp_holds_them_too(shared_farm: FarmProcess, tmp_path: Path
 
 
 @pytest.mark.parametrize(("format_name", "extension"), [("jpeg", "jpg"), ("webp", "webp")])
-def test_a_lossy_picture_is_close(
+def test_a_lossy_image_is_close(
     shared_farm: FarmProcess, tmp_path: Path, format_name: str, extension: str
 ) -> None:
     report = save(shared_farm, tmp_path, SaveImage(smooth(), "RAW", format_name), lossy_quality=95)

@@ -66,7 +66,7 @@ def test_nobody_loads_what_is_not_for_them(start_farm: Start, tmp_path: Path) ->
         assert "/numpy/" in loaded(worker.pid), "that is how it would show"
 
 
-def test_workers_yield_to_the_program_that_makes_the_pictures(start_farm: Start) -> None:
+def test_workers_yield_to_the_program_that_makes_the_images(start_farm: Start) -> None:
     farm = start_farm()
     until(lambda: workers(farm), "a worker is ready")
     own = psutil.Process(farm.pid).nice()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from real_farm import RealFarm, Wire
 
 from luna_farm.core import frames, protocol
-from luna_farm.supervisor import connection, crowd, listener
+from luna_farm.supervisor import admission, connection, listener
 from luna_farm_client import SaveImage, SaveRequest
 
 SERVED_S = 0.1
@@ -27,7 +27,7 @@ BUSY = 20
 
 
 def serve(farm: RealFarm, tmp: object) -> float:
-    """Seconds from nothing to an accepted picture: connect, hello, lease, copy, submit."""
+    """Seconds from nothing to an accepted image: connect, hello, lease, copy, submit."""
     begun = time.perf_counter()
     with farm.client() as client:
         client.submit(SaveRequest([SaveImage(np.zeros((64, 64, 3), np.uint8))], output_dir=str(tmp)))
@@ -141,18 +141,18 @@ class Hall:
         )
         self.listener = listener.Listener(handler, "token", most, self.clock)  # type: ignore[arg-type]
 
-    def visit(self, peer: str = "127.0.0.1") -> tuple[connection.Connection, Transport]:
+    def visit(self, peer: str = "127.0.0.1") -> tuple[connection.ClientConnection, Transport]:
         visitor, transport = self.listener._connection(), Transport(peer)
         visitor.connection_made(transport)  # type: ignore[arg-type]
         return visitor, transport
 
-    def member(self) -> tuple[connection.Connection, Transport]:
+    def member(self) -> tuple[connection.ClientConnection, Transport]:
         visitor, transport = self.visit()
         self.say(visitor, frames.encode(protocol.hello("token", 1)))
         assert transport.told == [{"welcome": 1, "id": 0}]
         return visitor, transport
 
-    def say(self, visitor: connection.Connection, data: bytes) -> None:
+    def say(self, visitor: connection.ClientConnection, data: bytes) -> None:
         while data:
             space = visitor.get_buffer(-1)
             count = min(len(space), len(data))
@@ -310,7 +310,7 @@ def test_refused_peers_that_linger_are_bounded() -> None:
     ],
 )
 def test_what_a_peer_is_counted_as(address: object, counted: str) -> None:
-    assert crowd.origin(address) == counted
+    assert admission.origin(address) == counted
 
 
 GUESTS = st.builds(
@@ -324,12 +324,12 @@ GUESTS = st.builds(
 @given(st.lists(GUESTS, max_size=40), st.sampled_from(("", "10.0.0.5")), st.integers(4, 40))
 def test_whoever_decides_keeps_the_bounds(guests: list[SimpleNamespace], peer: str, most: int) -> None:
     guests = sorted(guests, key=lambda guest: guest.since)[:most]
-    decided = crowd.decide(guests, peer, most, 10.0)
-    left = len(guests) - (decided.push_out is not None) + decided.admitted
+    decided = admission.decide(guests, peer, most, 10.0)
+    left = len(guests) - (decided.evict is not None) + decided.admitted
     assert left <= most
-    if decided.push_out is not None:
-        assert decided.push_out.stranger
-        assert 10.0 - decided.push_out.since > crowd.GRACE_S
+    if decided.evict is not None:
+        assert decided.evict.unauthenticated
+        assert 10.0 - decided.evict.since > admission.GRACE_S
         assert decided.admitted
     if not decided.admitted:
         assert len(guests) == most or sum(guest.peer == peer for guest in guests) >= most // 2

@@ -169,7 +169,7 @@ def test_no_name_leads_out_of_the_folder(start: Start, tmp_path: Path) -> None:
 
 
 def test_no_swapped_folder_leads_out(start: Start, tmp_path: Path) -> None:
-    """A folder on the way is swapped for a link to elsewhere and back, again and again, while pictures are
+    """A folder on the way is swapped for a link to elsewhere and back, again and again, while images are
     saved."""
     farm = start(fsync="false", LUNA_FARM_MAX_WORKERS="2")
     out, elsewhere, away = tmp_path / "out", tmp_path / "elsewhere", tmp_path / "away"
@@ -184,7 +184,7 @@ def test_no_swapped_folder_leads_out(start: Start, tmp_path: Path) -> None:
         while not stop.is_set():
             os.rename(out / "a", away)
             os.symlink(elsewhere, out / "a")
-            if done % 2:  # every other time the link stays until a picture came by
+            if done % 2:  # every other time the link stays until a image came by
                 came_by.clear()
                 came_by.wait(1.0)
             os.unlink(out / "a")

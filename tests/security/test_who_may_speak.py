@@ -144,20 +144,20 @@ def test_no_secret_is_in_arguments_logs_notes_status_or_files(start: Start) -> N
         assert secret not in arguments
         assert secret not in farm.said()
         assert secret not in told
-    (picture,) = farm.out.rglob("*.png")
-    assert b"hunter2" not in picture.read_bytes()
-    assert b"sk-proj-" not in picture.read_bytes()
-    assert b"a cat" in picture.read_bytes()
+    (sample,) = farm.out.rglob("*.png")
+    assert b"hunter2" not in sample.read_bytes()
+    assert b"sk-proj-" not in sample.read_bytes()
+    assert b"a cat" in sample.read_bytes()
 
 
 def test_the_token_is_compared_in_constant_time(farm: RealFarm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not measurable in a test without depending on speed: what compares is looked at instead."""
     import inspect
 
-    from luna_farm.supervisor import connection, door
+    from luna_farm.supervisor import auth, connection
 
     assert "hmac.compare_digest(" in inspect.getsource(connection.Connection._hello)
-    assert "hmac.compare_digest(" in inspect.getsource(door.Door.knows)
+    assert "hmac.compare_digest(" in inspect.getsource(auth.FeedAuth.knows)
 
 
 # --- users of this machine
@@ -410,7 +410,7 @@ def test_only_allowed_folders_are_written_to_on_every_road(start: Start, tmp_pat
     elsewhere.mkdir()
     (shared / "out").symlink_to(elsewhere)
     (shared / "in").symlink_to(shared / "inside")
-    (tmp_path / "door").symlink_to(shared)
+    (tmp_path / "auth").symlink_to(shared)
     farm = start(allowed_dirs=str(shared), output_dir=str(shared), fallback_dir=str(shared / "fallback"))
     with farm.client() as client:
         for folder in (
@@ -426,7 +426,7 @@ def test_only_allowed_folders_are_written_to_on_every_road(start: Start, tmp_pat
             outgoing = {**fields_of(sent), "output_dir": str(folder)}
             with pytest.raises(InvalidRequest, match="allowed_dirs"):
                 submit_raw(farm, outgoing)
-        for folder in (shared, shared / "in", tmp_path / "door" / "new" / "deep", f"{shared}/x/../y"):
+        for folder in (shared, shared / "in", tmp_path / "auth" / "new" / "deep", f"{shared}/x/../y"):
             report = client.wait(client.submit(request(folder, save_path="a/b")).job_id, 30)
             assert report.state == "done"
             assert Path(report.paths[0]).resolve().is_relative_to(shared)

@@ -1,4 +1,4 @@
-"""Publishing a picture as a worker does it, and what tests of it look at."""
+"""Publishing a image as a worker does it, and what tests of it look at."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ posix_only = pytest.mark.skipif(os.name == "nt", reason="NOT TESTED: Windows has
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: only Linux has such calls")
 
 
-def publish(root: Path, relative: str, data: bytes = b"picture", **given: Any) -> Published:
+def publish(root: Path, relative: str, data: bytes = b"content", **given: Any) -> Published:
     """Publish `data` as `relative` below `root`."""
     how: dict[str, Any] = {"temp_name": TEMP, "fsync": True, "recovered": False, **given}
     return writer.publish(str(root / relative), [data], output_dir=str(root), **how)

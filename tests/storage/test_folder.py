@@ -38,7 +38,7 @@ def test_without_names_for_open_files_it_works_all_the_same(
     (tmp_path / "x.png").touch()
     published = publish(tmp_path, "x.png")
     writer.settle(published.temp, str(tmp_path))
-    assert files(tmp_path) == {"x.png": b"", "x_00001.png": b"picture"}
+    assert files(tmp_path) == {"x.png": b"", "x_00001.png": b"content"}
 
 
 MANY = """

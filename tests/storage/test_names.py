@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from luna_farm.core.filenames import image_name, twin_key
+from luna_farm.core.filenames import collision_key, image_name
 from luna_farm.core.messages import SaveOptions
 from luna_farm.core.template import JobFacts
 from luna_farm.errors import DiskError, InvalidRequest
@@ -46,7 +46,7 @@ def test_a_name_that_exists_gets_a_number(tmp_path: Path) -> None:
 
 
 def test_a_name_that_another_job_has_gets_a_number_twins_too(tmp_path: Path) -> None:
-    taken = {twin_key(str(tmp_path / "É.png"))}
+    taken = {collision_key(str(tmp_path / "É.png"))}
     for name in ("É.png", "é.png", "e\u0301.png"):
         assert names.reserve(str(tmp_path), name, taken).endswith("_00001.png")
 

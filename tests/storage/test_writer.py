@@ -26,7 +26,7 @@ def test_a_file_is_whole_and_leaves_nothing_beside_it_once_settled(tmp_path: Pat
     assert published == Published(str(folder / "x.png"), 7, str(folder / TEMP))
     assert os.stat(published.path).st_nlink == 2
     writer.settle(published.temp, str(tmp_path / "new/out"))
-    assert files(tmp_path) == {"new/out/a/b/x.png": b"picture"}
+    assert files(tmp_path) == {"new/out/a/b/x.png": b"content"}
     assert os.stat(published.path).st_nlink == 1
 
 
@@ -36,7 +36,7 @@ def test_a_file_right_below_the_output_folder_which_may_be_a_link(tmp_path: Path
     published = publish(tmp_path / "out", "x.png")
     assert published.path == str(tmp_path / "out/x.png")
     writer.settle(published.temp, str(tmp_path / "out"))
-    assert files(tmp_path / "real") == {"x.png": b"picture"}
+    assert files(tmp_path / "real") == {"x.png": b"content"}
 
 
 @posix_only
@@ -147,7 +147,7 @@ def test_without_hard_links_a_rename_that_replaces_nothing(
     monkeypatch.setattr(Folder, "link", fail(number))
     (tmp_path / "x.png").write_bytes(b"of somebody else")
     assert publish(tmp_path, "x.png") == Published(str(tmp_path / "x_00001.png"), 7, "")
-    assert files(tmp_path) == {"x.png": b"of somebody else", "x_00001.png": b"picture"}
+    assert files(tmp_path) == {"x.png": b"of somebody else", "x_00001.png": b"content"}
     assert publish(tmp_path, "x.png", recovered=True).path == str(tmp_path / "x_00001.png")
 
 
@@ -159,7 +159,7 @@ def test_without_that_too_an_empty_file_of_our_own_is_replaced(
     monkeypatch.setattr(Folder, "rename", fail(number))
     (tmp_path / "x.png").write_bytes(b"of somebody else")
     assert publish(tmp_path, "x.png") == Published(str(tmp_path / "x_00001.png"), 7, "")
-    assert files(tmp_path) == {"x.png": b"of somebody else", "x_00001.png": b"picture"}
+    assert files(tmp_path) == {"x.png": b"of somebody else", "x_00001.png": b"content"}
 
 
 @pytest.mark.parametrize("method", ["link", "rename"])

@@ -65,7 +65,7 @@ def test_a_file_published_before_the_crash_is_found_under_another_name(tmp_path:
 
 def test_the_same_bytes_under_the_name_count_after_a_crash_only(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"another")
-    (tmp_path / "x_00001.png").write_bytes(b"picture")
+    (tmp_path / "x_00001.png").write_bytes(b"content")
     (tmp_path / TEMP).write_bytes(b"pict")
     assert publish(tmp_path, "x.png", recovered=True) == Published(str(tmp_path / "x_00001.png"), 7, "")
     assert not (tmp_path / TEMP).exists()
@@ -73,7 +73,7 @@ def test_the_same_bytes_under_the_name_count_after_a_crash_only(tmp_path: Path) 
 
 
 def test_other_bytes_of_the_same_length_a_link_or_a_folder_do_not_count(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(b"Picture")
+    (tmp_path / "x.png").write_bytes(b"Image")
     (tmp_path / "x_00001.png").symlink_to("x_00003.png")
     (tmp_path / "x_00002.png").mkdir()
     assert publish(tmp_path, "x.png", recovered=True).path == str(tmp_path / "x_00003.png")
@@ -83,7 +83,7 @@ def test_the_search_for_the_same_bytes_has_an_end(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(writer, "COMPARED_NAMES", 2)
     for name in ("x.png", "x_00001.png"):
         (tmp_path / name).write_bytes(b"another")
-    (tmp_path / "x_00002.png").write_bytes(b"picture")
+    (tmp_path / "x_00002.png").write_bytes(b"content")
     assert publish(tmp_path, "x.png", recovered=True).path == str(tmp_path / "x_00003.png")
 
 
@@ -94,7 +94,7 @@ def test_what_lies_under_the_temporary_name_is_replaced_not_followed(tmp_path: P
     (tmp_path / "out" / TEMP).symlink_to(tmp_path / "outside")
     published = publish(tmp_path / "out", "x.png", recovered=recovered)
     writer.settle(published.temp, str(tmp_path / "out"))
-    assert files(tmp_path) == {"outside": b"precious", "out/x.png": b"picture"}
+    assert files(tmp_path) == {"outside": b"precious", "out/x.png": b"content"}
 
 
 # --- disks that refuse ------------------------------------------------------------------------------------

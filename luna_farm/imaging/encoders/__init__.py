@@ -1,4 +1,4 @@
-"""From pixels and options to the bytes of a file: the one door to all formats.
+"""From pixels and options to the bytes of a file: the one auth to all formats.
 
 `encode` picks the module of the format and imports it then, so that a worker which only writes PNG never
 loads an image library. It must never touch files, never change the pixels it is given, and never fail a save
@@ -43,7 +43,7 @@ def encode(
     options: SaveOptions,
     embedded: Embedded,
 ) -> Encoded:
-    """Encode one picture.
+    """Encode one image.
 
     pixels: [H, W, C] uint8, C-contiguous, C = 1 (gray), 3 (RGB) or 4 (RGBA). format: a key of `FORMATS`.
     Of the options it reads `png_compression` (0..9), `lossy_quality` (1..100) and `lossless_webp`.
@@ -59,7 +59,7 @@ def encode(
     except EncodeError as error:
         if embedded.empty:
             raise
-        # If it was the metadata, the picture is saved without it; if it was the picture, this raises again.
+        # If it was the metadata, the image is saved without it; if it was the image, this raises again.
         encoded = _run(encoder, format, pixels, options, NOTHING)
         encoded.warnings.append(f"the metadata could not be embedded and was left out: {error}")
     encoded.warnings[:0] = embedded.warnings

@@ -38,7 +38,7 @@ def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) 
     height, width, channels = pixels.shape
     if max(height, width) > _LONGEST_SIDE:
         raise EncodeError(
-            f"a JPEG has at most {_LONGEST_SIDE} rows and columns, this picture {height} x {width}"
+            f"a JPEG has at most {_LONGEST_SIDE} rows and columns, this image {height} x {width}"
         )
     encoded = Encoded([])
     if channels == 4 and int(pixels[:, :, 3].min()) < 255:
@@ -58,7 +58,7 @@ def _exif(embedded: Embedded, encoded: Encoded) -> bytes:
         encoded.sidecar = metadata_exif.sidecar(embedded)
         encoded.warnings.append(
             f"the metadata needs {len(block) + len(_EXIF):,} bytes of EXIF, a JPEG holds {LONGEST_EXIF:,}; "
-            "it was written to a .json file beside the picture"
+            "it was written to a .json file beside the image"
         )
         block = metadata_exif.block(Embedded(parameters=embedded.parameters))
         if len(block) + len(_EXIF) > LONGEST_EXIF:

@@ -1,6 +1,6 @@
 """JPEG XL, by imagecodecs (libjxl, BSD), an optional package: `pip install "luna-farm[formats]"`.
 
-This module puts the compressed picture into a container of its own when there is metadata. It must never use
+This module puts the compressed image into a container of its own when there is metadata. It must never use
 more than one core: the farm runs several workers.
 
 Quality 100 is lossless, the rest libjxl's own scale from quality to distance. Efforts, measured
@@ -35,14 +35,14 @@ def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) 
         raise EncodeError(
             'JPEG XL needs imagecodecs (pip install "luna-farm[formats]"); or choose another format'
         ) from error
-    picture = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    image = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     quality = options.lossy_quality
     how: dict[str, Any]
     if quality >= 100:
         how = {"lossless": True, "effort": _LOSSLESS_EFFORT}
     else:
         how = {"distance": distance(quality), "effort": _LOSSY_EFFORT}
-    stream = imagecodecs.jpegxl_encode(picture, usecontainer=False, numthreads=1, **how)
+    stream = imagecodecs.jpegxl_encode(image, usecontainer=False, numthreads=1, **how)
     exif = metadata_exif.block(embedded)
     if not exif:
         return Encoded([memoryview(stream)])

@@ -45,7 +45,7 @@ def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) 
         entries.append(Entry(270, ASCII, len(text), text))
     directory = metadata_exif.directory(entries, end + pad, _LITTLE)
     if end + pad + len(directory) > _LARGEST_FILE:
-        raise EncodeError(f"a TIFF has at most 4 GiB, this picture of {height} x {width} would need more")
+        raise EncodeError(f"a TIFF has at most 4 GiB, this image of {height} x {width} would need more")
     header = struct.pack("<2sHI", b"II", 42, end + pad)
     return Encoded([header, *strips, bytes(pad) + directory])
 

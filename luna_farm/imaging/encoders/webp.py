@@ -1,4 +1,4 @@
-"""WebP, lossy and lossless: Pillow compresses, and this module builds the file around the compressed picture.
+"""WebP, lossy and lossless: Pillow compresses, and this module builds the file around the compressed image.
 
 Why build it here: ComfyUI's frontend (1.27.10) walks the chunks of the file without their pad bytes, so
 after one chunk of odd length it never finds the workflow (about half of all lossless or alpha files). Here
@@ -37,7 +37,7 @@ def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) 
     height, width = pixels.shape[:2]
     if max(height, width) > _LONGEST_SIDE:
         raise EncodeError(
-            f"a WebP has at most {_LONGEST_SIDE} rows and columns, this picture {height} x {width}"
+            f"a WebP has at most {_LONGEST_SIDE} rows and columns, this image {height} x {width}"
         )
     file = _compress(pixels, options)
     exif = metadata_exif.block(embedded)
@@ -52,7 +52,7 @@ def _compress(pixels: NDArray[np.uint8], options: SaveOptions) -> bytes:
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     out = io.BytesIO()
     if options.lossless_webp:
-        # exact: what lies under transparent pixels is part of the picture, too.
+        # exact: what lies under transparent pixels is part of the image, too.
         image.save(
             out, "WEBP", lossless=True, quality=_LOSSLESS_EFFORT, method=options.webp_method, exact=True
         )
@@ -62,15 +62,15 @@ def _compress(pixels: NDArray[np.uint8], options: SaveOptions) -> bytes:
 
 
 def with_exif(file: bytes, exif: bytes, *, width: int, height: int) -> list[bytes | memoryview]:
-    """Return the parts of an extended WebP file: the picture of `file` and an EXIF chunk that any parser
+    """Return the parts of an extended WebP file: the image of `file` and an EXIF chunk that any parser
     finds.
 
     file: a still WebP of `width` x `height` pixels. exif: from the TIFF header on.
-    Raises ValueError if `file` holds no compressed picture.
+    Raises ValueError if `file` holds no compressed image.
     """
     streams = [(kind, data) for kind, data in chunks(file) if kind in _STREAMS]
     if not any(kind != b"ALPH" for kind, _ in streams):
-        raise ValueError("no compressed picture in this WebP file")
+        raise ValueError("no compressed image in this WebP file")
     flags = _HAS_EXIF | (_HAS_ALPHA if any(_shows_alpha(kind, data) for kind, data in streams) else 0)
     size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     parts: list[bytes | memoryview] = [_header(b"VP8X", 10), struct.pack("<I", flags) + size]

@@ -31,14 +31,14 @@ def acknowledge_before_journal() -> None:
         return
     import asyncio
 
-    from luna_farm.supervisor.ledger import Ledger
+    from luna_farm.supervisor.journal_writer import JournalWriter
 
-    real = Ledger.append_job
+    real = JournalWriter.append_job
 
-    def later(self: Ledger, record: dict[str, Any], sync: bool) -> None:
+    def later(self: JournalWriter, record: dict[str, Any], sync: bool) -> None:
         asyncio.get_running_loop().call_soon(real, self, record, sync)
 
-    Ledger.append_job = later
+    JournalWriter.append_job = later
 
 
 def no_checksum() -> None:

@@ -252,7 +252,7 @@ function troubleRow(row) {
     make("div", "what", make("strong", "", row.error || "No reason was given."), make("p", "faint", facts.filter(Boolean).join(", "))),
     make("div", "act", button, make("span", "answer faint")));
 }
-function picture(event) {
+function image(event) {
   if (event.thumbnail) {
     const image = make("img");
     image.src = `data:image/jpeg;base64,${event.thumbnail}`;
@@ -264,7 +264,7 @@ function picture(event) {
 const tiles = new WeakMap();
 function tile(event) {
   const rejected = event.threshold !== undefined; // only a rejection tells the threshold
-  const copy = make("button", "frame", picture(event));
+  const copy = make("button", "frame", image(event));
   copy.type = "button";
   copy.title = `${event.path}\nCopy the path`;
   copy.setAttribute("aria-label", `Copy the path of ${fileName(event.path)}`);

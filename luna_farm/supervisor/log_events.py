@@ -39,7 +39,7 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
 }
 
 
-def announce(event: Event) -> None:
+def log_event(event: Event) -> None:
     """Log the line of one event, if it has one, with its job id."""
     row = LINES.get(event["event"])
     if row is None or not log.isEnabledFor(row[0]):

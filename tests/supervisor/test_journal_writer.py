@@ -10,8 +10,8 @@ import pytest
 from luna_farm.core.instructions import Append, Settle
 from luna_farm.errors import DiskError, FarmBusy
 from luna_farm.storage.journal import Journal
-from luna_farm.supervisor import ledger
-from luna_farm.supervisor.ledger import Ledger
+from luna_farm.supervisor import journal_writer
+from luna_farm.supervisor.journal_writer import JournalWriter
 
 Record = dict[str, Any]
 LARGE: Record = {"r": "job", "text": "x" * 1000}
@@ -31,17 +31,17 @@ def test_a_full_journal_takes_jobs_again_once_others_have_ended(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr(ledger.time, "monotonic", lambda: clock[0])
-    kept = Ledger(journal, 3000, lambda i: None)
+    monkeypatch.setattr(journal_writer.time, "monotonic", lambda: clock[0])
+    kept = JournalWriter(journal, 3000, lambda i: None)
     kept.begin([LARGE, LARGE, LARGE])
     assert isinstance(kept.append_job(LARGE, sync=False), FarmBusy)
-    clock[0] += ledger.COMPACT_AGAIN_S
+    clock[0] += journal_writer.COMPACT_AGAIN_S
     kept.compact_if_due(lambda: [LARGE] * 3)
     kept.compact_if_due(lambda: pytest.fail("nothing has ended since: writing it all again cannot help"))
     kept.append_job(LARGE, sync=False)
     kept.append(Append({"r": "image"}))
     kept.compact_if_due(lambda: pytest.fail("not twice within a second"))
-    clock[0] += ledger.COMPACT_AGAIN_S
+    clock[0] += journal_writer.COMPACT_AGAIN_S
     kept.compact_if_due(lambda: [LARGE])
     assert kept.append_job(LARGE, sync=False) is None
 
@@ -49,7 +49,7 @@ def test_a_full_journal_takes_jobs_again_once_others_have_ended(
 def test_a_job_whose_record_cannot_be_synced_does_not_come_back(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Ledger(journal, 10**6, lambda i: None)
+    kept = JournalWriter(journal, 10**6, lambda i: None)
     kept.begin([])
     assert kept.append_job({"r": "job", "n": 1}, sync=True) is None
 
@@ -68,7 +68,7 @@ def test_what_happened_waits_for_the_disk_and_links_wait_behind_it(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settled: list[Settle] = []
-    kept = Ledger(journal, 10**6, settled.append)
+    kept = JournalWriter(journal, 10**6, settled.append)
     kept.begin([])
 
     def failing(self: Journal, record: Record) -> None:
@@ -93,7 +93,7 @@ def test_what_happened_waits_for_the_disk_and_links_wait_behind_it(
 def test_what_leans_on_the_journal_asks_whether_it_is_on_the_disk(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Ledger(journal, 10**6, lambda i: None)
+    kept = JournalWriter(journal, 10**6, lambda i: None)
     kept.begin([])
     assert kept.synced()
 

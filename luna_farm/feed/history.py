@@ -21,7 +21,7 @@ MAX_UNREAD = 2048
 the farm a tenth of what an image costs it."""
 
 
-class Told(NamedTuple):
+class Published(NamedTuple):
     """An event with its number and the time (seconds since 1970) at which it was told."""
 
     seq: int
@@ -49,7 +49,7 @@ class History:
 
     def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
         self._frames: deque[bytes] = deque()
-        self._unread: deque[Told] = deque(maxlen=MAX_UNREAD)
+        self._unread: deque[Published] = deque(maxlen=MAX_UNREAD)
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -70,7 +70,7 @@ class History:
         """Bytes of all frames held."""
         return self._bytes
 
-    def later(self, event: Told) -> None:
+    def later(self, event: Published) -> None:
         """Take over an event that becomes a frame only if somebody comes for it."""
         if len(self._unread) == MAX_UNREAD:  # the oldest gives way, and with it all that lies before the gap
             self._frames.clear()
@@ -78,7 +78,7 @@ class History:
         self._last += 1
         self._unread.append(event)
 
-    def catch_up(self, encode: Callable[[Told], bytes]) -> None:
+    def catch_up(self, encode: Callable[[Published], bytes]) -> None:
         """Make frames of what was kept for later; must come before `add` and `after`. An event that cannot be
         encoded is left out, and so is what lies before it: numbers must not have gaps."""
         unread, self._unread = self._unread, deque(maxlen=MAX_UNREAD)

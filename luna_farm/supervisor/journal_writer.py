@@ -24,7 +24,7 @@ COMPACT_AGAIN_S = 1.0
 """A full journal is compacted no more often: that writes all of it, 64 MB as a rule."""
 
 
-class Ledger:
+class JournalWriter:
     """The journal of one supervisor. `settle` carries out what waited behind a record."""
 
     def __init__(self, journal: Journal, max_bytes: int, settle: Callable[[Settle], None]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from stage import Stage, entry
 
 from luna_farm.core import events, instructions
-from luna_farm.core.ending import BURY_AGAIN_S
+from luna_farm.core.completion import BURY_AGAIN_S
 
 
 def saved(stage: Stage, job_id: str) -> None:

@@ -27,11 +27,11 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from luna_farm.errors import FarmBusy, FarmError, InvalidRequest, Unauthorized
-from luna_farm.supervisor import requests, web
-from luna_farm.supervisor.door import Door, choose_subprotocol
-from luna_farm.supervisor.history import History, Told
-from luna_farm.supervisor.metrics import Metrics
-from luna_farm.supervisor.subscriber import (
+from luna_farm.feed import requests, web
+from luna_farm.feed.auth import FeedAuth, choose_subprotocol
+from luna_farm.feed.history import History, Published
+from luna_farm.feed.metrics import Metrics
+from luna_farm.feed.subscriber import (
     CLOSE_S,
     KERNEL_BYTES,
     Subscriber,
@@ -128,14 +128,14 @@ class Feed:
             ssl_handshake_timeout=OPEN_TIMEOUT_S if self._tls else None,
         )
         self.port = next(iter(self._server.sockets)).getsockname()[1]
-        self._door = Door.of(self._host, self._names, self.port, self._token, tls=self._tls is not None)
+        self._auth = FeedAuth.of(self._host, self._names, self.port, self._token, tls=self._tls is not None)
 
     def publish(self, event: Mapping[str, Any]) -> None:
         """Count an event and send it to all subscribers within a window. Never blocks and never raises. Adds
         `seq`, and `timestamp` and `job_id` (null: of no job) if they are missing; turns the bytes of a
         `thumbnail` into base64.
         """
-        told = Told(self._history.last + 1, time.time(), event)
+        told = Published(self._history.last + 1, time.time(), event)
         try:
             self._metrics.observe(event)
             if not self._subscribers:
@@ -184,7 +184,7 @@ class Feed:
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer plain HTTP; None lets a WebSocket in."""
-        response = self._site.answer(self._door, connection, request)
+        response = self._site.answer(self._auth, connection, request)
         if response is None and len(self._subscribers) >= MAX_SUBSCRIBERS:
             sentence = f"All {MAX_SUBSCRIBERS} places of the feed are taken; try again later."
             return web.refuse(503, sentence, [("Retry-After", "5")])
@@ -266,7 +266,7 @@ class Feed:
             "id": request.tag,
         }
         try:
-            if not self._door.knows(request.token):
+            if not self._auth.knows(request.token):
                 raise Unauthorized("The token is not that of the running farm. It is new after every start.")
             done = self._action(request.name, {"job_id": request.job_id})
             result = await asyncio.wait_for(done, ACTION_TIMEOUT_S)

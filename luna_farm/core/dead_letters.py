@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
-from luna_farm.core.recovery import Remains
+from luna_farm.core.recovery import RecoveredState
 
 S = ImageState
 MADE = frozenset({S.SAVED, S.DISCARDED, S.DROPPED, S.CANCELLED})
@@ -20,7 +20,7 @@ ADOPTED = "dead-letter-"
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """One image that was set aside: its request, why, and the segment ("npy:PATH") of its pixels."""
 
     options: SaveOptions
@@ -29,19 +29,19 @@ class Letter:
     segment: str
 
 
-def take_up(remains: Remains, letters: Iterable[Letter]) -> list[str]:
+def take_up(recovered: RecoveredState, letters: Iterable[DeadLetter]) -> list[str]:
     """Make each letter a failed image that can be tried again; returns the segments of those that nobody
     needs, because their images were made after all."""
     unneeded: list[str] = []
     for letter in sorted(letters, key=lambda letter: (letter.task.job_id, letter.task.index)):
-        job = remains.jobs.get(letter.task.job_id)
+        job = recovered.jobs.get(letter.task.job_id)
         if job is None:
             job = Job(letter.task.job_id, f"{ADOPTED}{letter.task.job_id}", letter.options, [], 0.0)
-            remains.jobs[job.job_id] = job
+            recovered.jobs[job.job_id] = job
         image = _image_of(job, letter)
         if image is None:
             # Numbered anew: reports and events find images by their place in the job.
-            image = Image(replace(letter.task, index=len(job.images)), story=["recovered"])
+            image = Image(replace(letter.task, index=len(job.images)), history=["recovered"])
             job.images.append(image)
         if image.state in MADE:
             unneeded.append(letter.segment)
@@ -50,7 +50,7 @@ def take_up(remains: Remains, letters: Iterable[Letter]) -> list[str]:
     return unneeded
 
 
-def _image_of(job: Job, letter: Letter) -> Image | None:
+def _image_of(job: Job, letter: DeadLetter) -> Image | None:
     """Find the image by where its pixels are; by its number, too, where it was not numbered anew."""
     same = [image for image in job.images if image.task.segment == letter.segment]
     if not same and not job.request_id.startswith(ADOPTED):
@@ -58,7 +58,7 @@ def _image_of(job: Job, letter: Letter) -> Image | None:
     return same[0] if same else None
 
 
-def _set_aside(image: Image, letter: Letter) -> None:
+def _set_aside(image: Image, letter: DeadLetter) -> None:
     image.state = S.FAILED
     image.task = replace(image.task, segment=letter.segment, offset=0)
     image.result = ImageResult("", path=image.task.path, error=letter.reason, code="dead_letter")

@@ -19,7 +19,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
-from luna_farm.supervisor.history import Told
+from luna_farm.feed.history import Published
 
 log = logging.getLogger("luna_farm.feed")
 
@@ -48,14 +48,14 @@ def frame(message: Mapping[str, Any]) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8, "big") + text
 
 
-def event_frame(told: Told) -> bytes:
+def event_frame(told: Published) -> bytes:
     """Encode an event with its `seq`, and `timestamp` and `job_id` (null: of no job) if they are missing;
     the bytes of a `thumbnail` become base64. Raises TypeError or ValueError if it is not JSON."""
     message = {"job_id": None, "timestamp": "", **told.event, "seq": told.seq}
     message["timestamp"] = message["timestamp"] or utc_text(told.at)
-    picture = message.pop("thumbnail", b"")
-    if picture:
-        message["thumbnail"] = picture if isinstance(picture, str) else base64.b64encode(picture).decode()
+    image = message.pop("thumbnail", b"")
+    if image:
+        message["thumbnail"] = image if isinstance(image, str) else base64.b64encode(image).decode()
     return frame(message)
 
 
@@ -65,7 +65,7 @@ def utc_text(at: float) -> str:
 
 
 class Subscriber:
-    """An open connection. `thumbnails` tells whether somebody looks at pictures."""
+    """An open connection. `thumbnails` tells whether somebody looks at images."""
 
     def __init__(self, connection: ServerConnection, *, thumbnails: bool, now: float) -> None:
         self.thumbnails = thumbnails
@@ -120,7 +120,7 @@ def guest_type(connections: set[ServerConnection], limit: int) -> type[ServerCon
     """Return the kind of connection that keeps itself in `connections`, and turns away what is above
     `limit`."""
 
-    class Guest(ServerConnection):
+    class Peer(ServerConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
             connections.add(self)
@@ -131,4 +131,4 @@ def guest_type(connections: set[ServerConnection], limit: int) -> type[ServerCon
             connections.discard(self)
             super().connection_lost(exc)
 
-    return Guest
+    return Peer

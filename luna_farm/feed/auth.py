@@ -32,7 +32,7 @@ PLATFORM_TELLS = hasattr(os, "getuid") and Path("/proc/net/tcp").exists()
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class FeedAuth:
     """The exact lists: `hosts` as `name:port`, `origins` as `scheme://name:port`, and the token's bytes."""
 
     hosts: frozenset[str]
@@ -40,7 +40,7 @@ class Door:
     token: bytes
 
     @classmethod
-    def of(cls, host: str, names: Iterable[str], port: int, token: str, *, tls: bool) -> Door:
+    def of(cls, host: str, names: Iterable[str], port: int, token: str, *, tls: bool) -> FeedAuth:
         """Build the lists for a feed that listens at `host`:`port` and is also called by `names`."""
         # Addresses that mean "every interface" are no names that a client could use.
         called = {"127.0.0.1", "localhost", "::1", host, *names} - {"0.0.0.0", "::", ""}  # noqa: S104

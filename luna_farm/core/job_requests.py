@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from luna_farm.core import events
+from luna_farm.core.completion import close, finish, image_record
 from luna_farm.core.dispatch import advance, settle_left
-from luna_farm.core.ending import close, finish, image_record
-from luna_farm.core.filenames import twin_key
+from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, Reply
 from luna_farm.core.job import ImageState
 from luna_farm.core.leases import busy
@@ -83,7 +83,7 @@ def retry_asked(farm: Farm, event: events.RetryAsked, now: float) -> list[Instru
         image.crashes = 0
         image.result = replace(image.result, state="", error="", code="")
         image.queued_at = now
-        farm.taken.add(twin_key(image.task.path))
+        farm.taken.add(collision_key(image.task.path))
         farm.waiting.append(image)
         done.append(Append(image_record(image)))
     return [*done, Reply(event.client, event.reply, job.report()), *advance(farm, now)]

@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager, suppress
 import msgpack
 import psutil
 import pytest
+from images import Album
 from measured import Figures
-from pictures import Album
 from running_farm import RunningFarm, Start, until
 
 from luna_farm.errors import FarmBusy, FarmError, FarmUnavailable
@@ -30,7 +30,7 @@ def rss(one: RunningFarm) -> int:
 
 
 def hand_over_one(one: RunningFarm, number: int) -> tuple[Album | None, float]:
-    """One client that saves one picture, and how long it took to be answered. None: it was told busy."""
+    """One client that saves one image, and how long it took to be answered. None: it was told busy."""
     album = Album(one.out / str(number))
     album.next_images(number)
     with one.client() as client:
@@ -45,8 +45,8 @@ def hand_over_one(one: RunningFarm, number: int) -> tuple[Album | None, float]:
 def test_200_clients_at_once(farm: Start, figures: Figures) -> None:
     one = farm()
     one.workers_ready(2)
-    with ThreadPoolExecutor(CLIENTS) as crowd:
-        answered = list(crowd.map(lambda number: hand_over_one(one, number), range(CLIENTS)))
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        answered = list(clients.map(lambda number: hand_over_one(one, number), range(CLIENTS)))
     started = time.perf_counter()
     with one.client() as client:
         client.ping()
@@ -63,13 +63,13 @@ def test_200_clients_at_once(farm: Start, figures: Figures) -> None:
 def slow_ones(one: RunningFarm, sent: bytes) -> Iterator[list[socket.socket]]:
     """Connections that begin a message and never go on."""
     with ExitStack() as stack:
-        crowd = []
+        clients = []
         for _ in range(CLIENTS):
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", one.port), timeout=30))
             with suppress(OSError):
                 sock.sendall(sent)
-            crowd.append(sock)
-        yield crowd
+            clients.append(sock)
+        yield clients
 
 
 @pytest.mark.parametrize("half", [b"", b"\0\0", struct.pack(">I", 200) + b"\x84\xa3cmd"])

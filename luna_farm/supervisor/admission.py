@@ -1,6 +1,6 @@
 """Who stays when many want in: a decision over counts and ages, without sockets and clocks.
 
-A stranger is a connection that has not said who it is. Strangers that say nothing must never keep a good
+An unauthenticated connection has not sent a valid hello yet. Silent connections must never keep a good
 client waiting, a burst of good ones must never push each other out, and one other machine must never take
 all the room.
 """
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-MAX_STRANGERS = 32
-"""Strangers at a time; from there on another one pushes the oldest out."""
-PEER_STRANGERS = 8
+MAX_UNAUTHENTICATED = 32
+"""Unauthenticated connections at a time; beyond that a new one evicts the oldest."""
+PEER_UNAUTHENTICATED = 8
 """The same, of one other machine."""
 PEER_SHARE = 2
 """One other machine may hold 1 / PEER_SHARE of all connections."""
@@ -22,7 +22,7 @@ GRACE_S = 0.1
 """Nobody is pushed out before that: a client that has just connected is about to speak."""
 
 
-class Guest(Protocol):
+class Peer(Protocol):
     """What counts of a connection: where it comes from ("": this machine), whether it has spoken, since
     when it is here (monotonic seconds)."""
 
@@ -31,7 +31,7 @@ class Guest(Protocol):
         """Its origin, as `origin` tells."""
 
     @property
-    def stranger(self) -> bool:
+    def unauthenticated(self) -> bool:
         """It has not said who it is."""
 
     @property
@@ -39,7 +39,7 @@ class Guest(Protocol):
         """When it came."""
 
 
-G = TypeVar("G", bound=Guest)
+G = TypeVar("G", bound=Peer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,21 @@ class Decision(Generic[G]):
     """Whether the newcomer may stay, who has to go for it, and what is allowed."""
 
     admitted: bool
-    push_out: G | None
+    evict: G | None
     allowed: str
 
 
-def decide(guests: Sequence[G], peer: str, most: int, now: float) -> Decision[G]:
-    """Judge a newcomer from `peer` beside `guests` (the oldest first), of whom there may be `most`."""
-    strangers = [guest for guest in guests if guest.stranger]
-    alike = [guest for guest in strangers if guest.peer == peer]
+def decide(connections: Sequence[G], peer: str, most: int, now: float) -> Decision[G]:
+    """Judge a newcomer from `peer` beside `connections` (the oldest first), of whom there may be `most`."""
+    unauthenticated = [connection for connection in connections if connection.unauthenticated]
+    alike = [connection for connection in unauthenticated if connection.peer == peer]
     most_alike = max(4, most // PEER_SHARE)
-    full = len(guests) >= most
-    full_of_peer = bool(peer) and sum(1 for guest in guests if guest.peer == peer) >= most_alike
-    if peer and (full_of_peer or len(alike) >= PEER_STRANGERS):
+    full = len(connections) >= most
+    full_of_peer = bool(peer) and sum(1 for c in connections if c.peer == peer) >= most_alike
+    if peer and (full_of_peer or len(alike) >= PEER_UNAUTHENTICATED):
         candidates = alike
     else:
-        candidates = strangers if full or len(strangers) >= MAX_STRANGERS else []
+        candidates = unauthenticated if full or len(unauthenticated) >= MAX_UNAUTHENTICATED else []
     pushed = candidates[0] if candidates and now - candidates[0].since > GRACE_S else None
     allowed = f"{most} (setting max_connections)"
     if full_of_peer:

@@ -20,8 +20,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from luna_farm.supervisor.door import Door
-from luna_farm.supervisor.metrics import FeedFacts, Metrics
+from luna_farm.feed.auth import FeedAuth
+from luna_farm.feed.metrics import FeedFacts, Metrics
 
 log = logging.getLogger("luna_farm.feed")
 
@@ -72,7 +72,7 @@ def load_assets() -> Mapping[str, Asset]:
 
     The style goes into the page: one request less before the first paint. The policy names it by its hash.
     """
-    folder = resources.files("luna_farm.supervisor.dashboard")
+    folder = resources.files("luna_farm.feed.dashboard")
     style = folder.joinpath("style.css").read_bytes()
     digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
     policy = _POLICY.format(style=f"sha256-{digest}")
@@ -132,12 +132,12 @@ class Site:
         self._counts = counts
         self._assets = load_assets()
 
-    def answer(self, door: Door, connection: ServerConnection, request: Request) -> Response | None:
+    def answer(self, auth: FeedAuth, connection: ServerConnection, request: Request) -> Response | None:
         """Answer one request; None: it wants the WebSocket at / and may have it. Never raises."""
         # websockets below 17 parses GET only, and has no attribute for it.
         method = getattr(request, "method", "GET")
         try:
-            response = self._judge(door, connection, request, method)
+            response = self._judge(auth, connection, request, method)
         except Exception:
             log.exception("A request to the feed failed.")
             response = refuse(500, "The farm could not answer; its log says why.")
@@ -146,9 +146,9 @@ class Site:
         return response
 
     def _judge(
-        self, door: Door, connection: ServerConnection, request: Request, method: str
+        self, auth: FeedAuth, connection: ServerConnection, request: Request, method: str
     ) -> Response | None:
-        refusal = door.refusal(request.headers)
+        refusal = auth.refusal(request.headers)
         if refusal:
             return refuse(403, refusal)
         if method not in ("GET", "HEAD"):
@@ -158,14 +158,14 @@ class Site:
         path = request.path.partition("?")[0]
         upgrade = "Upgrade" in request.headers
         if path in ("/", "/api/status") and (upgrade or path == "/api/status"):
-            # Paths and pictures are for the farm's own user, or for who holds the token.
-            if not door.brings_token(request.headers) and not door.is_own_user(connection):
+            # Paths and images are for the farm's own user, or for who holds the token.
+            if not auth.brings_token(request.headers) and not auth.is_own_user(connection):
                 return refuse(401, _NEEDS_TOKEN, [("WWW-Authenticate", "Bearer")])
             return None if path == "/" else _json(200, self._current())
         return self._public(path, request.headers)
 
     def _public(self, path: str, headers: Headers) -> Response:
-        """Answer what any user of this machine may ask: it names no path, no picture and no job."""
+        """Answer what any user of this machine may ask: it names no path, no image and no job."""
         asset = self._assets.get(path)
         if asset is not None:
             return page(asset, ", ".join(headers.get_all("If-None-Match")))

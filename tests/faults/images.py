@@ -1,4 +1,4 @@
-"""Pictures that can be told apart, what was promised about them, and the count of what became of them."""
+"""Images that can be told apart, what was promised about them, and the count of what became of them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ AGAIN = ("", "crash", "dead_letter")
 _noise = np.random.default_rng(7).integers(0, 255, (256, 64, 3), dtype=np.uint8)
 
 
-def picture(number: int, size: tuple[int, int] = SMALL, *, noisy: bool = False) -> Pixels:
-    """A picture that no other number has. `noisy`: of noise only, which no encoder makes smaller."""
+def sample(number: int, size: tuple[int, int] = SMALL, *, noisy: bool = False) -> Pixels:
+    """A sample that no other number has. `noisy`: of noise only, which no encoder makes smaller."""
     if noisy:
         return np.random.default_rng(number).integers(0, 255, (*size, 3), dtype=np.uint8)
     pixels = np.zeros((*size, 3), np.uint8)
@@ -36,7 +36,7 @@ def picture(number: int, size: tuple[int, int] = SMALL, *, noisy: bool = False) 
 
 @dataclass(slots=True)
 class Promised:
-    """One accepted job and the pictures in it."""
+    """One accepted job and the samples in it."""
 
     receipt: Receipt
     numbers: tuple[int, ...]
@@ -54,23 +54,23 @@ class Album:
     _next: int = 0
     _asked: tuple[int, ...] = ()
 
-    def picture(self, number: int) -> Pixels:
-        """The picture of a number."""
-        return picture(number, self.size, noisy=self.noisy)
+    def sample(self, number: int) -> Pixels:
+        """The sample of a number."""
+        return sample(number, self.size, noisy=self.noisy)
 
     def add(self, client: FarmClient, count: int = 1, **options: object) -> Promised:
-        """Hand over a job of `count` new pictures."""
+        """Hand over a job of `count` new samples."""
         given = {"filename": "a", "output_dir": self.out, **options}
         return self.keep(client.submit(SaveRequest(images=self.next_images(count), **given)))
 
     def next_images(self, count: int = 1) -> list[SaveImage]:
-        """New pictures; what a farm that refuses them never saw is handed over again as others."""
+        """New samples; what a farm that refuses them never saw is handed over again as others."""
         self._asked = tuple(range(self._next, self._next + count))
         self._next += count
-        return [SaveImage(self.picture(n), affix=f"I{i}") for i, n in enumerate(self._asked)]
+        return [SaveImage(self.sample(n), affix=f"I{i}") for i, n in enumerate(self._asked)]
 
     def keep(self, receipt: Receipt) -> Promised:
-        """The pictures of the last `next_images` were accepted."""
+        """The samples of the last `next_images` were accepted."""
         self.promised.append(Promised(receipt, self._asked))
         return self.promised[-1]
 
@@ -107,12 +107,12 @@ class Album:
                 expected.add(Path(path))
                 if not Path(path).is_file():
                     lost += 1
-                elif not shows(Path(path), self.picture(number)):
+                elif not shows(Path(path), self.sample(number)):
                     corrupt += 1
         stray = set(self.out.rglob(".luna-*"))
         found = {path for path in self.out.rglob("a_*") if path.is_file()}
         return {
-            "pictures": sum(len(p.numbers) for p in self.promised),
+            "samples": sum(len(p.numbers) for p in self.promised),
             "lost": lost,
             "corrupt": corrupt,
             "duplicate": len(found - expected),
@@ -138,7 +138,7 @@ def shows(path: Path, pixels: Pixels) -> bool:
 
 
 def whole(folder: Path) -> Iterator[bool]:
-    """For each picture file below `folder`, whether it can be read to its end."""
+    """For each sample file below `folder`, whether it can be read to its end."""
     for path in folder.rglob("*.png"):
         try:
             with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""Who is let in: the lists are exact, and a doubtful case is a refusal."""
+"""Who is let in: the lists are exact, and a in_doubt case is a refusal."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import base64
 import pytest
 from websockets.datastructures import Headers
 
-from luna_farm.supervisor.door import TOKEN_SUBPROTOCOL, Door, choose_subprotocol, is_loopback
+from luna_farm.feed.auth import TOKEN_SUBPROTOCOL, FeedAuth, choose_subprotocol, is_loopback
 
-DOOR = Door.of("127.0.0.1", ["Farm.local"], 19284, "geheim", tls=False)
+DOOR = FeedAuth.of("127.0.0.1", ["Farm.local"], 19284, "geheim", tls=False)
 
 
 def headers(*pairs: tuple[str, str]) -> Headers:
@@ -19,7 +19,7 @@ def headers(*pairs: tuple[str, str]) -> Headers:
 def test_the_names_of_a_farm() -> None:
     assert DOOR.hosts == {"127.0.0.1:19284", "localhost:19284", "[::1]:19284", "farm.local:19284"}
     assert "http://[::1]:19284" in DOOR.origins
-    assert Door.of("0.0.0.0", [], 1, "t", tls=True).origins == {
+    assert FeedAuth.of("0.0.0.0", [], 1, "t", tls=True).origins == {
         "https://127.0.0.1:1",
         "https://localhost:1",
         "https://[::1]:1",
@@ -99,7 +99,7 @@ def test_the_token_comes_in_two_ways() -> None:
     assert DOOR.brings_token(bearer("geheim"))
     assert DOOR.brings_token(headers(("Authorization", "bearer  geheim ")))
     assert DOOR.brings_token(subprotocol("geheim"))
-    odd = Door.of("h", [], 1, "pässe +/=", tls=True)
+    odd = FeedAuth.of("h", [], 1, "pässe +/=", tls=True)
     assert odd.brings_token(subprotocol("pässe +/="))
 
 
@@ -117,7 +117,7 @@ def test_a_token_that_cannot_be_read_is_none(encoded: str) -> None:
 
 
 def test_an_empty_token_lets_nobody_in() -> None:
-    assert not Door.of("h", [], 1, "", tls=False).knows("")
+    assert not FeedAuth.of("h", [], 1, "", tls=False).knows("")
 
 
 def test_only_the_feeds_own_subprotocol_is_chosen() -> None:
