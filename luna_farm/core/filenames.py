@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from luna_farm.core.messages import FORMATS
 from luna_farm.core.schema import Submit
-from luna_farm.core.template import DEFAULT_FILENAME, JobFacts, Resolved, Values, resolve
+from luna_farm.core.template import DEFAULT_FILENAME, JobFacts, Resolved, Values, resolve, without_secrets
 from luna_farm.errors import InvalidRequest
 
 PART_BYTES = 255
@@ -95,17 +95,18 @@ def image_name(
     """
     options = facts.options
     values = Values(facts, affix, batch_index, width, height)
-    folder = resolve(options.save_path, values)
-    stem = resolve(options.filename, values)
+    folder = without_secrets(resolve(options.save_path, values))
+    stem = without_secrets(resolve(options.filename, values))
     if not stem.text.strip(" ."):
-        stem = resolve(DEFAULT_FILENAME, values)
-    tail = fit(clean_part(affix), AFFIX_BYTES) if affix.strip(" .") else ""
+        stem = without_secrets(resolve(DEFAULT_FILENAME, values))
+    safe = without_secrets(Resolved(affix))
+    tail = fit(clean_part(safe.text), AFFIX_BYTES) if affix.strip(" .") else ""
     folders = clean_folders(folder.text) + ([tail] if subdir and tail else [])
     batch = f"_{batch_index}" if batch_size > 1 else ""
     ending = (f"_{tail}" if tail else "") + f"{batch}.{FORMATS[format]}"
     root_bytes = len(options.output_dir.encode("utf-8", "surrogatepass")) + 1
     text = assemble(folders, clean_part(stem.text), ending, path_bytes - root_bytes)
-    return Resolved(text, tuple(dict.fromkeys(folder.warnings + stem.warnings)))
+    return Resolved(text, tuple(dict.fromkeys(folder.warnings + stem.warnings + safe.warnings)))
 
 
 def clean_part(text: str) -> str:

@@ -59,7 +59,7 @@ class Prompt:
         given = _parsed(self._metadata).get("seed")
         if _is_seed(given):
             return str(given)
-        nodes = self._parse()
+        nodes = self.nodes
         samplers = [n for n in nodes.values() if "sampler" in str(n.get("class_type", "")).lower()]
         for node in (*samplers, *nodes.values()):
             value = self._follow(node, SEEDS)
@@ -76,19 +76,21 @@ class Prompt:
             value = next((inputs[name] for name in names if name in inputs), None)
             if _is_seed(value):
                 return str(value)
-            if not isinstance(value, list) or not value or str(value[0]) not in self._parse():
+            if not isinstance(value, list) or not value or str(value[0]) not in self.nodes:
                 return None
-            node, names = self._parse()[str(value[0])], PRIMITIVES
+            node, names = self.nodes[str(value[0])], PRIMITIVES
         return None
 
-    def _parse(self) -> dict[str, dict[str, Any]]:
+    @property
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """The nodes of the prompt by their ids."""
         if self._nodes is None:
             given = _parsed(self._prompt)
             self._nodes = {key: node for key, node in given.items() if isinstance(node, dict)}
         return self._nodes
 
     def _called(self, name: str) -> list[dict[str, Any]]:
-        nodes = self._parse()
+        nodes = self.nodes
         if self._names is None:
             self._names = self._search_names()
         found = [nodes[key] for key in self._names.get(name, ()) if key in nodes]

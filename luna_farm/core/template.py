@@ -11,10 +11,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from luna_farm.core.messages import SaveOptions
 from luna_farm.core.prompt import Prompt
+from luna_farm.core.scrubber import Scrubber
+from luna_farm.core.secret_shapes import mask
+from luna_farm.core.secrets import MASK, is_secret
 from luna_farm.errors import InvalidRequest
 
 DEFAULT_FILENAME = "%time:YYYY_mm_dd_HHMMSS%_%model_name%"
@@ -30,6 +33,10 @@ COUNTER = "%counter%"
 VALUE_CHARS = 255
 """A value is cut to this: no part of a path holds more, and a prompt of a megabyte must not become a name."""
 
+LOOKED_AT_CHARS = 4096
+"""How much of a value is searched for secrets: more than is ever used of it."""
+
+_LEFT_OUT = "a password, key or token was left out of the name"
 MAX_WARNINGS = 8
 """Warnings of one template."""
 
@@ -59,6 +66,13 @@ class JobFacts:
     def prompt(self) -> Prompt:
         """The graph that made the images."""
         return Prompt(self.options.prompt, self.options.extra_pnginfo, self.options.metadata)
+
+    @cached_property
+    def secrets(self) -> Scrubber:
+        """Knows the secrets of the graph, to keep their copies out of names."""
+        scrubber = Scrubber()
+        scrubber.learn(self.prompt.nodes)
+        return scrubber
 
     @cached_property
     def model(self) -> tuple[tuple[str, ...], str]:
@@ -98,14 +112,28 @@ class Values:
         elif name.startswith("date:"):
             return comfyui_date(name[5:], self.job.moment)
         elif name.count(".") == 1:
-            text, problem = self.job.prompt.widget(*name.split("."))
+            text, problem = self._widget(*name.split("."))
             if problem:
                 warnings.append(f"%{name[:120]}%: {problem}.")
         else:
             return None
-        if text is None or name in _WITH_FOLDERS:
+        if text is None:
+            return None
+        safe = masked(text[:LOOKED_AT_CHARS])
+        if safe != text[:LOOKED_AT_CHARS]:
+            warnings.append(f"%{name[:120]}%: {_LEFT_OUT}.")
+            text = safe
+        if name in _WITH_FOLDERS:
             return text
         return _SEPARATORS.sub("_", text[:VALUE_CHARS])
+
+    def _widget(self, node: str, widget: str) -> tuple[str | None, str]:
+        text, problem = self.job.prompt.widget(node, widget)
+        if text is None:
+            return None, problem
+        text = text[:LOOKED_AT_CHARS]
+        safe = MASK if is_secret(widget, text) else self.job.secrets.text(text)
+        return (text, problem) if safe == text else (safe, _LEFT_OUT)
 
 
 _TOKENS: dict[str, Callable[[Values], str | None]] = {
@@ -157,6 +185,20 @@ def resolve(template: str, values: Values) -> Resolved:
         else:
             out.append(text)
             position = end + 1
+
+
+def without_secrets(resolved: Resolved) -> Resolved:
+    """Mask what has the shape of a secret in a name, wherever it came from, and say so."""
+    text = masked(resolved.text)
+    if text == resolved.text:
+        return resolved
+    return Resolved(text, (*resolved.warnings, f"save_path, filename or affix: {_LEFT_OUT}."))
+
+
+@lru_cache(maxsize=256)
+def masked(text: str) -> str:
+    """Return a text without what has the shape of a secret. Kept, because the images of a batch share it."""
+    return mask(text)[0]
 
 
 def luna_time(form: str, moment: datetime) -> str:

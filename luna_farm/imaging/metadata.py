@@ -1,7 +1,7 @@
 """What a file says about its picture: collected once per image, neutral to the format.
 
 `embed` turns the JSON texts of a job into an `Embedded`: checked, free of NaN, in ASCII, and without secrets
-(`metadata_secrets`). The formats then write it their way (`metadata_png`, `metadata_exif`). This module must
+(`core/scrubber`). The formats then write it their way (`metadata_png`, `metadata_exif`). This module must
 never raise for what a text holds: what cannot be used is left out with a warning, because a picture is worth
 more than what is written on it.
 
@@ -20,8 +20,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from luna_farm.core.messages import ImageTask, SaveOptions
+from luna_farm.core.scrubber import Scrubber
+from luna_farm.core.secret_shapes import mask
+from luna_farm.core.secrets import MASK
 from luna_farm.core.template import UNKNOWN_MODEL, split_model
-from luna_farm.imaging import metadata_a1111, metadata_secrets
+from luna_farm.imaging import metadata_a1111
 
 _MOST_KEYS = 200  # of extra_pnginfo: each takes a tag of EXIF, and there are 271 below ComfyUI's first
 _DEEPEST = 150  # levels of brackets: what walks the values stays far from Python's recursion limit
@@ -73,10 +76,10 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
         options.metadata,
         options.custom_metadata,
     )
-    folders, name = split_model(options.model_name)
+    folders, name = split_model(mask(options.model_name)[0])
     fields = [
         *shared.fields,
-        Item("image_type", task.affix, False),
+        Item("image_type", mask(task.affix)[0], False),
         Item("model_name", name, False),
         Item("model_path", "/".join((*folders, name)), False),
         Item("save_timestamp", options.timestamp, False),
@@ -119,14 +122,17 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, custom_metadata: str
     known = _parse(metadata, "metadata", warnings, kind=dict)
     custom = _parse(custom_metadata, "custom_metadata", warnings)
 
-    # What the user typed into custom_metadata was asked for word by word; the rest is collected by programs.
-    scrub = metadata_secrets.Scrubber()
-    if any(metadata_secrets.suspicious(text) for text in (prompt, extra_pnginfo, metadata)):
-        graph_prompt, extra, known = scrub.all([graph_prompt, extra, known])
+    scrub = Scrubber()
+    documents = {"prompt": graph_prompt, "extra_pnginfo": extra, "metadata": known, "custom_metadata": custom}
+    clean = scrub.all(documents, "".join((prompt, extra_pnginfo, metadata, custom_metadata)))
+    graph_prompt, extra, known, custom = clean.values()
     if scrub.count:
+        more = (
+            f" and {scrub.count - len(scrub.places)} more places" if scrub.count > len(scrub.places) else ""
+        )
         warnings.append(
-            f"metadata: {scrub.count} value(s) that look like passwords, keys or tokens were replaced by "
-            f"{metadata_secrets.MASK!r}"
+            f"metadata: {scrub.count} passwords, keys or tokens were replaced by {MASK!r}, "
+            f"in {', '.join(scrub.places)}{more}."
         )
 
     graph: list[Item] = []

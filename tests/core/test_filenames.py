@@ -86,6 +86,32 @@ def test_where_a_image_goes(options: dict[str, Any], expected: str) -> None:
     assert name(**options) == Resolved(expected)
 
 
+KEY = "sk-" + "aB3" * 16
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"filename": f"a {KEY}"},
+        {"save_path": f"x/{KEY}/y"},
+        {"affix": KEY},
+        {"filename": "%model_name%", "model_name": f"{KEY}/{KEY}"},
+        {"model_name": KEY},
+    ],
+)
+def test_a_credential_never_becomes_a_name(options: dict[str, Any]) -> None:
+    found = name(**{"filename": "a", **options} if "model_name" not in options else options)
+    assert KEY not in found.text
+    assert "a password, key or token was left out of the name" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "stem", ["sk_glossy_anime_style_v2", "pk-monsters_v12_highres", "rk_kit_2024_interior_hd"]
+)
+def test_names_that_begin_like_keys_stay(stem: str) -> None:
+    assert name(filename=stem, affix="") == Resolved(f"{stem}.png")
+
+
 def test_a_submit_names_its_batches_in_order_and_warns_once() -> None:
     entries = (Entry("RAW", "png", True, 1, 2, 8, 8, 3), Entry("UP", "webp", False, 2, 1, 16, 16, 3))
     submit = Submit("r" * 8, SaveOptions("/out", "p", "%foo%%width%", timestamp=STAMP), entries)

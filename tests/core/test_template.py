@@ -98,6 +98,26 @@ def test_a_value_of_a_megabyte_is_cut() -> None:
     assert text("%Text.text%" * 100, prompt=prompt) == "x" * VALUE_CHARS * 100
 
 
+SECRET = "9f86d081884c7d659a2feaa0c55ad015"
+
+
+@pytest.mark.parametrize(
+    "template", ["%Loader.api_key%", "%Text.value%", "%Note.text%", "%Title.civitai_key%", "%Loader.url%"]
+)
+def test_a_secret_of_the_graph_never_becomes_a_name(template: str) -> None:
+    nodes = {
+        "1": {"class_type": "Loader", "inputs": {"api_key": SECRET, "url": f"https://x.org/?token={SECRET}"}},
+        "2": {"class_type": "Text", "inputs": {"value": "swordfish-9"}},
+        "3": {"class_type": "Other", "inputs": {"password": ["2", 0]}},
+        "4": {"class_type": "Note", "inputs": {"text": f"mine is {SECRET}"}},
+        "5": {"class_type": "X", "inputs": {"civitai_key": SECRET}, "_meta": {"title": "Title"}},
+    }
+    found = resolve(template, values(prompt=json.dumps(nodes)))
+    assert SECRET not in found.text
+    assert "swordfish" not in found.text
+    assert "a password, key or token was left out" in found.warnings[0]
+
+
 def test_warnings_are_bounded() -> None:
     assert len(resolve("%foo%" * 1000, values()).warnings) == MAX_WARNINGS
 

@@ -1,0 +1,243 @@
+"""Which texts are secrets, wherever they stand: the exact shapes of credentials.
+
+Each shape has the prefix, alphabet and length that its issuer gives it. Facts compared with the published
+rules of gitleaks and detect-secrets (2025). A prompt, the name of a LoRA and a file name are never a secret,
+whatever they begin with: see `_part_of_a_name` and `wordlike`.
+
+Pure. This module must never keep or log a secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from luna_farm.core.secrets import (
+    FILE,
+    MASK,
+    Test,
+    anything,
+    credential,
+    is_secret,
+    long_value,
+    named,
+    wordlike,
+)
+
+
+class Shape(NamedTuple):
+    """What one kind of credential looks like.
+
+    `marks`: lower-case texts, one of which stands in every text that has the shape. `pattern`: the secret is
+    its group `s`, or all of it. `test`: what the secret must pass besides.
+    """
+
+    marks: tuple[str, ...]
+    pattern: re.Pattern[str]
+    test: Test | None = None
+
+
+def _shape(marks: str, pattern: str, test: Test | None = None) -> Shape:
+    return Shape(tuple(marks.split()), re.compile(pattern, re.ASCII), test)
+
+
+def _random(text: str) -> bool:
+    """Whether a prefixed key is no name: it has a long run without separators that is not made of words."""
+    run = max(re.split(r"[^A-Za-z0-9]+", text), key=len)
+    return len(run) >= 32 or (len(run) >= 16 and not wordlike(run)) or (len(run) >= 8 and not wordlike(text))
+
+
+def _mixed(text: str) -> bool:
+    return _random(text) or all(re.search(kind, text) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+
+
+def _basic(text: str) -> bool:
+    try:
+        plain = base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return False
+    return ":" in plain and plain.isprintable()
+
+
+def _userinfo(text: str) -> bool:
+    user, _, password = text.partition(":")
+    return bool(user and password) and not re.match(r"\d{1,5}(?:/|$)", password)
+
+
+_B = r"(?<![A-Za-z0-9_-])"  # no credential begins in the middle of a word
+_E = r"(?![A-Za-z0-9_-])"
+
+SHAPES: tuple[Shape, ...] = (
+    # AI services
+    _shape("sk-", _B + r"sk-[A-Za-z0-9_-]{20,250}", _random),  # OpenAI, Anthropic, DeepSeek, OpenRouter, ...
+    _shape("sk_", _B + r"sk_[0-9a-f]{40,64}" + _E),  # ElevenLabs
+    _shape("hf_ api_org_", _B + r"(?:hf|api_org)_[A-Za-z0-9]{30,40}" + _E, _random),
+    _shape(
+        "gsk_ tsk_ msy_ csk- pcsk_", _B + r"(?:gsk_|tsk_|msy_|csk-|pcsk_)[A-Za-z0-9_-]{32,90}" + _E, _random
+    ),
+    _shape(
+        "xai- pplx- jina_ tvly-", _B + r"(?:xai-|pplx-|jina_|tvly-(?:dev-|prod-)?)[A-Za-z0-9]{32,90}" + _E
+    ),
+    _shape("r8_", _B + r"r8_[A-Za-z0-9]{37}" + _E),
+    _shape("fw_ rpa_ e2b_", _B + r"(?:fw_|rpa_|e2b_)[A-Za-z0-9]{22,60}" + _E, _mixed),
+    _shape("comfyui- luma-", _B + r"(?:comfyui-[0-9a-f]{64}|luma-[0-9a-f-]{36,80})" + _E),
+    _shape("nvapi-", _B + r"nvapi-[\w-]{40,90}"),
+    _shape("key_", _B + r"key_[0-9a-f]{64,128}" + _E),  # Runway
+    _shape("fpsx", _B + r"FPSX[0-9a-f]{32}" + _E),
+    _shape("lsv2_ wandb_v1_", _B + r"(?:lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}|wandb_v1_\w{40,90})"),
+    _shape(":", _B + r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:[0-9a-f]{32}" + _E),  # fal
+    # Clouds and code
+    _shape("akia asia abia acca", _B + r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}" + _E),
+    _shape("absk", _B + r"ABSK[A-Za-z0-9+/]{60,270}={0,2}"),
+    _shape("aiza", _B + r"AIza[\w-]{35}" + _E),
+    _shape("ya29. gocspx-", _B + r"(?:ya29\.[\w-]{20,300}|GOCSPX-[\w-]{28})" + _E),
+    _shape("1//0", r"(?<![\w/])1//0[\w-]{40,120}"),
+    _shape(
+        "accountkey= sharedaccesskey=", r"(?i:AccountKey|SharedAccessKey)=(?P<s>[A-Za-z0-9+/]{40,88}={0,2})"
+    ),
+    _shape("q~", r"(?<![\w~.-])[\w~.]{3}\dQ~[\w~.-]{31,34}(?![\w~.-])"),  # Entra ID
+    _shape("ghp_ gho_ ghu_ ghs_ ghr_", _B + r"gh[pousr]_[A-Za-z0-9]{36,255}" + _E),
+    _shape("github_pat_", _B + r"github_pat_\w{22,90}", _random),
+    _shape("glpat- gldt- glrt- glptt- gloas- glcbt-", _B + r"gl(?:pat|dt|rt|ptt|oas|cbt)-[\w.-]{20,300}"),
+    _shape("npm_", _B + r"npm_[A-Za-z0-9]{36}" + _E),
+    _shape("pypi-", _B + r"pypi-AgE[\w-]{50,1000}"),
+    _shape("dckr_", _B + r"dckr_(?:pat|oat)_[\w-]{27,60}"),
+    _shape("dop_v1_ doo_v1_ dor_v1_", _B + r"do[por]_v1_[0-9a-f]{64}" + _E),
+    _shape("dapi", _B + r"dapi[0-9a-f]{32}(?:-\d)?" + _E),
+    _shape("hvs. hvb.", _B + r"hv[sb]\.[\w-]{24,300}"),
+    _shape("ltai akid", _B + r"(?:LTAI[A-Za-z0-9]{16,24}|AKID[A-Za-z0-9]{32})" + _E),
+    _shape("sbp_ sb_secret_", _B + r"(?:sbp_[0-9a-f]{40}|sb_secret_[\w-]{30,50})" + _E),
+    _shape("pscale_", _B + r"pscale_(?:tkn|oauth|pw)_[\w=.-]{32,64}"),
+    _shape(".atlasv1.", _B + r"[A-Za-z0-9]{14}\.atlasv1\.[\w=-]{60,70}"),
+    _shape("age-secret-key-", r"AGE-SECRET-KEY-1[A-Z0-9]{58}"),
+    # Messages, payments, tools
+    _shape(
+        "xox",
+        _B + r"xox[abeoprs](?:\.xox[bp])?-[A-Za-z0-9-]{10,250}",
+        lambda text: any(map(str.isdigit, text)),
+    ),
+    _shape("xapp-", _B + r"xapp-\d-[A-Z0-9]+-\d+-[a-z0-9]+"),
+    _shape("_live_ _test_ _prod_", _B + r"(?:sk|rk|pk)_(?:live|test|prod)_[A-Za-z0-9]{20,247}" + _E, _mixed),
+    _shape("whsec_", _B + r"whsec_[A-Za-z0-9+/]{32,64}={0,2}"),
+    _shape("sg.", _B + r"SG\.[\w-]{16,32}\.[\w-]{16,64}" + _E),
+    _shape("sk", _B + r"SK[0-9a-f]{32}" + _E),  # Twilio
+    _shape(":aa", r"(?<!\d)\d{8,10}:AA[\w-]{32,34}" + _E),  # Telegram
+    _shape(".", _B + r"[MNO][A-Za-z0-9_-]{23,27}\.[\w-]{6,7}\.[\w-]{27,40}" + _E),  # Discord
+    _shape("ntn_ secret_", _B + r"(?:ntn_[A-Za-z0-9]{40,50}|secret_[A-Za-z0-9]{43})" + _E),
+    _shape(
+        "figd_ lin_api_ shpat_ shpss_ pmak-", _B + r"(?:figd_|lin_api_|shp(?:at|ca|pa|ss)_|PMAK-)[\w-]{32,64}"
+    ),
+    _shape(
+        "atatt3 sntryu_ sntrys_ glsa_ glc_", _B + r"(?:ATATT3|sntry[us]_|glsa_|glc_)[\w+/=-]{32,400}", _random
+    ),
+    _shape("eaaa sq0 nrak- hrku-", _B + r"(?:EAAA|sq0(?:atp|csp)-|NRAK-|HRKU-)[\w-]{22,64}" + _E, _random),
+    _shape(
+        "xkeysib- dp.pt. pat",
+        _B + r"(?:xkeysib-[0-9a-f]{64}-\w{16}|dp\.pt\.\w{40,44}|pat\w{14}\.[0-9a-f]{64})",
+    ),
+    _shape("-us", _B + r"[0-9a-f]{32}-us\d{1,2}" + _E),  # Mailchimp
+    # Forms that no single issuer has
+    _shape("ey", _B + r"ey[A-Za-z0-9_-]{8,}\.ey[\w/-]{8,}(?:\.[\w/-]*=*)?"),  # JSON web token
+    _shape(
+        "private",
+        r"-----BEGIN[ A-Z0-9]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?:[\s\S]*?-----END[ A-Z0-9]{0,40}-----|[\s\S]*)",
+    ),
+    _shape("bearer", r"(?i:\bbearer)(?:\s+|%20|\+)(?P<s>[\w.~+/=-]{12,})", _random),
+    _shape(
+        "authorization",
+        r"(?i:authorization)[\\\"']{0,8}\s{0,9}[:=]\s{0,9}[\\\"']{0,8}(?:[A-Za-z]+\s+)?(?P<s>[\w.~+/=-]{8,})",
+        lambda text: not wordlike(text),
+    ),
+    _shape("basic", r"(?i:\bbasic)(?:\s+|%20)(?P<s>[A-Za-z0-9+/]{6,}={0,2})", _basic),
+    _shape(
+        "://",
+        r"(?<=://)(?P<s>[^\s/:@\"'<>]{0,200}:[^\s\"'<>]{1,200})@(?=[\w.\[\]-]+(?::\d+)?(?:[/?#\s\"',;)]|$))",
+        _userinfo,
+    ),
+    _shape("hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<s>[\w/+-]{16,})"),
+    _shape("/webhooks/", r"discord(?:app)?\.com/api/(?:v\d+/)?webhooks/(?P<s>\d{16,20}/[\w-]{20,})"),
+    _shape("webhook.office.com", r"webhook\.office\.com/webhookb2/(?P<s>[\w@/-]{36,})"),
+    _shape("hooks.zapier.com", r"hooks\.zapier\.com/hooks/catch/(?P<s>[\w/-]{6,})"),
+    _shape("maker.ifttt.com", r"maker\.ifttt\.com/trigger/[\w-]+/(?:json/)?with/key/(?P<s>[\w-]{10,})"),
+    _shape(".make.com hook.integromat.com", r"hook\.(?:[\w-]+\.make|make|integromat)\.com/(?P<s>\w{20,})"),
+    _shape("/bot/v2/hook/", r"/bot/v2/hook/(?P<s>[\w-]{20,})"),
+)
+
+# `name: value`, `name=value` and `"name": "value"` in a text: headers, addresses, JSON (in JSON), shell.
+_ASSIGNED = re.compile(
+    r"""(?:\\{0,8}(?P<quoted>["']))?(?<![A-Za-z0-9_])(?P<name>[A-Za-z_][\w.-]{0,60})(?(quoted)\\{0,8}["'])
+        \s{0,3}(?P<by>=>|:=|[:=])\s{0,3}
+        (?:\\{0,8}(?P<mark>["'])(?P<text>(?:(?!\\{0,8}(?P=mark))[^\n]){1,500})
+         |(?P<plain>[^\s"'&,;<>(){}|\]\[\\]{4,500}))""",
+    re.VERBOSE | re.ASCII,
+)
+_HINT = re.compile(
+    "key|token|secret|pass|auth|cookie|cred|sig|pwd|pw|jwt|bearer|session|sid|webhook|pat|otp|string|personal|code"
+)
+_QUERY_NAMES = ("key", "code", "k")  # say nothing elsewhere
+_IN_TAG = re.compile(r"(?:<(?:lora|lyco|hypernet|lbw)[:\w]*:[^<>]*|embedding:\S*)$", re.IGNORECASE)
+
+
+def shapes_in(document: str) -> tuple[Shape, ...]:
+    """Return the shapes that a text may hold: a quick look that errs on the side of too many."""
+    lower = document.lower()
+    return tuple(shape for shape in SHAPES if any(mark in lower for mark in shape.marks))
+
+
+def mask(text: str, shapes: Iterable[Shape] | None = None) -> tuple[str, int]:
+    """Return a text with its secrets masked, and their number. `shapes`: those to look for, None for all."""
+    lower, found = text.lower(), 0
+    for shape in SHAPES if shapes is None else shapes:
+        if any(mark in lower for mark in shape.marks):
+            text, count = _cut(shape.pattern, text, shape.test)
+            found += count
+    if (":" in text or "=" in text) and _HINT.search(lower):
+        text, count = _cut(_ASSIGNED, text, None)
+        found += count
+    return text, found
+
+
+def _cut(pattern: re.Pattern[str], text: str, test: Test | None) -> tuple[str, int]:
+    """Replace the secrets that `pattern` finds."""
+    parts, done, at, found = [], 0, 0, 0
+    while match := pattern.search(text, at):
+        start, end = (
+            _assigned(match) if pattern is _ASSIGNED else match.span("s" if pattern.groupindex else 0)
+        )
+        value = text[start:end]
+        if not value or MASK in value or (test and not test(value)) or _part_of_a_name(text, start, end):
+            # What follows a name may hold another: "https://...?key=".
+            at = match.end("name" if pattern is _ASSIGNED else 0)
+            continue
+        parts += [text[done:start], MASK]
+        done = at = end
+        found += 1
+    return "".join((*parts, text[done:])), found
+
+
+def _assigned(match: re.Match[str]) -> tuple[int, int]:
+    """Return where the secret of `name: value` stands, an empty place where it is none."""
+    group = "text" if match["mark"] else "plain"
+    name, value = match["name"], match[group]
+    if match["quoted"] and match["mark"]:
+        secret = is_secret(name, value)
+    elif (
+        match["by"] == "="
+        and match.string[max(match.start() - 1, 0)] in "?&"
+        and name.lower() in _QUERY_NAMES
+    ):
+        secret = credential(value)
+    else:  # prose says "password: swordfish", too
+        secret = is_secret(name, value) and (
+            long_value(value) or (match["by"] == "=" and named(name) is anything)
+        )
+    return match.span(group) if secret else (0, 0)
+
+
+def _part_of_a_name(text: str, start: int, end: int) -> bool:
+    """Whether a place in a text belongs to the name of a file, of a LoRA or of an embedding."""
+    return FILE.match(text, end) is not None or _IN_TAG.search(text[max(0, start - 120) : start]) is not None
