@@ -38,17 +38,21 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     job_id = secrets.token_hex(4)
     relatives = filenames.image_names(submit, names.PATH_BYTES)
     job = Job(job_id, submit.request_id, submit.options, [], 0.0, relatives.warnings)
-    taken: set[str] = set()
+    options = submit.options
+    paths = names.reserve_all(
+        options.output_dir,
+        relatives.relatives,
+        (),
+        numbers=options.numbers,
+        sidecars=options.sidecar != "never",
+    )
     images: list[Any] = []
     for image, entry in zip(request.images, submit.entries, strict=True):
         batch = np.empty((entry.batch, entry.height, entry.width, entry.channels), np.uint8)
         copy_into(image.pixels, batch.data.cast("B"))
         images += list(batch)
         for batch_index in range(entry.batch):
-            relative = relatives.relatives[len(job.images)]
-            path = names.reserve(submit.options.output_dir, relative, taken)
-            taken.add(filenames.collision_key(path))
-            job.images.append(Image(_task(job, entry, batch_index, path)))
+            job.images.append(Image(_task(job, entry, batch_index, paths[len(job.images)])))
     for done, (image_of_job, pixels) in enumerate(zip(job.images, images, strict=True), 1):
         image_of_job.result = _saved(pixels, image_of_job.task, submit.options)
         image_of_job.state = ImageState(image_of_job.result.state)

@@ -16,7 +16,6 @@ from operator import attrgetter
 from typing import Any
 
 from luna_farm.core import schema
-from luna_farm.core.messages import FORMATS
 from luna_farm.errors import InvalidRequest, ProtocolError
 from luna_farm_client.pixels import PixelInfo, describe
 
@@ -46,6 +45,8 @@ class SaveRequest:
     caller's folder.
     `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata`: maps, or JSON text. `embed`: "full",
     "parameters" or "none".
+    `batch_digits`: 0 for as many as the batch needs. `numbers`: after_last or first_gap. `sidecar`: "auto"
+    (metadata that does not fit into the image), "always" or "never".
     `on_reject`: None for what the farm is configured with. `durable`: pixels go to disk before the job is
     accepted.
     """
@@ -70,6 +71,9 @@ class SaveRequest:
     extra_pnginfo: Json = None
     timestamp: datetime | str | None = None
     durable: bool | None = None
+    batch_digits: int = 0
+    numbers: str = "after_last"
+    sidecar: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,7 @@ class JobReport:
 _SETTINGS = (
     *("save_path", "filename", "model_name", "quality_gate", "min_quality_threshold", "png_compression"),
     *("lossy_quality", "lossless_webp", "webp_method", "embed", "filename_index"),
+    *("batch_digits", "numbers", "sidecar"),
 )
 _read_settings = attrgetter(*_SETTINGS)
 _FOR_NAMES = ("custom_metadata", "metadata", "prompt")
@@ -197,8 +202,8 @@ class Outgoing:
             **documents,
         }
         for image in images:
-            schema.choice({"format": image.format}, "format", tuple(FORMATS), "png")
-            schema.text({"affix": image.affix}, "affix", limit=200)
+            schema.image_format({"format": image.format})
+            schema.text({"affix": image.affix}, "affix", limit=schema.NAME_LIMIT)
             schema.boolean({"subdir": image.subdir}, "subdir", False)
 
     @property

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from luna_farm.core.messages import FORMATS
+from luna_farm.core.messages import FORMAT_NAMES, FORMATS
 from luna_farm.core.schema import Submit
 from luna_farm.core.template import DEFAULT_FILENAME, JobFacts, Resolved, Values, resolve, without_secrets
 from luna_farm.errors import InvalidRequest
@@ -32,12 +32,18 @@ STEM_BYTES = 24
 FOLDER_BYTES = 16
 """What shortening leaves of a folder at least."""
 
-# Control characters, what Windows refuses, bidirectional and other invisible controls, line separators, the
-# byte order mark, noncharacters, lone surrogates.
+# Control characters, what Windows refuses, line separators, noncharacters, lone surrogates, and all that is
+# not seen: Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt, which has the bidirectional
+# controls, the byte order mark and the tag characters in it.
 _REFUSED = re.compile(
-    r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff'
-    "\ud800-\udfff]"
+    r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f'
+    "\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+# Of these, what changes how others look: joiners between letters and symbols (Persian, Indic scripts, emoji),
+# and variation selectors behind a symbol or an ideograph.
+_JOINERS = "\u200c\u200d"
+_VARIATIONS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _DEVICES = frozenset(
     ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"]
     + [f"{port}{digit}" for port in ("COM", "LPT") for digit in "0123456789¹²³"]
@@ -95,18 +101,48 @@ def image_name(
     """
     options = facts.options
     values = Values(facts, affix, batch_index, width, height)
-    folder = without_secrets(resolve(options.save_path, values))
+    folder = without_secrets(_below(resolve(options.save_path, values), options.output_dir))
     stem = without_secrets(resolve(options.filename, values))
     if not stem.text.strip(" ."):
         stem = without_secrets(resolve(DEFAULT_FILENAME, values))
     safe = without_secrets(Resolved(affix))
     tail = fit(clean_part(safe.text), AFFIX_BYTES) if affix.strip(" .") else ""
     folders = clean_folders(folder.text) + ([tail] if subdir and tail else [])
-    batch = f"_{batch_index}" if batch_size > 1 else ""
+    batch = f"_{batch_index:0{options.batch_digits or len(str(batch_size - 1))}d}" if batch_size > 1 else ""
     ending = (f"_{tail}" if tail else "") + f"{batch}.{FORMATS[format]}"
     root_bytes = len(options.output_dir.encode("utf-8", "surrogatepass")) + 1
-    text = assemble(folders, clean_part(stem.text), ending, path_bytes - root_bytes)
-    return Resolved(text, tuple(dict.fromkeys(folder.warnings + stem.warnings + safe.warnings)))
+    name = clean_part(_without_extension(stem.text, format))
+    text = assemble(folders, name, ending, path_bytes - root_bytes)
+    warnings = [*folder.warnings, *stem.warnings, *safe.warnings]
+    if text != "/".join((*folders, name + ending)) or tail != clean_part(safe.text) != "_":
+        warnings.append(_CUT)
+    return Resolved(text, tuple(dict.fromkeys(warnings)))
+
+
+_CUT = (
+    f"The name was too long and was cut: a file name has at most {NAME_BYTES} bytes, an affix {AFFIX_BYTES}."
+)
+
+
+def _below(folder: Resolved, output_dir: str) -> Resolved:
+    """Make an absolute save_path inside `output_dir` relative to it; say where one that is outside goes."""
+    path, root = (_SEPARATORS.sub("/", text).rstrip("/") for text in (folder.text.strip(), output_dir))
+    if not path.startswith("/") and not re.match("[A-Za-z]:/", path + "/"):
+        return folder
+    windows = root[1:2] == ":" or root.startswith("//")
+    inside, outside = (path.lower(), root.lower()) if windows else (path, root)
+    if inside == outside or inside.startswith(outside + "/"):
+        return Resolved(path[len(root) + 1 :], folder.warnings)
+    told = (
+        f"save_path {folder.text[:200]!r} is not inside output_dir {output_dir!r}; a folder below it is used."
+    )
+    return Resolved(folder.text, (*folder.warnings, told))
+
+
+def _without_extension(stem: str, format: str) -> str:  # noqa: A002
+    """Drop the extension of the format that was typed with the name: "x.png" as PNG is not "x.png.png"."""
+    head, _, extension = stem.rstrip(" .").rpartition(".")
+    return head if head.strip(" .") and FORMAT_NAMES.get(extension.lower()) == format else stem
 
 
 def clean_part(text: str) -> str:
@@ -116,10 +152,27 @@ def clean_part(text: str) -> str:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    text = _REFUSED.sub("_", text).strip(" ").rstrip(" .") or "_"
+    text = _REFUSED.sub(_seen, text).strip(" ").rstrip(" .") or "_"
     if text.split(".", 1)[0].rstrip(" ").upper() in _DEVICES:
         text = "_" + text
     return text
+
+
+def _seen(match: re.Match[str]) -> str:
+    """Return what stands in the place of a refused character: itself, where it changes how others look."""
+    char, text, at = match[0], match.string, match.start()
+    if char in _JOINERS:
+        before = text[at - 1 : at] if not _VARIATIONS.match(text[at - 1 : at]) else text[at - 2 : at - 1]
+        return char if _is_sign(before) and _is_sign(text[at + 1 : at + 2]) else "_"
+    behind = _is_sign(text[at - 1 : at]) or text[at + 1 : at + 2] == "\u20e3"  # a keycap: 1️⃣
+    return char if _VARIATIONS.match(char) and behind else "_"
+
+
+def _is_sign(char: str) -> bool:
+    """Whether a character beyond Latin is seen: a letter, a mark or a symbol."""
+    return (
+        char > "\u0250" and unicodedata.category(char)[0] in "LMS" and not _REFUSED.match(char)
+    ) or char in tuple("©®")
 
 
 def clean_folders(text: str) -> list[str]:

@@ -27,6 +27,8 @@ class ReserveNames:
     output_dir: str
     relatives: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    numbers: str = "after_last"
+    sidecar: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,17 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
         _await(farm, event.job_id, pending)
     else:
         _fill(farm, pending)
-    return [ReserveNames(event.job_id, submit.options.output_dir, names.relatives, names.warnings)]
+    options = submit.options
+    return [
+        ReserveNames(
+            event.job_id,
+            options.output_dir,
+            names.relatives,
+            names.warnings,
+            options.numbers,
+            options.sidecar,
+        )
+    ]
 
 
 def _await(farm: Farm, job_id: str, pending: Pending) -> None:

@@ -17,6 +17,12 @@ ON_REJECT = ("discard", "keep", "drop")
 EMBED = ("full", "parameters", "none")
 FORMATS = {"png": "png", "webp": "webp", "jpeg": "jpg", "avif": "avif", "jxl": "jxl", "tiff": "tif"}
 """Image format -> file extension."""
+FORMAT_NAMES = {name: name for name in FORMATS} | {"jpg": "jpeg", "tif": "tiff"}
+"""Every name of a format, in lower case -> its key of FORMATS."""
+NUMBERS = ("after_last", "first_gap")
+"""Which number a name gets that exists: the one after the last, or the first that is free."""
+SIDECARS = ("auto", "always", "never")
+"""When a .json with the metadata is written beside an image: what does not fit into it, everything, never."""
 
 DISCARDED = "_discarded"
 """Folder of the images that the gate rejects."""
@@ -80,6 +86,10 @@ class SaveOptions(Message):
     durable: bool = False
     webp_method: int = 2
     """Effort of lossy and lossless WebP, 0 (fast) to 6 (small)."""
+    batch_digits: int = 0
+    """Digits of the batch number in a name; 0 for as many as the last one of the batch needs."""
+    numbers: str = "after_last"
+    sidecar: str = "auto"
 
 
 def temp_name(job_id: str, index: int, kind: str = "") -> str:

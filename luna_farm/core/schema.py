@@ -17,11 +17,22 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from luna_farm.core.messages import EMBED, FORMATS, GATES, ON_REJECT, SaveOptions
+from luna_farm.core.messages import (
+    EMBED,
+    FORMAT_NAMES,
+    FORMATS,
+    GATES,
+    NUMBERS,
+    ON_REJECT,
+    SIDECARS,
+    SaveOptions,
+)
 from luna_farm.errors import InvalidRequest, ProtocolError, TooLarge
 
 TEXT_LIMIT = 4096
-"""Characters of a path, name or template."""
+"""Characters of a path."""
+NAME_LIMIT = 65_536
+"""Characters of what names are made of; a name that is too long for a disk is cut, with a warning."""
 COMMAND_LIMIT = 64
 TYPED_LIMIT = 2**20
 """Characters of the JSON text that a person typed; it is parsed at once, so that he is told what is wrong."""
@@ -42,7 +53,7 @@ _SETTINGS = (
         "on_reject",
     ),
     *("png_compression", "lossy_quality", "lossless_webp", "webp_method", "embed", "embed_workflow"),
-    *("filename_index", "durable"),
+    *("filename_index", "durable", "batch_digits", "numbers", "sidecar"),
 )
 
 
@@ -109,6 +120,15 @@ def choice(given: Mapping[str, Any], field: str, allowed: tuple[str, ...], defau
     if value not in allowed:
         raise InvalidRequest.of(field, value, " | ".join(allowed))
     return str(value)
+
+
+def image_format(given: Mapping[str, Any]) -> str:
+    """Return the key of FORMATS that `format` names, in any case and by any of its usual names."""
+    value = given.get("format", "png")
+    name = FORMAT_NAMES.get(value.lower()) if isinstance(value, str) else None
+    if name is None:
+        raise InvalidRequest.of("format", value, " | ".join(FORMATS))
+    return name
 
 
 def integer(given: Mapping[str, Any], field: str, low: int, high: int, default: int | None = None) -> int:
@@ -214,9 +234,9 @@ def _judged(names: tuple[str, ...], values: tuple[Any, ...], _: tuple[type, ...]
     embed = choice(given, "embed", EMBED, "full")
     return {
         "output_dir": absolute(given, "output_dir"),
-        "save_path": text(given, "save_path"),
-        "filename": text(given, "filename"),
-        "model_name": text(given, "model_name"),
+        "save_path": text(given, "save_path", limit=NAME_LIMIT),
+        "filename": text(given, "filename", limit=NAME_LIMIT),
+        "model_name": text(given, "model_name", limit=NAME_LIMIT),
         "quality_gate": choice(given, "quality_gate", GATES, "disabled"),
         "min_quality_threshold": number(given, "min_quality_threshold", 0.0, 1.0, 0.3),
         "on_reject": choice(given, "on_reject", ON_REJECT, "discard"),
@@ -227,6 +247,9 @@ def _judged(names: tuple[str, ...], values: tuple[Any, ...], _: tuple[type, ...]
         "embed": embed if boolean(given, "embed_workflow", True) else "none",
         "filename_index": integer(given, "filename_index", 0, 2**31 - 1, 0),
         "durable": boolean(given, "durable", False),
+        "batch_digits": integer(given, "batch_digits", 0, 9, 0),
+        "numbers": choice(given, "numbers", NUMBERS, "after_last"),
+        "sidecar": choice(given, "sidecar", SIDECARS, "auto"),
     }
 
 
@@ -244,8 +267,8 @@ def entry(given: Any, max_pixels: int) -> Entry:
     if height * width > max_pixels:
         raise TooLarge.of("shape", shape, f"at most {max_pixels:,} pixels an image (setting max_pixels)")
     return Entry(
-        affix=text(given, "affix", limit=200),
-        format=choice(given, "format", tuple(FORMATS), "png"),
+        affix=text(given, "affix", limit=NAME_LIMIT),
+        format=image_format(given),
         subdir=boolean(given, "subdir", True),
         lease=integer(given, "lease", 1, 2**62),
         batch=batch,

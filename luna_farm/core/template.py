@@ -155,6 +155,8 @@ _TOKENS: dict[str, Callable[[Values], str | None]] = {
     "second": lambda v: f"{v.job.moment.second:02d}",
     "counter": lambda v: COUNTER,
 }
+_WHY = {"seed": "no node of the prompt has a seed that can be read"}
+"""Tokens that may stand for nothing, and why."""
 _WITH_FOLDERS = ("model_path", "model_dir")
 
 
@@ -180,7 +182,9 @@ def resolve(template: str, values: Values) -> Resolved:
         if text is None:
             out.append(template[start:end])
             position = end
-            if len(warnings) == said and _looks_meant(name):
+            if len(warnings) == said and name in _TOKENS:
+                warnings.append(f"%{name}% is not known here: {_WHY[name]}; it stays in the name as it is.")
+            elif len(warnings) == said and _looks_meant(name):
                 warnings.append(f"%{name[:120]}% is not a known token; it stays in the name as it is.")
         else:
             out.append(text)

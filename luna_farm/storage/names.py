@@ -1,4 +1,4 @@
-"""Finds free names: which path a image will have, decided when its job is accepted.
+"""Finds free names: which path an image will have, decided when its job is accepted.
 
 Nothing is created here. A name is free if nothing lies there on disk and no other job has it; whether it
 still is when the file is published is for `writer.py`, which never replaces anything. This module must
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from luna_farm import system
 from luna_farm.core.filenames import PATH_BYTES as POSIX_PATH_BYTES
@@ -34,27 +35,39 @@ _numbers: dict[str, int] = {}
 
 
 def reserve(output_dir: str, relative: str, taken: Container[str]) -> str:
-    """Return the absolute path, below `output_dir`, of a name that is free: `relative`, or with `_00001`
-    and on.
+    """Return the free path for one name, as `reserve_all` does for the names of a request."""
+    return reserve_all(output_dir, [relative], taken)[0]
 
-    `relative` comes from `filenames.image_names`; `%counter%` in it becomes the first free number instead.
-    `taken` holds `collision_key` of the paths that other jobs have. Raises InvalidRequest if a part is not a
+
+def reserve_all(
+    output_dir: str,
+    relatives: Sequence[str],
+    taken: Container[str],
+    *,
+    numbers: str = "after_last",
+    sidecars: bool = True,
+) -> list[str]:
+    """Return absolute paths, below `output_dir`, that are free: the names as given, or with `_00001` and on.
+
+    relatives: from `filenames.image_names`, in order. Names that differ in their extension only get the same
+    number, and all that hold `%counter%` share one. taken: `collision_key` of the paths that other jobs have.
+    numbers: "after_last" for the number behind the last that exists, "first_gap" for the first that is free.
+    sidecars: a name is free only if the .json beside it is, too. Raises InvalidRequest if a part is not a
     plain name, or a link or a file is where a folder should be; DiskError if the disk cannot be asked.
     """
     if not os.path.isabs(output_dir):
         raise InvalidRequest.of("output_dir", output_dir, "an absolute path on the machine of the farm")
     root = os.path.join(output_dir, "")
-    path = root + relative.replace("/", os.sep)
-    parts_below(path, output_dir)
-    try:
-        return _first_free(root, relative, taken)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise system.disk_error("look at", path, error) from error
-    try:
-        return _first_free(root, shorten(relative, SHORT_PART_BYTES), taken)
-    except OSError as error:
-        raise system.disk_error("look at", path, error) from error
+    for relative in relatives:
+        parts_below(root + relative.replace("/", os.sep), output_dir)
+    for names in (relatives, [shorten(relative, SHORT_PART_BYTES) for relative in relatives]):
+        try:
+            return _Reservation(root, taken, numbers, sidecars).paths(names)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG or names is not relatives:
+                path = root + relatives[0].replace("/", os.sep)
+                raise system.disk_error("look at", path, error) from error
+    raise AssertionError("the second try returns or raises")
 
 
 def parts_below(path: str, output_dir: str) -> list[str]:
@@ -88,32 +101,105 @@ def first_free(key: str, is_taken: Callable[[int], bool]) -> int:
             low = middle
         else:
             number = middle
-    if len(_numbers) >= KEPT_NUMBERS:
-        _numbers.clear()
-    _numbers[key] = number + 1
+    _remember(key, number + 1)
     return number
 
 
-def _first_free(root: str, relative: str, taken: Container[str]) -> str:
-    def path_of(name: str) -> str:
-        return root + name.replace("/", os.sep)
+def _remember(key: str, number: int) -> None:
+    if len(_numbers) >= KEPT_NUMBERS:
+        _numbers.clear()
+    _numbers[key] = number
 
-    def is_taken(name: str) -> bool:
-        path = path_of(name)
-        return collision_key(path) in taken or _exists(root, name)
 
+class _Reservation:
+    """Finds the names of one request."""
+
+    def __init__(self, root: str, taken: Container[str], numbers: str, sidecars: bool) -> None:
+        self._root = root
+        self._taken = taken
+        self._after_last = numbers == "after_last"
+        self._sidecars = sidecars
+        self._mine: set[str] = set()
+
+    def paths(self, relatives: Sequence[str]) -> list[str]:
+        """Return a free path for each, in order. Names that occur again wait for the next round."""
+        found = [""] * len(relatives)
+        waiting = list(range(len(relatives)))
+        while waiting:
+            groups: dict[str, dict[str, int]] = {}
+            again = []
+            for at in waiting:
+                relative = relatives[at]
+                stem = COUNTER if COUNTER in relative else relative.rpartition(".")[0]
+                if groups.setdefault(stem, {}).setdefault(relative, at) != at:
+                    again.append(at)
+            for group in groups.values():
+                number = self._number(tuple(group))
+                for relative, at in group.items():
+                    found[at] = self._path(_numbered(relative, number))
+                    self._mine.add(collision_key(found[at]))
+            waiting = again
+        return found
+
+    def _path(self, relative: str) -> str:
+        return self._root + relative.replace("/", os.sep)
+
+    def _is_taken(self, relative: str) -> bool:
+        key = collision_key(self._path(relative))
+        return key in self._mine or key in self._taken or _exists(self._root, relative, self._sidecars)
+
+    def _number(self, group: tuple[str, ...]) -> int:
+        """Return the number under which all names of a group are free, 0 for the names as they are."""
+
+        def is_taken(number: int) -> bool:
+            return any(self._is_taken(_numbered(relative, number)) for relative in group)
+
+        if COUNTER not in group[0] and not is_taken(0):
+            return 0
+        key = self._root + group[0]
+        if not self._after_last:
+            return first_free(key, is_taken)
+        number = _numbers.get(key, 0)
+        if number < 2 or not is_taken(number - 1):  # not known, or given up: look at the folder
+            listed = sorted(self._listed(group), reverse=True)
+            number = next((number for number in listed if is_taken(number)), 0) + 1
+        while is_taken(number):  # by a job that is not saved yet, or by another program since
+            number += 1
+        _remember(key, number + 1)
+        return number
+
+    def _listed(self, group: tuple[str, ...]) -> set[int]:
+        """Return the numbers of what lies where the names of a group have theirs."""
+        found = set()
+        for relative in group:
+            stem, dot, extension = relative.rpartition(".")
+            text = relative if COUNTER in relative else f"{stem}_{COUNTER}{dot}{extension}"
+            *folders, part = text[: text.index(COUNTER)].split("/")
+            behind = text[text.index(COUNTER) + len(COUNTER) :]
+            end = behind.partition("/")[0] if "/" in behind else os.path.splitext(behind)[0]
+            pattern = re.compile(
+                rf"{re.escape(part)}(\d{{5,}}){re.escape(end.replace(COUNTER, ''))}", re.IGNORECASE
+            )
+            found |= {int(match[1]) for match in map(pattern.match, self._entries(folders)) if match}
+        return found
+
+    def _entries(self, folders: list[str]) -> Iterable[str]:
+        try:
+            with os.scandir(self._path("/".join(folders)) or os.sep) as entries:
+                return [entry.name for entry in entries]
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+
+
+def _numbered(relative: str, number: int) -> str:
     if COUNTER in relative:
-        number = first_free(root + relative, lambda n: is_taken(relative.replace(COUNTER, f"{n:05d}")))
-        return path_of(relative.replace(COUNTER, f"{number:05d}"))
-    if not is_taken(relative):
-        return path_of(relative)
-    number = first_free(root + relative, lambda n: is_taken(with_number(relative, n)))
-    return path_of(with_number(relative, number))
+        return relative.replace(COUNTER, f"{number:05d}")
+    return with_number(relative, number) if number else relative
 
 
-def _exists(root: str, relative: str) -> bool:
-    """Return whether anything lies there. Raises InvalidRequest for a link or a file where a folder should
-    be."""
+def _exists(root: str, relative: str, sidecar: bool) -> bool:
+    """Return whether anything lies there, or where its `sidecar` would. Raises InvalidRequest for a link or a
+    file where a folder should be."""
     *folders, name = relative.split("/")
     path = root[:-1]
     for part in folders:
@@ -125,8 +211,13 @@ def _exists(root: str, relative: str) -> bool:
         if not is_real_folder(status):
             kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a folder"
             raise InvalidRequest.of("save_path", relative, f"real folders below output_dir; {path} is {kind}")
+    beside = (name, name.rpartition(".")[0] + ".json") if sidecar else (name,)
+    return any(_lies_there(path + os.sep + part) for part in beside)
+
+
+def _lies_there(path: str) -> bool:
     try:
-        os.lstat(path + os.sep + name)
+        os.lstat(path)
     except FileNotFoundError:
         return False
     return True

@@ -93,15 +93,15 @@ class Folders:
         threading.Thread(target=ask, name="folder", daemon=True).start()
 
     def _reserved(self, i: ReserveNames) -> events.Event:
-        reserved: list[str] = []
         try:
             root, rest = self._allowed.place(i.output_dir)
-            for relative in i.relatives:
-                reserved.append(names.reserve(root, rest + relative, self._taken))
-                self._taken.add(collision_key(reserved[-1]))
+            relatives = [rest + relative for relative in i.relatives]
+            reserved = names.reserve_all(
+                root, relatives, self._taken, numbers=i.numbers, sidecars=i.sidecar != "never"
+            )
         except FarmError as error:
-            self._taken.difference_update(map(collision_key, reserved))
             return events.NamesRefused(i.job_id, error)
+        self._taken.update(map(collision_key, reserved))
         return events.NamesReserved(i.job_id, tuple(reserved), i.warnings, root)
 
     def space(self, path: str, now: float) -> tuple[int, int]:

@@ -79,3 +79,18 @@ def test_without_a_folder_it_is_output_here(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     report = save_here(SaveRequest([SaveImage(PIXELS[0])], filename="a"))
     assert report.paths == (str(tmp_path / "output" / "a.png"),)
+
+
+def test_names_as_people_write_them(tmp_path: Path) -> None:
+    images = [
+        SaveImage(PIXELS[0], format="PNG"),
+        SaveImage(PIXELS[0], format="jpg"),
+        SaveImage(PIXELS[0], "A" * 250, "Jpeg"),
+    ]
+    saved = save_here(SaveRequest(images, tmp_path, save_path=f"{tmp_path}/shots", filename="x.png"))
+    assert names(tmp_path)[:2] == ["shots/x.png", "shots/x.png.jpg"]
+    assert names(tmp_path)[2].startswith("shots/x.png_AAA")
+    assert any("was too long and was cut" in warning for warning in saved.warnings)
+    long = save_here(SaveRequest([SaveImage(PIXELS[0])], tmp_path, filename="f" * 6000))
+    assert long.images[0].state == "saved"
+    assert any("was too long and was cut" in warning for warning in long.warnings)

@@ -141,7 +141,9 @@ def test_images_must_be_a_list_of_them(images: object) -> None:
         Outgoing(SaveRequest(images))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("image", [{"format": "gif"}, {"affix": "x" * 201}, {"affix": 5}, {"subdir": "yes"}])
+@pytest.mark.parametrize(
+    "image", [{"format": "gif"}, {"affix": "x" * 65_537}, {"affix": 5}, {"subdir": "yes"}]
+)
 def test_every_image_is_judged_here(image: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest) as refused:
         Outgoing(SaveRequest([SaveImage(PIXELS, **image)]))  # type: ignore[arg-type]

@@ -33,7 +33,16 @@ from luna_farm.core.template import JobFacts, Resolved
 from luna_farm.errors import InvalidRequest
 
 STAMP = "2025-03-04T15:06:09"
-ODD = [*'/\\.:<>"|?*\0\n\x7f ~%$-', "\u202e", "\u2066", "\ufeff", "\ud800", "\udfff", "\u0301"]
+ODD = [
+    *"\u200b\u200c\u200d\ufe0f\u3164❤👩é",
+    *'/\\.:<>"|?*\0\n\x7f ~%$-',
+    "\u202e",
+    "\u2066",
+    "\ufeff",
+    "\ud800",
+    "\udfff",
+    "\u0301",
+]
 HOSTILE = st.text(st.characters() | st.sampled_from(ODD), max_size=60)
 DEVICES = ["CON", "nul", "COM1", "lpt9", "COM¹", "CONIN$", "aux .txt", "PRN.a.b", "clock$"]
 ESCAPES = ["..", "/", "\\", "C:", "\\\\server\\share", "~", "../../etc", "%model_path%", "%KSampler.x%"]
@@ -70,20 +79,65 @@ def name(
         ({"filename": "a/b\\c"}, "RAW/a_b_c_RAW.png"),
         ({"save_path": "%model_path%", "filename": "a", "model_name": "x\\y.pt"}, "x/y/RAW/a_RAW.png"),
         ({"save_path": "a/b\\c", "filename": "a"}, "a/b/c/RAW/a_RAW.png"),
-        ({"save_path": "/abs//./x/", "filename": "a"}, "abs/x/RAW/a_RAW.png"),
         ({"save_path": "../../etc", "filename": ".."}, "_/_/etc/RAW/2025_03_04_150609_UnknownModel_RAW.png"),
-        ({"save_path": "C:\\x", "filename": "a"}, "C_/x/RAW/a_RAW.png"),
-        ({"save_path": "\\\\server\\share", "filename": "a"}, "server/share/RAW/a_RAW.png"),
         ({"save_path": "x", "filename": "a", "affix": "../b"}, "x/.._b/a_.._b.png"),
         ({"filename": "CON", "affix": ""}, "_CON.png"),
         ({"save_path": "nul.txt", "filename": "a"}, "_nul.txt/RAW/a_RAW.png"),
         ({"filename": "%counter%"}, "RAW/%counter%_RAW.png"),
         ({"save_path": "take_%counter%", "filename": "a"}, "take_%counter%/RAW/a_RAW.png"),
         ({"filename": "~root"}, "RAW/~root_RAW.png"),
+        ({"filename": "x.png", "affix": ""}, "x.png"),
+        ({"filename": "x.PNG"}, "RAW/x_RAW.png"),
+        ({"filename": "x.jpeg", "affix": "", "format": "jpeg"}, "x.jpg"),
+        ({"filename": "x.png", "affix": "", "format": "webp"}, "x.png.webp"),
+        ({"filename": ".png", "affix": ""}, ".png.png"),
+        ({"filename": "v1.5", "affix": ""}, "v1.5.png"),
+        ({"save_path": "/out/shots/x", "filename": "a"}, "shots/x/RAW/a_RAW.png"),
+        ({"save_path": "/out/", "filename": "a"}, "RAW/a_RAW.png"),
+        ({"save_path": "c:/Images/x", "filename": "a", "output_dir": "C:\\images"}, "x/RAW/a_RAW.png"),
+        ({"filename": "a", "batch_size": 12, "batch_index": 3}, "RAW/a_RAW_03.png"),
+        ({"filename": "a", "batch_size": 10, "batch_index": 3}, "RAW/a_RAW_3.png"),
+        ({"filename": "a", "batch_size": 3, "batch_index": 2, "batch_digits": 4}, "RAW/a_RAW_0002.png"),
     ],
 )
 def test_where_a_image_goes(options: dict[str, Any], expected: str) -> None:
     assert name(**options) == Resolved(expected)
+
+
+@pytest.mark.parametrize(
+    ("save_path", "expected"),
+    [
+        ("/abs//./x/", "abs/x/RAW/a_RAW.png"),
+        ("/output/x", "output/x/RAW/a_RAW.png"),
+        ("C:\\x", "C_/x/RAW/a_RAW.png"),
+        ("\\\\server\\share", "server/share/RAW/a_RAW.png"),
+    ],
+)
+def test_an_absolute_folder_outside_is_told(save_path: str, expected: str) -> None:
+    found = name(save_path=save_path, filename="a")
+    assert found.text == expected
+    assert f"save_path {save_path!r} is not inside output_dir '/out'" in found.warnings[0]
+
+
+def test_what_is_cut_is_told() -> None:
+    for options in ({"filename": "f" * 6000}, {"affix": "A" * 250}, {"save_path": "a" * 300}):
+        assert "was too long and was cut" in name(**{"filename": "a", **options}).warnings[0]
+
+
+INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u180e\u200b\u200c\u200d\u2060\u3164\ufe0f\uffa0\U000e0041\U000e0101"
+)
+
+
+@pytest.mark.parametrize("char", INVISIBLE)
+def test_what_is_not_seen_does_not_stay(char: str) -> None:
+    assert clean_part(f"a{char}b") == "a_b"
+    assert clean_part(f"{char}a") == "_a"
+
+
+@pytest.mark.parametrize("text", ["👨‍👩‍👧", "❤️‍🔥", "می‌خواهم", "क्‍ष", "1️⃣", "©️", "葛\U000e0100"])
+def test_what_changes_how_others_look_stays(text: str) -> None:
+    assert clean_part(text) == unicodedata.normalize("NFC", text)
 
 
 KEY = "sk-" + "aB3" * 16

@@ -64,6 +64,9 @@ def test_all_of_it() -> None:
         "extra_pnginfo": "{}",
         "timestamp": "2026-01-02T03:04:05.678+02:00",
         "durable": True,
+        "batch_digits": 4,
+        "numbers": "first_gap",
+        "sidecar": "always",
     }
     given_submit = submit(**fields, want=[100], images=[{**IMAGE, "shape": [2, 10, 10, 4], "inline": True}])
     assert given_submit.options.to_map() == fields
@@ -90,7 +93,10 @@ def test_no_workflow_embeds_nothing() -> None:
         ("request_id", [None, 5, "short", "a" * 65, "with space", "ünïcödé1"], "8 to 64 letters"),
         ("images", [None, [], {}, "x", 5], "at least one image"),
         ("output_dir", ["relative", "./x", "C:x", "\\x", 5, "/a\0b", "/" + "x" * 4096], ""),
-        ("save_path", [5, "\0", "x" * 4097, ["a"], b"x"], "at most 4096 characters"),
+        ("save_path", [5, "\0", "x" * 65_537, ["a"], b"x"], "at most 65536 characters"),
+        ("batch_digits", [-1, 10, "4", True], "a whole number from 0 to 9"),
+        ("numbers", ["last", None, 5], "after_last | first_gap"),
+        ("sidecar", ["yes", True], "auto | always | never"),
         ("filename", ["\ud800"], "without lone surrogates"),
         ("model_name", [{}], "a text"),
         ("quality_gate", ["off", None, 0, []], " | ".join(GATES)),
@@ -127,7 +133,7 @@ def test_each_field_says_what_was_given_and_what_is_allowed(
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"affix": "x" * 201}, "affix"),
+        ({"affix": "x" * 65_537}, "affix"),
         ({"affix": 5}, "affix"),
         ({"format": "gif"}, "format"),
         ({"format": []}, "format"),
@@ -254,3 +260,11 @@ def test_whatever_is_sent_is_judged_and_what_passes_is_plain(
     assert SaveOptions.from_map(passed.options.to_map()) == passed.options
     assert 1 <= passed.num_images <= 8
     assert all(0 < entry.nbytes <= 8 * 4 * 10_000 for entry in passed.entries)
+
+
+@pytest.mark.parametrize(
+    ("given_name", "expected"),
+    [("PNG", "png"), ("jpg", "jpeg"), ("JPG", "jpeg"), ("Jpeg", "jpeg"), ("tif", "tiff"), ("WebP", "webp")],
+)
+def test_formats_have_several_names_in_any_case(given_name: str, expected: str) -> None:
+    assert submit(images=[{**IMAGE, "format": given_name}]).entries[0].format == expected

@@ -75,7 +75,7 @@ def test_each_token(template: str, expected: str) -> None:
         ("50%_%width%", "50%_1024", []),
         ("%%width%%", "%1024%", []),
         ("%Seed%", "%Seed%", ["%Seed%"]),
-        ("%seed%", "%seed%", ["%seed%"]),
+        ("%seed%", "%seed%", ["%seed% is not known here: no node"]),
         ("%no.such%", "%no.such%", ["no node is called 'no'"]),
         ("%a.b.c%", "%a.b.c%", ["%a.b.c%"]),
         ("%date%", "%date%", ["%date%"]),

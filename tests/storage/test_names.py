@@ -64,6 +64,50 @@ def test_the_counter_is_the_first_free_number(tmp_path: Path) -> None:
     assert names.reserve(str(tmp_path), "take_%counter%/y.png", ()) == str(tmp_path / "take_00001/y.png")
 
 
+def test_the_number_behind_the_last_comes_and_gaps_stay(tmp_path: Path) -> None:
+    touch(tmp_path, "x.png", "x_00001.png", "x_00007.png", "x_00009.webp", "xx_00020.png", "x_00030_RAW.png")
+    assert names.reserve(str(tmp_path), "x.png", ()) == str(tmp_path / "x_00008.png")
+    (tmp_path / "x_00007.png").unlink()
+    assert names.reserve(str(tmp_path), "x.png", ()) == str(tmp_path / "x_00002.png")
+    touch(tmp_path, "y.png", "y_00001.png", "y_00003.png")
+    assert names.reserve_all(str(tmp_path), ["y.png"], (), numbers="first_gap") == [
+        str(tmp_path / "y_00002.png")
+    ]
+
+
+def test_another_program_that_counts_on_is_seen(tmp_path: Path) -> None:
+    touch(tmp_path, "x.png")
+    assert names.reserve(str(tmp_path), "x.png", ()).endswith("x_00001.png")
+    touch(tmp_path, "x_00001.png", "x_00002.png", "x_00003.png")
+    assert names.reserve(str(tmp_path), "x.png", ()).endswith("x_00004.png")
+
+
+def test_the_files_of_a_request_share_a_number(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "UP/b_00004.webp")
+
+    def reserve(*relatives: str) -> list[str]:
+        found = names.reserve_all(str(tmp_path), relatives, ())
+        return [Path(path).relative_to(tmp_path).as_posix() for path in found]
+
+    assert reserve("a.png", "a.webp", "c.png") == ["a_00001.png", "a_00001.webp", "c.png"]
+    assert reserve("RAW/b_%counter%.png", "UP/b_%counter%.webp") == ["RAW/b_00005.png", "UP/b_00005.webp"]
+    assert reserve("d.png", "d.png", "d.webp", "d.png") == ["d.png", "d_00001.png", "d.webp", "d_00002.png"]
+
+
+def test_a_name_whose_sidecar_exists_is_not_free(tmp_path: Path) -> None:
+    touch(tmp_path, "x.json")
+    assert names.reserve_all(str(tmp_path), ["x.jpg"], ()) == [str(tmp_path / "x_00001.jpg")]
+    assert names.reserve_all(str(tmp_path), ["x.jpg"], (), sidecars=False) == [str(tmp_path / "x.jpg")]
+
+
+def test_names_that_other_jobs_have_are_counted_on(tmp_path: Path) -> None:
+    taken: set[str] = set()
+    for expected in ("x.png", "x_00001.png", "x_00002.png"):
+        path = names.reserve(str(tmp_path), "x.png", taken)
+        assert path == str(tmp_path / expected)
+        taken.add(collision_key(path))
+
+
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 100, 10_000, 99_999])
 def test_however_many_are_taken_a_few_looks_do(last: int) -> None:
     cold = Looks(last)
