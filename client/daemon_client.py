@@ -22,9 +22,10 @@ class DaemonConnectionError(FarmUnavailable):
 
 
 class DaemonClient:
-    """A farm at `host`:`port`, for programs written for the Luna daemon."""
+    """A farm at `host`:`port`, for programs written for the Luna daemon. None: from LUNA_FARM_HOST and
+    _PORT, luna-farm.toml, or 127.0.0.1:19283."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 19283, timeout: float = 30.0) -> None:
+    def __init__(self, host: str | None = None, port: int | None = None, timeout: float = 30.0) -> None:
         self._farm = FarmClient(host, port, timeout=timeout)
 
     def submit_async(self, cmd: str, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class Config:
     max_connections: int
     journal_bytes: int
     kept_reports: int
+    given: frozenset[str] = frozenset()
+    """Names of the settings that somebody set, if only to what the default is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ def load(
         values["max_workers"] = max(values["max_workers"], values["min_workers"])
     if "min_workers" not in given:
         values["min_workers"] = min(values["max_workers"], values["min_workers"])
-    config = Config(**values)
+    config = Config(**values, given=frozenset(given))
     _check_together(config, serving)
     if serving:
         _check_listener(config)

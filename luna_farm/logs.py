@@ -8,6 +8,7 @@ no secret that was named to `hide` may ever appear in a line.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json as jsonlib
 import logging
 import logging.handlers
@@ -16,6 +17,7 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime, timezone
 from io import TextIOWrapper
 from pathlib import Path
@@ -27,12 +29,18 @@ FILE_NAME = "luna-farm.log"
 FILE_BYTES = 4 * 2**20
 FILES_KEPT = 3
 QUEUED_LINES = 10_000
+REPEATS, WARNINGS_REPEATED = 100, 20
+"""Lines of one kind in REPEATS_S; those beyond are counted, and the next line of that kind says how many."""
+REPEATS_S = 10.0
+KINDS = 256
 BATCH_S = 0.05
 """How long lines may wait for others to be written with; what a kill -9 can cost the log."""
 
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _root = logging.getLogger("luna_farm")
+_asyncio = logging.getLogger("asyncio")
+"""What the event loop says of itself belongs into our log, not as a traceback onto standard error."""
 _PID = os.getpid()
 _secrets: set[str] = set()
 _listener: logging.handlers.QueueListener | None = None
@@ -58,11 +66,14 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
             HumanLines(colour=live and "NO_COLOR" not in os.environ) if human else json_lines
         )
         handlers.append(terminal)
-    _listener = logging.handlers.QueueListener(lines, *handlers)
+    _listener = _Writer(lines, *handlers)
     _listener.start()
     _root.setLevel(config.log_level.upper())
-    _root.addHandler(_Queued(lines))
-    _root.propagate = False
+    queued = _Queued(lines)
+    queued.addFilter(_Repeats())
+    for logger in (_root, _asyncio):
+        logger.addHandler(queued)
+        logger.propagate = False
     # What no line shows need not be found out for each: stack frame, thread and task of the caller.
     logging._srcfile = ""
     logging.logThreads = logging.logMultiprocessing = False
@@ -73,9 +84,11 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
 def close() -> None:
     """Write what is still queued and stop the thread. Safe to call twice."""
     global _listener
-    for handler in list(_root.handlers):
-        _root.removeHandler(handler)
-        handler.close()
+    for logger in (_root, _asyncio):
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        logger.propagate = True
     if _listener is not None:
         _listener.stop()
         for handler in _listener.handlers:
@@ -195,6 +208,43 @@ class JobLine(logging.LogRecord):
         self.job_id = job_id
 
 
+class _Repeats(logging.Filter):
+    """Leaves out what is said over and over: a fault that repeats itself a thousand times a second must not
+    fill the disk. Lines about jobs always pass: there are as many as there are images."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now = now
+        self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the line is written; add how many of its kind were left out before it."""
+        if isinstance(record, JobLine):
+            return True
+        kind, now = (record.name, record.levelno, str(record.msg)), self._now()
+        since, count = self._seen.get(kind, (now, 0))
+        allowed = REPEATS if record.levelno < logging.WARNING else WARNINGS_REPEATED
+        if now - since < REPEATS_S:
+            if kind not in self._seen and len(self._seen) >= KINDS:
+                self._seen.clear()
+            self._seen[kind] = (since, count + 1)
+            return count < allowed
+        self._seen[kind] = (now, 1)
+        if count > allowed:
+            record.msg = f"{record.getMessage()} ({count - allowed} more lines like this were left out)"
+            record.args = None
+        return True
+
+
+class _Writer(logging.handlers.QueueListener):
+    """The thread that writes. Whatever a line does to it, the next one is written."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        with contextlib.suppress(Exception):
+            super().handle(record)
+
+
 class _Terminal(logging.StreamHandler[TextIO]):
     """Standard error, flushed once a batch."""
 
@@ -257,7 +307,7 @@ class _StateFile(logging.handlers.RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         def private(path: str, flags: int) -> int:
-            return os.open(path, flags, 0o600)
+            return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
         return open(self.baseFilename, "a", encoding="utf-8", opener=private)
 

@@ -163,3 +163,59 @@ def test_setting_up_twice_writes_once(settings):
     logging.getLogger("luna_farm").info("once")
     logs.close()
     assert out.getvalue() == "[Luna Farm] once\n"
+
+
+def test_what_is_said_over_and_over_is_counted_instead(settings, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: clock[0])
+    only = logs._Repeats(lambda: clock[0])
+    log = logging.getLogger("luna_farm.any")
+
+    def passes(level, text, *args):
+        record = log.makeRecord(log.name, level, "", 0, text, args, None)
+        return record.getMessage() if only.filter(record) else None
+
+    said = [passes(logging.ERROR, "no file %d", n) for n in range(1000)]
+    assert [text for text in said if text] == [f"no file {n}" for n in range(logs.WARNINGS_REPEATED)]
+    assert passes(logging.ERROR, "something else") == "something else"
+    clock[0] = logs.REPEATS_S
+    assert passes(logging.ERROR, "no file %d", 7) == "no file 7 (980 more lines like this were left out)"
+    assert passes(logging.ERROR, "no file %d", 8) == "no file 8"
+    for kind in range(2 * logs.KINDS):
+        assert passes(logging.ERROR, f"kind {kind}") is not None
+    assert len(only._seen) <= logs.KINDS
+
+
+def test_lines_about_jobs_are_never_left_out(settings):
+    def write(log):
+        for n in range(500):
+            log.handle(logs.JobLine(log.name, logging.INFO, "saved", f"{n:08x}"))
+
+    assert len(written(settings, write=write)) == 500
+
+
+def test_what_the_event_loop_says_goes_into_the_log(settings):
+    (line,) = written(settings, write=lambda _: logging.getLogger("asyncio").error("out of files"))
+    assert json.loads(line)["message"] == "out of files"
+
+
+def test_a_line_that_breaks_the_writing_thread_costs_only_itself(settings, monkeypatch):
+    def write(log):
+        log.info("first")
+        monkeypatch.setattr(logs.logging.handlers.QueueListener, "handle", broken)
+        log.info("second")
+
+    handle = logs.logging.handlers.QueueListener.handle
+
+    def broken(self, record):
+        if record.getMessage() == "second":
+            monkeypatch.undo()
+            raise KeyError("a handler that fails")
+        handle(self, record)
+
+    def both(log):
+        write(log)
+        log.info("third")
+
+    lines = written(settings, write=both)
+    assert [json.loads(line)["message"] for line in lines][-1] == "third"

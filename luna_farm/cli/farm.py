@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 
 def place(config: Config) -> tuple[str, int]:
-    """Return host and port: those that were set, else those where the farm of the state folder listens."""
+    """Return host and port: those that were set, also to what the default is, else those where the farm of
+    the state folder listens."""
     from luna_farm.supervisor.state_dir import read_endpoint
 
-    defaults = (BY_NAME["host"].default, BY_NAME["port"].default)
-    if config.port and (config.host, config.port) != defaults:
+    if "port" in config.given and config.port:
         return config.host, config.port
     endpoint = read_endpoint(config.state_dir)
+    if "host" in config.given and endpoint.get("host") != config.host:
+        return config.host, config.port
     return str(endpoint.get("host", config.host)), int(endpoint.get("port", config.port))
 
 

@@ -47,14 +47,29 @@ class LaunchFailed(FarmError):
 def launch(arguments: Sequence[str], state_dir: Path, environ: dict[str, str] | None = None) -> Launched:
     """Run `luna-farm start` with `arguments`, cut off from this terminal, and return when its port answers.
 
-    Raises LaunchFailed with the sentence that the new process gave.
+    Raises LaunchFailed with the sentence that the new process gave, and DiskError for a state folder that is
+    not safe.
     """
-    from luna_farm.supervisor.state_dir import read_endpoint
+    from luna_farm.supervisor.state_dir import read_endpoint, secure
 
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secure(state_dir)
     before = read_endpoint(state_dir)
     started = time.monotonic()
     process = _spawn(arguments, state_dir / OUTPUT_FILE, environ)
+    try:
+        return _ready(process, state_dir, before, started)
+    except BaseException:  # Ctrl-C as well: what did not get ready does not stay behind
+        process.kill()
+        process.wait()
+        raise
+
+
+def _ready(
+    process: subprocess.Popen[bytes], state_dir: Path, before: dict[str, Any], started: float
+) -> Launched:
+    """Return once the farm answers. Raises LaunchFailed."""
+    from luna_farm.supervisor.state_dir import read_endpoint
+
     while time.monotonic() - started < READY_WITHIN_S:
         endpoint = read_endpoint(state_dir)
         # The pid is not compared: on Windows our child is a launcher, and the farm a child of that.
@@ -63,8 +78,6 @@ def launch(arguments: Sequence[str], state_dir: Path, environ: dict[str, str] | 
         if process.poll() is not None:
             raise LaunchFailed(_said(state_dir), process.returncode)
         time.sleep(_POLL_S)
-    process.kill()
-    process.wait()
     raise LaunchFailed(f"The farm did not answer within {READY_WITHIN_S:.0f} s; it said: {_said(state_dir)}")
 
 
@@ -73,7 +86,7 @@ def _spawn(arguments: Sequence[str], output: Path, environ: dict[str, str] | Non
     apart: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         apart = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(output, flags, 0o600), "wb") as file:
         return subprocess.Popen(  # noqa: S603  ourselves, with the arguments that we were given
             command,

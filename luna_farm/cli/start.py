@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import errno
+import os
+import shlex
 import sys
 
 from luna_farm.cli import options
@@ -43,8 +46,10 @@ def run(args: argparse.Namespace, config: Config) -> int:
     if args.detach:
         return _detach(args, config)
     from luna_farm import logs
+    from luna_farm.supervisor import state_dir
     from luna_farm.supervisor.run import run as run_farm
 
+    state_dir.secure(config.state_dir)  # before the log is written there
     as_json = {"auto": None, "human": False, "json": True}[args.log_format]
     logs.setup(config, as_json, stream=None if args.background else sys.stderr)
     try:
@@ -72,8 +77,28 @@ def _detach(args: argparse.Namespace, config: Config) -> int:
     if farm.feed_port:
         print(f"  dashboard  http://{farm.host}:{farm.feed_port}/")
     print(f"  log        {config.state_dir / logs.FILE_NAME}")
-    print("  stop it    luna-farm stop")
+    print(f"  stop it    {_stop_command(args)}")
+    for note in _notes(config):
+        print(f"Note: {note}", file=sys.stderr)
     return 0
+
+
+def _stop_command(args: argparse.Namespace) -> str:
+    """Return the command that stops this farm, and no other."""
+    named = (("--state-dir", args.setting_state_dir), ("--config", args.config))
+    words = [word for option, value in named if value for word in (option, os.path.abspath(value))]
+    return shlex.join(["luna-farm", "stop", *words])
+
+
+def _notes(config: Config) -> list[str]:
+    """What the new farm has to say: a dashboard port that is taken, less memory than was asked for."""
+    from luna_farm.cli.farm import connect
+
+    try:
+        with connect(dataclasses.replace(config, given=frozenset())) as farm:
+            return [str(note) for note in farm.status()["notes"]]
+    except FarmError:  # it runs; what else there is to know is in its log
+        return []
 
 
 def _taken(config: Config, error: OSError) -> str:

@@ -38,9 +38,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Show the status once or until Ctrl-C. Returns the exit code."""
-    from luna_farm.cli.farm import connect
-
-    with connect(config) as farm:
+    with _connected(config) as farm:
         if args.watch:
             try:
                 watch(farm, _every(args.interval), as_json=args.json, console=terminal.console())
@@ -53,6 +51,18 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
             terminal.console().print(status_view(farm.status()))
     return 0
+
+
+def _connected(config: Config) -> FarmClient:
+    """Return a client of the farm. Raises FarmUnavailable, with what the last farm left to the next."""
+    from luna_farm.cli.farm import connect
+    from luna_farm.supervisor.state_dir import read_left
+
+    try:
+        return connect(config)
+    except FarmUnavailable as error:
+        left = read_left(config.state_dir)
+        raise FarmUnavailable(f"{error}{left and ' ' + left}", error.host, error.port) from error
 
 
 def watch(farm: FarmClient, ticks: Iterable[float], *, as_json: bool, console: Console) -> None:

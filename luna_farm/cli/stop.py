@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luna_farm.cli import options, terminal
@@ -39,31 +40,41 @@ def add_parser(subparsers: options.Subparsers) -> None:
 def run(args: argparse.Namespace, config: Config) -> int:
     """Stop the farm and wait until its process is gone. Returns the exit code."""
     from luna_farm.cli.farm import connect
+    from luna_farm.supervisor.state_dir import read_left
 
     # The second one only feeds the display: it gives up soon once the farm has closed its port.
     with connect(config) as farm, connect(config, timeout_s=0.3) as watched:
-        images = int(farm.status()["queue"]["images"])
+        status = farm.status()
+        images = int(status["queue"]["images"])
         pid = farm.shutdown(now=args.now)
         shown, task = terminal.progress("Finishing", images or None)
         with shown:
             for left in _left(watched, pid, args.timeout):
                 shown.update(task, completed=images - left)
-    print(f"The farm (process {pid}) has stopped.")
+    left = read_left(Path(status.get("state_dir", config.state_dir)))
+    print(f"The farm (process {pid}) has stopped.{left and ' ' + left}")
     return 0
 
 
 def _left(farm: FarmClient, pid: int, timeout_s: float) -> Iterator[int]:
     """Yield how many images are unfinished until the process is gone. Raises FarmError at the timeout."""
     until = time.monotonic() + timeout_s
+    images = 0
     answers, here = True, _is_alive(pid)  # not here: the farm is on another host or in a container
     while _is_alive(pid) if here else answers:
         try:
-            yield farm.status()["queue"]["images"] if answers else 0
+            images = int(farm.status()["queue"]["images"]) if answers else 0
+            yield images
         except FarmError:  # it closed its port and is tidying up
             answers = False
         if time.monotonic() > until:
-            text = f"The farm (process {pid}) was told to stop, but is still working after {timeout_s:g} s"
-            raise FarmError(f"{text}; luna-farm stop --now leaves the rest to its next start.")
+            rest = (
+                f"with {images} {'image' if images == 1 else 'images'} to write" if images else "tidying up"
+            )
+            raise FarmError(
+                f"The farm (process {pid}) goes on stopping after {timeout_s:g} s, {rest}. Wait for it with"
+                " `luna-farm stop`, or leave the rest to its next start with `luna-farm stop --now`."
+            )
         time.sleep(POLL_S)
 
 

@@ -65,7 +65,8 @@ class Feed:
     `status` returns the status as a dict (docs/feed.md) within a few milliseconds; `action` carries out
     ("retry" | "cancel", {"job_id": ...}) and raises FarmError; `token` is what actions need, and readers of
     other users or machines. `tls` is required beyond loopback. `names` are further names that clients use for
-    this machine. Everything is called in the thread of the event loop, `start` first.
+    this machine; more than `max_connections` at a time are turned away. Everything is called in the thread of
+    the event loop, `start` first.
     """
 
     def __init__(
@@ -79,7 +80,9 @@ class Feed:
         *,
         tls: ssl.SSLContext | None = None,
         names: Iterable[str] = (),
+        max_connections: int | None = None,
     ) -> None:
+        self._max_connections = MAX_CONNECTIONS if max_connections is None else max_connections
         self.port = port
         self.epoch = secrets.token_hex(4)
         self.dropped = 0
@@ -123,7 +126,7 @@ class Feed:
             max_size=requests.MAX_BYTES,
             max_queue=4,
             logger=quiet,
-            create_connection=guest_type(self._connections, MAX_CONNECTIONS),
+            create_connection=guest_type(self._connections, self._max_connections),
             ssl=self._tls,
             ssl_handshake_timeout=OPEN_TIMEOUT_S if self._tls else None,
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from luna_farm import system
 from luna_farm.errors import InvalidRequest
 
 
@@ -25,11 +26,14 @@ class Allowed:
         """Return (root, rest): the real `output_dir` is `rest` ("" or ending in "/") below `root`.
 
         Without allowed folders it is its own root. Raises InvalidRequest, about `field`, when it lies in none
-        of them.
+        of them, and DiskError when its links cannot be read (a part of the path that changes meanwhile).
         """
         if not self._roots:
             return output_dir, ""
-        real = os.path.join(os.path.realpath(output_dir), "")
+        try:
+            real = os.path.join(os.path.realpath(output_dir), "")
+        except OSError as error:
+            raise system.disk_error("resolve the links of", output_dir, error) from error
         for root in self._roots:
             begin = os.path.join(root, "")
             if os.path.normcase(real).startswith(os.path.normcase(begin)):

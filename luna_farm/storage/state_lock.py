@@ -18,6 +18,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+_FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""A link under this name is never ours: what it leads to must not be cut to our pid."""
 _LOCKED_BYTE = 1 << 30
 _PID_BYTES = 32
 
@@ -42,7 +44,7 @@ class StateLock:
         cannot be opened.
         """
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            fd = os.open(path, _FLAGS | os.O_CREAT, 0o600)
         except OSError as error:
             raise system.disk_error("open the lock file", path, error) from error
         try:
@@ -77,7 +79,7 @@ class StateLock:
 def lock_holder(path: str | os.PathLike[str]) -> int | None:
     """Return the pid that holds the lock at `path` (0: held by an unknown one), None if nobody holds it."""
     try:
-        fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        fd = os.open(path, _FLAGS)
     except OSError:
         return None
     try:

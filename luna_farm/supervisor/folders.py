@@ -1,5 +1,5 @@
 """Asks output folders for free names and free space, and never waits for one: a network folder may not
-answer.
+answer, and any path may change while it is looked at.
 
 Folders on a disk of this machine are asked at once (microseconds); others, and any folder for the first time,
 in a thread of their own that may hang for as long as it likes. This module must never let the event loop
@@ -9,6 +9,8 @@ touch a folder that is not known to be local.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import threading
 from collections import Counter
@@ -22,6 +24,8 @@ from luna_farm.core.instructions import ReserveNames
 from luna_farm.errors import DiskError, FarmBusy, FarmError
 from luna_farm.storage import names
 from luna_farm.storage.allowed import Allowed
+
+log = logging.getLogger("luna_farm.folders")
 
 ANSWER_S = 5.0
 """How long a folder may take to tell which names are free."""
@@ -83,24 +87,29 @@ class Folders:
             answered = True
             self._handle_event(events.NamesRefused(i.job_id, _silent(i.output_dir)))
 
-        def ask() -> None:
-            event = self._reserved(i)
-            local = system.on_local_disk(os.path.realpath(i.output_dir))
-            _call_back(loop, answer, event, local)
-
         self._asking[i.output_dir] += 1
         late = loop.call_later(ANSWER_S, give_up)
-        threading.Thread(target=ask, name="folder", daemon=True).start()
+        # `answer` gives the place back. It is called exactly once, whatever the folder does to us.
+        _in_thread("folder", loop, answer, lambda: self._look(i), lambda error: (_refused(i, error), False))
+
+    def _look(self, i: ReserveNames) -> tuple[events.Event, bool]:
+        """Reserve names, and tell whether the folder is on a disk of this machine."""
+        event = self._reserved(i)
+        try:
+            return event, system.on_local_disk(os.path.realpath(i.output_dir))
+        except Exception:  # swapped or removed meanwhile: the names hold, and it is looked at again
+            return event, False
 
     def _reserved(self, i: ReserveNames) -> events.Event:
+        """Reserve all names of a job or none. A path can change while it is looked at: never raises."""
         try:
             root, rest = self._allowed.place(i.output_dir)
             relatives = [rest + relative for relative in i.relatives]
             reserved = names.reserve_all(
                 root, relatives, self._taken, numbers=i.numbers, sidecars=i.sidecar != "never"
             )
-        except FarmError as error:
-            return events.NamesRefused(i.job_id, error)
+        except Exception as error:
+            return _refused(i, error)
         self._taken.update(map(collision_key, reserved))
         return events.NamesReserved(i.job_id, tuple(reserved), i.warnings, root)
 
@@ -117,14 +126,7 @@ class Folders:
             def answer(found: tuple[int, int]) -> None:
                 self._space[path], self._space_at[path] = found, now
 
-            def ask() -> None:
-                try:
-                    found = system.disk_bytes(path)
-                except DiskError:
-                    found = (0, 0)
-                _call_back(loop, answer, found)
-
-            threading.Thread(target=ask, name="space", daemon=True).start()
+            _in_thread("space", loop, answer, lambda: (system.disk_bytes(path),), lambda _: ((0, 0),))
         return self._space.get(path, (0, 0))
 
 
@@ -135,8 +137,36 @@ def _silent(folder: str) -> DiskError:
     )
 
 
-def _call_back(loop: asyncio.AbstractEventLoop, answer: Callable[..., Any], *values: Any) -> None:
+def _refused(i: ReserveNames, error: Exception) -> events.NamesRefused:
+    """Turn whatever a folder raised into the answer to the job that asked."""
+    if isinstance(error, FarmError):
+        return events.NamesRefused(i.job_id, error)
+    if isinstance(error, OSError):
+        return events.NamesRefused(i.job_id, system.disk_error("look at", i.output_dir, error))
+    log.error("Names in %s cannot be reserved: %s: %s", i.output_dir, type(error).__name__, error)
+    text = f"Names in {i.output_dir} cannot be reserved ({type(error).__name__}: {error})."
+    return events.NamesRefused(i.job_id, DiskError(text, i.output_dir))
+
+
+def _in_thread(
+    name: str,
+    loop: asyncio.AbstractEventLoop,
+    answer: Callable[..., Any],
+    work: Callable[[], tuple[Any, ...]],
+    failed: Callable[[Exception], tuple[Any, ...]],
+) -> None:
+    """Call `answer` on the loop, exactly once, with what `work` returns in a thread; with what `failed` makes
+    of its exception if it raises, or if no thread can be started."""
+
+    def run() -> None:
+        try:
+            values = work()
+        except Exception as error:
+            values = failed(error)
+        with contextlib.suppress(RuntimeError):  # the farm has stopped in the meantime
+            loop.call_soon_threadsafe(answer, *values)
+
     try:
-        loop.call_soon_threadsafe(answer, *values)
-    except RuntimeError:  # the farm has stopped in the meantime
-        return
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:  # out of threads
+        loop.call_soon(answer, *failed(error))

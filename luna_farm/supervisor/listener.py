@@ -21,6 +21,8 @@ from luna_farm.supervisor.tls import BACKLOG, TlsServer
 READ_BYTES = 64 * 1024
 MAX_LEAVING = 8
 """Refused peers that may linger beside as many connections as are allowed."""
+ACCEPT_AT_ONCE = 16
+"""Connections that are accepted before those that have no place are refused."""
 RESERVED_FILES = 24
 """Open files that the farm needs for itself, beside two for each worker."""
 STOPPED_S = 2.0
@@ -66,7 +68,8 @@ class Listener:
             self.port = await self._server.start(host, port)
             return
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, host, port, backlog=BACKLOG)
+        self._server = await loop.create_server(self._connection, host, port, backlog=ACCEPT_AT_ONCE)
+        deepen(self._server)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def _connection(self) -> ClientConnection:
@@ -128,14 +131,29 @@ class Listener:
                 connection.abort()
 
 
-def places_for(wanted: int, workers: int) -> tuple[int, str]:
-    """Return how many of the `wanted` connections the limit of open files leaves beside `workers`, and a
-    sentence for a person where that is fewer."""
+def places_for(clients: int, viewers: int, workers: int) -> tuple[int, int, str]:
+    """Return how many `clients` of the job port and `viewers` of the feed the limit of open files leaves
+    beside `workers`, and a sentence for a person where that is fewer than wanted.
+
+    What is short is shared: a quarter goes to the feed, so that neither keeps the other out.
+    """
     limit = system.open_file_limit()[0]
-    places = max(4, min(wanted, limit - RESERVED_FILES - MAX_LEAVING - 2 * workers))
-    if places >= wanted:
-        return places, ""
-    return places, (
+    left = limit - RESERVED_FILES - MAX_LEAVING - 2 * workers
+    if clients + viewers <= left:
+        return clients, viewers, ""
+    seen = min(viewers, max(2, left // 4))
+    places = max(4, min(clients, left - seen))
+    sentence = (
         f"Only {limit} open files are allowed to this process: {places} clients may be connected at a time"
-        f" instead of {wanted} (setting max_connections). Raise `ulimit -n`."
+        f" instead of {clients} (setting max_connections), and {seen} dashboards instead of {viewers}."
+        " Raise `ulimit -n`."
     )
+    return places, seen, sentence
+
+
+def deepen(server: asyncio.Server) -> None:
+    """Let BACKLOG connections wait to be accepted, although only ACCEPT_AT_ONCE are taken in one turn:
+    asyncio uses one number for both, and a crowd must not take all open files before it can be refused."""
+    for listening in server.sockets:
+        with listening.dup() as same:
+            same.listen(BACKLOG)

@@ -86,27 +86,34 @@ class Pool:
         task.add_done_callback(self._collecting.discard)
 
     async def _spawn(self, worker: int) -> None:
-        ours, theirs = socket.socketpair()
-        name = f"luna-farm worker {worker}"
-        process = self._context.Process(
-            target=spawned.start, args=(theirs, self._fsync), name=name, daemon=True
-        )
         try:
-            with _signals_blocked():
-                process.start()
+            process, ours = self._started(worker)
         except OSError as error:
-            ours.close()
             log.error("A worker could not be started: %s", error)
             await asyncio.sleep(1.0)  # out of processes or file descriptors: not again at once
             self._handle_event(events.WorkerGone(worker, f"could not be started: {error}"))
             return
-        finally:
-            theirs.close()
         self._processes[worker] = process
-        ours.setblocking(False)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(lambda: Pipe(self, worker), sock=ours)
         self._pipes[worker] = transport
+
+    def _started(self, worker: int) -> tuple[SpawnProcess, socket.socket]:
+        """Start a process; return it and our end of its pipe. Raises OSError and leaves nothing open then."""
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            with theirs, _signals_blocked():
+                process = self._context.Process(
+                    target=spawned.start,
+                    args=(theirs, self._fsync),
+                    name=f"luna-farm worker {worker}",
+                    daemon=True,
+                )
+                process.start()
+            ours.setblocking(False)
+            undo.pop_all()
+        return process, ours
 
     def dispatch(self, worker: int, task: ImageTask, options: SaveOptions) -> None:
         """Hand an image to a worker."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import signal
 import sys
+from typing import Any
 
 from luna_farm import system
 from luna_farm.config import Config
 from luna_farm.supervisor.supervisor import Supervisor
+
+log = logging.getLogger("luna_farm.supervisor")
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")
 """SIGBREAK is Ctrl-Break and the end of a console on Windows."""
@@ -28,10 +33,25 @@ def run(config: Config) -> int:
 
 async def _run(supervisor: Supervisor) -> None:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_unhandled)
+
+    def signalled() -> None:
+        supervisor.stop(now=supervisor.farm.draining)
+
     for number in [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]:
         if sys.platform == "win32":
             # The loop of Windows has no signal handlers; this one only hands over to the loop.
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(supervisor.stop))
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(signalled))
         else:
-            loop.add_signal_handler(number, supervisor.stop)
+            loop.add_signal_handler(number, signalled)
     await supervisor.run()
+
+
+def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nothing in the farm handles; asyncio's own handler would write a traceback to standard error
+    each time, thousands of them when open files run out."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        log.error("%s: too many open files; raise `ulimit -n`", context["message"])
+        return
+    log.error("%s", context["message"], exc_info=error if isinstance(error, Exception) else None)

@@ -1,10 +1,17 @@
-"""The state folder of a farm: who holds it, its token, where it listens. Made 0700, files 0600."""
+"""The state folder of a farm: who holds it, its token, where it listens, what it left. Made 0700, files
+0600.
+
+This module must never write into a folder that another user owns, nor through a link.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +23,70 @@ TOKEN = "token"  # noqa: S105  the name of its file
 ENDPOINT = "endpoint.json"
 LOCK = "lock"
 JOURNAL = "journal"
+LEFT = "left.json"
+LISTED = 3
+"""Jobs and folders that a sentence names before it only counts."""
 
 
-def prepare(state_dir: Path) -> StateLock:
-    """Make the folder and take its lock. Raises AlreadyRunning, with the pid of the other, and DiskError."""
+def secure(state_dir: Path) -> None:
+    """Make the folder, or check that the one that is there is safe to write a token into.
+
+    Another user may have made it first, and put links into it that lead to files of ours. Raises DiskError
+    unless it is a folder of this user, closed to others, that holds no link and nothing of another user.
+    """
     try:
         made = [folder for folder in (state_dir, *state_dir.parents) if not folder.exists()]
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(state_dir)
         state_dir.chmod(0o700)
         for folder in made:  # or a power cut could take the folder with all that was synced in it
             system.sync_folder(folder.parent)
+        with os.scandir(state_dir) as entries:
+            for entry in entries:
+                _check_entry(entry)
     except OSError as error:
         raise system.disk_error("make the state folder", state_dir, error) from error
+
+
+def _check_owner(state_dir: Path) -> None:
+    if not hasattr(os, "getuid"):  # Windows: the folder lies in the profile of the user
+        return
+    of_link, of_folder = os.lstat(state_dir), os.stat(state_dir)
+    allowed = {os.getuid(), 0} if stat.S_ISLNK(of_link.st_mode) else {os.getuid()}
+    if of_link.st_uid in allowed and of_folder.st_uid == os.getuid():
+        return
+    owner = of_folder.st_uid if of_link.st_uid in allowed else of_link.st_uid
+    raise DiskError(
+        f"The state folder {state_dir} belongs to user {owner}, this farm runs as user {os.getuid()}: its"
+        " token would be in that user's hands. Choose a folder of your own (--state-dir).",
+        str(state_dir),
+        errno.EPERM,
+    )
+
+
+def _check_entry(entry: os.DirEntry[str]) -> None:
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # another farm that starts or stops here right now
+        return
+    if stat.S_ISLNK(found.st_mode):
+        what = "is a symbolic link"
+    elif hasattr(os, "getuid") and found.st_uid != os.getuid():
+        what = f"belongs to user {found.st_uid}"
+    else:
+        return
+    raise DiskError(
+        f"{entry.path} {what}. A farm only writes to its own files in its state folder: remove it, or choose"
+        " another folder (--state-dir).",
+        entry.path,
+        errno.EPERM,
+    )
+
+
+def prepare(state_dir: Path) -> StateLock:
+    """Secure the folder and take its lock. Raises AlreadyRunning, with the pid of the other, and
+    DiskError."""
+    secure(state_dir)
     return StateLock.acquire(state_dir / LOCK)
 
 
@@ -59,6 +118,37 @@ def read_endpoint(state_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def write_left(state_dir: Path, images: int, jobs: Sequence[str], folders: Sequence[str]) -> None:
+    """Note what a farm that stops leaves to the next start. Raises DiskError."""
+    _write(state_dir / LEFT, json.dumps({"images": images, "jobs": jobs, "folders": folders}))
+
+
+def read_left(state_dir: Path) -> str:
+    """Return a sentence on what the last farm left to the next start, "" when that is nothing."""
+    try:
+        left = json.loads((state_dir / LEFT).read_text("utf-8"))
+        jobs, folders = list(map(str, left["jobs"])), list(map(str, left["folders"]))
+        images = int(left["images"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return (
+        f"{images} {'image' if images == 1 else 'images'} of {_few(jobs, 'job', 'jobs')} for"
+        f" {_few(folders, 'folder', 'folders')} are accepted and not written yet. They are safe in"
+        f" {state_dir}; the next `luna-farm start` on it writes them."
+    )
+
+
+def forget_left(state_dir: Path) -> None:
+    """A farm runs again, and has taken up what was left."""
+    (state_dir / LEFT).unlink(missing_ok=True)
+
+
+def _few(names: Sequence[str], one: str, many: str) -> str:
+    listed = ", ".join(names[:LISTED])
+    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{one if len(names) == 1 else many} {listed}{rest}"
 
 
 def _write(path: Path, text: str) -> None:

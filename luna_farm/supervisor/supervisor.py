@@ -23,11 +23,12 @@ from luna_farm import logs, system
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.core import dead_letters, events, instructions, protocol, recovery
 from luna_farm.core.farm import handle
+from luna_farm.core.job import Image
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
-from luna_farm.core.state import Farm, Limits
+from luna_farm.core.state import Farm, Limits, folder_of
 from luna_farm.errors import ArenaError, FarmError
 from luna_farm.feed.metrics import Metrics
-from luna_farm.feed.server import Feed
+from luna_farm.feed.server import MAX_CONNECTIONS, Feed
 from luna_farm.storage import names, writer
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.arena import Arena, Segments
@@ -73,7 +74,8 @@ class Supervisor:
             "on_reject": config.on_reject,
             "durable": config.durable,
         }
-        places, few = places_for(config.max_connections, config.max_workers)
+        viewers = 0 if config.feed_port == FEED_OFF else MAX_CONNECTIONS
+        places, self._viewers, few = places_for(config.max_connections, viewers, config.max_workers)
         self.services = Services(
             farm=self.farm,
             pool=Pool(self.handle_event, config.fsync),
@@ -252,7 +254,16 @@ class Supervisor:
     async def _start_feed(self, tls: ssl.SSLContext | None) -> None:
         config = self.config
         port, host = config.feed_port, config.host
-        feed = Feed(port, host, self.status, self._action, self.token, self.services.metrics, tls=tls)
+        feed = Feed(
+            port,
+            host,
+            self.status,
+            self._action,
+            self.token,
+            self.services.metrics,
+            tls=tls,
+            max_connections=self._viewers,
+        )
         try:
             await feed.start()
         except OSError as error:
@@ -264,6 +275,7 @@ class Supervisor:
 
     def _introduce(self) -> None:
         """Say where we listen: in the state folder, in the status, in the log."""
+        state_dir.forget_left(self.config.state_dir)
         config, feed, port = self.config, self.services.feed, self.services.listener.port
         feed_port = feed.port if feed else None
         endpoint = {"host": config.host, "port": port, "feed_port": feed_port, "pid": os.getpid()}
@@ -300,9 +312,9 @@ class Supervisor:
                 await asyncio.sleep(0.02)
 
     def stop(self, now: bool = False) -> None:
-        """Begin to stop: first finish what was accepted; `now`, or a second time: leave the rest to the
-        journal."""
-        self._hurry = now or self.farm.draining
+        """Begin to stop: first finish what was accepted. `now`: leave the rest to the journal; to ask again
+        without it changes nothing."""
+        self._hurry = self._hurry or now
         if not self.farm.draining:
             left = sum(1 for _ in self.farm.unfinished())
             log.info("Stopping%s", f": {left} images are finished first" if left and not now else "")
@@ -322,11 +334,21 @@ class Supervisor:
         left = list(self.farm.unfinished())
         if left:
             log.warning("%d images are left to the journal; the next start finishes them", len(left))
+            self._note_left(left)
         if not any(image.task.segment == self.arena.name for image in left):
             self.arena.unlink()
         services.segments.close()
         services.journal_writer.close()
         self._notifier.close()
+
+    def _note_left(self, left: list[Image]) -> None:
+        """Write down what this farm leaves to the next start, for `stop` and `status`."""
+        jobs = list(dict.fromkeys(image.task.job_id for image in left))
+        folders = sorted({folder_of(image) for image in left})
+        try:
+            state_dir.write_left(self.config.state_dir, len(left), jobs, folders)
+        except FarmError as error:  # the journal has it all the same
+            log.error("What is left cannot be noted: %s", error)
 
 
 def _limits(config: Config, arena_bytes: int) -> Limits:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
+import socket
 import subprocess
 import sys
 
 import numpy as np
 import psutil
 import pytest
+from farm_process import until
 
 
 @pytest.fixture
@@ -17,9 +21,11 @@ def luna(tmp_path):
     """Run `luna-farm` with a state folder of its own; whatever it left running is ended afterwards."""
     environ = {**os.environ, "LUNA_FARM_STATE_DIR": str(tmp_path / "state"), "COLUMNS": "150"}
 
-    def run(*arguments):
+    def run(*arguments, **more):
         command = [sys.executable, "-m", "luna_farm", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=tmp_path, timeout=60)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**environ, **more}, cwd=tmp_path, timeout=60
+        )
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout, done.stderr
 
@@ -27,8 +33,13 @@ def luna(tmp_path):
     run("stop", "--now")
 
 
+def _unused_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 def test_from_start_to_stop(luna, tmp_path):
-    assert luna("status")[0] == 3
+    assert luna("status", "--port", _unused_port())[0] == 3
     code, out, err = luna("start", "--detach", "--port", "0", "--feed-port", "0", "--max-workers", "2")
     assert (code, err) == (0, "")
     assert "http://127.0.0.1:" in out
@@ -58,9 +69,77 @@ def test_from_start_to_stop(luna, tmp_path):
     workers = [worker["pid"] for worker in status["workers"]]
     code, out, _ = luna("stop")
     assert (code, out) == (0, f"The farm (process {pid}) has stopped.\n")
-    assert luna("status")[0] == 3
+    assert luna("status")[0] == 3  # the port that it listened on
     alive = [process for process in [pid, *workers] if psutil.pid_exists(process)]
     assert [p for p in alive if psutil.Process(p).status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_two_farms_are_told_apart(luna, tmp_path):
+    """Each hint and each explicit port leads to the farm that it names."""
+    assert luna("start", "--detach", "--port", 0, "--feed-port", "off")[0] == 0
+    other = tmp_path / "other state"
+    code, out, _ = luna("start", "--detach", "--port", 0, "--feed-port", "off", "--state-dir", other)
+    assert code == 0
+    (hint,) = (line.split("stop it", 1)[1].strip() for line in out.splitlines() if "stop it" in line)
+    assert luna("stop", "--port", _unused_port())[0] == 3
+    assert luna("status")[0] == 0
+    assert luna(*shlex.split(hint)[1:])[0] == 0
+    assert luna("status")[0] == 0
+    assert luna("status", "--state-dir", other)[0] == 3
+
+
+def test_a_dashboard_port_that_is_taken_is_told_at_the_start(luna):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        code, out, err = luna("start", "--detach", "--port", 0, "--feed-port", taken)
+    assert code == 0
+    assert "http://" not in out
+    assert f"Feed port {taken} cannot be used" in err
+
+
+def test_only_now_may_hurry_and_what_is_left_is_said(luna, tmp_path):
+    """A worker that hangs: the drain goes on however often it is asked for, and nothing is forgotten."""
+    crash = {"LUNA_FARM_CRASH": "worker.received:*:stop"}
+    options = ("--port", 0, "--feed-port", "off", "--max-workers", 1, "--min-workers", 1)
+    assert luna("start", "--detach", *options, **crash)[0] == 0
+    np.save(tmp_path / "three.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    job_id = json.loads(luna("save", "three.npy", "--output-dir", "files", "--no-wait", "--json")[1])[0][
+        "job_id"
+    ]
+    for again in ((), ("--drain",), ()):
+        code, out, err = luna("stop", *again, "--timeout", 0.1)
+        assert (code, out) == (1, "")
+        assert "3 images" in err
+        assert "luna-farm stop --now" in err
+    code, out, _ = luna("stop", "--now")
+    assert code == 0
+    assert "has stopped. 3 images of job" in out
+    assert job_id in out
+    assert str(tmp_path / "files") in out
+    code, _, err = luna("status")
+    assert code == 3
+    assert "3 images of job" in err
+    assert luna("start", "--detach", "--port", 0, "--feed-port", "off")[0] == 0
+    assert luna("job", job_id, "--wait")[0] == 0
+    assert luna("stop")[1].endswith("has stopped.\n")
+    assert "image" not in luna("status")[2]
+
+
+def test_ctrl_c_while_it_starts_in_the_background_leaves_nothing_running(tmp_path):
+    environ = {**os.environ, "LUNA_FARM_STATE_DIR": str(tmp_path / "state")}
+    command = [sys.executable, "-m", "luna_farm", "start", "--detach", "--port", "0", "--feed-port", "off"]
+    log = tmp_path / "state" / "start.log"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ, cwd=tmp_path) as process:
+        until(log.exists, "the background process is started")
+        children = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+        code = process.wait()
+    if code == 0:  # it was ready just before
+        subprocess.run([*command[:3], "stop", "--now"], env=environ, check=True, timeout=60)
+    else:
+        assert (code, err) == (130, "Stopped.\n")
+    assert not any(child.is_running() for child in children)
 
 
 def test_in_the_foreground_ctrl_c_drains_and_ends_well(tmp_path):

@@ -1,0 +1,117 @@
+"""Names in folders: whatever a path does while it is looked at, the place is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+from pathlib import Path
+
+import pytest
+
+from luna_farm.core import events
+from luna_farm.core.instructions import ReserveNames
+from luna_farm.errors import DiskError, FarmBusy
+from luna_farm.storage.allowed import Allowed
+from luna_farm.supervisor import folders as module
+from luna_farm.supervisor.folders import MAX_ASKING, Folders
+
+
+class Asker:
+    """Folders whose answers are kept."""
+
+    def __init__(self, allowed: Allowed | None = None) -> None:
+        self.taken: set[str] = set()
+        self.answers: list[events.Event] = []
+        self.folders = Folders(self.taken, self.answers.append, allowed)
+        self.asked = 0
+
+    async def ask(self, folder: Path, times: int = 1) -> list[events.Event]:
+        """Ask for one name each time, and return the answers once all of them are there."""
+        before = len(self.answers)
+        for _ in range(times):
+            self.asked += 1
+            relatives = (f"{self.asked}.png",)
+            self.folders.reserve(ReserveNames(str(self.asked), str(folder), relatives, ()))
+        while len(self.answers) < before + times:
+            await asyncio.sleep(0)
+        return self.answers[before:]
+
+
+def swapped(*_: object, **__: object) -> None:
+    raise OSError(errno.EINVAL, "Invalid argument")
+
+
+def exploding(*_: object, **__: object) -> None:
+    raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+
+
+@pytest.mark.parametrize(
+    ("broken", "does"),
+    [
+        ("os.path.realpath", swapped),
+        ("os.lstat", swapped),
+        ("os.lstat", exploding),
+        ("luna_farm.system.on_local_disk", swapped),
+        ("psutil.disk_partitions", swapped),
+    ],
+)
+def test_a_path_that_changes_under_the_check_costs_no_place(
+    broken: str, does: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        asker = Asker(Allowed([tmp_path]))
+        with monkeypatch.context() as patched:
+            patched.setattr(broken, does)
+            for _ in range(3):
+                for event in await asker.ask(tmp_path, MAX_ASKING):
+                    assert not isinstance(event, events.NamesRefused) or isinstance(event.error, DiskError)
+        (event,) = await asker.ask(tmp_path)
+        assert isinstance(event, events.NamesReserved)
+        refused = {e.job_id for e in asker.answers if isinstance(e, events.NamesRefused)}
+        assert len(asker.taken) == asker.asked - len(refused), "no name stays reserved for a refused job"
+
+    asyncio.run(scenario())
+
+
+def test_the_places_run_out_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def hanging(path: str) -> bool:
+        go_on.wait()
+        return True
+
+    async def scenario() -> None:
+        monkeypatch.setattr(module.system, "on_local_disk", hanging)
+        asker = Asker()
+        asked = asyncio.ensure_future(asker.ask(tmp_path, MAX_ASKING + 5))
+        while len(asker.answers) < 5:
+            await asyncio.sleep(0)
+        assert all(isinstance(e, events.NamesRefused) for e in asker.answers)
+        assert all(isinstance(e.error, FarmBusy) for e in asker.answers)  # type: ignore[union-attr]
+        go_on.set()
+        await asked
+        (event,) = await asker.ask(tmp_path)
+        assert isinstance(event, events.NamesReserved)
+
+    asyncio.run(scenario())
+
+
+def test_no_thread_to_be_had_is_an_answer_and_no_lost_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scenario() -> None:
+        asker = Asker()
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            for event in await asker.ask(tmp_path, 2 * MAX_ASKING):
+                assert isinstance(event, events.NamesRefused)
+            assert asker.folders.space(str(tmp_path), 0.0) == (0, 0)
+            await asyncio.sleep(0)
+        (event,) = await asker.ask(tmp_path)
+        assert isinstance(event, events.NamesReserved)
+
+    asyncio.run(scenario())
