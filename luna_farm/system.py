@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from luna_farm.errors import DiskError
+from luna_farm.system_sockets import ACCEPT_AT_ONCE as ACCEPT_AT_ONCE
+from luna_farm.system_sockets import let_wait as let_wait
 from luna_farm.system_sockets import listener_uid as listener_uid
 from luna_farm.system_sockets import peer_uid as peer_uid
 

@@ -12,8 +12,17 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
+
+ACCEPT_AT_ONCE = 4
+"""Connections that asyncio accepts in one turn of its loop (its `backlog`). Those that have no place are
+refused in the next turn, so a crowd never holds more open files than this beyond its bound."""
 
 _ESTABLISHED, _LISTEN = "01", "0A"
 
@@ -45,6 +54,14 @@ def listener_uid(sock: socket.socket) -> int | None:
             nobody = ("0.0.0.0" if sock.family == socket.AF_INET else "::", 0)  # noqa: S104  asked for, not listened on
             return _asked_uid(theirs, nobody, _LISTEN)
     return None
+
+
+def let_wait(listening: Iterable[TransportSocket], count: int) -> None:
+    """Let `count` connections wait in the system to be accepted: asyncio uses one number for this and for
+    ACCEPT_AT_ONCE."""
+    for sock in listening:
+        with sock.dup() as same:
+            same.listen(count)
 
 
 if sys.platform == "linux":

@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
+from luna_farm import system
 from luna_farm.errors import FarmBusy, FarmError, InvalidRequest, Unauthorized
 from luna_farm.feed import requests, web
 from luna_farm.feed.auth import FeedAuth, choose_subprotocol
@@ -52,6 +53,8 @@ STATUS_FRESH_S = 0.1
 THUMBNAILS_PER_S = 4
 MAX_SUBSCRIBERS = 128
 MAX_CONNECTIONS = 256
+BACKLOG = 128
+"""Connections that the system lets wait to be accepted."""
 OPEN_TIMEOUT_S = 5.0
 ACTION_TIMEOUT_S = 30.0
 
@@ -127,9 +130,11 @@ class Feed:
             max_queue=4,
             logger=quiet,
             create_connection=guest_type(self._connections, self._max_connections),
+            backlog=system.ACCEPT_AT_ONCE,
             ssl=self._tls,
             ssl_handshake_timeout=OPEN_TIMEOUT_S if self._tls else None,
         )
+        system.let_wait(self._server.sockets, BACKLOG)
         self.port = next(iter(self._server.sockets)).getsockname()[1]
         self._auth = FeedAuth.of(self._host, self._names, self.port, self._token, tls=self._tls is not None)
 

@@ -21,8 +21,6 @@ from luna_farm.supervisor.tls import BACKLOG, TlsServer
 READ_BYTES = 64 * 1024
 MAX_LEAVING = 8
 """Refused peers that may linger beside as many connections as are allowed."""
-ACCEPT_AT_ONCE = 16
-"""Connections that are accepted before those that have no place are refused."""
 RESERVED_FILES = 24
 """Open files that the farm needs for itself, beside two for each worker."""
 STOPPED_S = 2.0
@@ -68,8 +66,8 @@ class Listener:
             self.port = await self._server.start(host, port)
             return
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, host, port, backlog=ACCEPT_AT_ONCE)
-        deepen(self._server)
+        self._server = await loop.create_server(self._connection, host, port, backlog=system.ACCEPT_AT_ONCE)
+        system.let_wait(self._server.sockets, BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def _connection(self) -> ClientConnection:
@@ -149,11 +147,3 @@ def places_for(clients: int, viewers: int, workers: int) -> tuple[int, int, str]
         " Raise `ulimit -n`."
     )
     return places, seen, sentence
-
-
-def deepen(server: asyncio.Server) -> None:
-    """Let BACKLOG connections wait to be accepted, although only ACCEPT_AT_ONCE are taken in one turn:
-    asyncio uses one number for both, and a crowd must not take all open files before it can be refused."""
-    for listening in server.sockets:
-        with listening.dup() as same:
-            same.listen(BACKLOG)

@@ -54,4 +54,6 @@ def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         log.error("%s: too many open files; raise `ulimit -n`", context["message"])
         return
+    if isinstance(error, ValueError) and "_start_serving" in context["message"]:
+        return  # asyncio goes on accepting, a second after that, on a port that is closed by now
     log.error("%s", context["message"], exc_info=error if isinstance(error, Exception) else None)

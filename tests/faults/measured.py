@@ -20,7 +20,8 @@ NEVER = (
     "half_files",
     "phantoms",
 )
-PATIENCE = 20
+PATIENCE_S = 120.0
+"""From here on something hangs, however busy the machine is."""
 
 
 def note(line: dict[str, Any]) -> None:
@@ -60,4 +61,4 @@ class Figures:
         """Note a time. The table tells whether it met its target; the test only that nothing hung, for how
         busy this machine is is nobody's fault."""
         self(row, what, ok=took_s <= target_s, took_ms=round(took_s * 1e3, 1))
-        assert took_s < PATIENCE * target_s + 2.0
+        assert took_s < PATIENCE_S

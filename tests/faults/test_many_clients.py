@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import statistics
@@ -123,6 +124,48 @@ def test_64_file_descriptors(farm: Start, figures: Figures) -> None:
         "crowds", "64 file descriptors", let_in=let_in, told_busy=told_busy, unanswered=unanswered, **count
     )
     assert unanswered == 0
+
+
+def test_60_dashboards_and_64_file_descriptors(farm: Start, figures: Figures) -> None:
+    """A crowd at the feed takes no file that the farm needs, and is not worth more than a few log lines."""
+    one = farm(before=("prlimit", "--nofile=64:64"), max_workers=4, feed_port=0)
+    one.workers_ready(2)
+    feed = json.loads((one.state / "endpoint.json").read_text())["feed_port"]
+    hello = (
+        f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{feed}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    ).encode()
+    album = Album(one.out)
+    with ExitStack() as stack:
+        crowd = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", feed), timeout=30)) for _ in range(60)
+        ]
+        for viewer in crowd:
+            with suppress(OSError):
+                viewer.sendall(hello)
+        let_in = sum(_is_let_in(viewer) for viewer in crowd)
+        with one.client() as client:
+            for number in range(40):  # each folder is looked at for the first time
+                album.add(client, output_dir=one.out / str(number))
+            meanwhile = album.settled(client)
+    with one.client() as client:
+        for _ in range(20):
+            album.add(client)
+        count = album.settled(client)
+    lines = one.log_text().count("\n")
+    assert one.stop() == 0
+    assert 0 < let_in < 60
+    assert "Traceback" not in one.log_text()
+    figures.none("crowds", "64 file descriptors, 60 dashboards: meanwhile", **meanwhile)
+    figures.none("crowds", "64 file descriptors, 60 dashboards: after", let_in=let_in, **count)
+    assert lines < 1000
+
+
+def _is_let_in(viewer: socket.socket) -> bool:
+    try:
+        return viewer.recv(12) == b"HTTP/1.1 101"
+    except OSError:
+        return False
 
 
 def _pings(client: object) -> bool:

@@ -37,14 +37,6 @@ def workers(farm: FarmProcess) -> list[psutil.Process]:
         return [psutil.Process(worker["pid"]) for worker in client.status()["workers"]]
 
 
-def test_the_port_is_open_at_once(start_farm: Start) -> None:
-    farm = start_farm()
-    spent = psutil.Process(farm.pid).cpu_times()
-    assert spent.user + spent.system < 1.0, (
-        "seconds of a core until it listens: what does not depend on others"
-    )
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: what a process has loaded is asked of /proc")
 def test_nobody_loads_what_is_not_for_them(start_farm: Start, tmp_path: Path) -> None:
     farm = start_farm()
