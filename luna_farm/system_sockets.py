@@ -15,10 +15,6 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from asyncio.trsock import TransportSocket
 
 ACCEPT_AT_ONCE = 4
 """Connections that asyncio accepts in one turn of its loop (its `backlog`). Those that have no place are
@@ -56,7 +52,7 @@ def listener_uid(sock: socket.socket) -> int | None:
     return None
 
 
-def let_wait(listening: Iterable[TransportSocket], count: int) -> None:
+def let_wait(listening: Iterable[socket.socket], count: int) -> None:
     """Let `count` connections wait in the system to be accepted: asyncio uses one number for this and for
     ACCEPT_AT_ONCE."""
     for sock in listening:

@@ -51,8 +51,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
         with shown:
             for left in _left(watched, pid, args.timeout):
                 shown.update(task, completed=images - left)
-    left = read_left(Path(status.get("state_dir", config.state_dir)))
-    print(f"The farm (process {pid}) has stopped.{left and ' ' + left}")
+    rest = read_left(Path(status.get("state_dir", config.state_dir)))
+    print(f"The farm (process {pid}) has stopped.{rest and ' ' + rest}")
     return 0
 
 
