@@ -314,7 +314,7 @@ def test_what_a_peer_is_counted_as(address: object, counted: str) -> None:
 GUESTS = st.builds(
     SimpleNamespace,
     peer=st.sampled_from(("", "10.0.0.5", "10.0.0.6")),
-    stranger=st.booleans(),
+    unauthenticated=st.booleans(),
     since=st.floats(0, 10),
 )
 
