@@ -15,13 +15,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a later message is for: the node as it was executed, the node that shows it, the prompt and the
-    browser."""
+    """Who a later message is for: the node as it was executed, the node that shows it, the prompt, the
+    browser, and the id of the workflow that the node is part of ("" where the prompt says none)."""
 
     node: str
     display_node: str
     prompt_id: str
     client_id: str | None
+    workflow: str = ""
 
 
 def output_directory() -> str:
@@ -44,12 +45,14 @@ def server() -> Any | None:
     return getattr(getattr(module, "PromptServer", None), "instance", None)
 
 
-def caller(unique_id: str | None) -> Caller:
-    """Return who is executing now. To be asked on ComfyUI's own thread, inside a node."""
+def caller(unique_id: str | None, extra_pnginfo: Any = None) -> Caller:
+    """Return who is executing now. To be called on ComfyUI's own thread, inside a node."""
     node, here = str(unique_id or ""), server()
     # Set right before a node runs: inside a subgraph it is the node that the user sees.
     shown = getattr(here, "last_node_id", None) or node
-    return Caller(node, str(shown), _prompt_id(), getattr(here, "client_id", None))
+    workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
+    known = str(workflow.get("id") or "") if isinstance(workflow, dict) else ""
+    return Caller(node, str(shown), _prompt_id(), getattr(here, "client_id", None), known)
 
 
 def _prompt_id() -> str:

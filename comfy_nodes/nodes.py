@@ -95,11 +95,12 @@ class _Saver(ABC):
     def save(self, **inputs: Any) -> dict[str, Any]:
         """Run the node; ComfyUI passes every input by name."""
         node = inputs.get("unique_id")
+        caller = host.caller(node, inputs.get("extra_pnginfo"))
         try:
             output_dir = host.output_directory()
             embed = bool(inputs.get("embed_workflow", True)) and not host.metadata_disabled()
             handed = self._hand(save_request(inputs, output_dir, embed), inputs)
-            job = previews.announce(handed, host.caller(node), output_dir)
+            job = previews.announce(handed, caller, output_dir)
             text = self._status(handed, job.state)
             failed = job.state.get("failed", 0)
         except NotHandedOver as error:
@@ -111,9 +112,7 @@ class _Saver(ABC):
             log.error(text)
             if inputs.get("on_error") == "raise":
                 raise RuntimeError(text)
-        ui = (
-            job.ui(text) if job is not None else {"images": [], "text": [text], "luna_farm": [_refused(text)]}
-        )
+        ui = job.ui(text) if job is not None else previews.refused(text, caller)
         return {"ui": ui, "result": self._result(text, handed)}
 
     @abstractmethod
@@ -132,18 +131,6 @@ class _Saver(ABC):
 
     def _result(self, text: str, handed: Handed) -> tuple[Any, ...]:
         return (text,)
-
-
-def _refused(text: str) -> dict[str, Any]:
-    return {
-        "job_id": "",
-        "state": "refused",
-        "images": 0,
-        "saved": 0,
-        "discarded": 0,
-        "failed": 1,
-        "reasons": [text],
-    }
 
 
 class LunaDaemonImageSaver(_Saver):

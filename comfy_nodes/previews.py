@@ -1,16 +1,20 @@
 """What the browser and /history are told about files that are still being written.
 
 A job is announced with the names reserved for it (`Announced.ui`). ComfyUI keeps the very dicts made
-here, in its cache and its history, so when the job ends they are corrected in place: a picture that the
-gate set aside gets its real name. The browser gets its previews by a second, merging "executed" message,
-and whoever asks /view for a file that is on its way waits a moment for it instead of getting a 404. This
-module must never wait on ComfyUI's own threads.
+here, in its cache and its history, so when the job ends they are corrected in place: an image that the
+gate set aside gets its real name. The browser then gets a second "executed" message, which names the job
+and replaces the output of the first. ComfyUI may serialise the first message late, when the job has ended
+and its dicts are corrected: both messages then say the same, and a message that replaces does no harm.
+A request to /view for a file that is on its way waits for it instead of getting a 404.
+This module must never wait on ComfyUI's own threads.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,7 +30,10 @@ HELD_REQUESTS, HOLD_S, LOOK_S = 32, 30.0, 0.05
 """Requests for coming files that wait at once, how long, and how often they look."""
 
 Picture = dict[str, str]
-QUEUED = {"state": "queued", "saved": 0, "discarded": 0, "failed": 0, "reasons": []}
+
+_numbers = itertools.count(time.time_ns() // 1_000_000)
+"""Jobs in the order in which nodes ran. Starts at the time of day (ms), so that a page which outlives a
+restart of ComfyUI takes new jobs for newer than those it knows."""
 
 _coming: dict[str, Future[None]] = {}
 """Absolute path of a reserved file -> done when its job ended. Few: only of open jobs."""
@@ -64,29 +71,29 @@ class Announced:
     paths: tuple[str, ...] = ()
     state: dict[str, Any] = field(default_factory=dict)
     over: Future[None] = field(default_factory=Future)
+    text: str = ""
 
     def ui(self, text: str) -> dict[str, list[Any]]:
         """Return the node's `ui`: lists only, and the dicts themselves, for they are corrected in place
         later."""
+        self.text = text
         return {"images": list(self.pictures), "text": [text], "luna_farm": [self.state]}
 
     def waiting(self, queue: dict[str, Any]) -> None:
         """Show the depth of the queue on the node."""
-        self._send(EVENT_QUEUE, {"images": len(self.pictures), "queue": queue})
+        known = {name: self.state[name] for name in ("job_id", "workflow", "images")}
+        self._send(EVENT_QUEUE, {**known, "queue": queue})
 
     def finished(self, report: JobReport | None, reason: str, queue: dict[str, Any] | None) -> None:
-        """Correct the names, let go whoever waits, and show the pictures or why there are none."""
+        """Correct the names, answer the held requests, and show the images or why there are none."""
         self.state.update(outcome(report, reason))
         self.state["pictures"] = shown = [] if report is None else self._correct(report)
         if self.state["failed"]:
             handover.unsaved[self.caller.node] += 1
         _forget(self)
         self._send(EVENT_JOB, {**self.state, "queue": queue})
-        if shown:
-            # The merge appends: the script in web/ has kept the first message's pictures back until now.
-            self._send(
-                "executed", {"output": {"images": shown}, "prompt_id": self.caller.prompt_id, "merge": True}
-            )
+        output = {"images": shown, "text": [self.text], "luna_farm": [self.state]}
+        self._send("executed", {"output": output, "job_id": self.job_id})
 
     def _correct(self, report: JobReport) -> list[Picture]:
         """Give every dict the final name of its file; return those of files that ComfyUI can show."""
@@ -98,7 +105,11 @@ class Announced:
         return shown
 
     def _send(self, event: str, data: dict[str, Any]) -> None:
-        who = {"node": self.caller.node, "display_node": self.caller.display_node}
+        who = {
+            "node": self.caller.node,
+            "display_node": self.caller.display_node,
+            "prompt_id": self.caller.prompt_id,
+        }
         host.send(event, who | data, self.caller.client_id)
 
 
@@ -134,7 +145,7 @@ def announce(handed: handover.Handed, caller: host.Caller, output_dir: str) -> A
     pictures = [picture(path, output_dir) for path in handed.paths]
     job = Announced(handed.job_id, caller, output_dir, pictures, handed.paths)
     # Every key from the start: ComfyUI may copy this dict on its thread while the watcher corrects it.
-    job.state.update({"job_id": handed.job_id, "images": len(pictures), "pictures": [], **QUEUED})
+    job.state.update({**_state(handed.job_id, caller), "images": len(pictures)})
     if handed.report is not None:
         job.pictures = job._correct(handed.report)
         job.state.update({**outcome(handed.report), "pictures": job.pictures})
@@ -143,6 +154,28 @@ def announce(handed: handover.Handed, caller: host.Caller, output_dir: str) -> A
         _coming[os.path.abspath(path)] = job.over
     watcher.add(job)
     return job
+
+
+def refused(text: str, caller: host.Caller) -> dict[str, list[Any]]:
+    """Return the `ui` of a node whose images were not taken over."""
+    state = {**_state("", caller), "state": "refused", "failed": 1, "reasons": [text]}
+    return {"images": [], "text": [text], "luna_farm": [state]}
+
+
+def _state(job_id: str, caller: host.Caller) -> dict[str, Any]:
+    """Return what is known of a job before its end. `number` grows with every job of this process."""
+    return {
+        "job_id": job_id,
+        "number": next(_numbers),
+        "workflow": caller.workflow,
+        "images": 0,
+        "state": "queued",
+        "saved": 0,
+        "discarded": 0,
+        "failed": 0,
+        "reasons": [],
+        "pictures": [],
+    }
 
 
 def _forget(job: Announced) -> None:

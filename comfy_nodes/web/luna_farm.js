@@ -1,55 +1,72 @@
-// What the savers show: pictures only once their files exist, the queue and the last result in a line on the node, a
+// What the savers show: images only once their files exist, the queue and the last result in a line on the node, a
 // badge and a toast with the reason when something was not saved. Counterpart: comfy_nodes/previews.py.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { Runs, ended } from "./luna_runs.js";
 import { loadTexts, text } from "./luna_text.js";
 
 const SAVERS = new Set(["LunaDaemonImageSaver", "LunaMultiSaver"]);
 const SLOTS = [1, 2, 3, 4, 5];
 const COLOURS = { idle: "#888", busy: "#e0b050", good: "#70c070", warn: "#e0b050", bad: "#e06060" };
 const SHOWN_BY_BROWSERS = /\.(png|webp|jpe?g|avif)$/i;
-const REMEMBERED = 500;
 const TOAST_MS = 12000;
+const TOLD = 500;
 
-// Job id -> how it ended, for the case that the end overtakes the node's own message.
-const ended = new Map();
+const runs = new Map(); // workflow and execution id of the node that shows them -> Runs
+const told = new Set(); // jobs whose trouble was announced
 
-// ComfyUI would show the reserved names at once, as broken pictures. A capturing listener comes before its own.
-api.addEventListener("executed", keepBack, { capture: true });
-api.addEventListener("luna_farm.job", ({ detail }) => jobEnded(detail));
+// ComfyUI would show the reserved names at once, as broken images. A capturing listener comes before its own.
+api.addEventListener("executed", onExecuted, { capture: true });
+api.addEventListener("luna_farm.job", ({ detail }) => onEnd(detail));
 api.addEventListener("luna_farm.queue", ({ detail }) => showQueue(detail));
 
-function keepBack({ detail }) {
+// Twice for each job: when its node ran, and with `job_id` when the job ended. Each replaces what the node showed.
+function onExecuted(event) {
+  const { detail } = event;
   const jobs = detail?.output?.luna_farm;
-  if (!jobs) return; // another node's, or the merging message that brings the pictures
-  const known = jobs.map((job) => ended.get(job.job_id) ?? job);
-  const images = known.flatMap((job) => job.pictures ?? []).filter((image) => SHOWN_BY_BROWSERS.test(image.filename));
-  detail.output = { ...detail.output, images };
-  const node = nodeOf(detail.display_node ?? detail.node);
-  if (node) showJobs(node, known);
-  // What was over at once, saved in ComfyUI's process or refused; a result from the cache is not told twice.
-  for (const job of jobs.filter(({ state, job_id: id }) => state !== "queued" && !ended.has(id))) {
-    remember(job);
-    announceTrouble(job, node);
+  if (!jobs?.length) return; // another package's node
+  const id = String(detail.display_node ?? detail.node);
+  const shown = runsOf(jobs[0].workflow, id);
+  if (!detail.job_id) shown.begin(detail, jobs);
+  else if (!jobs.map((job) => shown.end(detail, job)).some(Boolean) || !isOpen(jobs[0].workflow)) {
+    return event.stopImmediatePropagation();
   }
+  const images = shown.images().filter(({ filename }) => SHOWN_BY_BROWSERS.test(filename));
+  detail.output = { ...detail.output, images };
+  jobs.forEach((job) => announceTrouble(job, nodeOf(id)));
+  setTimeout(() => show(jobs[0].workflow, id)); // once ComfyUI has taken the message
 }
 
-function remember(job) {
-  if (!job.job_id) return; // refused: there is no job
-  ended.set(job.job_id, job);
-  if (ended.size > REMEMBERED) ended.delete(ended.keys().next().value);
+function onEnd(job) {
+  const id = String(job.display_node ?? job.node);
+  runsOf(job.workflow, id).end(job, job);
+  announceTrouble(job, nodeOf(id));
+  show(job.workflow, id);
 }
 
-function jobEnded(job) {
-  remember(job);
-  const node = nodeOf(job.display_node);
-  if (node) showJobs(node, [job]);
-  announceTrouble(job, node);
+function runsOf(workflow, id) {
+  const key = `${workflow}/${id}`;
+  if (!runs.has(key)) runs.set(key, new Runs());
+  return runs.get(key);
+}
+
+// Nodes of two workflows may have the same id: what ends late belongs to the one that is not open any more.
+function isOpen(workflow) {
+  const open = (app.rootGraph ?? app.graph)?.id;
+  return !workflow || !open || workflow === open;
+}
+
+function show(workflow, id) {
+  const node = nodeOf(id);
+  if (!isOpen(workflow) || !SAVERS.has(node?.comfyClass)) return;
+  const shown = runsOf(workflow, id);
+  showJobs(node, shown.newest);
+  if (!shown.images().length && shown.newest.every(ended)) removePreview(node);
   dirty();
 }
 
 function showJobs(node, jobs) {
-  const open = jobs.filter((job) => job.state === "queued");
+  const open = jobs.filter((job) => !ended(job));
   const sum = (field) => jobs.reduce((total, job) => total + (job[field] ?? 0), 0);
   const failed = sum("failed");
   const rejected = sum("discarded");
@@ -65,23 +82,29 @@ function showJobs(node, jobs) {
   const reasons = jobs.flatMap((job) => job.reasons ?? []);
   setLine(node, parts.join(" · "), mood, reasons.join("\n"));
   setBadge(node, failed ? trouble : rejected ? text("rejected", { count: rejected }) : "", mood);
-  if (!open.length && !jobs.some((job) => job.pictures?.length)) removePreview(node);
 }
 
-// The pictures of an earlier run would look like those of one that brought none.
+// The images of an earlier run would look like those of one that brought none.
 function removePreview(node) {
   const at = node.widgets?.findIndex(({ name }) => name === "$$canvas-image-preview") ?? -1;
   if (at >= 0) node.widgets.splice(at, 1)[0].onRemove?.();
   node.imgs = [];
 }
 
-function showQueue({ display_node: id, queue, images }) {
+function showQueue({ display_node: id, workflow, job_id: job, queue }) {
   const node = nodeOf(id);
-  if (node) setLine(node, `${text("saving", { count: images })} · ${text("queue", queue)}`, "busy", "");
+  const open = runsOf(workflow, String(id)).newest.filter((one) => !ended(one));
+  if (!isOpen(workflow) || !node || !open.some((one) => one.job_id === job)) return;
+  const count = open.reduce((total, one) => total + one.images, 0);
+  setLine(node, `${text("saving", { count })} · ${text("queue", queue)}`, "busy", "");
 }
 
+// Once for each job, however often its result comes (from the cache it does).
 function announceTrouble(job, node) {
-  if (!job.reasons?.length) return;
+  const key = job.job_id || job.number;
+  if (!job.reasons?.length || told.has(key)) return;
+  told.add(key);
+  if (told.size > TOLD) told.delete(told.values().next().value);
   const failed = job.failed > 0;
   app.extensionManager?.toast?.add({
     severity: failed ? "error" : "warn",
@@ -147,8 +170,8 @@ function addBadge(node) {
 // Affix, format and subfolder of an image that is not connected say nothing: they show when it is.
 function showConnected(node) {
   for (const slot of SLOTS.slice(1)) {
-    const input = node.inputs?.find(({ name }) => name === `image_${slot}`);
-    const hidden = input?.link == null;
+    const at = node.inputs?.findIndex(({ name }) => name === `image_${slot}`) ?? -1;
+    const hidden = at < 0 || !node.isInputConnected(at);
     for (const name of ["affix", "format", "subdir"]) {
       const widget = node.widgets?.find((one) => one.name === `${name}_${slot}`);
       if (widget) setHidden(widget, hidden);
@@ -181,7 +204,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!SAVERS.has(node.comfyClass)) return;
     addLine(node);
-    // The frontend finds out that a picture needs room while it draws, and leaves drawing the larger node to chance.
+    // The frontend finds out that an image needs room while it draws, and leaves drawing the larger node to chance.
     chain(node, "onResize", dirty);
     chain(node, "onConnectionsChange", () => showConnected(node));
     chain(node, "onConfigure", () => showConnected(node));

@@ -1,5 +1,6 @@
 """A real ComfyUI and a real farm: COMFYUI_DIR and COMFYUI_PYTHON say where (see CONTRIBUTING).
 
+COMFYUI_FRONTEND is the folder of another frontend than the one installed there (the one with index.html).
 Everything happens in a temporary base directory. Without the variables these tests are skipped, loudly.
 """
 
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START_S, PROMPT_S, LOOK_S = 120.0, 60.0, 0.02
 WORKERS = 2
 DIRECTORY, PYTHON = os.environ.get("COMFYUI_DIR"), os.environ.get("COMFYUI_PYTHON")
+FRONTEND = os.environ.get("COMFYUI_FRONTEND")
 PACKAGES = {"luna_farm": "luna_farm", "luna_farm_client": "client", "luna_farm_nodes": "comfy_nodes"}
 
 
@@ -198,6 +200,7 @@ def start_comfyui(
     port = free_port()
     command = [str(PYTHON), "main.py", "--cpu", "--base-directory", str(base), "--port", str(port)]
     command += ["--disable-api-nodes", "--database-url", "sqlite:///:memory:", *arguments]
+    command += ["--front-end-root", FRONTEND] if FRONTEND else []
     with (base / "comfyui.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=DIRECTORY, env=os.environ | environ, stdout=log, stderr=log)
     comfy = Comfy(base, port)

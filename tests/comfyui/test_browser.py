@@ -1,5 +1,6 @@
 """The real frontend in headless Chromium: previews, trouble on the node, and dropping saved files.
 
+Every test runs twice: with nodes drawn on the canvas, and with Vue nodes (Nodes 2.0).
 Needs Playwright for Python and a Chromium (scripts/comfyui_tests.py sees to the first). Screenshots go to the
 folder that LUNA_FARM_TEST_SHOTS names, for a person to look at.
 """
@@ -11,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,23 +60,42 @@ BUILD = """([type, widgets]) => {
   saver.setSize([320, saver.size[1]]);
   window.saver = saver;
 }"""
-PREVIEW = "() => saver.imgs?.length && saver.imgs.every((one) => one.complete && one.naturalWidth > 0)"
+# The images that a person sees on the node, loaded; one after the other where a gallery shows one at a time.
+SEEN = """() => {
+  const vue = [...document.querySelectorAll(`[data-node-id="${saver.id}"] img`)];
+  const images = LiteGraph.vueNodesMode ? vue : saver.imgs ?? [];
+  const loaded = images.length && images.every((one) => one.complete && one.naturalWidth > 0);
+  return loaded ? images.map((one) => new URL(one.src).searchParams.get("filename")) : [];
+}"""
+PREVIEW = f"({SEEN})().length"
+# What ComfyUI knows as the node's images.
+OUTPUTS = "(app.nodeOutputs[saver.id]?.images ?? []).map((one) => one.filename)"
 # The node was drawn anew with room for its picture: the margin beside that has the colour of the node.
 ROOM = """() => {
+  if (LiteGraph.vueNodesMode) return true; // no canvas to draw
   const { canvas, ds: { scale, offset } } = app.canvas;
   const colour = (y) => String(canvas.getContext("2d").getImageData(
     (saver.pos[0] + 5 + offset[0]) * scale, (saver.pos[1] + y + offset[1]) * scale, 1, 1).data);
   return colour(saver.size[1] - 20) === colour(20);
 }"""
 LINE = "saver.lunaLine.textContent"
+# PrimeVue's toasts, and those of the frontends after it.
+TOAST = ".p-toast-message, li[data-state=open]"
+CLOSE_TOASTS = (
+    f"""document.querySelectorAll('{TOAST}').forEach((one) => one.querySelector('button')?.click())"""
+)
+MODES = {"canvas": False, "vue": True}
+PROMPTS = int(os.environ.get("LUNA_FARM_TEST_PROMPTS", "12"))
 
 
 class Browser:
     """One page on a ComfyUI, and what it asked the server for."""
 
-    def __init__(self, page: Any, comfy: Any) -> None:
-        self.page, self.comfy = page, comfy
+    def __init__(self, page: Any, comfy: Any, mode: str) -> None:
+        self.page, self.comfy, self.mode = page, comfy, mode
         self.views: list[tuple[int, str]] = []
+        self.words: list[str] = []
+        page.on("console", lambda said: self.words.append(f"{said.type}: {said.text}"))
         page.on("response", lambda r: self.views.append((r.status, r.url)) if "/view?" in r.url else None)
         page.goto(comfy.url)
         self.loaded()
@@ -86,9 +107,8 @@ class Browser:
 
     def build(self, node: str = "LunaDaemonImageSaver", **widgets: Any) -> None:
         self.views.clear()
-        self.page.evaluate("document.querySelectorAll('.p-toast-close-button').forEach((one) => one.click())")
-        self.until("!document.querySelector('.p-toast-message')")
-        self.page.evaluate(BUILD, [node, {"image": "picture.png", "save_path": "browser", **widgets}])
+        self.until(f"{CLOSE_TOASTS} ?? !document.querySelector('{TOAST}')")
+        self.page.evaluate(BUILD, [node, {"image": "picture.png", "save_path": self.mode, **widgets}])
 
     def queue(self) -> None:
         self.page.evaluate("app.queuePrompt(0)")
@@ -96,10 +116,16 @@ class Browser:
     def until(self, script: str) -> None:
         self.page.wait_for_function(script, timeout=WAIT_MS)
 
+    def toast(self, text: str) -> None:
+        self.page.locator(TOAST, has_text=text).first.wait_for()
+
+    def seen(self) -> list[str]:
+        return list(self.page.evaluate(SEEN))
+
     def shot(self, name: str) -> None:
         if SHOTS:
             self.page.wait_for_timeout(800)  # animations of toasts; only when a person wants to look
-            self.page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+            self.page.screenshot(path=str(Path(SHOTS) / f"{name}-{self.mode}.png"))
 
     def drop(self, path: Path) -> None:
         """Drop a file on the empty canvas, as the operating system does."""
@@ -118,10 +144,11 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def page(chromium: Any, comfy: Any) -> Iterator[Browser]:
+@pytest.fixture(scope="module", params=MODES)
+def page(request: pytest.FixtureRequest, chromium: Any, comfy: Any) -> Iterator[Browser]:
+    comfy.post("/settings/Comfy.VueNodes.Enabled", MODES[request.param])
     context = chromium.new_context(viewport={"width": 1200, "height": 900})
-    yield Browser(context.new_page(), comfy)
+    yield Browser(context.new_page(), comfy, request.param)
     context.close()
 
 
@@ -153,7 +180,7 @@ def test_the_preview_appears_when_the_file_is_there_and_no_broken_picture_before
     browser.queue()
     browser.until(f"{LINE}.startsWith('Saving 1')")
     browser.shot("saving")
-    assert browser.page.evaluate("saver.imgs?.length ?? 0") == 0
+    assert browser.seen() == []
     assert [url for _, url in browser.views if "preview_RAW" in url] == [], "nothing may be asked for yet"
     held()
     browser.until(PREVIEW)
@@ -167,10 +194,98 @@ def test_an_image_counts_once_also_when_it_comes_from_the_cache(browser):
     browser.build(filename="cached")
     for _ in range(2):
         browser.queue()
-        browser.until(PREVIEW)
         browser.until("app.ui.lastQueueSize === 0")
-        assert browser.page.evaluate("saver.imgs.length") == 1
+        browser.until(f"String(({SEEN})()) === 'cached_RAW.png'")
     assert browser.page.evaluate(LINE) == "1 saved"
+
+
+@pytest.fixture
+def polled(browser: Browser) -> Iterator[None]:
+    """The server is kept busy: its thread serialises the nodes' messages later than they were sent."""
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.is_set():
+            browser.comfy.get("/object_info")
+
+    threads = [threading.Thread(target=poll) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    yield
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+# Notes what the node shows after each message that could change it.
+NOTE = """() => {
+  window.noted = [];
+  window.noting ??= app.api.addEventListener("executed", () => window.noted.push(names())) ?? true;
+  window.names = () => (app.nodeOutputs[saver.id]?.images ?? []).map((one) => one.filename);
+}"""
+
+
+def queue_numbered(browser: Browser, name: str, prompts: range) -> None:
+    script = "async ([name]) => { widget('filename').value = name; await app.queuePrompt(0); }"
+    browser.page.evaluate("window.widget = (name) => saver.widgets.find((one) => one.name === name)")
+    for number in prompts:
+        browser.page.evaluate(script, [f"{name}{number:03}"])
+
+
+@pytest.mark.parametrize("lag", [False, True], ids=["quick-farm", "lagging-farm"])
+def test_previews_of_many_prompts_are_never_doubled_missing_or_mixed(lag, browser, polled, running):
+    name = f"many{lag}"
+    browser.build(filename=name)
+    browser.page.evaluate(NOTE)
+    workers = running.workers() if lag else []
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        queue_numbered(browser, name, range(PROMPTS))
+        if lag:
+            browser.until(f"{LINE}.includes('queue {PROMPTS}')")
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+    last = f"{name}{PROMPTS - 1:03}_RAW.png"
+    browser.until(f"String(({SEEN})()) === '{last}' && {LINE} === '1 saved'")
+    noted = browser.page.evaluate("noted")
+    assert max(map(len, noted)) == 1, noted
+    shown = [names[0] for names in noted if names]
+    assert shown == sorted(shown), "an older image never replaces a newer one"
+    assert [] not in noted[noted.index([shown[0]]) :], "the node keeps an image until the next is there"
+
+
+def test_a_list_of_images_is_one_result(browser):
+    browser.build(filename="list")
+    browser.page.evaluate("""() => {
+      const load = app.graph._nodes.find((one) => one.type === "LoadImage");
+      const make = (type) => LiteGraph.createNode(type);
+      const [repeat, rebatch] = ["RepeatImageBatch", "RebatchImages"].map(make);
+      app.graph.add(repeat);
+      app.graph.add(rebatch);
+      repeat.widgets.find(({ name }) => name === "amount").value = 3;
+      load.connect(0, repeat, 0); repeat.connect(0, rebatch, 0); rebatch.connect(0, saver, 0);
+    }""")
+    browser.queue()
+    browser.until(f"{LINE} === '3 saved'")
+    browser.until(PREVIEW)
+    assert len(set(browser.page.evaluate(OUTPUTS))) == 3
+
+
+def test_a_reloaded_page_shows_what_ends_after_it(browser, held):
+    browser.build(filename="reloaded")
+    graph = browser.page.evaluate("app.graph.serialize()")
+    browser.queue()
+    browser.until(f"{LINE}.startsWith('Saving 1')")
+    browser.page.reload()
+    browser.loaded()
+    browser.page.evaluate("async (graph) => { await app.loadGraphData(graph) }", graph)
+    browser.page.evaluate(
+        "window.saver = app.graph._nodes.find(({ type }) => type === 'LunaDaemonImageSaver')"
+    )
+    held()
+    browser.until(f"String(({SEEN})()) === 'reloaded_RAW.png' && {LINE} === '1 saved'")
 
 
 def test_the_line_on_the_node_is_no_part_of_prompt_or_workflow(browser):
@@ -199,9 +314,7 @@ def test_a_rejection_shows_on_the_node_with_its_reason(browser):
     browser.until(f"{LINE}.includes('1 rejected')")
     browser.until(PREVIEW)
     assert browser.page.evaluate("saver.lunaBadge.text") == "1 rejected"
-    toast = browser.page.locator(".p-toast-message")
-    toast.wait_for()
-    assert "flat_RAW.png: quality 0.000 is below 0.300" in toast.inner_text()
+    browser.toast("flat_RAW.png: quality 0.000 is below 0.300")
     browser.shot("rejected")
 
 
@@ -210,10 +323,8 @@ def test_a_refused_handover_shows_on_the_node(browser, farm):
     browser.build(filename="refused")
     browser.queue()
     browser.until(f"{LINE} === 'Not taken over'")
-    toast = browser.page.locator(".p-toast-message")
-    toast.wait_for()
-    assert "Connection refused. Is daemon running?" in toast.inner_text()
-    assert not browser.page.evaluate("saver.imgs?.length"), "no picture of an earlier run"
+    browser.toast("Connection refused. Is daemon running?")
+    assert browser.seen() == [], "no image of an earlier run"
     browser.shot("refused")
     farm.start()
     browser.queue()
@@ -241,7 +352,7 @@ def test_a_dropped_file_opens_its_workflow(format_1, widgets, browser, request):
     browser.build(filename=name, format_1=format_1, **widgets)
     browser.queue()
     browser.until(f"{LINE} === '1 saved'")
-    (path,) = (browser.comfy.base / "output" / "browser" / "RAW").glob(f"{name}_RAW.*")
+    (path,) = (browser.comfy.base / "output" / browser.mode / "RAW").glob(f"{name}_RAW.*")
     browser.page.evaluate("app.graph.clear()")
     browser.drop(path)
     browser.until("app.graph._nodes.some((node) => node.title === 'Speichern ü 月')")
@@ -260,7 +371,7 @@ def test_a_workflow_too_large_for_a_jpeg_opens_from_the_file_beside_it(browser, 
     graph = browser.page.evaluate("app.graph.serialize()")
     graph["extra"] = {"padding": "x" * 90_000}
     picture = SaveImage(np.zeros((8, 8, 3), np.uint8), format="jpeg")
-    where = browser.comfy.base / "output" / "large"
+    where = browser.comfy.base / "output" / "large" / browser.mode
     with running.client() as farm:
         request = SaveRequest(
             [picture], output_dir=where, filename="large", extra_pnginfo={"workflow": graph}
@@ -284,7 +395,10 @@ def test_files_of_others_still_go_to_comfyui(browser, tmp_path):
     browser.until("app.graph._nodes.some((node) => node.title === 'Speichern ü 月')")
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.jpg")
     browser.drop(tmp_path / "plain.jpg")
-    browser.page.locator(".p-toast-message", has_text="plain.jpg").wait_for()
+    # Newer frontends make a node that loads it, older ones say that it holds no workflow.
+    toasts = f"[...document.querySelectorAll('{TOAST}')]"
+    told = f"{toasts}.some((one) => one.textContent.includes('plain.jpg'))"
+    browser.until(f"{told} || app.graph._nodes.some((node) => node.type === 'LoadImage')")
 
 
 def test_sixty_of_sixty_webp_files_load_in_the_real_frontend(browser, running):
@@ -295,7 +409,7 @@ def test_sixty_of_sixty_webp_files_load_in_the_real_frontend(browser, running):
     browser.build()
     graph = browser.page.evaluate("app.graph.serialize()")
     chance = np.random.default_rng(60)
-    where = browser.comfy.base / "output" / "webp"
+    where = browser.comfy.base / "output" / "webp" / browser.mode
     kinds = {"lossy-alpha": (4, False), "lossless-rgb": (3, True), "lossless-alpha": (4, True)}
     loaded = dict.fromkeys(kinds, 0)
     with running.client() as farm:
@@ -309,7 +423,11 @@ def test_sixty_of_sixty_webp_files_load_in_the_real_frontend(browser, running):
                     lossless_webp=lossless, extra_pnginfo={"workflow": graph},
                 ))  # fmt: skip
                 assert farm.wait(receipt.job_id, 30).state == "done"
-                picture = {"filename": Path(receipt.paths[0]).name, "subfolder": "webp", "type": "output"}
+                picture = {
+                    "filename": Path(receipt.paths[0]).name,
+                    "subfolder": f"webp/{browser.mode}",
+                    "type": "output",
+                }
                 loaded[kind] += browser.page.evaluate(LOADED, [picture, f"{kind} {number}"])
     assert loaded == dict.fromkeys(kinds, 20)
 

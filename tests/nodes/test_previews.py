@@ -30,24 +30,44 @@ def end(farm: Any, job: previews.Announced, *states: str, **more: Any) -> None:
     job.finished(farm.reports[job.job_id], "", farm.queue)
 
 
-def test_the_preview_comes_by_a_merging_message_when_the_job_ends(job, comfy, farm):
+def test_the_preview_comes_by_a_second_message_that_names_the_job_and_replaces_the_first(job, comfy, farm):
     assert comfy.events("executed") == []
+    text = job.ui("status")["text"]
     end(farm, job, "saved")
     (message,) = comfy.events("executed")
-    assert message["merge"] is True
-    assert message["output"] == {"images": [
-        {"filename": f"RAW_{n}.png", "subfolder": "shots", "type": "output"} for n in range(2)
-    ]}  # fmt: skip
+    assert message["job_id"] == job.job_id
+    assert "merge" not in message, "ComfyUI would append to what the first message may have shown already"
+    assert message["output"] == {
+        "images": [{"filename": f"RAW_{n}.png", "subfolder": "shots", "type": "output"} for n in range(2)],
+        "text": text,
+        "luna_farm": [job.state],
+    }
     assert (message["node"], message["display_node"], message["prompt_id"]) == ("9", "12:9", "prompt-1")
     assert {client for _, _, client in comfy.sent} == {"browser"}
 
 
-def test_the_end_is_told_before_the_pictures(job, comfy, farm):
-    """The script must know that a job is over when pictures come, or it would keep them back."""
+def test_a_first_message_that_is_serialised_late_says_the_same_as_the_second(job, comfy, farm):
+    first = job.ui("status")
+    end(farm, job, "saved")
+    assert comfy.events("executed")[0]["output"] == first
+
+
+def test_the_end_is_told_before_the_images(job, comfy, farm):
     end(farm, job, "saved")
     assert [event for event, _, _ in comfy.sent] == ["luna_farm.job", "executed"]
     (told,) = comfy.events("luna_farm.job")
     assert (told["state"], told["saved"], told["failed"], told["queue"]) == ("done", 2, 0, farm.queue)
+
+
+def test_jobs_are_numbered_in_the_order_of_their_nodes_and_know_their_workflow(comfy, farm, tensor, watched):
+    from luna_farm_nodes.nodes import LunaDaemonImageSaver
+
+    extra = {"workflow": {"id": "graph-1", "nodes": []}}
+    for _ in range(3):
+        LunaDaemonImageSaver().save(image_1=tensor, save_path="shots", unique_id="9", extra_pnginfo=extra)
+    numbers = [one.state["number"] for one in watched]
+    assert numbers == sorted(set(numbers))
+    assert {one.state["workflow"] for one in watched} == {"graph-1"}
 
 
 def test_history_gets_the_final_names_in_the_very_dicts_it_holds(job, farm, comfy):
@@ -87,7 +107,7 @@ def test_failures_are_told_with_reasons_and_show_no_picture(job, comfy, farm):
     (told,) = comfy.events("luna_farm.job")
     assert (told["failed"], told["saved"]) == (2, 0)
     assert told["reasons"][0] == "RAW_0.png: No space left on device"
-    assert comfy.events("executed") == []
+    assert comfy.events("executed")[0]["output"]["images"] == []
     assert handover.unsaved["9"] == 1, "the next prompt tries again"
 
 
@@ -112,7 +132,7 @@ def test_a_picture_in_the_fallback_folder_is_not_shown(job, comfy, farm, tmp_pat
     report = farm.reports[job.job_id]
     elsewhere = tuple(_with(image, path=str(tmp_path / "fallback" / "x.png")) for image in report.images)
     job.finished(_with(report, images=elsewhere), "", None)
-    assert comfy.events("executed") == []
+    assert comfy.events("executed")[0]["output"]["images"] == []
 
 
 def test_a_lost_job_is_a_failure_with_its_reason(job, comfy):
@@ -125,6 +145,7 @@ def test_the_queue_is_shown_while_it_waits(job, comfy):
     job.waiting({"jobs": 3, "images": 7})
     (told,) = comfy.events("luna_farm.queue")
     assert (told["images"], told["queue"]["images"], told["display_node"]) == (2, 7, "12:9")
+    assert told["job_id"] == job.job_id
 
 
 def test_a_program_without_a_browser_gets_no_messages(job, comfy, farm):
