@@ -47,6 +47,10 @@ POINTS = (
     "journal.compacting",
     "spool.half_written",
     "spool.written",
+    "upload.half_spooled",
+    "upload.spooled",
+    "upload.sending",
+    "upload.stored",
     "dead_letter.pixels_written",
 )
 """Every crash point there is, in the order an image meets them."""
