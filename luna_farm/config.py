@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from luna_farm import config_destinations
 from luna_farm import config_values as read
+from luna_farm.config_destinations import Destination
 from luna_farm.config_values import FEED_OFF as FEED_OFF
 from luna_farm.errors import ConfigError
 
@@ -62,8 +64,12 @@ class Config:
     max_connections: int
     journal_bytes: int
     kept_reports: int
+    spool_bytes: int
     given: frozenset[str] = frozenset()
     """Names of the settings that somebody set, if only to what the default is."""
+    destinations: tuple[Destination, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Credentials of destinations, for the log to hide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,9 @@ SETTINGS: tuple[Setting, ...] = (
             "journal; compacted before it reaches this, and busy if unfinished jobs alone fill it"),
     Setting("kept_reports", "limits", "kept_reports", 1000, read.whole(0, 10**6), _COUNT.format(0, 10**6),
             "reports of finished jobs that are kept"),
+    Setting("spool_bytes", "limits", "spool_bytes", 4096 * _MIB, read.size(_MIB),
+            "a size of at least 1 MiB such as 4GiB",
+            "encoded files in the state folder that wait for their destination; busy beyond it"),
 )
 # fmt: on
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -188,7 +197,9 @@ def load(
         values["max_workers"] = max(values["max_workers"], values["min_workers"])
     if "min_workers" not in given:
         values["min_workers"] = min(values["max_workers"], values["min_workers"])
-    config = Config(**values, given=frozenset(given))
+    section = _parsed(file).get(config_destinations.SECTION, {}) if file else {}
+    destinations, secrets = config_destinations.destinations(section, environ, file)
+    config = Config(**values, given=frozenset(given), destinations=destinations, secrets=secrets)
     _check_together(config, serving)
     if serving:
         _check_listener(config)
@@ -238,6 +249,8 @@ def _from_environment(environ: Mapping[str, str], here: Path) -> Iterator[_Given
     for name, value in environ.items():
         if not name.startswith(ENV_PREFIX) or name in OTHER_ENV or name.startswith(OTHER_ENV_PREFIXES):
             continue
+        if config_destinations.is_known(name):
+            continue
         if name not in by_env:
             raise _unknown(name, "the environment", (*by_env, *OTHER_ENV))
         if value != "":  # an empty variable is how shells and unit files take one back
@@ -249,6 +262,8 @@ def _from_file(file: Path | None) -> Iterator[_Given]:
         return
     by_key = {f"{setting.section}.{setting.key}": setting for setting in SETTINGS if not setting.secret}
     for section, entries in _parsed(file).items():
+        if section == config_destinations.SECTION:
+            continue
         # A bare key is unknown whatever it is called: every setting lives in a section.
         for key, value in entries.items() if isinstance(entries, dict) else [("", entries)]:
             name = f"{section}.{key}".rstrip(".")

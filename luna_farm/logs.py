@@ -55,6 +55,8 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
     global _listener
     close()
     hide(config.token)
+    for secret in config.secrets:
+        hide(secret)
     json_lines = JsonLines()
     lines = _Batches()
     handlers: list[logging.Handler] = [_StateFile(config.state_dir / FILE_NAME, json_lines, lines)]

@@ -29,7 +29,9 @@ def file_with(folder: Path, text: str) -> Path:
 
 
 def test_the_table_has_a_row_for_every_field_in_the_same_order():
-    assert [setting.name for setting in SETTINGS] == [entry.name for entry in fields(Config)]
+    others = ("given", "destinations", "secrets")
+    named = [entry.name for entry in fields(Config) if entry.name not in others]
+    assert [setting.name for setting in SETTINGS] == named
 
 
 def test_defaults_are_those_of_the_contract(tmp_path, monkeypatch):

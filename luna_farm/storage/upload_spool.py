@@ -35,11 +35,11 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one copy goes: the name of the destination, the place it lies in, the key that was reserved."""
+    """Where one copy goes: below which folder or URL, and the reserved name there, with "/" between its
+    parts."""
 
-    destination: str
-    url: str
-    key: str
+    root: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def _trailer(spooled: Spooled) -> bytes:
             "sha256": upload.sha256,
             "md5": upload.md5,
             "content_type": upload.content_type,
-            "targets": [[target.destination, target.url, target.key] for target in spooled.targets],
+            "targets": [[target.root, target.name] for target in spooled.targets],
         }
     )
     assert isinstance(content, bytes)

@@ -1,5 +1,4 @@
-"""A TCP proxy that fails on purpose: it resets, stalls, slows down, damages bytes, swallows answers, or answers
-itself.
+"""A TCP proxy that fails on purpose: resets, stalls, slows down, damages bytes, swallows answers, or answers.
 
 `fail(...)` plans the failure of the next connections; without a plan it only forwards.
 """

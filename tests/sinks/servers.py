@@ -96,11 +96,24 @@ def seaweedfs(folder: Path) -> Iterator[Server]:
         ' "credentials": [{"accessKey": "luna", "secretKey": "luna-secret-key"}]}]}'
     )
     command = [
-        weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-master.volumeSizeLimitMB=64",
-        "-volume.max=20", f"-master.port={ports['master']}", f"-volume.port={ports['volume']}", "-filer",
-        f"-filer.port={ports['filer']}", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={ports['s3']}", f"-s3.config={folder / 's3.json'}",
+        weed,
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={folder}",
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=20",
+        f"-master.port={ports['master']}",
+        f"-volume.port={ports['volume']}",
+        "-filer",
+        f"-filer.port={ports['filer']}",
+        "-s3",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.port={ports['s3']}",
+        f"-s3.config={folder / 's3.json'}",
         *(f"-{name}.port.grpc={free_port()}" for name in ("master", "volume", "filer", "s3")),
-    ]  # fmt: skip
+    ]
     with process(command, ports["s3"], folder / "weed.log"):
         options = {"endpoint": f"http://127.0.0.1:{ports['s3']}", "region": "us-east-1"}
         options |= {"access_key_id": "luna", "secret_access_key": "luna-secret-key"}
@@ -113,9 +126,17 @@ def azurite(folder: Path) -> Iterator[Server]:
     """Azure Blob Storage by Azurite."""
     port = free_port()
     command = [
-        azurite_command() or "", "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder),
-        "--silent", "--skipApiVersionCheck", "--disableTelemetry",
-    ]  # fmt: skip
+        azurite_command() or "",
+        "--blobHost",
+        "127.0.0.1",
+        "--blobPort",
+        str(port),
+        "--location",
+        str(folder),
+        "--silent",
+        "--skipApiVersionCheck",
+        "--disableTelemetry",
+    ]
     with process(command, port, folder / "azurite.log"):
         endpoint = f"http://127.0.0.1:{port}/devstoreaccount1"
         options = {"endpoint": endpoint, "account": "devstoreaccount1", "account_key": ACCOUNT_KEY}

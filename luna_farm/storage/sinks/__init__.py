@@ -6,8 +6,8 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from luna_farm.core.destinations import SCHEMES, Location
 from luna_farm.core.filenames import with_number
+from luna_farm.locations import SCHEMES, Location
 from luna_farm.storage.sinks.sink import Decision, Sink, SinkError, Stored, Upload
 
 RECENT = 32

@@ -1,5 +1,4 @@
-"""Servers of files (SFTP, FTP, WebDAV): an object is written under a temporary name beside its key, read back,
-and renamed.
+"""Servers of files (SFTP, FTP, WebDAV): an object is written under a temporary name, read back and renamed.
 
 The temporary name is made of the token, so that a try after a crash finds and replaces the half file of the
 one before. What is under the key itself is whole at every moment.
@@ -59,7 +58,7 @@ class FileSink:
         return self._server.size("/" + key) is not None
 
     def put(self, key: str, upload: Upload, body: memoryview, *, again: bool) -> Stored:
-        """Store `body` under `key` unless a file is there; after a lost answer the same bytes count as ours."""
+        """Store `body` under `key` unless a file is there; with `again` the same bytes count as ours."""
         path, temp = "/" + key, _temp(key, upload)
         if self._server.size(path) is not None:
             found = self.own(key, upload) if again else None

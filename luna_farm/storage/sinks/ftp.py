@@ -1,7 +1,7 @@
 """FTP and FTPS by the standard library's `ftplib`, one connection a sink, used from one thread.
 
-FTP has no way to create a file only if there is none: the name is looked at before the rename, and a file that
-another program puts there in that instant is replaced (docs/destinations.md).
+FTP has no way to create a file only if there is none: the name is looked at before the rename, and a file
+that another program puts there in that instant is replaced (docs/destinations.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from luna_farm.core.destinations import Location
+from luna_farm.locations import Location
 from luna_farm.storage.sinks.files import CHUNK_BYTES
 from luna_farm.storage.sinks.refusals import of_exception, refusal
 from luna_farm.storage.sinks.sink import SinkError, limit_s
@@ -122,9 +122,11 @@ class FtpServer:
         options = self._options
         if self._tls:
             context = ssl.create_default_context(cafile=options.get("ca_file"))
-            ftp: ftplib.FTP = ftplib.FTP_TLS(context=context, timeout=self._timeout_s, encoding="utf-8")
+            ftp: ftplib.FTP = ftplib.FTP_TLS(  # noqa: S321  the user chose this protocol
+                context=context, timeout=self._timeout_s, encoding="utf-8"
+            )
         else:
-            ftp = ftplib.FTP(timeout=self._timeout_s, encoding="utf-8")
+            ftp = ftplib.FTP(timeout=self._timeout_s, encoding="utf-8")  # noqa: S321  the user chose it
         try:
             ftp.connect(self._host.strip("[]"), self._port)
             ftp.login(str(options.get("user", "")), str(options.get("password", "")))

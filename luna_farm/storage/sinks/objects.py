@@ -1,4 +1,4 @@
-"""Object stores by `obstore`: Amazon S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage.
+"""Object stores by `obstore`: Amazon S3 and compatible ones, Google Cloud Storage, Azure Blob Storage.
 
 One conditional request stores an object (`If-None-Match: *`); its answer carries the MD5 where the service
 computes one, else the object is read back. The retries of the library are off, because the farm has its own.
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from luna_farm.core.destinations import Location
+from luna_farm.locations import Location
 from luna_farm.storage.sinks.refusals import of_status, refusal
 from luna_farm.storage.sinks.sink import SinkError, Stored, Upload, is_body, limit_s
 
@@ -21,7 +21,7 @@ SMALLEST_STEP = 64 * 1024
 """Requests up to this size share one client, and so do those up to twice, four times, ... this size: the
 library sets its time limit for a client, not for a request."""
 TOKEN, SHA256 = "lunaupload", "lunasha256"
-"""Names of the metadata of every object, by which the farm recognises its own. Azure takes identifiers only."""
+"""Names of the metadata by which the farm recognises its own objects. Azure takes identifiers only."""
 
 _STATUS = re.compile(r"\bstatus: (\d{3}),|status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
@@ -61,7 +61,7 @@ class ObjectSink:
         return self._head(key) is not None
 
     def put(self, key: str, upload: Upload, body: memoryview, *, again: bool) -> Stored:
-        """Store `body` under `key` unless something is there; an object of the same token counts as stored."""
+        """Store `body` under `key` unless something is there; with its own token that counts as stored."""
         attributes = {"Content-Type": upload.content_type, TOKEN: upload.token, SHA256: upload.sha256}
         store = self._store(upload.bytes)
         try:
@@ -164,8 +164,8 @@ class ObjectSink:
             raise self._refused(error) from None
 
     def _refused(self, error: Exception) -> SinkError:
-        """Turn an exception of the library into ours. Its text is searched and never shown: it holds the whole
-        answer of the service, in which S3 repeats parts of the request."""
+        """Turn an exception of the library into ours. Its text is searched and never shown: it holds the
+        whole answer of the service, in which S3 repeats parts of the request."""
         if isinstance(error, SinkError):
             return error
         kind, detail = _kind_of(error)

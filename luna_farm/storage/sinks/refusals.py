@@ -27,20 +27,27 @@ class Refusal(NamedTuple):
 _WAITS = "Nothing is lost; the farm tries again."
 _ACCESS = "Check user and keys in [destinations.NAME] of luna-farm.toml or in the environment of the farm."
 
-# fmt: off
 REFUSALS: dict[str, Refusal] = {
     "refused": Refusal(D.HOLD, "refuses connections", f"Is it running, is the port right? {_WAITS}"),
     "unknown_host": Refusal(D.HOLD, "cannot be found by its name", f"Check the host name. {_WAITS}"),
     "unreachable": Refusal(D.HOLD, "cannot be reached", f"Check the network. {_WAITS}"),
     "reset": Refusal(D.RETRY, "closed the connection in the middle", _WAITS),
     "timeout": Refusal(D.RETRY, "did not answer in time", f"{_WAITS} Setting: timeout."),
-    "certificate": Refusal(D.HOLD, "has a certificate that is not trusted",
-                           "Set ca_file in [destinations.NAME] if it is signed by an authority of your own."),
-    "host_key": Refusal(D.HOLD, "has a host key that is not known", "Add it to known_hosts, or set known_hosts."),
+    "certificate": Refusal(
+        D.HOLD,
+        "has a certificate that is not trusted",
+        "Set ca_file in [destinations.NAME] for an authority of your own.",
+    ),
+    "host_key": Refusal(
+        D.HOLD, "has a host key that is not known", "Add it to known_hosts, or set known_hosts."
+    ),
     "credentials": Refusal(D.HOLD, "does not accept the credentials", _ACCESS),
     "no_credentials": Refusal(D.HOLD, "needs credentials, and none were found", _ACCESS),
-    "forbidden": Refusal(D.RETRY, "does not allow writing there", "Give the user of the farm the right to write "
-                         "and read objects."),
+    "forbidden": Refusal(
+        D.RETRY,
+        "does not allow writing there",
+        "Give the user of the farm the right to write and read objects.",
+    ),
     "missing": Refusal(D.RETRY, "has no such bucket, container or folder", "Create it, or correct the URL."),
     "exists": Refusal(D.NEXT_NUMBER, "has an object of that name already", "The next number is taken."),
     "conflict": Refusal(D.RETRY, "is busy with the same name", _WAITS),
@@ -49,12 +56,13 @@ REFUSALS: dict[str, Refusal] = {
     "server": Refusal(D.RETRY, "has an internal error", _WAITS),
     "full": Refusal(D.HOLD, "has no space left", f"Free space there. {_WAITS}"),
     "name": Refusal(D.FAIL, "does not allow this name", "Use a shorter or simpler save_path and filename."),
-    "too_large": Refusal(D.FAIL, "does not take files of this size", "Raise its limit or send smaller files."),
+    "too_large": Refusal(
+        D.FAIL, "does not take files of this size", "Raise its limit or send smaller files."
+    ),
     "redirect": Refusal(D.HOLD, "answers with a redirect", "Set the region or the endpoint of the bucket."),
     "clock": Refusal(D.HOLD, "finds that the clock of this machine is wrong", "Set the clock."),
     "other": Refusal(D.RETRY, "refused", _WAITS),
 }
-# fmt: on
 
 STATUS: dict[int, str] = {
     301: "redirect", 302: "redirect", 307: "redirect", 308: "redirect",
@@ -66,19 +74,40 @@ STATUS: dict[int, str] = {
 """HTTP status -> kind; any other 4xx is "other", any other 5xx "server"."""
 
 CODES: dict[str, str] = {
-    "NoSuchBucket": "missing", "ContainerNotFound": "missing", "NoSuchUpload": "conflict",
-    "InvalidAccessKeyId": "credentials", "SignatureDoesNotMatch": "credentials", "ExpiredToken": "credentials",
-    "InvalidToken": "credentials", "AuthenticationFailed": "credentials", "InvalidAuthenticationInfo": "credentials",
-    "InvalidAuthorization": "credentials", "AuthorizationHeaderMalformed": "redirect",
-    "PermanentRedirect": "redirect", "RequestTimeTooSkewed": "clock",
-    "BadDigest": "checksum", "XAmzContentSHA256Mismatch": "checksum", "XAmzContentChecksumMismatch": "checksum",
-    "InvalidDigest": "checksum", "Md5Mismatch": "checksum", "IncompleteBody": "reset",
-    "KeyTooLongError": "name", "InvalidUri": "name", "InvalidResourceName": "name", "OutOfRangeInput": "name",
-    "EntityTooLarge": "too_large", "RequestBodyTooLarge": "too_large",
-    "SlowDown": "busy", "ServerBusy": "busy", "RequestTimeout": "timeout", "OperationTimedOut": "timeout",
-    "ConditionalRequestConflict": "conflict", "OperationAborted": "conflict", "QuotaExceeded": "full",
-}  # fmt: skip
-"""`<Code>` of S3 (API Reference, "Error responses"), Azure (Blob service error codes) and Google (XML API)."""
+    "NoSuchBucket": "missing",
+    "ContainerNotFound": "missing",
+    "NoSuchUpload": "conflict",
+    "InvalidAccessKeyId": "credentials",
+    "SignatureDoesNotMatch": "credentials",
+    "ExpiredToken": "credentials",
+    "InvalidToken": "credentials",
+    "AuthenticationFailed": "credentials",
+    "InvalidAuthenticationInfo": "credentials",
+    "InvalidAuthorization": "credentials",
+    "AuthorizationHeaderMalformed": "redirect",
+    "PermanentRedirect": "redirect",
+    "RequestTimeTooSkewed": "clock",
+    "BadDigest": "checksum",
+    "XAmzContentSHA256Mismatch": "checksum",
+    "XAmzContentChecksumMismatch": "checksum",
+    "InvalidDigest": "checksum",
+    "Md5Mismatch": "checksum",
+    "IncompleteBody": "reset",
+    "KeyTooLongError": "name",
+    "InvalidUri": "name",
+    "InvalidResourceName": "name",
+    "OutOfRangeInput": "name",
+    "EntityTooLarge": "too_large",
+    "RequestBodyTooLarge": "too_large",
+    "SlowDown": "busy",
+    "ServerBusy": "busy",
+    "RequestTimeout": "timeout",
+    "OperationTimedOut": "timeout",
+    "ConditionalRequestConflict": "conflict",
+    "OperationAborted": "conflict",
+    "QuotaExceeded": "full",
+}
+"""`<Code>` of S3 ("Error responses"), Azure ("Blob service error codes") and Google (XML API)."""
 
 
 def refusal(place: str, kind: str, detail: str = "", retry_after_s: float = 0.0) -> SinkError:
@@ -95,12 +124,23 @@ def of_status(status: int, code: str = "") -> str:
 
 
 _ERRNO: dict[int, str] = {
-    errno.ECONNREFUSED: "refused", errno.ECONNRESET: "reset", errno.EPIPE: "reset", errno.ECONNABORTED: "reset",
-    errno.EHOSTUNREACH: "unreachable", errno.ENETUNREACH: "unreachable", errno.ETIMEDOUT: "timeout",
-    errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EACCES: "forbidden", errno.EPERM: "forbidden",
-    errno.EROFS: "forbidden", errno.ENOENT: "missing", errno.EEXIST: "exists", errno.ENAMETOOLONG: "name",
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.EPIPE: "reset",
+    errno.ECONNABORTED: "reset",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ETIMEDOUT: "timeout",
+    errno.ENOSPC: "full",
+    errno.EDQUOT: "full",
+    errno.EACCES: "forbidden",
+    errno.EPERM: "forbidden",
+    errno.EROFS: "forbidden",
+    errno.ENOENT: "missing",
+    errno.EEXIST: "exists",
+    errno.ENAMETOOLONG: "name",
     errno.EFBIG: "too_large",
-}  # fmt: skip
+}
 
 
 def of_exception(error: BaseException) -> str:

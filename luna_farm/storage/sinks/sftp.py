@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from luna_farm.core.destinations import Location
+from luna_farm.locations import Location
 from luna_farm.storage.sinks.refusals import of_exception, refusal
 from luna_farm.storage.sinks.sink import SinkError, limit_s
 
@@ -45,7 +45,8 @@ class SftpServer:
             except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
                 return None
 
-        return self._run(stat)
+        size: int | None = self._run(stat)
+        return size
 
     def make_folder(self, path: str) -> None:
         """Make one folder."""
@@ -118,8 +119,8 @@ class SftpServer:
         self._loop.close()
 
     def _run(self, work: Any, size: int = 0) -> Any:
-        """Run `work(client)`, which moves `size` bytes, with its time limit; a failure of the connection drops
-        it."""
+        """Run `work(client)`, which moves `size` bytes, with its time limit; a failure of the connection
+        drops it."""
 
         async def limited() -> Any:
             client = await self._connected()

@@ -15,9 +15,8 @@ from typing import Protocol
 
 from luna_farm.errors import FarmError
 
-
 SLOWEST_BYTES_PER_S = 50_000
-"""The time limit of a request grows with its size at this rate: an upload that is slow is not one that hangs."""
+"""The time limit of a request grows with its size at this rate: slow is not hung."""
 
 
 def limit_s(timeout_s: float, size: int) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from luna_farm.core.destinations import Location
+from luna_farm.locations import Location
 from luna_farm.storage.sinks.files import CHUNK_BYTES
 from luna_farm.storage.sinks.refusals import of_exception, of_status, refusal
 from luna_farm.storage.sinks.sink import SinkError, limit_s

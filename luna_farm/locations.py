@@ -113,8 +113,8 @@ def parse(field: str, url: str) -> Location:
 def _with_secret(field: str, scheme: str, host: str, what: str) -> InvalidRequest:
     shown = f"{scheme}://{host}/..."
     allowed = (
-        f"a URL without {what}; put credentials into [destinations.NAME] of the farm's luna-farm.toml, or into"
-        " the standard environment variables of the service"
+        f"a URL without {what}; put credentials into [destinations.NAME] of the farm's luna-farm.toml,"
+        " or into the standard environment variables of the service"
     )
     return InvalidRequest(
         f"{field}: {shown} with {what} inside is not allowed; allowed: {allowed}.", field, shown, allowed

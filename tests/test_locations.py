@@ -1,0 +1,82 @@
+"""URLs of destinations: what is read, and that what is refused says why and shows nothing secret."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luna_farm.errors import InvalidRequest
+from luna_farm.locations import SCHEMES, Location, belongs_to, check_key, is_url, parse
+
+
+@pytest.mark.parametrize("text", ["s3://b", "S3://b/x", "webdav+https://h", "file:///x", "gopher://x"])
+def test_a_url_is_told_from_a_folder(text: str) -> None:
+    assert is_url(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["/a/b", "C:\\x", "C:/x", "//server/share", "\\\\server\\share", "a://"[1:], ""]
+)
+def test_a_folder_is_no_url(text: str) -> None:
+    assert not is_url(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("s3://Bucket/a/b/", Location("s3", "Bucket", "a/b")),
+        ("S3://bucket", Location("s3", "bucket", "")),
+        ("sftp://NAS.example.org:2222//shots//x", Location("sftp", "nas.example.org:2222", "shots/x")),
+        ("webdav+https://[::1]:80/a%20b", Location("webdav+https", "[::1]:80", "a%20b")),
+    ],
+)
+def test_url_is_read(url: str, wanted: Location) -> None:
+    assert parse("output_dir", url) == wanted
+    assert parse("output_dir", wanted.url) == wanted
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("gopher://x/y", "sftp://"),
+        ("s3://", "BUCKET"),
+        ("s3://b/../x", ".."),
+        ("s3://b/a\\b", "backslashes"),
+        ("s3://b/a\nb", "control"),
+        ("sftp://user:sesame@host/x", "[destinations.NAME]"),
+        ("sftp://sesame@host/x", "[destinations.NAME]"),
+        ("s3://b/x?AWSAccessKeyId=sesame", "[destinations.NAME]"),
+        ("az://c?sig=sesame", "[destinations.NAME]"),
+        ("https://sesame@example.org/x", "s3://"),
+    ],
+)
+def test_what_is_refused_says_what_is_allowed(url: str, word: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse("output_dir", url)
+    assert str(caught.value).startswith("output_dir: ")
+    assert word in str(caught.value)
+    assert "sesame" not in str(caught.value) + caught.value.given
+
+
+@given(st.sampled_from(sorted(SCHEMES)), st.text(max_size=40))
+def test_any_text_is_a_location_or_refused(scheme: str, rest: str) -> None:
+    try:
+        location = parse("output_dir", f"{scheme}://{rest}")
+    except InvalidRequest:
+        return
+    assert parse("output_dir", location.url) == location
+
+
+def test_the_longest_prefix_decides() -> None:
+    known = [("all", Location("s3", "b")), ("shots", Location("s3", "b", "shots"))]
+    assert belongs_to(Location("s3", "b", "shots/day"), known) == "shots"
+    assert belongs_to(Location("s3", "b", "shotsday"), known) == "all"
+    assert belongs_to(Location("s3", "c"), known) == ""
+    assert belongs_to(Location("gs", "b"), known) == ""
+
+
+def test_a_key_that_is_too_long_is_refused_by_its_bytes() -> None:
+    check_key("save_path", "ü" * 500)
+    with pytest.raises(InvalidRequest, match="1002 bytes"):
+        check_key("save_path", "ü" * 501)
