@@ -47,6 +47,7 @@ def static_checks() -> list[tuple[str, Command]]:
     """Return title and command of each check that runs no code of the project."""
     tool: Command = [PYTHON, "-m"]
     scripts = sorted(script.stem for script in ROOT.glob("scripts/*.py"))
+    scripts += sorted(f"bench.{script.stem}" for script in ROOT.glob("scripts/bench/*.py"))
     mypy: Command = [*tool, "mypy", *(f"-p{name}" for name in LINKS), *(f"-m{name}" for name in scripts)]
     return [
         ("lint (ruff)", [*tool, "ruff", "check", "--output-format=concise", "."]),

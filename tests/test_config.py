@@ -298,8 +298,8 @@ def test_settings_travel_to_a_spawned_worker():
 
 
 def test_the_table_of_the_documents_is_that_of_the_code(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["config_table.py", "--check"])
-    assert runpy.run_path(str(ROOT / "scripts" / "config_table.py"))["main"]() == 0
+    monkeypatch.setattr(sys, "argv", ["tables.py", "--check"])
+    assert runpy.run_path(str(ROOT / "scripts" / "tables.py"))["main"]() == 0
 
 
 def test_the_example_of_the_documents_is_accepted(tmp_path):

@@ -34,16 +34,10 @@ NOTE = "arena"
 """Name of the file in the state folder that holds the names of the segments, one a line."""
 
 
-def default_size() -> int:
-    """Return how many bytes the arena takes unless told: MEMORY_SHARE of the memory, between MIN_BYTES and
-    MAX_DEFAULT_BYTES, and at most FREE_SHARE of what is free on the file system of shared memory."""
-    return min(_share_of_memory(), _shm_room())
-
-
 def establish(
     size: int, folder: str | os.PathLike[str], keep: Collection[str] = ()
 ) -> tuple[Arena, list[str]]:
-    """Make an arena of `size` bytes (0: `default_size`) in shared memory; where that fails half as large, and
+    """Make an arena of `size` bytes (0: a share of the memory) in shared memory; where that fails half as large, and
     so on down to MIN_BYTES; then a file segment in `folder`, as large as asked for or halved likewise.
 
     Returns it with one sentence for each compromise, for the log. What was noted in `folder` before is

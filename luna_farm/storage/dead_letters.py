@@ -101,12 +101,6 @@ class DeadLetters:
         """Return all letters, the oldest first."""
         return sorted(self._letters.values(), key=lambda letter: (letter.at, letter.id))
 
-    def of_job(self, job_id: str) -> list[Letter]:
-        """Return the letters of one job by the number of the image."""
-        return sorted(
-            (at for at in self._letters.values() if at.job_id == job_id), key=lambda letter: letter.index
-        )
-
     def load(self, letter_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the maps (job, task) of a letter. Raises UnknownJob if there is none, DiskError if it is
         unreadable."""

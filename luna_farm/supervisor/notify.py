@@ -30,11 +30,6 @@ class Notifier:
         self._socket = _connect(given.get("NOTIFY_SOCKET", ""))
         self.watchdog_s = _watchdog_s(given) if self._socket is not None else None
 
-    @property
-    def enabled(self) -> bool:
-        """True if somebody listens."""
-        return self._socket is not None
-
     def send(self, *lines: str) -> None:
         """Send assignments such as `READY` or "STATUS=3 jobs" in one datagram."""
         if self._socket is None:

@@ -73,10 +73,6 @@ class Pool:
     def __len__(self) -> int:
         return len(self._processes)
 
-    def pids(self) -> dict[int, int]:
-        """Worker number -> process id."""
-        return {number: process.pid or 0 for number, process in self._processes.items()}
-
     def spawn(self, worker: int) -> None:
         """Start a process; it reports ready by itself."""
         if self._closing:

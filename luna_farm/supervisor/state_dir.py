@@ -98,14 +98,6 @@ def write_token(state_dir: Path, given: str) -> str:
     return token
 
 
-def read_token(state_dir: Path) -> str:
-    """Return the token of the farm that runs, "" when there is none."""
-    try:
-        return (state_dir / TOKEN).read_text("utf-8").strip()
-    except OSError:
-        return ""
-
-
 def write_endpoint(state_dir: Path, endpoint: dict[str, Any]) -> None:
     """Say where this farm listens: host, port, feed_port, pid."""
     _write(state_dir / ENDPOINT, json.dumps(endpoint))

@@ -1,6 +1,6 @@
-"""Measures the search for secrets on both lists: what must stay and what must go.
+"""The search for secrets: what it must remove and what it must keep.
 
-    python scripts/bench/secret_shapes.py TEMPLATES... [--seeds 100]
+    python3 scripts/bench secret_shapes TEMPLATES... [--seeds 100]
 
 TEMPLATES: folders with workflows, such as `templates/` of the package comfyui-workflow-templates-json (pip).
 The credentials are made up with seeds that no test uses. Prints what was changed or missed; exit code 1 if
@@ -86,7 +86,3 @@ def credentials_missed(seeds: int) -> int:
             print(f"missed: {kind}: {count} of {seeds}")
     print(f"credentials: {missed.total()} of {total:,} missed")
     return missed.total()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -32,7 +32,9 @@ def test_lines_arrive_in_one_datagram(manager: tuple[socket.socket, str]) -> Non
     assert listener.recv(100) == b"READY=1\nSTATUS=listening"
     notifier.close()
     notifier.send(notify.STOPPING)
-    assert not notifier.enabled
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.recv(100)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/net/unix"), reason="abstract sockets are Linux's own")
@@ -51,7 +53,7 @@ def test_nobody_listening_is_fine(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert not caplog.records
     lost = notify.Notifier({"NOTIFY_SOCKET": str(tmp_path / "nowhere")})
     lost.send(notify.READY)
-    assert not lost.enabled
+    assert lost.watchdog_s is None
     assert "NOTIFY_SOCKET" in caplog.text
 
 

@@ -1,12 +1,11 @@
-#!/usr/bin/env python3
-"""What Python leaves of a hand-over: ours beside its floor and beside the least farm that one could write.
+"""The hand-over beside its floor and beside the least farm that one could write.
 
-    python3 scripts/bench_least.py [--repeat 60]
+    python3 scripts/bench handover [--repeat 60]
 
-Runs in any Python that can import luna_farm (`pip install -e .`). The floor is that of `luna-farm bench`: the
+The floor is that of `luna-farm bench`: the
 pixels copied into shared memory, one message to a process and back. The least farm is twenty lines: it
 unpacks the same message with msgpack, looks once whether a file is there, appends one record to a file and
-answers, in asyncio; it judges nothing, counts nothing, saves nothing. All three find the same cold caches: a
+answers, in asyncio; it judges nothing, counts nothing, saves nothing. All three find the same cold caches: an
 image is saved before each. On Linux everything is measured again with the client on one processor and the
 three on another: where a scheduler wakes a process on the processor of the one that woke it, nothing of
 theirs happens at the same time. Must never be a test: figures differ.
@@ -134,7 +133,3 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="luna-least-") as name:
         measure_all(Path(name), args.repeat)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

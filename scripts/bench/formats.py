@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
-"""How long each format takes and what it makes of a image, beside Pillow in the same run.
+"""Time, size and quality of each format beside Pillow, and of the quality gate.
 
-    python scripts/bench_formats.py [IMAGE ...] [--only jpeg,webp] [--noise 1.2] [--seconds 1.0]
+    python3 scripts/bench formats [IMAGE ...] [--only jpeg,webp] [--noise 1.2] [--seconds 1.0]
 
 Without images it takes scikit-image's photographs. Each is cut or scaled to 1024x1024x3. `--noise` adds
 Gaussian noise of that sigma: images straight from a decoder have it, saved ones have lost it. Prints the
@@ -178,7 +177,3 @@ def _plain_gate(pixels: Pixels) -> tuple[float, float]:
     luma = (0.299 * pixels[..., 0] + 0.587 * pixels[..., 1] + 0.114 * pixels[..., 2]) / 255
     down, across = np.abs(np.diff(luma, axis=0)), np.abs(np.diff(luma, axis=1))
     return float(luma.var()), float(down.mean() + across.mean()) / 2
-
-
-if __name__ == "__main__":
-    main()

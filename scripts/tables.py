@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
-BEGIN, END = "<!-- settings: begin, made by scripts/config_table.py -->\n", "<!-- settings: end -->\n"
+BEGIN, END = "<!-- settings: begin, made by scripts/tables.py -->\n", "<!-- settings: end -->\n"
 
 
 def shown_default(name: str, value: object) -> str:
@@ -53,7 +53,7 @@ def main() -> int:
     if wanted == page:
         return 0
     if "--check" in sys.argv[1:]:
-        print(f"{PAGE.name} is out of date; run python scripts/config_table.py", file=sys.stderr)
+        print(f"{PAGE.name} is out of date; run python scripts/tables.py", file=sys.stderr)
         return 1
     PAGE.write_text(wanted, encoding="utf-8")
     return 0

@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
-"""How long saving blocks ComfyUI's queue: Save Image beside the Luna savers, in one running server.
+"""How long saving blocks the queue of a running ComfyUI: Save Image beside the Luna savers.
 
-    python3 scripts/bench_comfyui.py [URL] [--image NAME] [--rounds N] [--json]
+    python3 scripts/bench comfyui [URL] [--image NAME] [--rounds N] [--json]
 
-Needs a ComfyUI (default http://127.0.0.1:8188) with the nodes, and a farm. A image of ComfyUI's input
+Needs a ComfyUI (default http://127.0.0.1:8188) with the nodes, and a farm. An image of ComfyUI's input
 folder (default: the example.png that it ships) is scaled to 1024x1024 and given the noise of a fresh one;
 that is cached, so each prompt executes the saver alone. Times are from ComfyUI's own `execution_start` to
 `execution_success`, which it notes in whole milliseconds: hence means over many prompts, in turns.
@@ -121,7 +120,3 @@ def main() -> int:
             figures = f"{mean:8.2f} {statistics.median(times):8.1f} {min(times):6d} of {len(times)}"
             print(f"  {kind:<22}{figures}   {core / mean:6.1f} times less than SaveImage")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

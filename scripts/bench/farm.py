@@ -1,8 +1,9 @@
-#!/usr/bin/env python3
-"""`luna-farm bench` of this checkout, without installing anything first: python3 scripts/bench.py [FILE ...]
+"""The whole farm beside Pillow: `luna-farm bench` of this checkout.
 
-Takes the same arguments, and --page FILE: writes the tables to a page such as docs/benchmarks.md, with the
-machine and the command. It must never measure anything but what lies in the checkout.
+    python3 scripts/bench farm [--page docs/benchmarks.md] [IMAGE ...]
+
+Takes the arguments of `luna-farm bench`. `--page` writes the tables to a page, with the machine and the
+command.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bootstrap
-
 HEAD = """# Measured
 
-Made by `python3 scripts/bench.py{arguments}`; nothing here is typed in. Times drift from machine to machine
+Made by `python3 scripts/bench farm{arguments}`; nothing here is typed in. Times drift from machine to machine
 and from day to day, so read the ratios: both sides of each were taken in this one run, in turns.
 
 ```
@@ -37,18 +36,10 @@ More: [Pillow on zlib-ng](baselines.md), [more workers, and a GPU](scaling.md), 
 
 
 def main() -> int:
-    """Prepare the environment, then measure in it. Returns the exit code of the measurement."""
-    bootstrap.check_python()
-    try:
-        bootstrap.prepare("demo", [])
-    except bootstrap.StepFailed as error:
-        print(f"{error.output}\n{error}", file=sys.stderr)
-        return 1
-    if "--page" not in sys.argv:
-        return subprocess.run([bootstrap.PYTHON, "-m", "luna_farm", "bench", *sys.argv[1:]]).returncode
-    if Path(sys.prefix).resolve() != bootstrap.VENV.resolve():
-        return subprocess.run([bootstrap.PYTHON, __file__, *sys.argv[1:]]).returncode
-    return write_page()
+    """Measure, or measure and write the page. Returns the exit code of the measurement."""
+    if "--page" in sys.argv:
+        return write_page()
+    return subprocess.run([sys.executable, "-m", "luna_farm", "bench", *sys.argv[1:]]).returncode
 
 
 def write_page() -> int:
@@ -71,10 +62,3 @@ def write_page() -> int:
     page.write_text(HEAD.format(arguments=named, tables=tables), encoding="utf-8")
     print(f"Written to {page}.")
     return 0
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("\nStopped.")

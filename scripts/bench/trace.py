@@ -1,12 +1,10 @@
-#!/usr/bin/env python3
-"""Where the time of one hand-over goes: what client and supervisor do and when, on one clock.
+"""The steps of one hand-over in client and supervisor, with their times.
 
-    python3 scripts/trace_handover.py [--side 1024] [--type uint8 | float32] [--repeat 200]
+    python3 scripts/bench trace [--side 1024] [--type uint8 | float32] [--repeat 200]
 
-Runs in any Python that has what requirements.txt lists, with nothing of this checkout installed. Starts a
-farm of its own in a temporary folder whose supervisor notes what it does, hands images over to it, each
-with an idle farm, and prints the median time of each step since the call of `submit`. Noting costs both
-sides some microseconds a step. Must never be a test: figures differ.
+Starts a farm in a temporary folder whose supervisor notes each step, hands images over while it is idle, and
+prints the median time of each step since the call of `submit`. Noting costs both sides some microseconds a
+step.
 """
 
 from __future__ import annotations
@@ -23,8 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-from clone import find_packages
 
 WARM_UP = 20
 START_S = 60.0
@@ -120,7 +116,19 @@ def steps(spans: list[tuple[float, float]], all_notes: list[Note]) -> list[tuple
 def started(folder: Path, traced: Path) -> subprocess.Popen[bytes]:
     """Start the traced farm and return once it listens; the environment leads clients to it."""
     os.environ["LUNA_FARM_STATE_DIR"] = str(folder / "state")
-    command = [sys.executable, __file__, "--farm", str(traced), "start", "--port", "0", "--feed-port", "off"]
+    command = [
+        sys.executable,
+        str(Path(__file__).parent),
+        "--here",
+        "trace",
+        "--farm",
+        str(traced),
+        "start",
+        "--port",
+        "0",
+        "--feed-port",
+        "off",
+    ]
     with (folder / "farm.log").open("w") as log:
         process = subprocess.Popen([*command, "--output-dir", str(folder)], stdout=log, stderr=log)
     endpoint = folder / "state" / "endpoint.json"
@@ -135,7 +143,6 @@ def started(folder: Path, traced: Path) -> subprocess.Popen[bytes]:
 
 def main() -> int:
     """Trace and print. Returns the exit code."""
-    find_packages()
     if sys.argv[1:2] == ["--farm"]:
         return farm(Path(sys.argv[2]), sys.argv[3:])
     assert __doc__ is not None
@@ -163,7 +170,3 @@ def main() -> int:
         print(f"{at:8.0f}  {'' if who == 'client' else '    '}{who} {what}")
     print(f"{median(end - begin for begin, end in spans) * 1e6:8.0f}  `submit` returns")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
-"""What watching costs: a real farm with and without subscribers of its feed, in one run, as ratios.
+"""What subscribers of the feed cost a farm, and the weight of the dashboard.
 
-    python scripts/bench_feed.py [--subscribers 100] [--rate 200] [--seconds 6] [--rounds 5]
+    python3 scripts/bench feed [--subscribers 100] [--rate 200] [--seconds 6] [--rounds 5]
 
 Prints the processor time that the supervisor spends more because of the subscribers (at a steady rate of
 64x64 images), the farm's own limit with and without them (as many jobs as go), and the first paint and
@@ -78,7 +77,16 @@ def watched(port: int, count: int) -> Iterator[list[int]]:
     if not count:
         yield got
         return
-    command = [sys.executable, __file__, "--read", str(port), "--subscribers", str(count)]
+    command = [
+        sys.executable,
+        str(Path(__file__).parent),
+        "--here",
+        "feed",
+        "--read",
+        str(port),
+        "--subscribers",
+        str(count),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as readers:
         assert readers.stdin is not None
         assert readers.stdout is not None
@@ -218,7 +226,3 @@ def measure(farm: FarmClient, pid: int, feed_port: int, folder: str, given: argp
     print(f"  throughput {even_rate:+.1f} %; flat out x{ratio:.2f}, supervisor {more_ms:+.2f} ms an image")
     print("  (flat out, the work of the readers on the same cores counts too)")
     print(f"dashboard: {asyncio.run(first_paint(feed_port))}")
-
-
-if __name__ == "__main__":
-    main()

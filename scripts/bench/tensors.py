@@ -1,57 +1,29 @@
-#!/usr/bin/env python3
-"""What a CUDA tensor costs ComfyUI's thread: handed over to a farm, beside ComfyUI's own way, in one run.
+"""The hand-over of CUDA and CPU tensors beside the way of ComfyUI's Save Image.
 
-    python3 scripts/bench_cuda.py [--repeat 40] [--device cuda] [--json]
+    python3 scripts/bench [--here] tensors [--repeat 40] [--device cuda] [--json]
 
-Runs in any Python that has torch and what requirements.txt lists, with nothing of this checkout installed: it
-starts a farm of its own in a temporary folder. "hand-over" is from `FarmClient.submit` to its receipt, after
-the GPU is idle; between two of them the farm finishes. Every file's pixels are compared with ComfyUI's. Must
-never be a test: figures differ.
+Needs torch: `--here` takes the Python that runs it, which may have torch with CUDA. "hand-over" is the time
+from `FarmClient.submit` to its receipt while the GPU is idle; the farm finishes each job before the next one.
+Every file's pixels are compared with those of ComfyUI's way.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clone import ROOT, find_packages
+if TYPE_CHECKING:
+    from luna_farm_client import FarmClient
 
 SHAPES = ((1, 1024, 1024, 3), (8, 1024, 1024, 3), (1, 4096, 4096, 3))
 WARM_UP = 5
-START_S = 60.0
-
-
-@contextmanager
-def farm_in(folder: Path) -> Iterator[None]:
-    """Run a farm there; the environment of this process leads clients to it."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    os.environ |= {"LUNA_FARM_PORT": str(port), "LUNA_FARM_STATE_DIR": str(folder / "state")}
-    command = [sys.executable, "-m", "luna_farm", "start", "--feed-port", "off"]
-    with (folder / "farm.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + START_S
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            if process.poll() is not None or time.monotonic() > end:
-                sys.exit(f"The farm did not start:\n{(folder / 'farm.log').read_text()}")
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def timed(
@@ -86,13 +58,15 @@ def row(name: str, times: list[float]) -> dict[str, Any]:
     }
 
 
-def measure(shape: tuple[int, ...], device: str, repeat: int, folder: Path) -> list[dict[str, Any]]:
+def measure(
+    shape: tuple[int, ...], device: str, repeat: int, folder: Path, farm: FarmClient
+) -> list[dict[str, Any]]:
     """Return the rows for one size."""
     import numpy as np
     import torch
     from PIL import Image
 
-    from luna_farm_client import FarmClient, SaveImage, SaveRequest
+    from luna_farm_client import SaveImage, SaveRequest
     from luna_farm_client.pixels import copy_into
 
     chance = torch.Generator().manual_seed(1)
@@ -104,19 +78,18 @@ def measure(shape: tuple[int, ...], device: str, repeat: int, folder: Path) -> l
     ]
     rows.append(row("to bytes in plain memory", timed(lambda: copy_into(images, plain), repeat, sync, id)))
     request = SaveRequest([SaveImage(images)], output_dir=folder / "out", filename="bench", png_compression=1)
-    with FarmClient() as farm:
-        reports = []
+    reports = []
 
-        def finish(receipt: Any) -> None:
-            report = farm.wait(receipt.job_id, 120)
-            assert report.state == "done", report
-            reports.append(report)
-            for path in report.paths[: -shape[0]] if len(reports) > 1 else ():
-                Path(path).unlink()
+    def finish(receipt: Any) -> None:
+        report = farm.wait(receipt.job_id, 120)
+        assert report.state == "done", report
+        reports.append(report)
+        for path in report.paths[: -shape[0]] if len(reports) > 1 else ():
+            Path(path).unlink()
 
-        rows.append(
-            row("hand-over, submit to receipt", timed(lambda: farm.submit(request), repeat, sync, finish))
-        )
+    rows.append(
+        row("hand-over, submit to receipt", timed(lambda: farm.submit(request), repeat, sync, finish))
+    )
     for path, wanted in zip(reports[-1].paths, comfyui_way(images), strict=True):
         with Image.open(path) as saved:
             assert np.array_equal(np.asarray(saved), wanted), path
@@ -134,28 +107,25 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     args = parser.parse_args()
-    find_packages()
     import torch
 
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit(
             "This machine has no CUDA device that torch can use. --device cpu shows the figures of the CPU."
         )
-    name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    card = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     found = {}
-    with tempfile.TemporaryDirectory() as folder, farm_in(Path(folder)):
+    from luna_farm.cli.trial_farm import own_farm
+
+    with tempfile.TemporaryDirectory() as name, own_farm(Path(name), 2) as (_, farm):
         for shape in SHAPES:
-            found["x".join(map(str, shape))] = measure(shape, args.device, args.repeat, Path(folder))
+            found["x".join(map(str, shape))] = measure(shape, args.device, args.repeat, Path(name), farm)
     if args.json:
-        print(json.dumps({"device": name, "torch": torch.__version__, "ms": found}, indent=2))
+        print(json.dumps({"device": card, "torch": torch.__version__, "ms": found}, indent=2))
         return 0
-    print(f"{name}, torch {torch.__version__}, float32, milliseconds over {args.repeat} runs")
+    print(f"{card}, torch {torch.__version__}, float32, milliseconds over {args.repeat} runs")
     for shown, rows in found.items():
         for one in rows:
             figures = "   ".join(f"{name} {one[name]:8.3f}" for name in ("p50", "p99", "min"))
             print(f"  {shown:<16} {one['what']:<30} {figures}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

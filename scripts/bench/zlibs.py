@@ -1,12 +1,10 @@
-#!/usr/bin/env python3
-"""The PNG encoder beside Pillow on two zlibs, in one sitting: the machine's own, and zlib-ng in its place.
+"""The PNG encoder beside Pillow on the zlib of the machine, and on zlib-ng.
 
-    python3 scripts/bench_baselines.py FOLDER [--page docs/baselines.md] IMAGE ...
+    python3 scripts/bench zlibs FOLDER [--page docs/baselines.md] IMAGE ...
 
 FOLDER holds a libz.so.1 of zlib-ng, built with `cmake -DZLIB_COMPAT=ON`: Pillow's wheels for Linux bring no
-zlib, they load the machine's, so LD_LIBRARY_PATH decides. Linux only. Runs in any Python that can import
-luna_farm (`pip install -e .`). Each figure of ours and Pillow's come from one process, the zlibs take turns;
-shown are medians. It must never take zlib-ng's word from anything but the library that Pillow has loaded.
+zlib, they load the machine's, so LD_LIBRARY_PATH decides. Linux only. Both sides of a ratio
+come from one process, the two zlibs take turns, and the table shows medians.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ LD_LIBRARY_PATH=$PWD/build python -c "from PIL import features; print(features.v
 The last line must say zlib-ng. Then, with FOLDER that `build`:
 
 ```
-python3 scripts/bench_baselines.py FOLDER --page docs/baselines.md IMAGES
+python3 scripts/bench zlibs FOLDER --page docs/baselines.md IMAGES
 LD_LIBRARY_PATH=FOLDER luna-farm bench IMAGES
 ```
 
@@ -64,7 +62,7 @@ def measured_on(folder: Path | None, group: str, files: list[str]) -> dict[str, 
     environ = dict(os.environ)
     if folder is not None:
         environ["LD_LIBRARY_PATH"] = f"{folder}{os.pathsep}{environ.get('LD_LIBRARY_PATH', '')}"
-    command = [sys.executable, __file__, "--group", group, *files]
+    command = [sys.executable, str(Path(__file__).parent), "--here", "zlibs", "--group", group, *files]
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -143,7 +141,3 @@ def main() -> int:
     if args.page:
         args.page.write_text(HEAD + text, encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
