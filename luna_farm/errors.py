@@ -18,10 +18,11 @@ _shortened = _short.repr
 
 
 class FarmError(Exception):
-    """Base of all errors of the farm. `code` is stable and machine-readable, `details()` is the data it
-    holds."""
+    """Base of all errors. `code` is stable and machine-readable, `details()` is the data it holds, and
+    `remedy` says in general what to do."""
 
     code: ClassVar[str] = "error"
+    remedy: ClassVar[str] = "Read the message; it names the value and what is allowed."
 
     def details(self) -> dict[str, Any]:
         """Return the data of this error as plain values (what goes on the wire beside code and message)."""
@@ -32,6 +33,10 @@ class FarmUnavailable(FarmError):
     """No farm listens at `host`:`port`, or it stopped answering."""
 
     code = "unavailable"
+    remedy = (
+        "Start a farm (`luna-farm start --detach`), or set `LUNA_FARM_HOST` and `LUNA_FARM_PORT` "
+        "to the one that runs."
+    )
 
     def __init__(self, message: str, host: str = "", port: int = 0) -> None:
         super().__init__(message)
@@ -40,10 +45,13 @@ class FarmUnavailable(FarmError):
 
 
 class FarmBusy(FarmError):
-    """A bound is reached; nothing was taken over. `depth` images are ahead; try again after
-    `retry_after_s`."""
+    """A limit is reached and nothing was accepted. `depth` is the number of images in the queue."""
 
     code = "busy"
+    remedy = (
+        "Try again after `retry_after_s`. `FarmClient` does that by itself. If it lasts, see "
+        "`luna-farm status`: a disk may be full."
+    )
 
     def __init__(self, message: str, depth: int = 0, retry_after_s: float = 0.1) -> None:
         super().__init__(message)
@@ -52,15 +60,17 @@ class FarmBusy(FarmError):
 
 
 class FarmDraining(FarmError):
-    """The farm is stopping: it finishes what it accepted and takes nothing new."""
+    """The farm is stopping. It finishes accepted jobs and accepts no new ones."""
 
     code = "draining"
+    remedy = "Wait until the farm has stopped, then start it again."
 
 
 class InvalidRequest(FarmError, ValueError):
-    """Something in a request is not allowed: `field` was `given`, `allowed` says what would be."""
+    """A field of a request has a value that is not allowed: `field`, `given`, `allowed`."""
 
     code = "invalid"
+    remedy = "Change `field`; `allowed` lists what is accepted."
 
     def __init__(self, message: str, field: str = "", given: str = "", allowed: str = "") -> None:
         super().__init__(message)
@@ -79,35 +89,41 @@ class InvalidRequest(FarmError, ValueError):
 
 
 class TooLarge(InvalidRequest):
-    """An image, a job or a frame is larger than the farm is configured to take."""
+    """An image, a job or a frame is larger than the limits of the farm."""
 
     code = "too_large"
+    remedy = "Send smaller images, or raise the setting that the message names."
 
 
 class Unauthorized(FarmError):
-    """The token of the hello is not that of the farm."""
+    """The token of the client is not the token of the farm."""
 
     code = "unauthorized"
+    remedy = (
+        "Give the client the state folder of the farm (`LUNA_FARM_STATE_DIR`) or its token "
+        "(`LUNA_FARM_TOKEN`)."
+    )
 
 
 class ProtocolError(FarmError):
-    """What arrived is not the protocol: a wrong preamble, version, frame or field."""
+    """The other side sent something that is not this version of the protocol."""
 
     code = "protocol"
+    remedy = "Install the same version of luna-farm on both sides, and use the job port, not the feed port."
 
 
 class StaleLease(FarmError):
-    """A lease named in a submit is not held by this connection (the farm was restarted): lease again, fill,
-    submit."""
+    """A submit names a lease that this connection does not hold, for example after a restart of the farm."""
 
     code = "stale_lease"
+    remedy = "`FarmClient` leases again by itself. Other clients lease, copy and submit again."
 
 
 class UnknownJob(FarmError):
-    """The farm knows no job of this id (never accepted, or its report was dropped from the bounded
-    history)."""
+    """The farm has no job with this id: it was never accepted, or its report is no longer kept."""
 
     code = "unknown_job"
+    remedy = "`luna-farm jobs` lists the known jobs; `kept_reports` sets how many finished ones are kept."
 
     def __init__(self, message: str, job_id: str = "") -> None:
         super().__init__(message)
@@ -115,16 +131,17 @@ class UnknownJob(FarmError):
 
 
 class NotPossible(FarmError):
-    """The command does not fit the state of the job, for example to cancel one that is done."""
+    """The job is in a state that does not allow the command, for example cancelling a finished job."""
 
     code = "not_possible"
+    remedy = "Look at the job with `luna-farm job ID`: the message says in which state it is."
 
 
 class DiskError(FarmError):
-    """A folder or file cannot be written now: full, read-only, denied, gone. The same write may succeed
-    later."""
+    """A folder or file cannot be written now: disk full, read-only or gone, or permission missing."""
 
     code = "disk"
+    remedy = "Make room or give write permission. The farm keeps the image and tries again by itself."
 
     def __init__(self, message: str, path: str = "", errno: int = 0) -> None:
         super().__init__(message)
@@ -133,21 +150,24 @@ class DiskError(FarmError):
 
 
 class ArenaError(FarmError):
-    """Shared memory cannot be created, attached or is gone."""
+    """Shared memory cannot be created or opened, or it is gone."""
 
     code = "arena"
+    remedy = "Restart the farm; `luna-farm doctor` says whether shared memory is too small."
 
 
 class EncodeError(FarmError):
-    """No encoder could make a file of these pixels."""
+    """No encoder could make a file from these pixels."""
 
     code = "encode"
+    remedy = "Choose another format or smaller images, then `luna-farm retry ID`."
 
 
 class ConfigError(FarmError):
-    """A setting is unknown or out of range."""
+    """A setting is unknown or its value is not allowed."""
 
     code = "config"
+    remedy = "Correct the setting where the message says it came from."
 
     def __init__(self, message: str, key: str = "", given: str = "", allowed: str = "") -> None:
         super().__init__(message)
@@ -157,13 +177,38 @@ class ConfigError(FarmError):
 
 
 class AlreadyRunning(FarmError):
-    """Another supervisor holds the state folder."""
+    """Another farm uses the same state folder."""
 
     code = "already_running"
+    remedy = (
+        "Use that farm, stop it with `luna-farm stop`, or give the new one its own `--state-dir` "
+        "and `--port`."
+    )
 
     def __init__(self, message: str, pid: int = 0) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+REPORT_CODES: Mapping[str, tuple[str, str]] = {
+    "crash": (
+        "Workers died several times on this image.",
+        "`luna-farm retry ID`; please report it with the image's size and format.",
+    ),
+    "memory": (
+        "There was not enough memory to encode the image.",
+        "Free memory or use fewer workers, then `luna-farm retry ID`.",
+    ),
+    "dead_letter": (
+        "The image could not be saved and waits in the state folder.",
+        "Fix the reason in the report, then `luna-farm retry ID`.",
+    ),
+    "lost": (
+        "The pixels are gone, for example after a power cut.",
+        "Make the image again. `durable` keeps pixels on disk until they are saved.",
+    ),
+}
+"""Codes that only reports carry: what each means, and what to do."""
 
 
 def _all(base: type[FarmError]) -> dict[str, type[FarmError]]:

@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Writes the table of settings in docs/configuration.md from the table in luna_farm/config.py.
+"""Write the made parts of the documents: settings and error codes, from the code itself.
 
-`--check` writes nothing and fails if the page is not what would be written; a test runs that. It must never
-touch the page outside its two marks.
+`--check` writes nothing and fails if a page is not what would be written; a test runs that. It must never
+touch a page outside its two marks.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
-BEGIN, END = "<!-- settings: begin, made by scripts/tables.py -->\n", "<!-- settings: end -->\n"
+DOCS = Path(__file__).parents[1] / "docs"
+BEGIN, END = "<!-- {}: begin, made by scripts/tables.py -->\n", "<!-- {}: end -->\n"
 
 
 def shown_default(name: str, value: object) -> str:
@@ -30,32 +33,79 @@ def shown_default(name: str, value: object) -> str:
     return "none" if value in (None, "", ()) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def table() -> str:
-    """Return the settings as a Markdown table, one row a setting, in the order of the code."""
+def row(*cells: str) -> str:
+    """Return one line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
+
+
+def settings() -> str:
+    """Return the settings, one row each, in the order of the code."""
     from luna_farm.config import SETTINGS
 
-    lines = ["| file | environment | option | default | allowed | what it is |", "| --- " * 6 + "|"]
+    text = row("file", "environment", "option", "default", "allowed", "what it is") + "| --- " * 6 + "|\n"
     for setting in SETTINGS:
         default = shown_default(setting.name, setting.default)
         file = "–" if setting.secret else f"`[{setting.section}] {setting.key}`"
         option = "–" if setting.secret else f"`{setting.option}`"
-        cells = (file, f"`{setting.env}`", option, default, setting.allowed, setting.help)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+        text += row(file, f"`{setting.env}`", option, default, setting.allowed, setting.help)
+    return text
+
+
+def errors() -> str:
+    """Return every error code with what it means and what to do."""
+    from luna_farm.errors import REPORT_CODES
+
+    text = row("code", "class", "what happened", "what to do") + "| --- " * 4 + "|\n"
+    for kind in kinds():
+        meaning = " ".join((kind.__doc__ or "").split())
+        text += row(f"`{kind.code}`", f"`{kind.__name__}`", meaning, kind.remedy)
+    for code, (meaning, remedy) in REPORT_CODES.items():
+        text += row(f"`{code}`", "in reports", meaning, remedy)
+    return text
+
+
+def kinds() -> Iterator[type]:
+    """Return every class of error that has a code of its own, those of all packages."""
+    import luna_farm
+    import luna_farm_client
+    from luna_farm.errors import FarmError
+
+    for package in (luna_farm, luna_farm_client):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith(("__main__", "_png")):
+                importlib.import_module(found.name)
+    waiting = [FarmError]
+    while waiting:
+        kind = waiting.pop(0)
+        if "code" in vars(kind) and kind is not FarmError:
+            yield kind
+        waiting += kind.__subclasses__()
+
+
+MADE: dict[str, tuple[str, Callable[[], str]]] = {
+    "settings": ("configuration.md", settings),
+    "errors": ("troubleshooting.md", errors),
+}
 
 
 def main() -> int:
-    """Rewrite or check the page. Returns the exit code."""
-    page = PAGE.read_text(encoding="utf-8")
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    wanted = head + BEGIN + table() + END + tail
-    if wanted == page:
-        return 0
-    if "--check" in sys.argv[1:]:
-        print(f"{PAGE.name} is out of date; run python scripts/tables.py", file=sys.stderr)
+    """Rewrite or check the pages. Returns the exit code."""
+    stale = []
+    for name, (page, make) in MADE.items():
+        path = DOCS / page
+        text = path.read_text(encoding="utf-8")
+        head, begin, rest = text.partition(BEGIN.format(name))
+        _, end, tail = rest.partition(END.format(name))
+        if not (begin and end):
+            sys.exit(f"{page} has no marks of the part {name!r}.")
+        wanted = head + begin + make() + end + tail
+        if wanted != text:
+            stale.append(page)
+            if "--check" not in sys.argv[1:]:
+                path.write_text(wanted, encoding="utf-8")
+    if stale and "--check" in sys.argv[1:]:
+        print(f"Out of date: {', '.join(stale)}. Run: python scripts/tables.py", file=sys.stderr)
         return 1
-    PAGE.write_text(wanted, encoding="utf-8")
     return 0
 
 

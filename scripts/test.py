@@ -44,7 +44,7 @@ Command = list["str | Path"]
 
 
 def static_checks() -> list[tuple[str, Command]]:
-    """Return title and command of each check that runs no code of the project."""
+    """Return title and command of each check that runs no test."""
     tool: Command = [PYTHON, "-m"]
     scripts = sorted(script.stem for script in ROOT.glob("scripts/*.py"))
     scripts += sorted(f"bench.{script.stem}" for script in ROOT.glob("scripts/bench/*.py"))
@@ -54,6 +54,8 @@ def static_checks() -> list[tuple[str, Command]]:
         ("format (ruff)", [*tool, "ruff", "format", "--check", "--output-format=concise", "."]),
         ("types (mypy --strict)", mypy),
         ("import contracts", [PYTHON.with_name("lint-imports"), "--no-cache"]),
+        ("workflows (schemas, actionlint)", [PYTHON, ROOT / "scripts" / "workflows.py"]),
+        ("documents (strict build)", [PYTHON, ROOT / "scripts" / "docs.py", "--check"]),
     ]
 
 

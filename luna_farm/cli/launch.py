@@ -35,9 +35,10 @@ class Launched:
 
 
 class LaunchFailed(FarmError):
-    """The new process ended, or did not answer in time; the message is what it said."""
+    """A farm that was started in the background ended or did not answer in time."""
 
     code = "launch"
+    remedy = "Read what it said; `luna-farm start` without --detach shows everything."
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)

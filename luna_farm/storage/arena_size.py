@@ -37,8 +37,9 @@ NOTE = "arena"
 def establish(
     size: int, folder: str | os.PathLike[str], keep: Collection[str] = ()
 ) -> tuple[Arena, list[str]]:
-    """Make an arena of `size` bytes (0: a share of the memory) in shared memory; where that fails half as large, and
-    so on down to MIN_BYTES; then a file segment in `folder`, as large as asked for or halved likewise.
+    """Make an arena of `size` bytes (0: a share of the memory) in shared memory. Where that fails, try half
+    as much, and so on down to MIN_BYTES; then a file segment in `folder`, as large as asked for or halved
+    likewise.
 
     Returns it with one sentence for each compromise, for the log. What was noted in `folder` before is
     removed, except the segments in `keep`, which hold pixels of unfinished jobs. Raises ArenaError when
