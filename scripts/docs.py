@@ -66,7 +66,7 @@ def commands() -> str:
     os.environ.update(COLUMNS="100", NO_COLOR="1", PYTHON_COLORS="0")
     text = ""
     for command in entry.COMMANDS:
-        (choices,) = (each.choices for each in entry.parser_for([command])._actions if each.choices)  # noqa: SLF001
+        (choices,) = (each.choices for each in entry.parser_for([command])._actions if each.choices)
         assert isinstance(choices, dict)
         text += f"\n## luna-farm {command}\n\n```text\n{choices[command].format_help().rstrip()}\n```\n"
     return text

@@ -27,7 +27,7 @@ def main() -> None:
         print(f"--- {page.name}:{line} ({language})", flush=True)
         if language == "python":
             # The line numbers of an error are those of the page.
-            exec(compile("\n" * (line - 1) + code, str(page), "exec"), names)  # noqa: S102
+            exec(compile("\n" * (line - 1) + code, str(page), "exec"), names)
         elif language == "bash":
             subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True)
         elif language != "text":
