@@ -25,9 +25,8 @@ def main() -> int:
     from luna_farm.imaging.encoders import png
     from luna_farm_client import SaveImage, SaveRequest
 
-    print(
-        f"luna-farm {luna_farm.__version__} from {Path(luna_farm.__file__).parent}, PNG by the {png.backend()}"
-    )
+    where = Path(luna_farm.__file__).parent
+    print(f"luna-farm {luna_farm.__version__} from {where}, PNG by the {png.backend()}")
     if png.backend() != "kernel":
         print("The compiled kernel is missing.", file=sys.stderr)
         return 1

@@ -12,6 +12,10 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from luna_farm.errors import FarmError
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- {}: begin, made by scripts/tables.py -->\n", "<!-- {}: end -->\n"
@@ -64,7 +68,7 @@ def errors() -> str:
     return text
 
 
-def kinds() -> Iterator[type]:
+def kinds() -> Iterator[type[FarmError]]:
     """Return every class of error that has a code of its own, those of all packages."""
     import luna_farm
     import luna_farm_client
@@ -74,7 +78,7 @@ def kinds() -> Iterator[type]:
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not found.name.endswith(("__main__", "_png")):
                 importlib.import_module(found.name)
-    waiting = [FarmError]
+    waiting: list[type[FarmError]] = [FarmError]
     while waiting:
         kind = waiting.pop(0)
         if "code" in vars(kind) and kind is not FarmError:

