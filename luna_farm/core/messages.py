@@ -12,10 +12,12 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, TypeVar
 
+from luna_farm.core import formats
+
 GATES = ("disabled", "variance", "edge_density", "both")
 ON_REJECT = ("discard", "keep", "drop")
 EMBED = ("full", "parameters", "none")
-FORMATS = {"png": "png", "webp": "webp", "jpeg": "jpg", "avif": "avif", "jxl": "jxl", "tiff": "tif"}
+FORMATS = {row.name: row.extension for row in formats.TABLE}
 """Image format -> file extension."""
 FORMAT_NAMES = {name: name for name in FORMATS} | {"jpg": "jpeg", "tif": "tiff"}
 """Every name of a format, in lower case -> its key of FORMATS."""
@@ -86,6 +88,19 @@ class SaveOptions(Message):
     durable: bool = False
     webp_method: int = 2
     """Effort of lossy and lossless WebP, 0 (fast) to 6 (small)."""
+    bit_depth: str = "auto"
+    """How many bits of a channel are stored: `formats.BIT_DEPTHS`."""
+    background: str = "#ffffff"
+    """Colour under transparent pixels where a format holds no transparency."""
+    colorspace: str = "srgb"
+    """What the values mean: "srgb", "linear" (Rec. 709), "hlg" or "pq" (Rec. 2100)."""
+    icc_profile: Bytes = b""
+    """A whole ICC profile that describes the values instead of `colorspace`, b"" for none."""
+    exr_compression: str = "zip"
+    """"zip" (exact), "dwaa" (small, lossy) or "none"."""
+    exr_linear: bool = False
+    """EXR holds linear light with alpha multiplied in, as compositing programs expect; else the values as
+    they are."""
     batch_digits: int = 0
     """Digits of the batch number in a name; 0 for as many as the last one of the batch needs."""
     numbers: str = "after_last"

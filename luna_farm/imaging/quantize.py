@@ -27,6 +27,8 @@ except ImportError:  # no compiler when this was installed
 _ALONE = 3 * 2**20  # values that the caller does alone: waking others would take a tenth of the time
 _PIECE = 3 * 2**18  # values of a piece of more: small, so that a thread which is held up holds up little
 _THREADS = min(4, system.usable_processors())
+LARGEST = 8.0
+"""Floats beyond are no image of range 0..1 (values of 0..255, as a rule): they are looked at more closely."""
 _BLOCK = 64 * 1024  # elements: 256 KB of float32, which stays in a core's second level cache
 
 
@@ -112,6 +114,20 @@ def _pool() -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # its threads are in the other process
+
+
+def round_to_16(src: NDArray[np.float32], dst: NDArray[np.uint16]) -> bool:
+    """Fill `dst` with floor(65535 * x + 0.5), clipped to 0..65535, NaN as 0. Returns as `quantize` does.
+
+    src: float32, any shape, C-contiguous. dst: uint16 of the same shape, any strides.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = src * np.float32(65535)
+        odd = not max(abs(float(scaled.min())), abs(float(scaled.max()))) <= 65535 * LARGEST
+        scaled += np.float32(0.5)
+        np.fmin(np.fmax(scaled, 0, out=scaled), 65535, out=scaled)
+    np.copyto(dst, scaled, casting="unsafe")
+    return odd
 
 
 def _in_blocks(src: NDArray[Any], dst: NDArray[np.uint8]) -> bool:

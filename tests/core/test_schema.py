@@ -69,7 +69,7 @@ def test_all_of_it() -> None:
         "sidecar": "always",
     }
     given_submit = submit(**fields, want=[100], images=[{**IMAGE, "shape": [2, 10, 10, 4], "inline": True}])
-    assert given_submit.options.to_map() == fields
+    assert given_submit.options.to_map() == {**SaveOptions("").to_map(), **fields}
     assert (given_submit.entries[0].inline, given_submit.entries[0].nbytes) == (True, 800)
     assert (given_submit.num_images, given_submit.want) == (2, (100,))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from luna_farm.core.messages import ImageTask, SaveOptions
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 PROMPT = {"3": {"class_type": "KSampler", "inputs": {"seed": 7, "text": "Füße 中 \U0001f600"}}}
 WORKFLOW = {"nodes": [{"id": 3, "type": "KSampler", "title": "Größe", "widgets_values": [7, "fixed"]}]}

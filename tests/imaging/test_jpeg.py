@@ -39,14 +39,29 @@ def test_colour_is_kept_whole_above_95(either, options, picture, quality, subsam
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_it_looks_like_the_picture(either, options, picture, channels):
     pixels = picture(64, 48, channels)
+    pixels[:, :, 3:] = 255
     with Image.open(io.BytesIO(_file(pixels, options(lossy_quality=97)))) as image:
         decoded = np.asarray(image).reshape(64, 48, -1)
     assert np.abs(decoded.astype(int) - pixels[:, :, : decoded.shape[2]]).mean() < 2
 
 
-def test_transparency_is_left_out_with_a_word(either, options, picture):
+@pytest.mark.parametrize(("background", "under"), [("#ffffff", (255, 255, 255)), ("#204060", (32, 64, 96))])
+def test_what_is_transparent_is_laid_on_the_background(either, options, background, under):
+    pixels = np.zeros((32, 48, 4), np.uint8)
+    pixels[:, :16] = (255, 0, 0, 0)  # a hidden colour
+    pixels[:, 16:32] = (200, 100, 0, 128)
+    pixels[:, 32:] = (10, 200, 30, 255)
+    encoded = encode(pixels, "jpeg", options(lossy_quality=100, background=background), NOTHING)
+    assert encoded.warnings == [f"JPEG holds no transparency; the image was laid on {background}"]
+    with Image.open(io.BytesIO(b"".join(encoded.buffers))) as image:
+        decoded = np.asarray(image).astype(int)
+    half = [round((200, 100, 0)[c] * 128 / 255 + under[c] * 127 / 255) for c in range(3)]
+    for column, expected in ((8, under), (24, half), (40, (10, 200, 30))):
+        assert np.abs(decoded[16, column] - expected).max() <= 2
+
+
+def test_an_opaque_image_needs_no_background(either, options, picture):
     pixels = picture(8, 8, 4)
-    assert "alpha" in encode(pixels, "jpeg", options(), NOTHING).warnings[0]
     pixels[:, :, 3] = 255
     assert encode(pixels, "jpeg", options(), NOTHING).warnings == []
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from luna_farm.imaging.encoders import encode, webp
+from luna_farm.imaging.marks import PLAIN
 from luna_farm.imaging.metadata import NOTHING, embed
 from luna_farm.testing import readers
 
@@ -113,5 +114,5 @@ def test_what_is_no_webp_is_refused(options, picture):
     for broken in (b"", whole[:30], b"RIFF" + whole[4:8] + b"WAVE" + whole[12:]):
         with pytest.raises(ValueError, match="WebP"):
             webp.chunks(broken)
-    with pytest.raises(ValueError, match="no compressed picture"):
-        webp.with_exif(whole[:12], b"MM", width=9, height=9)
+    with pytest.raises(ValueError, match="no compressed image"):
+        webp.extended(whole[:12], b"MM", PLAIN, width=9, height=9)

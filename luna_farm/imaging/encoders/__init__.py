@@ -1,4 +1,4 @@
-"""From pixels and options to the bytes of a file: the one auth to all formats.
+"""From pixels and options to the bytes of a file: the one entry to all formats.
 
 `encode` picks the module of the format and imports it then, so that a worker which only writes PNG never
 loads an image library. It must never touch files, never change the pixels it is given, and never fail a save
@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
-from luna_farm.core.messages import FORMATS, SaveOptions
+from luna_farm.core.formats import DTYPES, FORMATS, depth_warning, stored_depth
+from luna_farm.core.messages import SaveOptions
 from luna_farm.errors import EncodeError, InvalidRequest
+from luna_farm.imaging.depth import Pixels, convert
+from luna_farm.imaging.marks import Marks, marks
 from luna_farm.imaging.metadata import NOTHING, Embedded
 
 
@@ -34,36 +36,53 @@ class Encoded:
     warnings: list[str] = field(default_factory=list)
 
 
-Encoder = Callable[[NDArray[np.uint8], SaveOptions, Embedded], Encoded]
+Encoder = Callable[[Pixels, SaveOptions, Embedded, Marks], Encoded]
+"""Of one format: pixels in a depth that the format stores (10 bits as uint16 of full range)."""
 
 
 def encode(
-    pixels: NDArray[np.uint8],
+    pixels: Pixels,
     format: str,  # noqa: A002 - the word that the protocol and every caller use
     options: SaveOptions,
     embedded: Embedded,
 ) -> Encoded:
     """Encode one image.
 
-    pixels: [H, W, C] uint8, C-contiguous, C = 1 (gray), 3 (RGB) or 4 (RGBA). format: a key of `FORMATS`.
-    Of the options it reads `png_compression` (0..9), `lossy_quality` (1..100) and `lossless_webp`.
-    Raises InvalidRequest for an unknown format and for pixels that are none of the above, EncodeError where
-    no encoder can make the file (too large for the format, a package missing).
+    pixels: [H, W, C], C-contiguous, uint8, uint16, float16 or float32 (1.0 is full), C = 1 (gray), 3 (RGB) or
+    4 (RGBA, alpha not multiplied in). format: a key of `FORMATS`. The options say how: `bit_depth`,
+    `colorspace`, `icc_profile`, and what each format reads. Raises InvalidRequest for an unknown format and
+    for pixels that are none of the above, EncodeError where no encoder can make the file (too large for the
+    format, a package missing).
     """
     if format not in FORMATS:
         raise InvalidRequest.of("format", format, ", ".join(FORMATS))
     _check(pixels)
+    _check_sides(pixels, format)
     encoder = _encoder(format)
+    warning = depth_warning(pixels.dtype.name, options.bit_depth, format)
+    stored = convert(pixels, stored_depth(pixels.dtype.name, options.bit_depth, format))
+    marked = marks(options)
     try:
-        encoded = _run(encoder, format, pixels, options, embedded)
+        encoded = _run(encoder, format, stored, options, embedded, marked)
     except EncodeError as error:
         if embedded.empty:
             raise
         # If it was the metadata, the image is saved without it; if it was the image, this raises again.
-        encoded = _run(encoder, format, pixels, options, NOTHING)
+        encoded = _run(encoder, format, stored, options, NOTHING, marked)
         encoded.warnings.append(f"the metadata could not be embedded and was left out: {error}")
-    encoded.warnings[:0] = embedded.warnings
+    encoded.warnings[:0] = [*embedded.warnings, *([warning] if warning else [])]
     return encoded
+
+
+def colour_warning(title: str, marked: Marks, *, icc: bool, cicp: bool) -> list[str]:
+    """Return a warning where a format cannot say what the values of an image mean."""
+    if marked.icc and not icc:
+        return [f"{title} has no place here for an ICC profile; it was left out."]
+    if marked.hdr and not cicp:
+        return [
+            f"{title} cannot say that its values are {marked.colorspace}; readers will take them for sRGB."
+        ]
+    return []
 
 
 def _encoder(name: str) -> Encoder:
@@ -73,10 +92,10 @@ def _encoder(name: str) -> Encoder:
 
 
 def _run(
-    encoder: Encoder, name: str, pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded
+    encoder: Encoder, name: str, pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Marks
 ) -> Encoded:
     try:
-        return encoder(pixels, options, embedded)
+        return encoder(pixels, options, embedded, marked)
     except EncodeError:
         raise
     except Exception as error:
@@ -85,17 +104,40 @@ def _run(
         raise EncodeError(f"{size} pixels (H x W x C) could not be encoded as {name}: {error}") from error
 
 
-def _png(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) -> Encoded:
+def _png(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Marks) -> Encoded:
     from luna_farm.imaging import metadata_png
-    from luna_farm.imaging.encoders import png
+    from luna_farm.imaging.encoders import png, png_marks
 
-    chunks = [png.chunk(b"tEXt", data) for data in metadata_png.texts(embedded)]
+    chunks = png_marks.chunks(marked)
+    chunks += [png.chunk(b"tEXt", data) for data in metadata_png.texts(embedded)]
     return Encoded(png.encode(pixels, level=options.png_compression, chunks=chunks))
 
 
 def _check(pixels: NDArray[Any]) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.size == 0:
+    fits = pixels.dtype.name in DTYPES and pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4) and pixels.size
+    if not fits or not pixels.dtype.isnative:
         given = f"{pixels.dtype} {list(pixels.shape)}"
-        raise InvalidRequest.of("pixels", given, "uint8 [H, W, C] with C = 1, 3 or 4, at least one pixel")
+        allowed = f"{', '.join(DTYPES)} [H, W, C] with C = 1, 3 or 4, at least one pixel"
+        raise InvalidRequest.of("pixels", given, allowed)
     if not pixels.flags.c_contiguous:
         raise InvalidRequest.of("pixels", "a strided view", "C-contiguous memory (numpy.ascontiguousarray)")
+
+
+def _check_sides(pixels: NDArray[Any], name: str) -> None:
+    row = FORMATS[name]
+    height, width = pixels.shape[:2]
+    if max(height, width) > row.longest_side:
+        raise EncodeError(
+            f"{row.title} holds at most {row.longest_side} rows and columns, this image is {height} x {width}"
+            f"; allowed: a smaller image, or a format that holds more ({_larger(max(height, width))})"
+        )
+
+
+def _larger(side: int) -> str:
+    return ", ".join(row.name for row in FORMATS.values() if row.longest_side >= side)
+
+
+def needed(name: str, package: str) -> EncodeError:
+    """Return the error for a format whose library is not installed."""
+    row = FORMATS[name]
+    return EncodeError(f"{row.title} needs {package} ({row.install}); or choose another format")

@@ -1,42 +1,102 @@
-"""AVIF, by the codec that Pillow brings along. It must never use more than one core: the farm runs several
-workers.
+"""AVIF of 8 and 10 bits. It must never use more than one core: the farm runs several workers.
 
-Speed 8 of 0..10, measured (docs/formats.md). ComfyUI's frontend reads the workflow from the same EXIF as in
-WebP.
+Two libraries on the same libavif: Pillow, which is always there, for 8 bits with loss; imagecodecs, an
+optional package, for what Pillow does not offer: 10 bits, quality 100 (exact), HLG and PQ.
+
+Speed 8 of 0..10, measured (docs/formats.md). Colour is stored in full from quality 90 on (4:4:4), below it at
+half the resolution (4:2:0). ComfyUI's frontend reads the workflow from the same EXIF as in WebP.
 """
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from luna_farm.core.messages import SaveOptions
 from luna_farm.errors import EncodeError
 from luna_farm.imaging import metadata_exif
-from luna_farm.imaging.encoders import Encoded
+from luna_farm.imaging.depth import Pixels, to_bits
+from luna_farm.imaging.encoders import Encoded, isobmff, needed
+from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 
-_SPEED = 8
+SPEED = 8
+EXACT = 100
+_FULL_COLOUR_FROM = 90
+_BITS = 10
+_RGB = 0
+"""The matrix (H.273 table 4) that leaves RGB as it is, the only exact one."""
 
 
-def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) -> Encoded:
-    """Encode [H, W, C] uint8 as AVIF of quality `options.lossy_quality`."""
-    from PIL import Image, features
+def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Marks) -> Encoded:
+    """Encode [H, W, C] uint8, or uint16 of full range in 10 bits, as AVIF of quality `lossy_quality`."""
+    exif = metadata_exif.block(embedded)
+    if pixels.dtype == np.uint8 and options.lossy_quality < EXACT and not marked.hdr:
+        return Encoded([_by_pillow(pixels, options.lossy_quality, exif, marked)])
+    file = by_imagecodecs(pixels, options.lossy_quality, marked)
+    return Encoded(isobmff.with_items(file, exif=exif, xmp=marked.xmp, icc=marked.icc))
+
+
+def subsampling(quality: int) -> str:
+    """Return how colour is stored, in Pillow's words."""
+    return "4:4:4" if quality >= _FULL_COLOUR_FROM else "4:2:0"
+
+
+def check_pillow() -> None:
+    """Raise EncodeError if this Pillow writes no AVIF."""
+    from PIL import features
 
     if not features.check("avif"):
         raise EncodeError(
             "this Pillow writes no AVIF; allowed: pillow>=11.3 from its wheels, or another format"
         )
-    colours = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels  # Pillow's AVIF knows no gray
+
+
+def _by_pillow(pixels: Pixels, quality: int, exif: bytes, marked: Marks) -> bytes:
+    from PIL import Image
+
+    check_pillow()
+    gray = pixels.shape[2] == 1
+    how: dict[str, Any] = {} if gray else {"subsampling": subsampling(quality)}
     out = io.BytesIO()
-    Image.fromarray(colours).save(
+    Image.fromarray(pixels[:, :, 0] if gray else pixels).save(
         out,
         "AVIF",
-        quality=options.lossy_quality,
-        speed=_SPEED,
+        quality=quality,
+        speed=SPEED,
         max_threads=1,
-        exif=metadata_exif.block(embedded),
+        exif=exif,
+        xmp=marked.xmp,
+        icc_profile=marked.icc,
+        **how,
     )
-    return Encoded([out.getvalue()])
+    return out.getvalue()
+
+
+def by_imagecodecs(pixels: Pixels, quality: int, marked: Marks) -> bytes:
+    """Return an AVIF without metadata, exact at quality 100; uint16 pixels are stored in 10 bits."""
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise needed("avif", "imagecodecs for 10 bits, quality 100, HLG and PQ") from error
+    deep = pixels.dtype == np.uint16
+    values = to_bits(pixels, _BITS) if deep else pixels
+    gray = values.shape[2] == 1
+    if gray and quality < EXACT:
+        values = np.repeat(values, 3, axis=2)  # imagecodecs stores one channel exactly, whatever the quality
+        gray = False
+    colour = marked.colour
+    file = imagecodecs.avif_encode(
+        values[:, :, 0] if gray else values,
+        quality,
+        speed=SPEED,
+        bitspersample=_BITS if deep else 8,
+        pixelformat="400" if gray else subsampling(quality).replace(":", ""),
+        primaries=colour.primaries,
+        transfer=colour.transfer,
+        matrix=colour.matrix if gray or quality < EXACT else _RGB,
+        numthreads=1,
+    )
+    return bytes(file)

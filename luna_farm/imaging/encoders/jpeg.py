@@ -7,8 +7,10 @@ must never write more than 65,533 bytes of EXIF, the most that a JPEG segment ho
 beside the file.
 
 Colour: 4:2:0 up to quality 95 (as Pillow's default), 4:4:4 above, where small coloured detail is what is
-paid for. JPEG knows no transparency: alpha is left out, the colours stay what they are, and the report says
-so.
+paid for. JPEG holds no transparency: what is transparent is laid on `background`, and the report says so.
+
+Segments: EXIF (CIPA DC-008 4.7.2), XMP (Adobe XMP part 3, 1.1.3), ICC (ICC.1 B.4, in parts of at most
+65,519 bytes).
 """
 
 from __future__ import annotations
@@ -22,33 +24,50 @@ from numpy.typing import NDArray
 from luna_farm.core.messages import SaveOptions
 from luna_farm.errors import EncodeError
 from luna_farm.imaging import metadata_exif
-from luna_farm.imaging.encoders import Encoded
+from luna_farm.imaging.colour import background, composed
+from luna_farm.imaging.encoders import Encoded, colour_warning
+from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 
 LONGEST_EXIF = 65_533
 """Bytes in one segment without its two bytes of length (ITU-T T.81, B.1.1.4), the six of "Exif" included."""
-_LONGEST_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 _EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_ICC = b"ICC_PROFILE\0"
+_LONGEST_ICC_PART = 65_519
 _FULL_COLOUR_ABOVE = 95
 _QUICK_TRANSFORM_COSTS = range(91, 96)
 
 
-def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) -> Encoded:
+def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded, marked: Marks) -> Encoded:
     """Encode [H, W, C] uint8 as JPEG of quality `options.lossy_quality`."""
-    height, width, channels = pixels.shape
-    if max(height, width) > _LONGEST_SIDE:
-        raise EncodeError(
-            f"a JPEG has at most {_LONGEST_SIDE} rows and columns, this image {height} x {width}"
-        )
-    encoded = Encoded([])
-    if channels == 4 and int(pixels[:, :, 3].min()) < 255:
-        encoded.warnings.append("JPEG holds no transparency; the alpha channel was left out")
-    exif = _exif(embedded, encoded)
+    encoded = Encoded([], warnings=colour_warning("JPEG", marked, icc=True, cicp=False))
+    if pixels.shape[2] == 4 and int(pixels[:, :, 3].min()) < 255:
+        pixels = composed(pixels, background(options.background))
+        encoded.warnings.append(f"JPEG holds no transparency; the image was laid on {options.background}")
+    segments = _exif(embedded, encoded) + _xmp(marked.xmp) + _icc(marked.icc)
     stream = _stream(pixels, options.lossy_quality)
     # The EXIF segment stands behind JFIF's, where Pillow puts it too; both encoders begin with SOI and APP0.
     cut = 4 + int.from_bytes(stream[4:6], "big") if stream[2:4] == b"\xff\xe0" else 2
-    encoded.buffers = [stream[:cut] + exif, memoryview(stream)[cut:]] if exif else [stream]
+    encoded.buffers = [stream[:cut] + segments, memoryview(stream)[cut:]] if segments else [stream]
     return encoded
+
+
+def _xmp(packet: bytes) -> bytes:
+    return _segment(0xE1, _XMP + packet) if packet else b""
+
+
+def _icc(profile: bytes) -> bytes:
+    parts = [profile[at : at + _LONGEST_ICC_PART] for at in range(0, len(profile), _LONGEST_ICC_PART)]
+    if len(parts) > 255:
+        raise EncodeError(
+            f"a JPEG holds an ICC profile of at most 16 MB, this one has {len(profile):,} bytes"
+        )
+    return b"".join(_segment(0xE2, _ICC + bytes([n, len(parts)]) + part) for n, part in enumerate(parts, 1))
+
+
+def _segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, 2 + len(data)) + data
 
 
 def _exif(embedded: Embedded, encoded: Encoded) -> bytes:
@@ -65,7 +84,7 @@ def _exif(embedded: Embedded, encoded: Encoded) -> bytes:
             return b""
     if not block:
         return b""
-    return b"\xff\xe1" + struct.pack(">H", 2 + len(_EXIF) + len(block)) + _EXIF + block
+    return _segment(0xE1, _EXIF + block)
 
 
 def _stream(pixels: NDArray[np.uint8], quality: int) -> bytes:

@@ -1,4 +1,4 @@
-"""JPEG XL, by imagecodecs (libjxl, BSD), an optional package: `pip install "luna-farm[formats]"`.
+"""JPEG XL of 8 and 16 bits, by imagecodecs (libjxl, BSD), an optional package (`luna-farm[formats]`).
 
 This module puts the compressed image into a container of its own when there is metadata. It must never use
 more than one core: the farm runs several workers.
@@ -13,13 +13,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from luna_farm.core.messages import SaveOptions
-from luna_farm.errors import EncodeError
 from luna_farm.imaging import metadata_exif
-from luna_farm.imaging.encoders import Encoded
+from luna_farm.imaging.depth import Pixels
+from luna_farm.imaging.encoders import Encoded, colour_warning, needed
+from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 
 _LOSSLESS_EFFORT, _LOSSY_EFFORT = 1, 3
@@ -27,14 +25,12 @@ _SIGNATURE = struct.pack(">I4sI", 12, b"JXL ", 0x0D0A870A)
 _FILE_TYPE = struct.pack(">I4s4sI4s", 20, b"ftyp", b"jxl ", 0, b"jxl ")
 
 
-def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) -> Encoded:
-    """Encode [H, W, C] uint8 as JPEG XL of quality `options.lossy_quality`, exact at 100."""
+def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Marks) -> Encoded:
+    """Encode [H, W, C] uint8 or uint16 as JPEG XL of quality `options.lossy_quality`, exact at 100."""
     try:
         import imagecodecs
     except ImportError as error:
-        raise EncodeError(
-            'JPEG XL needs imagecodecs (pip install "luna-farm[formats]"); or choose another format'
-        ) from error
+        raise needed("jxl", "imagecodecs") from error
     image = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     quality = options.lossy_quality
     how: dict[str, Any]
@@ -42,18 +38,32 @@ def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) 
         how = {"lossless": True, "effort": _LOSSLESS_EFFORT}
     else:
         how = {"distance": distance(quality), "effort": _LOSSY_EFFORT}
-    stream = imagecodecs.jpegxl_encode(image, usecontainer=False, numthreads=1, **how)
+    stream = bytes(imagecodecs.jpegxl_encode(image, usecontainer=False, numthreads=1, **how))
+    warnings = colour_warning("JPEG XL", marked, icc=False, cicp=False)
     exif = metadata_exif.block(embedded)
-    if not exif:
-        return Encoded([memoryview(stream)])
-    # The box begins with the offset of the TIFF header in what follows: none.
-    return Encoded(
-        [
-            _SIGNATURE + _FILE_TYPE + _box(b"Exif", 4 + len(exif)) + bytes(4) + exif,
-            _box(b"jxlc", len(stream)),
-            memoryview(stream),
-        ]
-    )
+    if not exif and not marked.xmp:
+        return Encoded([stream], warnings=warnings)
+    head, codestream = _opened(stream)
+    parts: list[bytes | memoryview] = [_SIGNATURE + _FILE_TYPE + head]
+    if exif:
+        # The box begins with the offset of the TIFF header in what follows: none.
+        parts += [_box(b"Exif", 4 + len(exif)) + bytes(4), exif]
+    if marked.xmp:
+        parts += [_box(b"xml ", len(marked.xmp)), marked.xmp]
+    return Encoded([*parts, *codestream], warnings=warnings)
+
+
+def _opened(stream: bytes) -> tuple[bytes, list[bytes | memoryview]]:
+    """Return what stands before the codestream in a container (its level), and the codestream in a box.
+
+    libjxl makes a container by itself where a codestream needs level 10, as 16 bits without loss do.
+    """
+    if not stream.startswith(_SIGNATURE):
+        return b"", [_box(b"jxlc", len(stream)), stream]
+    at = len(_SIGNATURE + _FILE_TYPE)
+    length = int.from_bytes(stream[at : at + 4], "big")
+    level = stream[at : at + length] if stream[at + 4 : at + 8] == b"jxll" else b""
+    return level, [memoryview(stream)[at + len(level) :]]
 
 
 def distance(quality: int) -> float:

@@ -16,37 +16,38 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luna_farm.core.messages import SaveOptions
-from luna_farm.errors import EncodeError
 from luna_farm.imaging import metadata_exif
-from luna_farm.imaging.encoders import Encoded
+from luna_farm.imaging.encoders import Encoded, colour_warning
+from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 
-_LONGEST_SIDE = 16_383
 _LOSSLESS_EFFORT = 20
-_HAS_ALPHA, _HAS_EXIF = 0x10, 0x08
+_HAS_ICC, _HAS_ALPHA, _HAS_EXIF, _HAS_XMP = 0x20, 0x10, 0x08, 0x04
 _STREAMS = (b"ALPH", b"VP8 ", b"VP8L")
 
 
-def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded) -> Encoded:
+def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded, marked: Marks) -> Encoded:
     """Encode [H, W, C] uint8 as WebP of quality `options.lossy_quality`, exact if `lossless_webp`."""
     height, width = pixels.shape[:2]
-    if max(height, width) > _LONGEST_SIDE:
-        raise EncodeError(
-            f"a WebP has at most {_LONGEST_SIDE} rows and columns, this image {height} x {width}"
-        )
-    file = _compress(pixels, options)
+    encoded = Encoded(
+        [compress(pixels, options)], warnings=colour_warning("WebP", marked, icc=True, cicp=False)
+    )
     exif = metadata_exif.block(embedded)
-    if not exif:
-        return Encoded([file])
-    return Encoded(with_exif(file, exif, width=width, height=height))
+    if exif or marked.icc or marked.xmp:
+        file = cast(bytes, encoded.buffers[0])
+        encoded.buffers = extended(file, exif, marked, width=width, height=height)
+    return encoded
 
 
-def _compress(pixels: NDArray[np.uint8], options: SaveOptions) -> bytes:
+def compress(pixels: NDArray[np.uint8], options: SaveOptions) -> bytes:
+    """Return a still WebP without metadata."""
     from PIL import Image
 
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
@@ -61,26 +62,53 @@ def _compress(pixels: NDArray[np.uint8], options: SaveOptions) -> bytes:
     return out.getvalue()
 
 
-def with_exif(file: bytes, exif: bytes, *, width: int, height: int) -> list[bytes | memoryview]:
-    """Return the parts of an extended WebP file: the image of `file` and an EXIF chunk that any parser
-    finds.
+def extended(file: bytes, exif: bytes, marked: Marks, *, width: int, height: int) -> list[bytes | memoryview]:
+    """Return the parts of an extended WebP file: the image of `file`, an ICC profile, an EXIF chunk that any
+    parser finds, and XMP.
 
-    file: a still WebP of `width` x `height` pixels. exif: from the TIFF header on.
+    file: a still WebP of `width` x `height` pixels. exif: from the TIFF header on, b"" for none.
     Raises ValueError if `file` holds no compressed image.
     """
+    streams = image_chunks(file)
+    flags = _HAS_ALPHA if any(_shows_alpha(kind, data) for kind, data in streams) else 0
+    parts: list[bytes | memoryview] = []
+    if marked.icc:
+        flags |= _HAS_ICC
+        parts += _even(b"ICCP", marked.icc)
+    for kind, data in streams:
+        parts += _even(kind, data)
+    if exif:
+        flags |= _HAS_EXIF
+        parts += _even(b"EXIF", exif)
+    if marked.xmp:
+        flags |= _HAS_XMP
+        parts += [header(b"XMP ", len(marked.xmp)), marked.xmp, bytes(len(marked.xmp) % 2)]
+    return riff([header(b"VP8X", 10), struct.pack("<I", flags) + size_of_canvas(width, height), *parts])
+
+
+def riff(parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Return a whole file of chunks."""
+    length = 4 + sum(len(part) for part in parts)
+    return [b"RIFF" + struct.pack("<I", length) + b"WEBP", *(part for part in parts if len(part))]
+
+
+def size_of_canvas(width: int, height: int) -> bytes:
+    """Return both sides as VP8X and ANMF hold them."""
+    return (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+
+
+def image_chunks(file: bytes) -> list[tuple[bytes, memoryview]]:
+    """Return the chunks of the compressed image in a still WebP; ValueError if there is none."""
     streams = [(kind, data) for kind, data in chunks(file) if kind in _STREAMS]
     if not any(kind != b"ALPH" for kind, _ in streams):
         raise ValueError("no compressed image in this WebP file")
-    flags = _HAS_EXIF | (_HAS_ALPHA if any(_shows_alpha(kind, data) for kind, data in streams) else 0)
-    size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    parts: list[bytes | memoryview] = [_header(b"VP8X", 10), struct.pack("<I", flags) + size]
-    for kind, data in streams:
-        pad = len(data) % 2
-        parts += [_header(kind, len(data) + pad), data, bytes(pad)]
-    pad = len(exif) % 2
-    parts += [_header(b"EXIF", len(exif) + pad), exif, bytes(pad)]
-    length = 4 + sum(len(part) for part in parts)
-    return [b"RIFF" + struct.pack("<I", length) + b"WEBP", *(part for part in parts if part)]
+    return streams
+
+
+def _even(kind: bytes, data: bytes | memoryview) -> list[bytes | memoryview]:
+    """Return a chunk of even length, whose pad byte is declared as part of it."""
+    pad = len(data) % 2
+    return [header(kind, len(data) + pad), data, bytes(pad)]
 
 
 def chunks(file: bytes) -> list[tuple[bytes, memoryview]]:
@@ -102,5 +130,6 @@ def _shows_alpha(kind: bytes, data: memoryview) -> bool:
     return kind == b"ALPH" or (kind == b"VP8L" and bool(data[4] & 0x10))
 
 
-def _header(kind: bytes, length: int) -> bytes:
+def header(kind: bytes, length: int) -> bytes:
+    """Return the beginning of a chunk."""
     return kind + struct.pack("<I", length)

@@ -1,0 +1,40 @@
+"""What a file says about itself beside its texts: its colours and its origin.
+
+Collected once per image and neutral to the format; each encoder writes the parts that its format has a place
+for. This module must never read a file or a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from luna_farm.core.messages import SaveOptions
+from luna_farm.imaging.colour import COLORSPACES, Colour
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """`colour`: of `colorspace`, "srgb" and so on. `icc`: a whole ICC profile that holds instead, b"" for
+    none. `xmp`: a whole XMP packet, b"" for none."""
+
+    colorspace: str = "srgb"
+    icc: bytes = b""
+    xmp: bytes = b""
+
+    @property
+    def colour(self) -> Colour:
+        """The code points and chromaticities of `colorspace`."""
+        return COLORSPACES[self.colorspace]
+
+    @property
+    def hdr(self) -> bool:
+        """Whether plain sRGB readers would show wrong colours: the file must say what it holds."""
+        return self.colorspace != "srgb" and not self.icc
+
+
+PLAIN = Marks()
+
+
+def marks(options: SaveOptions) -> Marks:
+    """Collect the marks of an image."""
+    return Marks(options.colorspace, bytes(options.icc_profile))
