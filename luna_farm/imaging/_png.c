@@ -1,6 +1,7 @@
 /* luna_farm.imaging._png: the PNG kernel and the float quantiser for Python.
  *
- * Only glue: arguments in, GIL released, kernel called. What it does stands in kernel/. */
+ * Only glue: arguments in, judged, GIL released, kernel called. What it does stands in kernel/. Any argument of any
+ * type or size is either taken or refused with an exception; tests/imaging/test_png_interface.py tries them. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -11,36 +12,64 @@ typedef struct {
     Py_buffer pixels, out;
 } buffers;
 
-static int read_strip(PyObject *args, strip *s, buffers *b) {
-    unsigned long long height, row_bytes, first, last;
-    int step, sample, level;
-    if (!PyArg_ParseTuple(args, "y*KKiiKKiw*:idat", &b->pixels, &height, &row_bytes, &step, &sample, &first, &last,
-                          &level, &b->out))
-        return 0;
-    *s = (strip){b->pixels.buf, (size_t)height, (size_t)row_bytes, (size_t)step, (size_t)sample, (size_t)first,
-                 (size_t)last, level};
-    const char *wrong = NULL;
-    if (level < 0 || level > 9 || step < 1 || step > 8 || sample < 1 || sample > 2 || step % sample)
-        wrong = "level is 0..9, pixel bytes 1..8, sample bytes 1 or 2";
-    else if (!row_bytes || row_bytes % (unsigned)step || row_bytes > ((u64)1 << 40))
-        wrong = "row bytes is a multiple of pixel bytes";
-    else if (first >= last || last > height || height > (u64)b->pixels.len / row_bytes)
-        wrong = "rows first..last lie in the picture, and the picture in the buffer";
-    else if ((u64)b->out.len < idat_bound(s))
-        wrong = "the destination is smaller than bound() says";
-    if (!wrong)
-        return 1;
+static void release(buffers *b) {
     PyBuffer_Release(&b->pixels);
     PyBuffer_Release(&b->out);
-    PyErr_SetString(PyExc_ValueError, wrong);
+}
+
+static int refuse_number(void) {
+    if (PyErr_ExceptionMatches(PyExc_OverflowError))
+        PyErr_SetString(PyExc_ValueError, "a size is a whole number from 0 to 2**64 - 1");
     return 0;
+}
+
+/* Converters for PyArg_ParseTuple: "K" would wrap what is negative or too large. */
+static int to_size(PyObject *object, void *to) {
+    size_t value = PyLong_AsSize_t(object);
+    if (value == (size_t)-1 && PyErr_Occurred())
+        return refuse_number();
+    *(size_t *)to = value;
+    return 1;
+}
+
+static int to_u64(PyObject *object, void *to) {
+    unsigned long long value = PyLong_AsUnsignedLongLong(object);
+    if (value == (unsigned long long)-1 && PyErr_Occurred())
+        return refuse_number();
+    *(u64 *)to = value;
+    return 1;
+}
+
+/* Whether so many rows are something that the kernel counts in 32 bits and a PNG chunk holds. */
+static int fits_strip(size_t rows, size_t row_bytes) {
+    return rows && row_bytes && row_bytes < LARGEST_STRIP && rows <= LARGEST_STRIP / (row_bytes + 1);
+}
+
+/* What is wrong with an image, or NULL. Its buffer holds all its rows, its strip lies in it. */
+static const char *judge_image(const strip *s, size_t bytes) {
+    if (s->pixel_bytes < 1 || s->pixel_bytes > 8 || s->pixel_bytes == 5 || s->pixel_bytes == 7)
+        return "pixel bytes are 1, 2, 3, 4, 6 or 8";
+    if (s->sample_bytes < 1 || s->sample_bytes > 2 || s->pixel_bytes % s->sample_bytes)
+        return "sample bytes are 1 or 2 and divide pixel bytes";
+    if (!s->row_bytes || s->row_bytes % s->pixel_bytes)
+        return "row bytes is a multiple of pixel bytes";
+    if (s->first_row >= s->last_row || s->last_row > s->height || s->height > bytes / s->row_bytes)
+        return "rows first..last lie in the image, and the image in the buffer";
+    if (!fits_strip(s->last_row - s->first_row, s->row_bytes))
+        return "a strip has at most 2**30 bytes";
+    return s->level < 0 || s->level > 9 ? "level is 0..9" : NULL;
+}
+
+static int overlap(const Py_buffer *a, const Py_buffer *b) {
+    const u8 *first = a->buf, *second = b->buf;
+    return a->len && b->len && first < second + b->len && second < first + a->len;
 }
 
 PyDoc_STRVAR(idat_doc,
 "idat(pixels, height, row_bytes, pixel_bytes, sample_bytes, first_row, last_row, level, out) -> (written, adler)\n\n"
 "Compresses rows first_row .. last_row - 1 into `out` as one IDAT chunk, with the GIL released. The strip that begins\n"
 "at row 0 opens the zlib stream and the one that ends at the last row ends it; the Adler-32 of the filtered bytes is\n"
-"written only by a strip that is the whole picture, and returned always. Memory: see kernel/strip.h.");
+"written only by a strip that is the whole image, and returned always. Memory: see kernel/strip.h.");
 
 static PyObject *py_idat(PyObject *self, PyObject *args) {
     strip s;
@@ -48,30 +77,81 @@ static PyObject *py_idat(PyObject *self, PyObject *args) {
     u32 adler = 1;
     size_t written;
     (void)self;
-    if (!read_strip(args, &s, &b))
+    if (!PyArg_ParseTuple(args, "y*O&O&O&O&O&O&iw*:idat", &b.pixels, to_size, &s.height, to_size, &s.row_bytes, to_size,
+                          &s.pixel_bytes, to_size, &s.sample_bytes, to_size, &s.first_row, to_size, &s.last_row,
+                          &s.level, &b.out))
         return NULL;
+    s.pixels = b.pixels.buf;
+    const char *wrong = judge_image(&s, (size_t)b.pixels.len);
+    if (!wrong && (size_t)b.out.len < idat_bound(&s))
+        wrong = "the destination is smaller than bound() says";
+    if (!wrong && overlap(&b.pixels, &b.out))
+        wrong = "the destination overlaps the pixels";
+    if (wrong) {
+        release(&b);
+        PyErr_SetString(PyExc_ValueError, wrong);
+        return NULL;
+    }
     Py_BEGIN_ALLOW_THREADS
     written = put_idat(&s, b.out.buf, &adler);
     Py_END_ALLOW_THREADS
-    PyBuffer_Release(&b.pixels);
-    PyBuffer_Release(&b.out);
+    release(&b);
     if (!written)
         return PyErr_NoMemory();
     return Py_BuildValue("nk", (Py_ssize_t)written, (unsigned long)adler);
 }
 
+PyDoc_STRVAR(filter_doc,
+"filter(pixels, height, row_bytes, pixel_bytes, sample_bytes, level, filter, out) -> (filter, method)\n\n"
+"Filters all rows into `out`, height * (row_bytes + 1) bytes, as a PNG's zlib stream holds them, with the GIL released.\n"
+"filter: 0 to 4; 5 for the best of each row; 6 for the best one by a sample, as the level chooses it. Returns the one\n"
+"that was taken, and for 6 what the sample said of the image: 0 and 1 where matches gain nothing, 2 where they do.\n"
+"Nothing is written to `out` then if the method is not 2.");
+
+static PyObject *py_filter(PyObject *self, PyObject *args) {
+    strip s;
+    buffers b;
+    int filter, method = METHOD_SCAN, done;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*O&O&O&O&iiw*:filter", &b.pixels, to_size, &s.height, to_size, &s.row_bytes, to_size,
+                          &s.pixel_bytes, to_size, &s.sample_bytes, &s.level, &filter, &b.out))
+        return NULL;
+    s.pixels = b.pixels.buf;
+    s.first_row = 0;
+    s.last_row = s.height;
+    const char *wrong = judge_image(&s, (size_t)b.pixels.len);
+    if (!wrong && (size_t)b.out.len != stream_bytes(&s))
+        wrong = "the destination holds height * (row bytes + 1) bytes";
+    if (!wrong && overlap(&b.pixels, &b.out))
+        wrong = "the destination overlaps the pixels";
+    if (!wrong && (filter < 0 || filter > FILTER_BEST + 1))
+        wrong = "filter is 0..6";
+    if (wrong) {
+        release(&b);
+        PyErr_SetString(PyExc_ValueError, wrong);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    done = put_filtered_rows(&s, &filter, &method, b.out.buf);
+    Py_END_ALLOW_THREADS
+    release(&b);
+    if (!done)
+        return PyErr_NoMemory();
+    return Py_BuildValue("ii", filter, method);
+}
+
 PyDoc_STRVAR(bound_doc, "bound(rows, row_bytes) -> int\n\nThe most bytes that idat() writes for so many rows.");
 
 static PyObject *py_bound(PyObject *self, PyObject *args) {
-    unsigned long long rows, row_bytes;
+    size_t rows, row_bytes;
     (void)self;
-    if (!PyArg_ParseTuple(args, "KK:bound", &rows, &row_bytes))
+    if (!PyArg_ParseTuple(args, "O&O&:bound", to_size, &rows, to_size, &row_bytes))
         return NULL;
-    if (!rows || !row_bytes || rows > ((u64)1 << 40) / (row_bytes + 1)) {
-        PyErr_SetString(PyExc_ValueError, "rows x row bytes lies between 1 and 2**40");
+    if (!fits_strip(rows, row_bytes)) {
+        PyErr_SetString(PyExc_ValueError, "rows x (row bytes + 1) lies between 2 and 2**30");
         return NULL;
     }
-    strip s = {NULL, (size_t)rows, (size_t)row_bytes, 1, 1, 0, (size_t)rows, 0};
+    strip s = {NULL, rows, row_bytes, 1, 1, 0, rows, 0};
     return PyLong_FromSize_t(idat_bound(&s));
 }
 
@@ -79,11 +159,14 @@ PyDoc_STRVAR(adler_doc, "adler_join(first, second, second_bytes) -> int\n\n"
 "The Adler-32 of two pieces put together, from theirs and the length of the second.");
 
 static PyObject *py_adler_join(PyObject *self, PyObject *args) {
-    unsigned long first, second;
-    unsigned long long bytes;
+    u64 first, second, bytes;
     (void)self;
-    if (!PyArg_ParseTuple(args, "kkK:adler_join", &first, &second, &bytes))
+    if (!PyArg_ParseTuple(args, "O&O&O&:adler_join", to_u64, &first, to_u64, &second, to_u64, &bytes))
         return NULL;
+    if (first > 0xffffffffu || second > 0xffffffffu) {
+        PyErr_SetString(PyExc_ValueError, "an Adler-32 has 32 bits");
+        return NULL;
+    }
     return PyLong_FromUnsignedLong(adler32_join((u32)first, (u32)second, bytes));
 }
 
@@ -92,23 +175,23 @@ PyDoc_STRVAR(quantize_doc, "quantize(src, dst) -> bool\n\n"
 "Returns whether there was a NaN.");
 
 static PyObject *py_quantize(PyObject *self, PyObject *args) {
-    Py_buffer src, dst;
+    buffers b;
     int nan = 0;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*w*:quantize", &src, &dst))
+    if (!PyArg_ParseTuple(args, "y*w*:quantize", &b.pixels, &b.out))
         return NULL;
-    int fits = src.len % 4 == 0 && src.len / 4 == dst.len && (uintptr_t)src.buf % 4 == 0;
+    int fits = b.pixels.len % 4 == 0 && b.pixels.len / 4 == b.out.len && (uintptr_t)b.pixels.buf % 4 == 0;
+    fits = fits && !overlap(&b.pixels, &b.out);
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        nan = quantize_floats(src.buf, dst.buf, (size_t)dst.len);
+        nan = quantize_floats(b.pixels.buf, b.out.buf, (size_t)b.out.len);
         Py_END_ALLOW_THREADS
-    } else {
-        PyErr_SetString(PyExc_ValueError, "src holds as many aligned float32 as dst holds bytes");
     }
-    PyBuffer_Release(&src);
-    PyBuffer_Release(&dst);
-    if (!fits)
+    release(&b);
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "src holds as many aligned float32 as dst holds bytes, elsewhere");
         return NULL;
+    }
     return PyBool_FromLong(nan);
 }
 
@@ -117,31 +200,32 @@ PyDoc_STRVAR(planes_doc, "quantize_planes(src, dst, first, count) -> bool\n\n"
 "`first` of each plane.");
 
 static PyObject *py_quantize_planes(PyObject *self, PyObject *args) {
-    Py_buffer src, dst;
-    Py_ssize_t first, count;
+    buffers b;
+    size_t first, count;
     int nan = 0;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*w*nn:quantize_planes", &src, &dst, &first, &count))
+    if (!PyArg_ParseTuple(args, "y*w*O&O&:quantize_planes", &b.pixels, &b.out, to_size, &first, to_size, &count))
         return NULL;
-    Py_ssize_t plane = dst.len / 3;
-    int fits = dst.len % 3 == 0 && src.len / 4 == dst.len && src.len % 4 == 0 && (uintptr_t)src.buf % 4 == 0;
-    fits = fits && first >= 0 && count >= 0 && first <= plane && count <= plane - first;
+    size_t plane = (size_t)b.out.len / 3;
+    int fits = b.out.len % 3 == 0 && b.pixels.len % 4 == 0 && b.pixels.len / 4 == b.out.len;
+    fits = fits && (uintptr_t)b.pixels.buf % 4 == 0 && !overlap(&b.pixels, &b.out);
+    fits = fits && first <= plane && count <= plane - first;
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        nan = quantize_planes((const float *)src.buf + first, (size_t)plane, (u8 *)dst.buf + 3 * first, (size_t)count);
+        nan = quantize_planes((const float *)b.pixels.buf + first, plane, (u8 *)b.out.buf + 3 * first, count);
         Py_END_ALLOW_THREADS
-    } else {
-        PyErr_SetString(PyExc_ValueError, "src holds three planes of as many aligned float32 as dst holds pixels");
     }
-    PyBuffer_Release(&src);
-    PyBuffer_Release(&dst);
-    if (!fits)
+    release(&b);
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "src holds three planes of as many aligned float32 as dst holds pixels");
         return NULL;
+    }
     return PyBool_FromLong(nan);
 }
 
 static PyMethodDef methods[] = {
     {"idat", py_idat, METH_VARARGS, idat_doc},
+    {"filter", py_filter, METH_VARARGS, filter_doc},
     {"bound", py_bound, METH_VARARGS, bound_doc},
     {"adler_join", py_adler_join, METH_VARARGS, adler_doc},
     {"quantize", py_quantize, METH_VARARGS, quantize_doc},

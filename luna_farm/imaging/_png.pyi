@@ -14,6 +14,17 @@ def idat(
     out: Any,
     /,
 ) -> tuple[int, int]: ...
+def filter(  # noqa: A001
+    pixels: Any,
+    height: int,
+    row_bytes: int,
+    pixel_bytes: int,
+    sample_bytes: int,
+    level: int,
+    chosen: int,
+    out: Any,
+    /,
+) -> tuple[int, int]: ...
 def bound(rows: int, row_bytes: int, /) -> int: ...
 def adler_join(first: int, second: int, second_bytes: int, /) -> int: ...
 def quantize(src: Any, dst: Any, /) -> bool: ...

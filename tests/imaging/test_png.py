@@ -125,6 +125,22 @@ def test_without_the_quick_libraries_the_standard_one_serves(
         assert np.array_equal(np.asarray(decoded(pixels, level)), pixels)
 
 
+@pytest.mark.parametrize("level", range(10))
+@pytest.mark.parametrize("content", ["noise", "smooth", "gradient", "tiles", "flat"])
+@pytest.mark.parametrize(("height", "width"), [(1, 300_001), (2, 200_003), (300_001, 1)])
+def test_very_long_and_very_high_images_decode_to_the_same_pixels(
+    height: int, width: int, content: str, level: int
+) -> None:
+    pixels = picture(height, width, 3, content)
+    assert np.array_equal(np.asarray(decoded(pixels, level)), pixels)
+
+
+def test_a_row_longer_than_the_kernel_counts_is_refused() -> None:
+    pixels = np.broadcast_to(np.zeros(4, np.uint8), (1, 600_000_000, 4))
+    with pytest.raises(ValueError, match="2400000000 bytes"):
+        png.encode(pixels, level=4)
+
+
 def test_chunks_stand_between_header_and_data() -> None:
     text = png.chunk(b"tEXt", b"prompt\0{}")
     data = b"".join(png.encode(np.zeros((2, 3, 3), np.uint8), level=4, chunks=[text]))

@@ -201,5 +201,5 @@ def test_quantize_refuses_buffers_that_do_not_match() -> None:
     ("pixels", "first", "count"), [(4, 0, 1), (3, -1, 1), (3, 0, -1), (3, 4, 0), (3, 2, 2)]
 )
 def test_quantize_planes_stays_within_its_buffers(pixels: int, first: int, count: int) -> None:
-    with pytest.raises(ValueError, match="planes"):
+    with pytest.raises(ValueError, match=r"planes|whole number"):
         kernel.quantize_planes(np.zeros((3, 3), np.float32), np.zeros((pixels, 3), np.uint8), first, count)

@@ -1,9 +1,11 @@
 """Writes PNG files: pixels and a level in, the buffers that make the file out.
 
-The compiled kernel (`luna_farm.imaging._png`) does the work where it could be built; elsewhere numpy
-filters and a deflate library do (`png_library`). Both write ordinary PNG that any decoder reads, and the
-same pixels. This module must never touch files, never change a pixel, and never let the absence of a
-compiler become an error.
+The compiled kernel (`luna_farm.imaging._png`) filters every image, and compresses it at levels 0 to 4. At
+levels 5 to 9 it takes a sample first: where the image repeats itself, libdeflate compresses what the kernel
+filtered, which gives the smallest files; where it does not, the kernel is faster and as small. Where the
+kernel could not be built, numpy filters and a deflate library do all of it (`png_library`). Every way
+writes ordinary PNG that any decoder reads, with the same pixels. This module never touches files, never
+changes a pixel, and never lets the absence of a compiler become an error.
 
 Format: W3C PNG (third edition), sections 5 (chunks), 9 (filters) and 10 (deflate in a zlib stream).
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +29,16 @@ except ImportError:  # no compiler when this was installed
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> gray, gray + alpha, RGB, RGBA
 _MAX_SIDE = 2**31 - 1
-# A picture of this size takes one thread about 30 ms at level 4. Below, threads are not worth their start,
-# and other workers have other pictures. Strips cost 5 bytes each and the strings across their borders.
+# An image of this size takes one thread about 30 ms at level 4. Below, threads are not worth their start,
+# and other workers have other images. Strips cost 5 bytes each and the matches across their borders.
 _SHARED_BYTES = 32 * 2**20
 _THREADS = 4
-_STRIP_LIMIT_BYTES = (
-    2**29
-)  # an IDAT chunk holds less than 2**31 bytes, and the kernel counts positions in 32 bits
+# An IDAT chunk holds less than 2**31 bytes, and the kernel counts positions in 32 bits.
+_STRIP_LIMIT_BYTES = 2**29
+MAX_ROW_BYTES = 2**29
+# libdeflate's levels for ours.
+_LIBDEFLATE_LEVELS = {5: 6, 6: 7, 7: 8, 8: 10, 9: 12}
+_BY_SAMPLE, _WITH_MATCHES = 6, 2  # of _png.filter
 
 
 def backend() -> str:
@@ -51,11 +56,15 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def encode(
     pixels: NDArray[np.uint8] | NDArray[np.uint16], *, level: int, chunks: Sequence[bytes] = ()
 ) -> list[bytes | memoryview]:
-    """Encodes one picture and returns the buffers that make the file, in order.
+    """Encodes one image and returns the buffers that make the file, in order.
 
     pixels: [H, W, C], C-contiguous, C = 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA); uint8 gives an
-    8-bit file, uint16 (native byte order) a 16-bit one. level: 0 (stored) to 9 (smallest). chunks: complete
-    chunks (see `chunk`) to stand between IHDR and IDAT. Raises ValueError for anything else.
+    8-bit file, uint16 (native byte order) a 16-bit one. A row has at most MAX_ROW_BYTES. level: 0 (stored) to
+    9 (smallest). chunks: complete chunks (see `chunk`) to stand between IHDR and IDAT. Raises ValueError for
+    anything else.
+
+    Memory beside the pixels and the result: a few MB at levels 0 to 4, whatever the shape; at levels 5 to 9 a
+    filtered copy of the pixels and 20 MB as well.
     """
     _check(pixels, level)
     height, width, channels = pixels.shape
@@ -65,7 +74,7 @@ def encode(
 
 
 def _data(pixels: NDArray[Any], level: int) -> list[bytes | memoryview]:
-    """The IDAT chunks: one, or one a strip where a picture is large enough to share among threads."""
+    """The IDAT chunks: one, or one a strip where an image is large enough to share among threads."""
     if _png is None:
         # Imported here, because a worker that has the kernel need not carry the libraries.
         from luna_farm.imaging.encoders import png_library
@@ -75,8 +84,10 @@ def _data(pixels: NDArray[Any], level: int) -> list[bytes | memoryview]:
     strips = min(height, _strip_count(pixels.nbytes))
     cuts = [height * i // strips for i in range(strips + 1)]
     if strips == 1:
+        if level >= 5 and (stream := _repetitive(pixels, level)):
+            return [chunk(b"IDAT", stream)]
         return [_strip(pixels, level, 0, height)[0]]
-    # Imported here, because few pictures are that large.
+    # Imported here, because few images are that large.
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(min(strips, _THREADS), "luna-png") as pool:
@@ -87,19 +98,44 @@ def _data(pixels: NDArray[Any], level: int) -> list[bytes | memoryview]:
     return [*(data for data, _ in done), chunk(b"IDAT", struct.pack(">I", adler))]
 
 
-def _strip_count(picture_bytes: int) -> int:
+def _strip_count(image_bytes: int) -> int:
     """How many strips: one below _SHARED_BYTES, else one a thread, or more where the kernel's limit asks."""
-    threads = min(_THREADS, os.cpu_count() or 1) if picture_bytes >= _SHARED_BYTES else 1
-    return max(threads, -(-picture_bytes // _STRIP_LIMIT_BYTES))
+    threads = min(_THREADS, os.cpu_count() or 1) if image_bytes >= _SHARED_BYTES else 1
+    return max(threads, -(-image_bytes // _STRIP_LIMIT_BYTES))
 
 
 def _strip(pixels: NDArray[Any], level: int, first: int, last: int) -> tuple[memoryview, int]:
     """One IDAT chunk for rows first .. last - 1, and the Adler-32 of their filtered bytes."""
+    height, row, step = _geometry(pixels)
+    out = np.empty(_png.bound(last - first, row), np.uint8)
+    written, adler = _png.idat(pixels, height, row, step, pixels.itemsize, first, last, level, out)
+    return out[:written].data, adler
+
+
+def _repetitive(pixels: NDArray[Any], level: int) -> bytes | None:
+    """The zlib stream by libdeflate, if the image repeats itself and the library is there."""
+    compress = _libdeflate()
+    if compress is None:
+        return None
+    height, row, step = _geometry(pixels)
+    rows = np.empty(height * (row + 1), np.uint8)
+    _, method = _png.filter(pixels, height, row, step, pixels.itemsize, level, _BY_SAMPLE, rows)
+    return compress(rows.data, _LIBDEFLATE_LEVELS[level]) if method == _WITH_MATCHES else None
+
+
+def _libdeflate() -> Callable[[memoryview, int], bytes] | None:
+    try:
+        import deflate
+    except ImportError:
+        return None
+    return lambda data, level: bytes(deflate.zlib_compress(data, level))
+
+
+def _geometry(pixels: NDArray[Any]) -> tuple[int, int, int]:
+    """Rows, bytes of a row, bytes of a pixel."""
     height, width, channels = pixels.shape
     step = channels * pixels.itemsize
-    out = np.empty(_png.bound(last - first, width * step), np.uint8)
-    written, adler = _png.idat(pixels, height, width * step, step, pixels.itemsize, first, last, level, out)
-    return out[:written].data, adler
+    return height, width * step, step
 
 
 def _check(pixels: NDArray[Any], level: int) -> None:
@@ -110,6 +146,8 @@ def _check(pixels: NDArray[Any], level: int) -> None:
     if not all(1 <= side <= _MAX_SIDE for side in pixels.shape[:2]):
         height, width = pixels.shape[:2]
         raise ValueError(f"a PNG has 1 to {_MAX_SIDE} rows and columns, not {height} x {width}")
+    if (row := _geometry(pixels)[1]) > MAX_ROW_BYTES:
+        raise ValueError(f"a row of this image has {row} bytes; the encoder takes at most {MAX_ROW_BYTES}")
     if not pixels.flags.c_contiguous:
         raise ValueError("PNG takes C-contiguous pixels; make them so with numpy.ascontiguousarray")
     if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level <= 9:

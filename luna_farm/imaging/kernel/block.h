@@ -140,7 +140,9 @@ static void put_header(bitstream *s, const header *h) {
     }
 }
 
-static void put_tokens(bitstream *s, codebook *book, const u8 *data, const token *tokens, size_t count, u64 literals) {
+/* Sends tokens and the end of the block. Where `inline_matches`, data is the bytes as they stand, else only literals. */
+static void put_tokens(bitstream *s, codebook *book, const u8 *data, const token *tokens, size_t count, u64 literals,
+                       int inline_matches) {
     bitstream local = *s; /* in registers, which a pointer to it would forbid */
     int pairs = literals >= PAIRS_PAY;
     if (pairs)
@@ -150,7 +152,7 @@ static void put_tokens(bitstream *s, codebook *book, const u8 *data, const token
             put_paired(&local, book, data, tokens[i].literals);
         else
             put_singly(&local, book, data, tokens[i].literals);
-        data += tokens[i].literals + tokens[i].length;
+        data += tokens[i].literals + (inline_matches ? tokens[i].length : 0);
         if (tokens[i].length)
             put_match(&local, book, tokens[i]);
     }
@@ -176,26 +178,18 @@ static void put_stored(bitstream *s, const u8 *data, size_t n, int final) {
 
 INLINE u64 stored_bits(u64 n) { return 8 * n + 42 * (n / 65535 + 1); }
 
-/* Sends data[0..n), which `tokens` describe entirely and `h` counts, perhaps from a sample. If the tokens came from
- * find_runs, `covered` is what that noted, else NULL. Writes less than 2 * n + 64 bytes, and leaves no more than
- * stored_bits(n). */
-static void put_block(int isa, bitstream *s, codebook *book, const histogram *h, const u8 *data, size_t n,
-                      const token *tokens, size_t count, const u64 *covered, int final) {
+/* Makes the codes for what `h` counts and sends the head of the block. Returns 0, and sends nothing, if storing its n
+ * bytes is cheaper; n is 0 where they cannot be stored. */
+static int begin_block(bitstream *s, codebook *book, const histogram *h, size_t n, int final) {
     header head;
-    const bitstream start = *s;
-    u64 literals = 0;
-    for (int i = 0; i < 256; i++)
-        literals += h->litlen[i];
     fixed_lengths(book);
     u64 fixed = coded_bits(h, book->litlen_bits, book->dist_bits);
     code_lengths(h->litlen, LITLEN_SYMBOLS, MAX_BITS, book->litlen_bits);
     code_lengths(h->dist, DIST_SYMBOLS, MAX_BITS, book->dist_bits);
     describe_codes(&head, book->litlen_bits, book->dist_bits);
     u64 dynamic = head.bits + coded_bits(h, book->litlen_bits, book->dist_bits);
-    if (stored_bits(n) <= dynamic && stored_bits(n) <= fixed) {
-        put_stored(s, data, n, final);
-        return;
-    }
+    if (n && stored_bits(n) <= dynamic && stored_bits(n) <= fixed)
+        return 0;
     if (fixed <= dynamic) {
         fixed_lengths(book);
         finish_codebook(book, MAX_SYMBOLS, DIST_SYMBOLS + 2);
@@ -205,17 +199,36 @@ static void put_block(int isa, bitstream *s, codebook *book, const histogram *h,
         put_bits(s, (u64)final | 2 << 1, 3);
         put_header(s, &head);
     }
-#ifdef LUNA_DISPATCH
-    if (isa == ISA_AVX512 && covered)
-        put_tokens_vbmi(s, book, data, n, tokens, covered);
-    else
-#endif
-        put_tokens(s, book, data, tokens, count, literals);
+    return 1;
+}
+
+static u64 count_literals(const histogram *h) {
+    u64 literals = 0;
+    for (int i = 0; i < 256; i++)
+        literals += h->litlen[i];
+    return literals;
+}
+
+/* Sends data[0..n), which `tokens` describe entirely and `h` counts, perhaps from a sample. If all matches are runs of
+ * at least LANE_BYTES, `covered` is what find_runs noted, else NULL. Writes less than 2 * n + 64 bytes, and leaves no
+ * more than stored_bits(n). */
+static void put_block(int isa, bitstream *s, codebook *book, const histogram *h, const u8 *data, size_t n,
+                      const token *tokens, size_t count, const u64 *covered, int final) {
+    const bitstream start = *s;
     (void)isa;
-    if ((u64)(s->at - start.at) * 8 > stored_bits(n)) { /* the sample misled */
-        *s = start;
-        put_stored(s, data, n, final);
+    (void)covered;
+    if (begin_block(s, book, h, n, final)) {
+#ifdef LUNA_DISPATCH
+        if (isa == ISA_AVX512 && covered)
+            put_tokens_vbmi(s, book, data, n, tokens, covered);
+        else
+#endif
+            put_tokens(s, book, data, tokens, count, count_literals(h), 1);
+        if ((u64)(s->at - start.at) * 8 <= stored_bits(n))
+            return;
+        *s = start; /* the sample misled */
     }
+    put_stored(s, data, n, final);
 }
 
 #endif

@@ -29,6 +29,8 @@ typedef uint64_t u64;
 /* Functions for processors newer than the one compiled for need a per-function target, which MSVC lacks. */
 #if defined(__GNUC__) || defined(__clang__)
 #define LUNA_DISPATCH 1
+#define TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
+#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,bmi,bmi2,popcnt")))
 #endif
 #endif
 

@@ -33,9 +33,9 @@ INLINE TARGET V FN(residual)(int filter, V x, V a, V b, V c) {
 /* About 8 log2(1 + |v|) for a residual, by straight pieces up to 15: what a Huffman code will charge for it, near
  * enough. The sum over a row ranks filters like the entropy does, where the usual sum of |v| errs (on clean
  * pictures by 1 % of the file). */
-INLINE TARGET V FN(price)(V v) {
+INLINE TARGET V FN(cost)(V v) {
 #ifdef V_LOOK_UP
-    return V_LOOK_UP(PRICES, V_MIN(V_ABS(v), V_SET(15)));
+    return V_LOOK_UP(COSTS, V_MIN(V_ABS(v), V_SET(15)));
 #else
     V size = V_MIN(v, V_SUB(V_SET(0), v));
     V one = V_MIN(size, V_SET(1)), three = V_MIN(size, V_SET(3));
@@ -44,40 +44,40 @@ INLINE TARGET V FN(price)(V v) {
 #endif
 }
 
-INLINE TARGET V FN(filtered)(int filter, const u8 *row, const u8 *above, size_t step) {
-    return FN(residual)(filter, V_LOAD(row), V_LOAD(row - step), V_LOAD(above), V_LOAD(above - step));
+INLINE TARGET V FN(filtered)(int filter, const u8 *row, const u8 *above, size_t pixel_bytes) {
+    return FN(residual)(filter, V_LOAD(row), V_LOAD(row - pixel_bytes), V_LOAD(above), V_LOAD(above - pixel_bytes));
 }
 
-INLINE TARGET void FN(apply)(int filter, const u8 *row, const u8 *above, size_t bytes, size_t step, u8 *out) {
+INLINE TARGET void FN(apply)(int filter, const u8 *row, const u8 *above, size_t bytes, size_t pixel_bytes, u8 *out) {
     for (size_t i = 0; i < bytes; i += V_BYTES)
-        V_STORE(out + i, FN(filtered)(filter, row + i, above + i, step));
+        V_STORE(out + i, FN(filtered)(filter, row + i, above + i, pixel_bytes));
 }
 
 /* Filters one row. `out` has room for `bytes` rounded up to MARGIN. */
-static TARGET void FN(filter_row)(int filter, const u8 *row, const u8 *above, size_t bytes, size_t step, u8 *out) {
+static TARGET void FN(filter_row)(int filter, const u8 *row, const u8 *above, size_t bytes, size_t pixel_bytes, u8 *out) {
     switch (filter) {
-    case 0: FN(apply)(0, row, above, bytes, step, out); break;
-    case 1: FN(apply)(1, row, above, bytes, step, out); break;
-    case 2: FN(apply)(2, row, above, bytes, step, out); break;
-    case 3: FN(apply)(3, row, above, bytes, step, out); break;
-    default: FN(apply)(4, row, above, bytes, step, out); break;
+    case 0: FN(apply)(0, row, above, bytes, pixel_bytes, out); break;
+    case 1: FN(apply)(1, row, above, bytes, pixel_bytes, out); break;
+    case 2: FN(apply)(2, row, above, bytes, pixel_bytes, out); break;
+    case 3: FN(apply)(3, row, above, bytes, pixel_bytes, out); break;
+    default: FN(apply)(4, row, above, bytes, pixel_bytes, out); break;
     }
 }
 
-/* The prices of the row under the five filters, from every `skip`-th vector of it. */
-static TARGET void FN(price_row)(const u8 *row, const u8 *above, size_t bytes, size_t step, size_t skip, u64 *prices) {
+/* The costs of the row under the five filters, from every `skip`-th vector of it. */
+static TARGET void FN(cost_row)(const u8 *row, const u8 *above, size_t bytes, size_t pixel_bytes, size_t skip, u64 *costs) {
     C none = C_ZERO, sub = C_ZERO, up = C_ZERO, average = C_ZERO, paeth = C_ZERO;
     for (size_t i = 0; i < bytes; i += V_BYTES * skip) {
-        V x = V_LOAD(row + i), a = V_LOAD(row + i - step), b = V_LOAD(above + i), c = V_LOAD(above + i - step);
-        none = V_COST_ADD(none, FN(price)(x));
-        sub = V_COST_ADD(sub, FN(price)(FN(residual)(1, x, a, b, c)));
-        up = V_COST_ADD(up, FN(price)(FN(residual)(2, x, a, b, c)));
-        average = V_COST_ADD(average, FN(price)(FN(residual)(3, x, a, b, c)));
-        paeth = V_COST_ADD(paeth, FN(price)(FN(residual)(4, x, a, b, c)));
+        V x = V_LOAD(row + i), a = V_LOAD(row + i - pixel_bytes), b = V_LOAD(above + i), c = V_LOAD(above + i - pixel_bytes);
+        none = V_COST_ADD(none, FN(cost)(x));
+        sub = V_COST_ADD(sub, FN(cost)(FN(residual)(1, x, a, b, c)));
+        up = V_COST_ADD(up, FN(cost)(FN(residual)(2, x, a, b, c)));
+        average = V_COST_ADD(average, FN(cost)(FN(residual)(3, x, a, b, c)));
+        paeth = V_COST_ADD(paeth, FN(cost)(FN(residual)(4, x, a, b, c)));
     }
-    prices[0] = C_TOTAL(none);
-    prices[1] = C_TOTAL(sub);
-    prices[2] = C_TOTAL(up);
-    prices[3] = C_TOTAL(average);
-    prices[4] = C_TOTAL(paeth);
+    costs[0] = C_TOTAL(none);
+    costs[1] = C_TOTAL(sub);
+    costs[2] = C_TOTAL(up);
+    costs[3] = C_TOTAL(average);
+    costs[4] = C_TOTAL(paeth);
 }

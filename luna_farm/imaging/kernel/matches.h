@@ -5,7 +5,7 @@
 #include "common.h"
 #include "symbols.h"
 
-enum { HASH_BITS = 15, HASHED = 6, MOST_FOUND = 8 };
+enum { HASH_BITS = 15, HASHED = 6, MOST_FOUND = 8, FIRST_POSITION = WINDOW + 1 };
 
 /* Positions are counted from WINDOW + 1 at the start of a strip, so 0 means "none" and nothing before is in reach. A strip
  * is shorter than 2^31 bytes. */
@@ -15,7 +15,7 @@ typedef struct {
 } chains;
 
 /* How hard to look: `depth` candidates at a position; from a match of `nice` bytes on, the best is not looked for, and
- * not at all inside it; `passes` times the choice of matches is made, each time by the prices the last one led to. */
+ * not at all inside it; `passes` times the choice of matches is made, each time by the costs the last one led to. */
 typedef struct {
     unsigned depth, nice, passes, patience;
 } effort;
@@ -28,8 +28,19 @@ INLINE u64 hashed_bytes(const u8 *p) { return load64(p) << (64 - 8 * HASHED); }
 
 INLINE u32 hash_of(u64 bytes) { return (u32)(bytes * 0x9e3779b185ebca87ull >> (64 - HASH_BITS)); }
 
-/* How many bytes of p and q are equal, up to `limit`. Reads up to 7 bytes past it. */
+/* How many bytes of p and q are equal, up to `limit`. Reads up to 15 bytes past it. */
 INLINE unsigned equal_bytes(const u8 *p, const u8 *q, unsigned limit) {
+#ifdef LUNA_X86
+    for (unsigned i = 0; i < limit; i += 16) {
+        __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
+        __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(q + i));
+        unsigned differ = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(a, b)) ^ 0xffff;
+        if (differ) {
+            unsigned same = i + low_zeros(differ);
+            return same < limit ? same : limit;
+        }
+    }
+#else
     for (unsigned i = 0; i < limit; i += 8) {
         u64 differ = load64(p + i) ^ load64(q + i);
         if (differ) {
@@ -37,6 +48,7 @@ INLINE unsigned equal_bytes(const u8 *p, const u8 *q, unsigned limit) {
             return same < limit ? same : limit;
         }
     }
+#endif
     return limit;
 }
 
@@ -70,30 +82,6 @@ static unsigned find_matches(chains *c, const u8 *p, u32 position, unsigned limi
         candidate = c->earlier[candidate % WINDOW];
     }
     return count;
-}
-
-/* How much data[0..n) repeats itself, in percent: of the eight-byte strings in a stretch from its middle, one in 16 by
- * its hash (so that equal ones are taken or left alike), the share that was there before. */
-static unsigned percent_repeated(const u8 *data, size_t n) {
-    enum { STRETCH = 8192, SLOT_BITS = 10 };
-    u64 seen[1 << SLOT_BITS];
-    unsigned taken = 0, known = 0;
-    if (n < STRETCH + 8)
-        return 0;
-    memset(seen, 0, sizeof seen);
-    const u8 *p = data + (n - STRETCH - 8) / 2;
-    for (unsigned i = 0; i < STRETCH; i++) {
-        if (i == STRETCH / 4 && 4 * known < taken) /* a photograph: the rest cannot bring it to much more than 80 */
-            return 0;
-        u64 string = load64(p + i), hash = string * 0x9e3779b185ebca87ull;
-        if ((hash >> 40 & 15) || string == (string << 8 | string >> 56)) /* runs are no news */
-            continue;
-        u64 *slot = &seen[hash >> (64 - SLOT_BITS)];
-        known += *slot == string;
-        *slot = string;
-        taken++;
-    }
-    return taken >= 32 ? 100 * known / taken : 0;
 }
 
 #endif

@@ -1,73 +1,24 @@
-/* Chooses which matches to send: the cheapest way through a block by the prices of its own Huffman codes. */
+/* Chooses which matches to send: the cheapest path through a block by the costs of its own Huffman codes. */
 #ifndef LUNA_PARSE_H
 #define LUNA_PARSE_H
 
 #include "block.h"
+#include "costs.h"
 #include "matches.h"
-
-/* Prices are in sixteenths of a bit: Huffman codes have whole bits, but the next pass may shift them. */
-enum { BIT = 16 };
-
-typedef struct {
-    u32 literal[256], length[MAX_MATCH + 1], dist[DIST_SYMBOLS];
-} prices;
 
 /* What the parser needs beside the block: for n bytes, n + 1 of each but `found`, which has 2 * n + MOST_FOUND. */
 typedef struct {
     chains links;
-    prices price;
-    int priced; /* whether `price` holds what the block before led to */
-    u32 *cost; /* of the cheapest way from a position to the end */
+    costs cost;
+    int is_set; /* whether `cost` holds what the block before led to */
+    u32 *path_cost; /* of the cheapest path from a position to the end */
     u8 *many; /* how many matches a position has; `found` holds them one after the other */
-    match *step; /* the first step of the cheapest way; length 1: a literal */
+    match *parse_step; /* the first step of the cheapest path; length 1: a literal */
     match *found;
 } parser;
 
-/* BIT * log2(v) for v >= 1; off by at most a hundredth of a bit. */
-static u32 log2_price(u32 v) {
-    unsigned top = high_bit(v);
-    float m = (float)v / (float)(1u << top);
-    return (u32)((float)BIT * ((float)top + (2.0f - m / 3.0f) * m - 5.0f / 3.0f) + 0.5f);
-}
-
-/* The price of each symbol of an alphabet; one that was never used is priced as if used half a time. */
-static void price_symbols(const u32 *count, int symbols, u32 *price) {
-    u32 total = 0;
-    for (int i = 0; i < symbols; i++)
-        total += count[i];
-    u32 whole = log2_price(2 * total + 1);
-    for (int i = 0; i < symbols; i++) {
-        u32 one = whole - log2_price(2 * count[i] + (count[i] == 0));
-        price[i] = one < BIT ? BIT : one > MAX_BITS * BIT ? MAX_BITS * BIT : one;
-    }
-}
-
-static void set_prices(prices *p, const histogram *h) {
-    u32 litlen[LITLEN_SYMBOLS];
-    price_symbols(h->litlen, LITLEN_SYMBOLS, litlen);
-    price_symbols(h->dist, DIST_SYMBOLS, p->dist);
-    memcpy(p->literal, litlen, sizeof p->literal);
-    for (int length = MIN_MATCH; length <= MAX_MATCH; length++)
-        p->length[length] = litlen[257 + length_slot[length]] + BIT * LENGTH_EXTRA[length_slot[length]];
-    for (unsigned slot = 0; slot < DIST_SYMBOLS; slot++)
-        p->dist[slot] += BIT * dist_extra(slot);
-}
-
-/* About the size, in sixteenths of a bit, of what a histogram counts, by its own prices. */
-static u64 whole_price(const histogram *h) {
-    u32 litlen[LITLEN_SYMBOLS], dist[DIST_SYMBOLS];
-    u64 sum = h->extra_bits * BIT;
-    price_symbols(h->litlen, LITLEN_SYMBOLS, litlen);
-    price_symbols(h->dist, DIST_SYMBOLS, dist);
-    for (int i = 0; i < LITLEN_SYMBOLS; i++)
-        sum += (u64)h->litlen[i] * litlen[i];
-    for (int i = 0; i < DIST_SYMBOLS; i++)
-        sum += (u64)h->dist[i] * dist[i];
-    return sum;
-}
-
-/* Prices for a first block: its bytes as literals, and matches as they usually come out. */
-static void guess_prices(prices *p, const u8 *data, size_t n) {
+/* Costs for a first block: its bytes as literals, and matches as they usually come out. */
+static void guess_costs(costs *p, const u8 *data, size_t n) {
     token all = {(u32)n, 0, 0};
     histogram h;
     count_tokens(&h, data, &all, 1);
@@ -75,22 +26,22 @@ static void guess_prices(prices *p, const u8 *data, size_t n) {
         h.litlen[i] = (u32)(n / 400 + 1);
     for (int i = 0; i < DIST_SYMBOLS; i++)
         h.dist[i] = 1;
-    set_prices(p, &h);
+    set_costs(p, &h);
 }
 
-/* Prices of the literals up to each position. */
-static void sum_literals(const prices *price, const u8 *data, size_t n, u32 *sum) {
+/* Costs of the literals up to each position. */
+static void sum_literals(const costs *cost, const u8 *data, size_t n, u32 *sum) {
     sum[0] = 0;
     for (size_t i = 0; i < n; i++)
-        sum[i + 1] = sum[i] + price->literal[data[i]];
+        sum[i + 1] = sum[i] + cost->literal[data[i]];
 }
 
 /* Finds the matches at the positions of data[0..n), which stands at `position`: at all of them but those inside a match
  * that is nice enough, and, where nothing pays for long, ever fewer. Returns how many. data[n .. n + 8) is readable. */
 static size_t find_all(parser *p, const u8 *data, size_t n, u32 position, const effort *how) {
     size_t used = 0, room = 2 * n, misses = 0;
-    u32 *sum = p->cost; /* not needed until the way is looked for */
-    sum_literals(&p->price, data, n, sum);
+    u32 *sum = p->path_cost; /* not needed until the path is looked for */
+    sum_literals(&p->cost, data, n, sum);
     memset(p->many, 0, n);
     for (size_t i = 0; i + 8 <= n && used < room;) {
         unsigned limit = n - i < MAX_MATCH ? (unsigned)(n - i) : MAX_MATCH;
@@ -99,8 +50,8 @@ static size_t find_all(parser *p, const u8 *data, size_t n, u32 position, const 
         used += count;
         if (count) {
             match longest = p->found[used - 1];
-            u32 price = p->price.length[longest.length] + p->price.dist[dist_slot(longest.distance + 1u)];
-            misses = sum[i + longest.length] - sum[i] > price ? 0 : misses + 1;
+            u32 cost = p->cost.length[longest.length] + p->cost.dist[dist_slot(longest.distance + 1u)];
+            misses = sum[i + longest.length] - sum[i] > cost ? 0 : misses + 1;
             if (longest.length >= how->nice) {
                 size_t end = i + longest.length;
                 for (i++; i < end; i++)
@@ -116,43 +67,43 @@ static size_t find_all(parser *p, const u8 *data, size_t n, u32 position, const 
     return used;
 }
 
-/* The cheapest way from each position to the end, from the last one back. */
-static void find_way(parser *p, const u8 *data, size_t n, size_t used) {
-    const prices *price = &p->price;
+/* The cheapest path from each position to the end, from the last one back. */
+static void find_path(parser *p, const u8 *data, size_t n, size_t used) {
+    const costs *cost = &p->cost;
     const match *found = p->found + used;
-    u32 *cost = p->cost, next = 0;
-    cost[n] = 0;
+    u32 *path_cost = p->path_cost, next = 0;
+    path_cost[n] = 0;
     for (size_t i = n; i-- > 0;) {
-        u32 best = price->literal[data[i]] + next;
-        match step = {1, 0};
+        u32 best = cost->literal[data[i]] + next;
+        match parse_step = {1, 0};
         unsigned many = p->many[i];
         if (many) {
             unsigned length = HASHED;
             found -= many;
             for (unsigned k = 0; k < many; k++) {
-                u32 far = price->dist[dist_slot(found[k].distance + 1u)];
+                u32 far = cost->dist[dist_slot(found[k].distance + 1u)];
                 for (; length <= found[k].length; length++) {
-                    u32 whole = far + price->length[length] + cost[i + length];
+                    u32 whole = far + cost->length[length] + path_cost[i + length];
                     if (whole < best) {
                         best = whole;
-                        step = (match){(u16)length, found[k].distance};
+                        parse_step = (match){(u16)length, found[k].distance};
                     }
                 }
             }
         }
-        cost[i] = next = best;
-        p->step[i] = step;
+        path_cost[i] = next = best;
+        p->parse_step[i] = parse_step;
     }
 }
 
-static size_t take_way(const parser *p, size_t n, token *tokens) {
+static size_t take_path(const parser *p, size_t n, token *tokens) {
     size_t count = 0;
     u32 literals = 0;
-    for (size_t i = 0; i < n; i += p->step[i].length) {
-        if (p->step[i].length == 1) {
+    for (size_t i = 0; i < n; i += p->parse_step[i].length) {
+        if (p->parse_step[i].length == 1) {
             literals++;
         } else {
-            tokens[count++] = (token){literals, p->step[i].length, p->step[i].distance};
+            tokens[count++] = (token){literals, p->parse_step[i].length, p->parse_step[i].distance};
             literals = 0;
         }
     }
@@ -160,7 +111,7 @@ static size_t take_way(const parser *p, size_t n, token *tokens) {
     return count;
 }
 
-/* The match at p that saves the most against literals, whose prices up to each position are summed in `sum`; length 0
+/* The match at p that saves the most against literals, whose costs up to each position are summed in `sum`; length 0
  * and 0 saved if none does. Remembers the position. */
 INLINE match best_match(parser *p, const u8 *at, const u32 *sum, u32 position, unsigned limit, unsigned depth,
                         u32 *saved) {
@@ -174,9 +125,9 @@ INLINE match best_match(parser *p, const u8 *at, const u32 *sum, u32 position, u
         const u8 *q = at - (distance < WINDOW ? distance : WINDOW);
         if ((hashed_bytes(q) == bytes) & (distance - 1 < WINDOW)) {
             unsigned length = equal_bytes(at, q, limit);
-            u32 price = p->price.length[length] + p->price.dist[dist_slot(distance)], literals = sum[length] - sum[0];
-            if (literals > price + *saved) {
-                *saved = literals - price;
+            u32 cost = p->cost.length[length] + p->cost.dist[dist_slot(distance)], literals = sum[length] - sum[0];
+            if (literals > cost + *saved) {
+                *saved = literals - cost;
                 best = (match){(u16)length, (u16)(distance - 1)};
             }
         }
@@ -188,9 +139,9 @@ INLINE match best_match(parser *p, const u8 *at, const u32 *sum, u32 position, u
 /* The quick way: the first match that saves anything, unless the next position has one that saves more. Where nothing
  * is found for long, positions are skipped, ever more of them. */
 static size_t go_quickly(parser *p, const u8 *data, size_t n, u32 position, const effort *how, token *tokens) {
-    u32 *sum = p->cost;
+    u32 *sum = p->path_cost;
     size_t count = 0, taken = 0, i = 0, misses = 0;
-    sum_literals(&p->price, data, n, sum);
+    sum_literals(&p->cost, data, n, sum);
     while (i + 8 < n) {
         u32 saved, saved_next;
         unsigned limit = n - i < MAX_MATCH ? (unsigned)(n - i) : MAX_MATCH;
@@ -225,23 +176,23 @@ static size_t go_quickly(parser *p, const u8 *data, size_t n, u32 position, cons
 static size_t find_tokens(parser *p, const u8 *data, size_t n, u32 position, const effort *how, token *tokens,
                           histogram *h) {
     size_t count = 0;
-    if (!p->priced)
-        guess_prices(&p->price, data, n);
+    if (!p->is_set)
+        guess_costs(&p->cost, data, n);
     if (!how->passes) {
         count = go_quickly(p, data, n, position, how, tokens);
         count_tokens(h, data, tokens, count);
-        set_prices(&p->price, h);
-        p->priced = 1;
+        set_costs(&p->cost, h);
+        p->is_set = 1;
         return count;
     }
     size_t used = find_all(p, data, n, position, how);
     for (unsigned pass = 0; pass < how->passes; pass++) {
-        find_way(p, data, n, used);
-        count = take_way(p, n, tokens);
+        find_path(p, data, n, used);
+        count = take_path(p, n, tokens);
         count_tokens(h, data, tokens, count);
-        set_prices(&p->price, h);
+        set_costs(&p->cost, h);
     }
-    p->priced = 1;
+    p->is_set = 1;
     return count;
 }
 
