@@ -9,9 +9,13 @@ must never unmap memory that is still locked: the driver would go on writing to 
 from __future__ import annotations
 
 import threading
+import time
 
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm_client.pixels import is_on_gpu, register_cuda, unregister_cuda
+
+CLAIM_S, CLAIM_POLL_S = 30.0, 0.05
+"""How long the farm may take to have all memory of the arena there, and how often that is looked at."""
 
 
 class MappedSegments(Segments):
@@ -30,6 +34,13 @@ class MappedSegments(Segments):
             threading.Thread(target=self._lock_pages, args=(arena,), name="page-lock", daemon=True).start()
 
     def _lock_pages(self, arena: Arena) -> None:
+        # A GPU goes on writing to a page that was given back: first all of them must be there, for good.
+        arena.claim()
+        until = time.monotonic() + CLAIM_S
+        while arena.reserved < arena.size:
+            if time.monotonic() > until or arena.name not in self._locked:
+                return  # no room for it: images go the slower way
+            time.sleep(CLAIM_POLL_S)
         with self._locking:
             if arena.name in self._locked:  # not forgotten in the meantime
                 view = arena.view(0, arena.size)

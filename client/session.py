@@ -28,6 +28,8 @@ FIT = 2
 ANNOUNCED_BYTES = 256 * 1024
 """From here on a submit is sent before its pixels are copied: copying less takes no longer than the message
 that says it is done."""
+COLD_S = 30.0
+"""After so long without a hand-over the farm may have given memory back and taken other memory for it."""
 BURST_S = 0.005
 """So soon after the last answer the farm is busy anyway, and one message costs it less than two."""
 
@@ -172,6 +174,8 @@ class Session:
     def _warm(self, arena: Arena, lease: Lease) -> None:
         """Map what was not mapped yet in one go: page faults one by one cost ten times as much."""
         end = lease.offset + lease.size
+        if time.monotonic() - self.answered_at > COLD_S:
+            self.warm_bytes = 0
         if end > self.warm_bytes:
             arena.warm(self.warm_bytes, end - self.warm_bytes)
             self.warm_bytes = end

@@ -115,8 +115,8 @@ def _figures(status: Mapping[str, Any]) -> Table:
     table.add_column(style="dim")
     table.add_column()
     table.add_row("queue", f"{queue['jobs']} jobs, {queue['images']} images, {size(queue['bytes'])}")
-    share = arena["used_bytes"] / arena["bytes"] if arena["bytes"] else 0.0
-    table.add_row("arena", f"{size(arena['used_bytes'])} of {size(arena['bytes'])} ({share:.0%})")
+    used, reserved, most = (size(arena[name]) for name in ("used_bytes", "reserved_bytes", "bytes"))
+    table.add_row("arena", f"{used} used, {reserved} reserved and warm, at most {most}")
     failed = Text(f"{totals['images_failed']} failed", style="red" if totals["images_failed"] else "")
     saved = f"{totals['images_saved']} saved ({size(totals['bytes_written'])}), "
     table.add_row("images", Text.assemble(saved, f"{totals['images_discarded']} discarded, ", failed))

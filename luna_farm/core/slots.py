@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -71,6 +72,12 @@ class Slots:
         self.leased_bytes = 0
         self._high = int(size * high)
         self._low = int(size * low)
+        self.reserved = size
+        """Bytes from 0 on whose memory is there; no slot lies beyond them."""
+        self.reserve: Callable[[int], int] = lambda end: self.reserved
+        """Asks for memory up to `end`; returns how much of it is there."""
+        self.peak = 0
+        """The end of the last slot, at its furthest since this was last set."""
         self._paused = False
         self._free: list[tuple[int, int]] = [(0, size)] if size else []
         self._slots: dict[int, Slot] = {}
@@ -87,6 +94,13 @@ class Slots:
     def fits(self, sizes: tuple[int, ...]) -> bool:
         """Whether slots of these sizes can be granted together in an arena that holds nothing else."""
         return sum(_rounded(sizes)) <= self._high
+
+    @property
+    def top(self) -> int:
+        """The end of the last slot: nothing beyond it is in use."""
+        if self._free and sum(self._free[-1]) == self.size:
+            return self._free[-1][0]
+        return self.size
 
     def leases_of(self, client: int) -> int:
         """How many slots `client` leases now."""
@@ -170,6 +184,11 @@ class Slots:
     def _cut(self, size: int) -> int | None:
         for index, (offset, length) in enumerate(self._free):
             if length >= size:
+                if offset + size > self.reserved:
+                    self.reserved = self.reserve(offset + size)
+                    if offset + size > self.reserved:
+                        return None
+                self.peak = max(self.peak, offset + size)
                 if length == size:
                     del self._free[index]
                 else:

@@ -224,7 +224,11 @@ class Farm:
                 "images": self.depth + sum(1 for i in self.unfinished() if i.state is ImageState.HELD),
                 "bytes": self.slots.used_bytes - self.slots.leased_bytes,
             },
-            "arena": {"bytes": self.slots.size, "used_bytes": self.slots.used_bytes},
+            "arena": {
+                "bytes": self.slots.size,
+                "reserved_bytes": self.slots.reserved,
+                "used_bytes": self.slots.used_bytes,
+            },
             "totals": dict(self.totals),
             "ready": self.ready,
             "draining": self.draining,

@@ -230,6 +230,8 @@ class _Snapshot:
         yield _gauge("queue_images", "Images not finished.", queue.get("images", 0))
         yield _gauge("queue_bytes", "Pixels not finished.", queue.get("bytes", 0))
         yield _gauge("arena_bytes", "Shared memory for pixels.", arena.get("bytes", 0))
+        reserved = arena.get("reserved_bytes", 0)
+        yield _gauge("arena_reserved_bytes", "Shared memory that is there now.", reserved)
         yield _gauge("arena_used_bytes", "Shared memory that holds pixels.", arena.get("used_bytes", 0))
         folders = status.get("folders", ())
         failing = sum(folder.get("state") == "failing" for folder in folders)

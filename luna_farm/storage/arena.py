@@ -41,6 +41,10 @@ _WARM_BYTES = 4 << 20  # one step of `warm`: it holds the GIL, so it stays short
 _MAGIC = b"LUNAFARM"
 _HEADER = struct.Struct("<8sIIQ16s64s")  # magic, version, owner's pid, payload bytes, uuid, boot id
 _CRC = struct.Struct("<I")
+_RESERVED_AT, _RESERVED = 1024, struct.Struct("<Q")
+"""Where the header page says how many bytes from offset 0 on are there now; 0: all of them."""
+_CLAIMED_AT = 2048
+"""A byte that a client sets which needs all of the memory, and needs it to stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +104,22 @@ class Arena:
         self._payload: memoryview | None = mapping.view()[HEADER_BYTES : HEADER_BYTES + header.size]
 
     @classmethod
-    def create(cls, segment: str, size: int) -> Arena:
-        """Make a segment of `size` bytes, reserved in full: writing to it can never fail later.
+    def create(cls, segment: str, size: int, reserved: int | None = None) -> Arena:
+        """Make a segment of `size` bytes, of which the first `reserved` (default: all) are reserved: writing
+        to those can never fail later. The rest must be reserved before anybody writes there.
 
         Raises ArenaError if there is not that much room (nothing is left behind then) or the name is taken.
         """
         if size <= 0:
             raise ArenaError(f"{segment}: {size} bytes is not allowed; allowed: 1 and more.")
+        reserved = size if reserved is None else min(size, _whole_pages(reserved))
         header = Header(os.getpid(), size, uuid4(), system.boot_id())
-        mapping = _open(segment, HEADER_BYTES + size)
+        mapping = _open(segment, HEADER_BYTES + size, HEADER_BYTES + reserved)
         packed = header.pack()
         mapping.view()[: len(packed)] = packed
-        return cls(segment, mapping, header, owned=True)
+        arena = cls(segment, mapping, header, owned=True)
+        arena.reserved = reserved
+        return arena
 
     @classmethod
     def attach(cls, segment: str) -> Arena:
@@ -147,15 +155,61 @@ class Arena:
             )
         return self._payload[offset : offset + size]
 
+    @property
+    def reserved(self) -> int:
+        """Bytes from offset 0 on that are there: writing to those cannot fail."""
+        (reserved,) = _RESERVED.unpack_from(self._mapping.view(), _RESERVED_AT)
+        return reserved or self.size
+
+    @reserved.setter
+    def reserved(self, reserved: int) -> None:
+        _RESERVED.pack_into(self._mapping.view(), _RESERVED_AT, reserved)
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a client needs all of it to be there, and to stay."""
+        return self._mapping.view()[_CLAIMED_AT] != 0
+
+    def claim(self) -> None:
+        """Ask the owner for all of the memory, for good: a device that writes to it past the kernel must
+        never meet a page that was given back."""
+        self._mapping.view()[_CLAIMED_AT] = 1
+
+    def reserve(self, end: int) -> None:
+        """Have the bytes up to `end` there. For the owner. Raises ArenaError when there is no room; nothing
+        that was there goes."""
+        end = min(self.size, _whole_pages(end))
+        start = self.reserved
+        if end > start:
+            try:
+                self._mapping.reserve(HEADER_BYTES + start, end - start)
+            except OSError as error:
+                action = f"reserve {mib(end - start)} more for"
+                raise ArenaError(str(system.disk_error(action, self.name, error))) from error
+            self.reserved = max(end, self.reserved)
+
+    def give_back(self, end: int) -> None:
+        """Return the memory from `end` on to the system. For the owner, who must know that nobody uses it.
+
+        Does nothing where the platform cannot, or where a client has claimed all of it.
+        """
+        first, before = _whole_pages(HEADER_BYTES + end), self.reserved
+        if first >= HEADER_BYTES + before:
+            return
+        # This first, so that a client which claims it right now sees that it is not whole.
+        self.reserved = first - HEADER_BYTES
+        if self.claimed or not self._mapping.give_back(first, HEADER_BYTES + before - first):
+            self.reserved = before
+
     def warm(self, offset: int = 0, size: int | None = None) -> None:
-        """Map the pages of a range (default: all) into this process now, so that the first write is as fast
-        as the next.
+        """Map the pages of a range (default: all that are there) into this process now, so that the first
+        write is as fast as the next.
 
         For workers and clients. Never for the supervisor: the pages would count as its memory. Linux >= 5.14:
         MADV_POPULATE_WRITE; elsewhere it does nothing, and the first write to each page is slower.
         """
         start = (HEADER_BYTES + offset) // mmap.PAGESIZE * mmap.PAGESIZE
-        end = HEADER_BYTES + (self.size if size is None else offset + size)
+        end = HEADER_BYTES + (self.reserved if size is None else offset + size)
         for at in range(start, end, _WARM_BYTES):
             if not self._mapping.populate(at, min(_WARM_BYTES, end - at)):
                 return
@@ -224,12 +278,12 @@ class Segments:
             self.forget(segment)
 
 
-def _open(segment: str, size: int | None) -> Mapping:
+def _open(segment: str, size: int | None, reserved: int | None = None) -> Mapping:
     """Create (`size` bytes) or attach (None) what `segment` names; every failure becomes an ArenaError."""
     kind, name = _split(segment)
-    action = "attach to" if size is None else f"reserve {mib(size)} for"
+    action = "attach to" if size is None else f"reserve {mib(reserved or size)} for"
     try:
-        return SharedMapping(name, size) if kind == "shm" else FileMapping(name, size)
+        return SharedMapping(name, size, reserved) if kind == "shm" else FileMapping(name, size, reserved)
     except FileNotFoundError as error:
         raise ArenaError(f"{segment} is gone: removed, or lost when the machine booted.") from error
     except FileExistsError as error:
@@ -277,6 +331,10 @@ def remove(segment: str) -> bool:
     except OSError as error:
         raise ArenaError(str(system.disk_error("remove", segment, error))) from error
     return True
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def mib(size: int) -> str:

@@ -22,8 +22,9 @@ from luna_farm.storage.arena import Arena
 MEMORY_SHARE = 1 / 8
 """Share of the memory of this machine (or container) that the arena takes by default."""
 MAX_DEFAULT_BYTES = 1 << 30
-"""What the default never exceeds: room for 340 images of 1024x1024; reserving it costs about 0.3 s at the
-start."""
+"""What the default never exceeds: room for 340 images of 1024x1024."""
+FIRST_BYTES = 6 << 20
+"""What is reserved at the start, and stays reserved while nothing happens: two images of 1024x1024."""
 FREE_SHARE = 0.8
 """The arena takes no more than this of what is free on its file system: others need some too."""
 MIN_BYTES = 16 << 20
@@ -110,7 +111,7 @@ def _halving(name: str, wanted: int, size: int, place: str, warnings: list[str])
     reason = f"it can give {arena.mib(size)}."
     while size >= least:
         try:
-            made = Arena.create(name, size)
+            made = Arena.create(name, size, min(size, FIRST_BYTES))
         except ArenaError as error:
             reason = str(error)
             size //= 2

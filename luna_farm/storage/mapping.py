@@ -36,6 +36,14 @@ class Mapping(Protocol):
     def populate(self, start: int, size: int) -> bool:
         """Map the pages of a range now (`start` on a page); False where that cannot be asked for."""
 
+    def reserve(self, start: int, size: int) -> None:
+        """Take the room of a range, for the process that made it. Raises OSError; the range may be there in
+        part then."""
+
+    def give_back(self, start: int, size: int) -> bool:
+        """Return the memory of a range (both on pages) to the system: it reads as zeros from then on. False
+        where that is not possible."""
+
     def close(self) -> None:
         """Let go; slices of `view` still in use keep the memory until they go too. Safe to call twice."""
 
@@ -47,9 +55,9 @@ class SharedMapping(shared_memory.SharedMemory):
     _buf: memoryview | None
     _mmap: mmap.mmap | None
 
-    def __init__(self, name: str, size: int | None) -> None:
-        """Create it with `size` bytes, all reserved, or, if None, attach to it. Raises OSError,
-        ValueError."""
+    def __init__(self, name: str, size: int | None, reserved: int | None = None) -> None:
+        """Create it with `size` bytes, the first `reserved` of them reserved (default: all), or, if `size` is
+        None, attach to it. Raises OSError, ValueError."""
         self._may_unlink = size is not None
         if sys.version_info >= (3, 13):
             super().__init__(name, create=size is not None, size=size or 0, track=False)
@@ -60,14 +68,15 @@ class SharedMapping(shared_memory.SharedMemory):
             return
         try:
             if size is not None:
-                _reserve(self._fd, size, fill=False)
+                _reserve(self._fd, 0, size if reserved is None else reserved, fill=False)
         except BaseException:
             self.unlink()
             self.close()
             raise
         self._may_unlink = False
-        os.close(self._fd)  # the mmap holds a descriptor of its own, and descriptors can be scarce
-        self._fd = -1
+        if size is None:
+            os.close(self._fd)  # the mmap holds a descriptor of its own, and descriptors can be scarce
+            self._fd = -1
 
     def view(self) -> memoryview:
         """Return the mapped bytes."""
@@ -84,6 +93,15 @@ class SharedMapping(shared_memory.SharedMemory):
         except OSError:  # an older kernel says EINVAL; all that is missing then is speed
             return False
         return True
+
+    def reserve(self, start: int, size: int) -> None:
+        """Take the room of a range. Windows and macOS: nothing to do, memory itself is the bound there."""
+        if self._fd >= 0:
+            _reserve(self._fd, start, size, fill=False)
+
+    def give_back(self, start: int, size: int) -> bool:
+        """Return the memory of a range. Linux only: elsewhere it stays until the segment goes."""
+        return _remove_pages(self.view().obj, start, size)
 
     def close(self) -> None:
         """Let go. While views are in use the stdlib raises BufferError and keeps everything; here the last of
@@ -105,9 +123,10 @@ class SharedMapping(shared_memory.SharedMemory):
 class FileMapping:
     """A file mapped into memory: what stands in for shared memory where there is none, or too little."""
 
-    def __init__(self, path: str, size: int | None) -> None:
-        """Create the file (mode 0600) with `size` bytes on disk, or, if None, attach to it. Raises OSError,
-        ValueError. Nothing is left behind when the disk is full."""
+    def __init__(self, path: str, size: int | None, reserved: int | None = None) -> None:
+        """Create the file (mode 0600) with `size` bytes, the first `reserved` of them on disk (default: all),
+        or, if `size` is None, attach to it. Raises OSError, ValueError. Nothing is left behind when the disk
+        is full."""
         flags = (
             os.O_RDWR
             | getattr(os, "O_CLOEXEC", 0)
@@ -118,17 +137,25 @@ class FileMapping:
         try:
             if size is not None:
                 os.ftruncate(fd, size)
-                _reserve(fd, size, fill=True)
+                _reserve(fd, 0, size if reserved is None else reserved, fill=True)
             elif not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
             self._mmap: mmap.mmap | None = mmap.mmap(fd, size or os.fstat(fd).st_size)
             self._view: memoryview | None = memoryview(self._mmap)
         except BaseException:
+            os.close(fd)
             if size is not None:
                 os.unlink(path)
             raise
-        finally:
-            os.close(fd)
+        self._fd = fd
+        if size is None:
+            self._close_file()
+
+    def _close_file(self) -> None:
+        """Close the descriptor: the mmap holds one of its own."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def view(self) -> memoryview:
         """Return the mapped bytes."""
@@ -139,10 +166,20 @@ class FileMapping:
         """Do nothing: populating for writing would mark every page as changed and send it to the disk."""
         return False
 
+    def reserve(self, start: int, size: int) -> None:
+        """Take the room of a range on the disk."""
+        if self._fd >= 0:
+            _reserve(self._fd, start, size, fill=True)
+
+    def give_back(self, start: int, size: int) -> bool:
+        """Return the room of a range to the disk. Linux only, and only where the file system can."""
+        return _remove_pages(self._mmap, start, size)
+
     def close(self) -> None:
         """Let go; views in use keep the mapping until they go."""
         self._view = None
         self._mmap = None
+        self._close_file()
 
 
 def unlink_shared(name: str) -> None:
@@ -173,15 +210,27 @@ def _untracked() -> Iterator[None]:
 _patching = threading.Lock()
 
 
-def _reserve(fd: int, size: int, fill: bool) -> None:
-    """Take the room for `size` bytes now, so that no write can meet a full file system (SIGBUS) later.
+def _remove_pages(memory: object, start: int, size: int) -> bool:
+    """Take pages out of the object behind a mapping, and out of every process that has mapped them."""
+    if sys.platform != "linux" or not isinstance(memory, mmap.mmap):
+        return False
+    try:
+        memory.madvise(mmap.MADV_REMOVE, start, size)
+    except OSError:
+        return False
+    return True
+
+
+def _reserve(fd: int, start: int, size: int, fill: bool) -> None:
+    """Take the room for `size` bytes from `start` now, so that no write can meet a full file system (SIGBUS)
+    later.
 
     Raises OSError (ENOSPC). macOS and Windows have no posix_fallocate: a file is filled with zeros instead;
     shared memory needs nothing there, its bound is memory and not a file system.
     """
     if hasattr(os, "posix_fallocate"):
         try:
-            os.posix_fallocate(fd, 0, size)
+            os.posix_fallocate(fd, start, size)
         except OSError as error:
             if error.errno not in _NO_RESERVATION or not fill:
                 raise
@@ -189,7 +238,7 @@ def _reserve(fd: int, size: int, fill: bool) -> None:
             return
     if fill:
         zeros = bytes(_FILL_BYTES)
-        os.lseek(fd, 0, os.SEEK_SET)
+        os.lseek(fd, start, os.SEEK_SET)
         left = size
         while left > 0:
             left -= os.write(fd, zeros[:left])

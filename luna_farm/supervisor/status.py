@@ -35,9 +35,9 @@ class Status:
         self._cached: tuple[float, dict[str, Any]] | None = None
         self.notes: list[str] = []
 
-    def get(self, problem: str = "") -> dict[str, Any]:
-        """Return the status; what concerns processes and disks is at most FRESH_S old. `problem` joins the
-        notes."""
+    def get(self, *problems: str) -> dict[str, Any]:
+        """Return the status; what concerns processes and disks is at most FRESH_S old. `problems` that are
+        not "" join the notes."""
         now = self._now()
         if self._cached is None or now - self._cached[0] > FRESH_S:
             self._cached = (now, self._of_system(now))
@@ -45,7 +45,7 @@ class Status:
             **self.facts,
             **self._cached[1],
             **self._farm.status(),
-            "notes": self.notes + [problem] * bool(problem),
+            "notes": self.notes + [problem for problem in problems if problem],
         }
 
     def _of_system(self, now: float) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.journal import Journal
 from luna_farm.storage.spool import Spool
 from luna_farm.supervisor import state_dir
+from luna_farm.supervisor.arena_memory import ArenaMemory
 from luna_farm.supervisor.commands import Commands
 from luna_farm.supervisor.executor import INTERNAL, Executor, Services
 from luna_farm.supervisor.folders import Folders
@@ -94,6 +95,7 @@ class Supervisor:
             letters=DeadLetters(config.state_dir / "dead"),
             metrics=Metrics(),
         )
+        self._memory = ArenaMemory(arena, self.farm.slots, self.now)
         self._executor = Executor(self.services, self.handle_event)
         self._status = Status(self.farm, self.services.folders, config.output_dir, self.now)
         self._events: deque[events.Event] = deque()
@@ -217,7 +219,7 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """The status of the whole farm."""
-        return self._status.get(self.services.journal_writer.error)
+        return self._status.get(self.services.journal_writer.error, self._memory.problem)
 
     def note(self, text: str) -> None:
         """Tell the log and the status of something that a person should know."""
@@ -296,6 +298,7 @@ class Supervisor:
         while True:
             self.handle_event(events.Tick())
             self.services.listener.sweep()
+            self._memory.tick()
             self.services.journal_writer.catch_up()
             if self.farm.ready and not told_ready:
                 told_ready = True

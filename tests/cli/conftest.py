@@ -35,7 +35,7 @@ STATUS = {
         | {"open_files": 9, "uptime_s": 12.0, "images_saved": 42, "mb_per_s": 3.25, "current": None}
     ],
     "queue": {"jobs": 2, "images": 7, "bytes": 21_000_000},
-    "arena": {"bytes": 1_000_000_000, "used_bytes": 21_000_000},
+    "arena": {"bytes": 1_000_000_000, "reserved_bytes": 40_000_000, "used_bytes": 21_000_000},
     "totals": {
         "jobs": 5,
         "images_saved": 42,

@@ -31,7 +31,7 @@ def test_once(farm, cli):
     worker = next(line for line in out.splitlines() if line.strip().startswith("101"))
     assert worker.split() == ["101", "busy", "97", "%", "25.0", "MB", "1", "9", "12", "s", "42", "3.2"]
     assert "2 jobs, 7 images, 21.0 MB" in out
-    assert "21.0 MB of 1.0 GB (2%)" in out
+    assert "21.0 MB used, 40.0 MB reserved and warm, at most 1.0 GB" in out
     assert "42 saved (9.0 MB), 1 discarded, 0 failed" in out
     assert "png: kernel" in out
 

@@ -13,7 +13,7 @@ def test_a_new_farm_is_empty_and_not_ready() -> None:
     status = Stage().farm.status()
     assert status == {
         "queue": {"jobs": 0, "images": 0, "bytes": 0},
-        "arena": {"bytes": 4 << 20, "used_bytes": 0},
+        "arena": {"bytes": 4 << 20, "reserved_bytes": 4 << 20, "used_bytes": 0},
         "totals": {
             "jobs": 0,
             "images_saved": 0,

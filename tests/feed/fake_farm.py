@@ -100,7 +100,11 @@ class FakeFarm:
                 "images": self.queued_images,
                 "bytes": self.queued_images * 3145728,
             },
-            "arena": {"bytes": 268435456, "used_bytes": min(268435456, self.queued_images * 3145728)},
+            "arena": {
+                "bytes": 268435456,
+                "reserved_bytes": 268435456,
+                "used_bytes": min(268435456, self.queued_images * 3145728),
+            },
             "totals": {
                 "jobs": self.jobs,
                 "images_saved": self.saved,

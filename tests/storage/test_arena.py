@@ -135,11 +135,74 @@ def test_views_outlive_close_and_the_memory_goes_with_the_last(name: str) -> Non
 def test_one_attachment_costs_one_descriptor_and_close_gives_it_back(name: str) -> None:
     before = _descriptors()
     made = Arena.create(name, 100)
-    assert _descriptors() == before + 1
+    assert _descriptors() == before + 2, "the owner has one more, by which it grows"
+    attached = Arena.attach(name)
+    assert _descriptors() == before + 3
+    attached.close()
     made.close()
-    del made
+    del made, attached
     gc.collect()
     assert _descriptors() == before
+
+
+def _there(name: str) -> int:
+    """Bytes of memory or disk that a segment takes."""
+    kind, _, rest = name.partition(":")
+    return os.stat(f"/dev/shm/{rest}" if kind == "shm" else rest).st_blocks * 512
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: what a segment takes is asked of Linux")
+def test_memory_is_taken_as_it_is_needed_and_given_back(name: str) -> None:
+    made = Arena.create(name, 64 * MIB, MIB)
+    seen = Arena.attach(name)
+    assert (made.size, made.reserved, seen.reserved) == (64 * MIB, MIB, MIB)
+    assert _there(name) < 2 * MIB
+    made.reserve(8 * MIB)
+    made.reserve(4 * MIB)
+    assert (made.reserved, seen.reserved) == (8 * MIB, 8 * MIB)
+    assert 8 * MIB <= _there(name) < 9 * MIB
+    seen.view(0, 8 * MIB)[:] = b"x" * (8 * MIB)
+    made.give_back(2 * MIB)
+    assert made.reserved == seen.reserved == 2 * MIB
+    assert _there(name) < 3 * MIB
+    assert bytes(seen.view(2 * MIB - 1, 2)) == b"x\0", "what was kept is as it was, the rest is gone for all"
+    made.give_back(3 * MIB)
+    assert made.reserved == 2 * MIB
+    made.reserve(1 << 40)
+    assert made.reserved == 64 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: memory is given back on Linux only")
+def test_what_a_client_has_claimed_stays(name: str) -> None:
+    made = Arena.create(name, 4 * MIB)
+    seen = Arena.attach(name)
+    assert not made.claimed
+    seen.claim()
+    assert made.claimed
+    made.give_back(MIB)
+    assert made.reserved == 4 * MIB
+    assert _there(name) >= 4 * MIB
+
+
+def test_where_nothing_can_be_given_back_all_of_it_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping, "_remove_pages", lambda *_: False)
+    made = Arena.create(name, 4 * MIB)
+    made.give_back(MIB)
+    assert made.reserved == 4 * MIB
+
+
+def test_no_room_to_grow_is_an_error_and_costs_nothing_that_was_there(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Arena.create(name, 4 * MIB, MIB)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mapping, "_reserve", full)
+    with pytest.raises(ArenaError, match=r"reserve 1\.0 MiB more"):
+        made.reserve(2 * MIB)
+    assert made.reserved == MIB
 
 
 def _damage(path: Path, at: int, data: bytes) -> None:

@@ -86,10 +86,10 @@ def test_a_refusal_by_the_system_is_met_with_half_as_much(
 ) -> None:
     create = Arena.create
 
-    def refuse(name: str, size: int) -> Arena:
+    def refuse(name: str, size: int, reserved: int) -> Arena:
         if size > 20 * MIB:
             raise ArenaError("No space left on device.")
-        return create(name, size)
+        return create(name, size, reserved)
 
     monkeypatch.setattr(Arena, "create", refuse)
     made, warnings = arena_size.establish(64 * MIB, folder)
