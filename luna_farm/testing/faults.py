@@ -49,6 +49,8 @@ POINTS = (
     "spool.written",
     "upload.half_spooled",
     "upload.spooled",
+    "upload.sending",
+    "upload.stored",
     "dead_letter.pixels_written",
 )
 """Every crash point there is, in the order an image meets them."""
