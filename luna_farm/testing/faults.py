@@ -51,6 +51,9 @@ POINTS = (
     "upload.spooled",
     "upload.sending",
     "upload.stored",
+    "archive.image_written",
+    "archive.ended",
+    "archive.linked",
     "dead_letter.pixels_written",
 )
 """Every crash point there is, in the order an image meets them."""
