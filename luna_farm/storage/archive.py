@@ -152,7 +152,7 @@ class Zip:
             file.seek(at)
             fields = _LOCAL.unpack(file.read(_LOCAL.size))
             magic, _, flags, _, _, _, crc, stored, _, name_length, extra_length = fields
-            if magic != zipfile.stringFileHeader:
+            if magic != b"PK\x03\x04":
                 return
             raw, extra = file.read(name_length), file.read(extra_length)
             if stored == _ZIP_LIMIT and len(extra) >= 20:
