@@ -37,8 +37,9 @@ class FarmClient:
     """The farm at `host`:`port`. None: from LUNA_FARM_HOST and _PORT, luna-farm.toml, or 127.0.0.1:19283.
 
     `token` None: from LUNA_FARM_TOKEN or the state folder. `timeout`: seconds that one answer may take, and
-    that `submit` goes on trying while the farm is busy. `tls`: for a farm beyond loopback. Connects when
-    first used.
+    that `submit` goes on trying while the farm is busy. `tls`: for a farm beyond loopback. `restart_s`:
+    seconds to wait for a farm that was there and does not listen now, for it may be restarting; 0 to be told
+    at once. Connects when first used.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class FarmClient:
         timeout: float = 30.0,
         *,
         tls: ssl.SSLContext | None = None,
+        restart_s: float = RESTART_S,
     ) -> None:
         self.endpoint = Endpoint.find(host, port, token, tls)
         self._timeout = timeout
+        self._restart_s = min(restart_s, timeout)
         self._was_there = False
         self._closed = False
         self._begin()
@@ -165,14 +168,17 @@ class FarmClient:
         give_up = 0.0
         pause = 0.01
         while True:
+            stale = bool(self._idle)  # of a farm that another may have followed: what fails is tried anew
             try:
                 with self._borrowed() as connection:
                     return work(connection)
-            except (FarmUnavailable, Unauthorized):
+            except (FarmUnavailable, Unauthorized) as error:
                 # Unauthorized: between two farms the token file may still be the old one. The time counts
                 # from here: the call itself may have waited long for a job.
-                give_up = give_up or time.monotonic() + min(RESTART_S, self._timeout)
-                if not self._was_there or self._closed or time.monotonic() + pause > give_up:
+                give_up = give_up or time.monotonic() + self._restart_s
+                stale = stale and not isinstance(error.__cause__, TimeoutError)
+                late = not stale and time.monotonic() + pause > give_up
+                if not self._was_there or self._closed or late:
                     raise
             time.sleep(pause)
             pause = min(0.25, pause * 2)

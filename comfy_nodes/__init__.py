@@ -7,21 +7,30 @@ start anything or fail.
 
 from __future__ import annotations
 
-from . import previews
-from .nodes import LunaDaemonImageSaver, LunaMultiSaver, LunaSaveBarrier
+import logging
+from typing import Any
 
-NODE_CLASS_MAPPINGS = {
+from . import installed, previews
+from .nodes import LunaDaemonImageSaver, LunaMetadata, LunaMultiSaver, LunaSaveBarrier
+
+NODE_CLASS_MAPPINGS: dict[str, Any] = {
     "LunaDaemonImageSaver": LunaDaemonImageSaver,
     "LunaMultiSaver": LunaMultiSaver,
     "LunaSaveBarrier": LunaSaveBarrier,
+    "LunaMetadata": LunaMetadata,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "LunaDaemonImageSaver": "Luna Daemon Image Saver",
     "LunaMultiSaver": "Luna Multi Saver",
     "LunaSaveBarrier": "Luna Save Barrier",
+    "LunaMetadata": "Luna Metadata",
 }
 WEB_DIRECTORY = "./web"
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]
 
 previews.hold_requests()
+
+_advice = installed.kernel_advice()
+if _advice:
+    logging.getLogger("luna_farm.nodes").warning("[Luna Farm] %s", _advice)

@@ -8,21 +8,19 @@ starts without it.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import host
+from . import host, installed
 
 if TYPE_CHECKING:
     from luna_farm_client import FarmClient, JobReport, SaveRequest
 
-REFUSED = "Connection refused. Is daemon running?"
+REFUSED = "Connection refused. Is daemon running? Start the farm: {start}"
 BUSY_LIMIT_S = 600.0
 ANSWER_TIMEOUT_S = 15.0
 """A farm that does not answer for this long counts as not there: the user's GPU is waiting."""
@@ -64,14 +62,10 @@ def client() -> Any:
         )  # loaded with what they need when first named
     except ImportError as error:
         missing = error.name or "luna_farm_client"
-        raise NotHandedOver(f"The Python package {missing} is missing. Run: {_install_command()}") from None
+        raise NotHandedOver(
+            f"The Python package {missing} is missing. Run: {installed.requirements_command()}"
+        ) from None
     return luna_farm_client
-
-
-def _install_command() -> str:
-    requirements = Path(__file__).resolve().parent.parent / "requirements.txt"
-    what = f'-r "{requirements}"' if requirements.is_file() else "luna-farm"
-    return f'"{sys.executable}" -m pip install {what}'
 
 
 def farm() -> FarmClient:
@@ -81,17 +75,8 @@ def farm() -> FarmClient:
     package = client()
     with _lock:
         if _farm is None:
-            _farm = package.FarmClient(timeout=ANSWER_TIMEOUT_S)
+            _farm = package.FarmClient(timeout=ANSWER_TIMEOUT_S, restart_s=0.0)
         return _farm
-
-
-def _start_anew() -> None:
-    """Drop a client that met no farm: one that knew a farm waits seconds for its return, at every prompt."""
-    global _farm
-    with _lock:
-        gone, _farm = _farm, None
-    if gone is not None:
-        gone.close()
 
 
 def hand_over(request: SaveRequest, on_error: str, when_busy: str) -> Handed:
@@ -114,7 +99,6 @@ def hand_over(request: SaveRequest, on_error: str, when_busy: str) -> Handed:
         except package.InvalidRequest as error:
             raise NotHandedOver(f"{error}") from None  # it would be no better saved here
         except package.FarmError as error:
-            _start_anew()
             if on_error == "save_here":
                 return save_here(request)
             raise NotHandedOver(explain(error)) from None
@@ -143,7 +127,7 @@ def report_of(job_id: str) -> JobReport:
 def explain(error: Exception) -> str:
     """Return the sentence for an error of the farm, in the words that users of the Luna nodes know."""
     if getattr(error, "code", "") == "unavailable" and not isinstance(error.__cause__, TimeoutError):
-        return REFUSED
+        return REFUSED.format(start=installed.start_command())
     return str(error)
 
 

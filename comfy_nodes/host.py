@@ -7,10 +7,13 @@ can be imported where there is no ComfyUI. This module must never hold policy.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import dataclass
 from typing import Any
+
+log = logging.getLogger("luna_farm.nodes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,32 @@ def send(event: str, data: dict[str, Any], client_id: str | None) -> None:
     here = server()
     if here is not None and client_id is not None:
         here.send_sync(event, data, client_id)
+
+
+def register_outputs(shown: list[dict[str, str]], prompt_id: str) -> None:
+    """Make files known to ComfyUI's assets, as it does itself with what is there when a node returns.
+
+    `shown`: the files, as in a node's `ui`; each gets the `id` of its asset. From any thread. Where ComfyUI
+    has no assets (before 0.3.7x, or without --enable-assets) nothing happens, and nothing may fail for it.
+    """
+    services = sys.modules.get("app.assets.services")
+    enrichment = sys.modules.get("comfy_execution.asset_enrichment")
+    if not shown or services is None:
+        return
+    try:
+        if enrichment is not None:
+            enriched = enrichment.enrich_output_with_assets({"images": [dict(one) for one in shown]})
+            for one, known in zip(shown, enriched["images"], strict=True):
+                one.update({key: known[key] for key in known.keys() - one.keys()})
+        seeder = getattr(sys.modules.get("app.assets.seeder"), "asset_seeder", None)
+        if seeder is not None and not seeder.is_disabled():
+            paths = [os.path.join(output_directory(), one["subfolder"], one["filename"]) for one in shown]
+            services.register_output_files(paths, job_id=prompt_id or None)
+            here = server()
+            if here is not None:
+                here.queue_updated()  # the page then asks for new assets
+    except Exception:  # of another program's inside: an image that is saved is saved
+        log.exception("The saved files could not be registered with ComfyUI's assets")
 
 
 def raise_if_interrupted() -> None:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from . import barrier, handover, host, previews, widgets
+from . import barrier, handover, host, metadata, pixels, previews, widgets
 from .handover import Handed, NotHandedOver
 
 log = logging.getLogger("luna_farm.nodes")
@@ -36,34 +36,62 @@ SHARED = (
 )  # fmt: skip
 
 
-def save_request(inputs: Mapping[str, Any], output_dir: str, embed: bool) -> Any:
+def save_request(inputs: Mapping[str, Any], output_dir: str, metadata: Any) -> Any:
     """Return the SaveRequest of a saver's inputs. Raises NotHandedOver when no image is connected or one is
     unusable."""
     package = handover.client()
-    images = [
-        package.SaveImage(
-            inputs[f"image_{n}"],
-            affix=inputs.get(f"affix_{n}", widgets.AFFIXES[n - 1]),
-            format=inputs.get(f"format_{n}", "png"),
-            subdir=inputs.get(f"subdir_{n}", True),
-        )
-        for n in widgets.SLOTS
-        if inputs.get(f"image_{n}") is not None
-    ]
-    if not images:
+    given = [(n, inputs[f"image_{n}"]) for n in widgets.SLOTS if inputs.get(f"image_{n}") is not None]
+    if not given:
         raise NotHandedOver("No image is connected. Connect at least image_1.")
+    if inputs.get("mask") is not None:
+        given = [(n, pixels.with_alpha(image, inputs["mask"])) for n, image in given]
+    prefix = str(inputs.get("filename_prefix") or "").strip()
+    if prefix:
+        named, images = (
+            _as_save_image(prefix),
+            [
+                package.SaveImage(image, format=inputs.get(f"format_{n}", "png"))
+                for n, batch in given
+                for image in pixels.one_by_one(batch)
+            ],
+        )
+    else:
+        named, images = (
+            {},
+            [
+                package.SaveImage(
+                    image,
+                    affix=inputs.get(f"affix_{n}", widgets.AFFIXES[n - 1]),
+                    format=inputs.get(f"format_{n}", "png"),
+                    subdir=inputs.get(f"subdir_{n}", True),
+                )
+                for n, image in given
+            ],
+        )
     shared = {name: inputs[name] for name in SHARED if name in inputs}
     return package.SaveRequest(
         images=images,
         output_dir=output_dir,
-        embed="full" if embed else "none",
-        metadata=inputs.get("metadata"),
-        prompt=_without_bookkeeping(
-            inputs.get("prompt")
-        ),  # names are made of it even where nothing is embedded
+        embed=_embed(inputs),
+        metadata=metadata,
+        # Names are made of the prompt even where nothing is embedded.
+        prompt=_without_bookkeeping(inputs.get("prompt")),
         extra_pnginfo=inputs.get("extra_pnginfo"),
-        **shared,
+        **{**shared, **named},
     )
+
+
+def _as_save_image(prefix: str) -> dict[str, str]:
+    """Return save_path and filename that give the names of ComfyUI's SaveImage: PREFIX_00001_.png, the number
+    counting on for every image, with folders in the prefix."""
+    folder, _, name = prefix.replace("\\", "/").rpartition("/")
+    return {"save_path": folder, "filename": f"{name}_%counter%_"}
+
+
+def _embed(inputs: Mapping[str, Any]) -> str:
+    """Return what is embedded: `embed`, but nothing without embed_workflow or with --disable-metadata."""
+    wanted = bool(inputs.get("embed_workflow", True)) and not host.metadata_disabled()
+    return str(inputs.get("embed", "full")) if wanted else "none"
 
 
 def _without_bookkeeping(prompt: Any) -> Any:
@@ -86,6 +114,9 @@ class _Saver(ABC):
     FUNCTION = "save"
     OUTPUT_NODE = True
     SEARCH_ALIASES = ALIASES
+    RETURN_TYPES = ("STRING", "STRING", *["IMAGE"] * len(widgets.SLOTS))
+    RETURN_NAMES = ("status", "paths", *(f"image_{n}" for n in widgets.SLOTS))
+    OUTPUT_IS_LIST = (False, True, *[False] * len(widgets.SLOTS))
 
     @classmethod
     def IS_CHANGED(cls, unique_id: str | None = None, **_inputs: Any) -> int:  # noqa: N802 - ComfyUI's name
@@ -96,24 +127,30 @@ class _Saver(ABC):
         """Run the node; ComfyUI passes every input by name."""
         node = inputs.get("unique_id")
         caller = host.caller(node, inputs.get("extra_pnginfo"))
+        facts, warning = metadata.as_map(inputs.get("metadata"))
+        reason = ""
         try:
             output_dir = host.output_directory()
-            embed = bool(inputs.get("embed_workflow", True)) and not host.metadata_disabled()
-            handed = self._hand(save_request(inputs, output_dir, embed), inputs)
-            job = previews.announce(handed, caller, output_dir)
+            handed = self._hand(save_request(inputs, output_dir, facts), inputs)
+            job = previews.announce(handed, caller, output_dir, bool(inputs.get("preview", True)))
             text = self._status(handed, job.state)
             failed = job.state.get("failed", 0)
         except NotHandedOver as error:
-            handed, job, failed = Handed("", ()), None, 1
+            handed, job, failed, reason = Handed("", ()), None, 1, str(error)
             text = f"ERROR: {error}"
         text = f"[{self.TITLE}] {text}"
+        if warning:
+            log.warning("[%s] %s", self.TITLE, warning)
+            text = f"{text} WARNING: {warning}"
         if failed:
             handover.unsaved[str(node)] += 1
             log.error(text)
             if inputs.get("on_error") == "raise":
                 raise RuntimeError(text)
-        ui = job.ui(text) if job is not None else previews.refused(text, caller)
-        return {"ui": ui, "result": self._result(text, handed)}
+        ui = job.ui(text) if job is not None else previews.refused(text, reason, caller)
+        images = (inputs.get(f"image_{n}") for n in widgets.SLOTS)
+        through = [host.nothing() if image is None else image for image in images]
+        return {"ui": ui, "result": (text, self._paths(handed) or [host.nothing()], *through)}
 
     @abstractmethod
     def _hand(self, request: Any, inputs: Mapping[str, Any]) -> Handed:
@@ -129,8 +166,11 @@ class _Saver(ABC):
             parts.append(f"ERROR: {state['failed']} not saved.")
         return " ".join([*parts, *state["reasons"], f"Job ID: {handed.job_id}"])
 
-    def _result(self, text: str, handed: Handed) -> tuple[Any, ...]:
-        return (text,)
+    def _paths(self, handed: Handed) -> list[str]:
+        """Return the paths of the files that are saved, or of those that will be."""
+        if handed.report is None:
+            return list(handed.paths)
+        return [image.path for image in handed.report.images if image.state == "saved"]
 
 
 class LunaDaemonImageSaver(_Saver):
@@ -141,10 +181,10 @@ class LunaDaemonImageSaver(_Saver):
         "Hands up to five images or batches to the Luna Farm, which saves them in the background: your "
         "workflow goes on after about a millisecond. The preview appears when the files are there."
     )
-    RETURN_TYPES = ("STRING",)
-    RETURN_NAMES = ("status",)
     OUTPUT_TOOLTIPS = (
         "What became of the hand-over, with the job id. Connect it to a Luna Save Barrier to wait.",
+        "The paths that the files will have, a list. A Luna Save Barrier waits until the files are there.",
+        *widgets.THROUGH,
     )
 
     @classmethod
@@ -169,10 +209,7 @@ class LunaMultiSaver(_Saver):
         "Saves up to five images or batches before the workflow goes on, with the names, formats, metadata "
         "and quality gate of the Luna Farm. Needs no farm."
     )
-    RETURN_TYPES = ("STRING", "STRING")
-    RETURN_NAMES = ("status", "paths")
-    OUTPUT_IS_LIST = (False, True)
-    OUTPUT_TOOLTIPS = ("What was saved.", "The paths of the saved files, a list.")
+    OUTPUT_TOOLTIPS = ("What was saved.", "The paths of the saved files, a list.", *widgets.THROUGH)
 
     @classmethod
     def INPUT_TYPES(cls) -> widgets.Inputs:  # noqa: N802 - ComfyUI's name
@@ -181,10 +218,6 @@ class LunaMultiSaver(_Saver):
 
     def _hand(self, request: Any, inputs: Mapping[str, Any]) -> Handed:
         return handover.save_here(request)
-
-    def _result(self, text: str, handed: Handed) -> tuple[Any, ...]:
-        images = handed.report.images if handed.report is not None else ()
-        return text, [image.path for image in images if image.state == "saved"] or [host.nothing()]
 
 
 class LunaSaveBarrier:
@@ -216,3 +249,41 @@ class LunaSaveBarrier:
         lines = [barrier.line(image) for image in images]
         paths = [image.path for image in images if image.state == "saved"] or [host.nothing()]
         return {"ui": {"text": ["\n".join(lines)]}, "result": (paths, "\n".join(lines))}
+
+
+class LunaMetadata:
+    """Generation parameters by hand."""
+
+    DESCRIPTION = (
+        "Generation parameters for the files of the savers. Fill in only what shall differ: everything else "
+        "is read from the prompt when an image is saved (model, LoRAs, sampler, seed, prompts)."
+    )
+    CATEGORY = widgets.CATEGORY
+    FUNCTION = "collect"
+    RETURN_TYPES = ("METADATA",)
+    RETURN_NAMES = ("metadata",)
+    OUTPUT_TOOLTIPS = ("For the metadata input of a saver.",)
+    SEARCH_ALIASES = ("metadata", "parameters", "a1111", "civitai", "luna", "farm")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> widgets.Inputs:  # noqa: N802 - ComfyUI's name
+        """Return the inputs of the node."""
+        return widgets.generation()
+
+    def collect(self, extra: str = "", **inputs: Any) -> dict[str, Any]:
+        """Run the node. What is filled in wins over `extra`, and `extra` over what came in.
+
+        Raises ValueError when `extra` is no JSON object.
+        """
+        given, warning = metadata.as_map(inputs.get("metadata"))
+        if warning:
+            log.warning("[Luna Metadata] %s", warning)
+        named = {
+            name: inputs[name]
+            for name in widgets.EMPTY
+            if inputs.get(name, widgets.EMPTY[name]) != widgets.EMPTY[name]
+        }
+        facts = metadata.Facts(
+            {**metadata.json_map(given, "metadata"), **metadata.json_map(extra, "extra"), **named}
+        )
+        return {"result": (facts,)}

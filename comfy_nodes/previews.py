@@ -90,6 +90,7 @@ class Announced:
         self.state["pictures"] = shown = [] if report is None else self._correct(report)
         if self.state["failed"]:
             handover.unsaved[self.caller.node] += 1
+        host.register_outputs(shown, self.caller.prompt_id)
         _forget(self)
         self._send(EVENT_JOB, {**self.state, "queue": queue})
         output = {"images": shown, "text": [self.text], "luna_farm": [self.state]}
@@ -140,12 +141,17 @@ def _reason(image: Any, output_dir: str) -> str:
     return "" if image.state == "saved" else f"{name}: {image.error or image.state}"
 
 
-def announce(handed: handover.Handed, caller: host.Caller, output_dir: str) -> Announced:
-    """Announce a job: what was saved here is over already, what the farm has is watched from now on."""
+def announce(
+    handed: handover.Handed, caller: host.Caller, output_dir: str, preview: bool = True
+) -> Announced:
+    """Announce a job: what was saved here is over already, what the farm has is watched from now on.
+
+    `preview` False: the page shows no images in the node.
+    """
     pictures = [picture(path, output_dir) for path in handed.paths]
     job = Announced(handed.job_id, caller, output_dir, pictures, handed.paths)
     # Every key from the start: ComfyUI may copy this dict on its thread while the watcher corrects it.
-    job.state.update({**_state(handed.job_id, caller), "images": len(pictures)})
+    job.state.update({**_state(handed.job_id, caller), "images": len(pictures), "preview": preview})
     if handed.report is not None:
         job.pictures = job._correct(handed.report)
         job.state.update({**outcome(handed.report), "pictures": job.pictures})
@@ -156,9 +162,9 @@ def announce(handed: handover.Handed, caller: host.Caller, output_dir: str) -> A
     return job
 
 
-def refused(text: str, caller: host.Caller) -> dict[str, list[Any]]:
-    """Return the `ui` of a node whose images were not taken over."""
-    state = {**_state("", caller), "state": "refused", "failed": 1, "reasons": [text]}
+def refused(text: str, reason: str, caller: host.Caller) -> dict[str, list[Any]]:
+    """Return the `ui` of a node whose images were not taken over for `reason`."""
+    state = {**_state("", caller), "state": "refused", "failed": 1, "reasons": [reason]}
     return {"images": [], "text": [text], "luna_farm": [state]}
 
 
@@ -175,6 +181,7 @@ def _state(job_id: str, caller: host.Caller) -> dict[str, Any]:
         "failed": 0,
         "reasons": [],
         "pictures": [],
+        "preview": True,
     }
 
 

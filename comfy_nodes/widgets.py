@@ -11,14 +11,17 @@ from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any
 
+from . import installed
+
 CATEGORY = "image/Luna Farm"
 SLOTS = (1, 2, 3, 4, 5)
 AFFIXES = ("RAW", "UPSCALED", "DETAILED", "IMAGE4", "IMAGE5")
 GATES = ("disabled", "variance", "edge_density", "both")
-FORMATS = ("png", "webp", "jpeg", "avif", "jxl", "tiff", "exr", "heic")
 FILENAME = "%time:YYYY_mm_dd.HH.MM.SS%_%model_name%"
 ON_ERROR = ("report", "raise", "save_here")
 WHEN_BUSY = ("wait", "save_here", "report")
+EMBED = ("full", "parameters", "none")
+THROUGH = tuple(f"image_{number} as it came in." for number in SLOTS)
 BARRIER_TIMEOUT_S = 300
 TOKENS = (
     "%model_name%, %model_path%, %seed%, %width%, %height%, %date:yyyy-MM-dd%, %time:YYYY_mm_dd%, "
@@ -55,25 +58,34 @@ def saver() -> Inputs:
         optional |= _image(number, AFFIXES[number - 1])
     optional |= {
         "png_compression": ("INT", {
+            "advanced": True,
             "default": 4, "min": 0, "max": 9,
             "tooltip": "PNG: 0 writes fastest, 9 smallest. 4 is smaller than what Save Image writes, and "
             "much faster.",
         }),
         "lossy_quality": ("INT", {
+            "advanced": True,
             "default": 90, "min": 70, "max": 100,
             "tooltip": "Quality of JPEG, AVIF, JPEG XL and lossy WebP.",
         }),
-        "lossless_webp": ("BOOLEAN", {"default": False, "tooltip": "WebP: keep every pixel as it is."}),
+        "lossless_webp": ("BOOLEAN", {
+            "advanced": True,
+            "default": False,
+            "tooltip": "WebP: keep every pixel as it is.",
+        }),
         "embed_workflow": ("BOOLEAN", {
+            "advanced": True,
             "default": True,
             "tooltip": "Write workflow and prompt into the files, so that dropping a file on ComfyUI opens "
             "its workflow.",
         }),
         "filename_index": ("INT", {
+            "advanced": True,
             "default": 0, "min": 0, "max": 2**31 - 1,
             "tooltip": "The number that %index% stands for.",
         }),
         "custom_metadata": ("STRING", {
+            "advanced": True,
             "default": "",
             "tooltip": 'Anything else to write into the files, as JSON, for example {"artist": "me"}. Empty: '
             'nothing.',
@@ -94,13 +106,12 @@ def saver() -> Inputs:
         }),
         "quality_gate": (list(GATES), {
             "default": "disabled",
-            "tooltip": "Set flat or blurred pictures aside (into _discarded): by variance of brightness, by "
-            "density "
-            "of edges, or by both.",
+            "tooltip": "Set flat or blurred images aside (into _discarded): by variance of brightness, by "
+            "density of edges, or by both.",
         }),
         "min_quality_threshold": ("FLOAT", {
             "default": 0.3, "min": 0.0, "max": 1.0, "step": 0.01,
-            "tooltip": "Pictures that score below this are set aside.",
+            "tooltip": "Images that score below this are set aside.",
         }),
     }  # fmt: skip
     hidden = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"}
@@ -114,9 +125,9 @@ def _image(number: int, affix: str) -> dict[str, Any]:
             "default": affix,
             "tooltip": f"Added to the file names of image_{number}, and the name of its subfolder.",
         }),
-        f"format_{number}": (list(FORMATS), {
+        f"format_{number}": (list(installed.writable_formats()), {
             "default": "png",
-            "tooltip": f"File format of image_{number}.",
+            "tooltip": f"File format of image_{number}. Offered is what this installation can write.",
         }),
         f"subdir_{number}": ("BOOLEAN", {
             "default": True,
@@ -131,18 +142,47 @@ def daemon_saver() -> Inputs:
     inputs = saver()
     inputs["optional"] |= {
         "on_error": (list(ON_ERROR), {
+            "advanced": True,
             "default": "report",
             "tooltip": "When the farm cannot take the images: report it and go on, raise an error and stop, "
-            "or save "
-            "them here and wait.",
+            "or save them here and wait.",
         }),
         "when_busy": (list(WHEN_BUSY), {
+            "advanced": True,
             "default": "wait",
             "tooltip": "When the farm has as much to do as it may take: wait for room, save here, or report "
             "it and go on.",
         }),
-    }  # fmt: skip
+    } | _later()  # fmt: skip
     return inputs
+
+
+def _later() -> dict[str, Any]:
+    """Return the inputs that came after the first version: workflow files list values by position, so these
+    stand behind all others."""
+    return {
+        "embed": (list(EMBED), {
+            "advanced": True,
+            "default": "full",
+            "tooltip": "What is written into the files: workflow, prompt and parameters; only the parameters "
+            "that galleries read; or nothing.",
+        }),
+        "preview": ("BOOLEAN", {
+            "advanced": True,
+            "default": True,
+            "tooltip": "Show the saved images in the node.",
+        }),
+        "filename_prefix": ("STRING", {
+            "default": "",
+            "tooltip": "Names as Save Image makes them: folders and name in one text, numbered, for example "
+            "renders/%date:yyyy-MM-dd%/ComfyUI. Used instead of save_path, filename, affix and subdir unless "
+            "it is empty.",
+        }),
+        "mask": ("MASK", {
+            "tooltip": "Becomes the transparency of all images: white is transparent, as in Join Image with "
+            "Alpha.",
+        }),
+    }  # fmt: skip
 
 
 @_made_once
@@ -151,10 +191,11 @@ def multi_saver() -> Inputs:
     inputs = saver()
     inputs["optional"] |= {
         "on_error": (list(ON_ERROR[:2]), {
+            "advanced": True,
             "default": "report",
             "tooltip": "When an image cannot be saved: report it and go on, or raise an error and stop.",
         }),
-    }  # fmt: skip
+    } | _later()  # fmt: skip
     return inputs
 
 
@@ -181,4 +222,56 @@ def barrier() -> Inputs:
         },
         "optional": more,
         "hidden": {"unique_id": "UNIQUE_ID"},
+    }  # fmt: skip
+
+
+EMPTY = {
+    "model_name": "",
+    "positive": "",
+    "negative": "",
+    "seed": -1,
+    "steps": 0,
+    "cfg": 0.0,
+    "sampler_name": "",
+    "scheduler": "",
+}
+"""The generation parameters with a widget, and the value that leaves each to the prompt."""
+
+
+@_made_once
+def generation() -> Inputs:
+    """Return the inputs of the node for generation parameters."""
+    return {
+        "required": {},
+        "optional": {
+            "metadata": ("METADATA", {
+                "tooltip": "Parameters to begin with: of another Luna Metadata, of Image Saver, of a node "
+                "that loads them.",
+            }),
+            "model_name": ("STRING", {"default": "", "tooltip": "Empty: from the prompt."}),
+            "positive": ("STRING", {
+                "default": "", "multiline": True,
+                "tooltip": "The prompt as text. Empty: from the prompt graph.",
+            }),
+            "negative": ("STRING", {
+                "default": "", "multiline": True,
+                "tooltip": "The negative prompt as text. Empty: from the prompt graph.",
+            }),
+            "seed": ("INT", {
+                "default": -1, "min": -1, "max": 2**64 - 1, "control_after_generate": False,
+                "tooltip": "-1: from the prompt.",
+            }),
+            "steps": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": "0: from the prompt."}),
+            "cfg": ("FLOAT", {
+                "default": 0.0, "min": 0.0, "max": 100.0, "step": 0.1,
+                "tooltip": "0: from the prompt.",
+            }),
+            "sampler_name": ("STRING", {"default": "", "tooltip": "Empty: from the prompt."}),
+            "scheduler": ("STRING", {"default": "", "tooltip": "Empty: from the prompt."}),
+            "extra": ("STRING", {
+                "default": "", "multiline": True, "advanced": True,
+                "tooltip": 'Anything else, as JSON, for example {"vae": "x.safetensors"}.',
+            }),
+        },
+        "hidden": {},
     }  # fmt: skip

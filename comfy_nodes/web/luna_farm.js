@@ -11,6 +11,7 @@ const COLOURS = { idle: "#888", busy: "#e0b050", good: "#70c070", warn: "#e0b050
 const SHOWN_BY_BROWSERS = /\.(png|webp|jpe?g|avif)$/i;
 const TOAST_MS = 12000;
 const TOLD = 500;
+const MOST_LINES = 5;
 
 const runs = new Map(); // workflow and execution id of the node that shows them -> Runs
 const told = new Set(); // jobs whose trouble was announced
@@ -80,6 +81,7 @@ function showJobs(node, jobs) {
   if (queue?.images) parts.push(text("queue", queue));
   const mood = failed ? "bad" : rejected ? "warn" : open.length ? "busy" : "good";
   const reasons = jobs.flatMap((job) => job.reasons ?? []);
+  if (failed) parts.push(reasons[0] ?? "");
   setLine(node, parts.join(" · "), mood, reasons.join("\n"));
   setBadge(node, failed ? trouble : rejected ? text("rejected", { count: rejected }) : "", mood);
 }
@@ -132,39 +134,54 @@ function dirty() {
 function addLine(node) {
   const element = document.createElement("div");
   element.className = "luna-farm-line";
-  Object.assign(element.style, {
-    font: "12px sans-serif", whiteSpace: "nowrap", overflow: "hidden", textOverflow: "ellipsis", padding: "2px 14px",
-  });
+  Object.assign(element.style, { font: "12px/16px sans-serif", overflow: "hidden", padding: "2px 14px" });
+  const height = () => 8 + 16 * linesOf(node);
   const line = node.addDOMWidget("luna_farm", "luna_farm_line", element, {
     serialize: false, // not part of the prompt …
     margin: 2,
-    getMinHeight: () => 24,
-    getMaxHeight: () => 24,
+    getMinHeight: height,
+    getMaxHeight: height,
   });
   line.serialize = false; // … nor of the workflow
   node.lunaLine = element;
   setLine(node, text("idle"), "idle", "");
 }
 
+// A reason is a sentence: it gets as many lines as it needs, about seven units of the canvas a character.
+function linesOf(node) {
+  const words = node.lunaLine?.textContent.length ?? 0;
+  return Math.min(MOST_LINES, Math.max(1, Math.ceil((words * 7) / Math.max(100, node.size[0] - 32))));
+}
+
 function setLine(node, words, mood, reasons) {
-  if (!node.lunaLine) return;
-  node.lunaLine.textContent = words;
-  node.lunaLine.title = reasons;
-  node.lunaLine.style.color = COLOURS[mood];
-  node.lunaLine.dataset.mood = mood;
+  const line = node.lunaLine;
+  if (!line) return;
+  const before = linesOf(node);
+  line.textContent = words;
+  line.title = reasons;
+  line.style.color = COLOURS[mood];
+  line.dataset.mood = mood;
+  if (linesOf(node) !== before) resize(node);
 }
 
 function setBadge(node, words, mood) {
-  if (!window.LGraphBadge) return;
-  node.lunaBadge ??= addBadge(node);
-  node.lunaBadge.text = words;
+  if (!node.lunaBadge) return;
   node.lunaBadge.bgColor = COLOURS[mood];
+  node.lunaBadge.text = words;
+  node.lunaWords.value = words;
 }
 
+// Vue nodes draw a badge anew when something changes that its function reads: the value of a widget is such a thing.
 function addBadge(node) {
-  const badge = new window.LGraphBadge({ text: "", fgColor: "#101010" });
-  node.badges.push(() => badge);
-  return badge;
+  if (!window.LGraphBadge) return;
+  const words = node.addWidget("text", "luna_badge", "", () => {}, { serialize: false, hidden: true });
+  words.serialize = false;
+  setHidden(words, true);
+  node.lunaWords = words;
+  node.lunaBadge = new window.LGraphBadge({ text: "", fgColor: "#101010" });
+  node.badges.push(() => Object.assign(node.lunaBadge, { text: words.value }));
+  // The page may use what it drew for this node for the next one with the same id.
+  chain(node, "onRemoved", () => { words.value = ""; });
 }
 
 // Affix, format and subfolder of an image that is not connected say nothing: they show when it is.
@@ -177,6 +194,10 @@ function showConnected(node) {
       if (widget) setHidden(widget, hidden);
     }
   }
+  resize(node);
+}
+
+function resize(node) {
   const [, least] = node.computeSize();
   node.setSize([node.size[0], node.imgs?.length ? Math.max(node.size[1], least) : least]);
   dirty();
@@ -185,6 +206,7 @@ function showConnected(node) {
 // The canvas reserves room for a hidden widget too, unless it says that it needs none (-4 is the gap between widgets).
 function setHidden(widget, hidden) {
   widget.hidden = hidden;
+  if (widget.options) widget.options.hidden = hidden; // for Vue nodes
   if (hidden) widget.computeSize = () => [0, -4];
   else delete widget.computeSize;
 }
@@ -203,6 +225,7 @@ app.registerExtension({
   init: loadTexts,
   nodeCreated(node) {
     if (!SAVERS.has(node.comfyClass)) return;
+    addBadge(node);
     addLine(node);
     // The frontend finds out that an image needs room while it draws, and leaves drawing the larger node to chance.
     chain(node, "onResize", dirty);

@@ -13,6 +13,8 @@ const english = {
   refused: "Not taken over",
   toastFailed: "Images not saved",
   toastRejected: "Images set aside by the quality gate",
+  pending: "Luna Farm is saving {count} images. You may close this tab.",
+  replace: "Replace by Luna saver",
 };
 
 let translated = {};

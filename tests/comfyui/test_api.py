@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 TITLE = "[Luna Daemon Image Saver]"
+LEAST_S = 1.0
+"""What loading the image may take on a machine that is busy."""
 
 
 def pixels(path: Path) -> Any:
@@ -23,6 +25,12 @@ def pixels(path: Path) -> Any:
 
 def status(entry: dict[str, Any]) -> str:
     return str(entry["outputs"]["9"]["text"][0])
+
+
+def blocked_s(entry: dict[str, Any]) -> float:
+    """Return how long a prompt was executed, by ComfyUI's own notes (ms since the epoch)."""
+    times = {name: note["timestamp"] for name, note in entry["status"]["messages"]}
+    return float(times["execution_success"] - times["execution_start"]) / 1000
 
 
 def test_a_png_is_saved_with_the_pixels_and_the_graph(comfy, running, prompt):
@@ -98,7 +106,10 @@ def test_a_rejected_picture_has_its_real_name_in_the_history(comfy, running, pro
 def test_without_a_farm_it_says_so_and_saves_at_the_next_try(comfy, farm, prompt):
     farm.stop()
     entry = comfy.run(prompt())
-    assert status(entry) == f"{TITLE} ERROR: Connection refused. Is daemon running?"
+    sentence = "Connection refused. Is daemon running? Start the farm: luna-farm start --detach"
+    assert status(entry).startswith(f"{TITLE} ERROR: {sentence}")
+    assert sentence in (comfy.base / "comfyui.log").read_text()
+    assert blocked_s(entry) < 0.05 + LEAST_S, "the GPU waits for nobody"
     assert entry["status"]["status_str"] == "success"
     farm.start()
     again = comfy.run(prompt())
@@ -190,6 +201,8 @@ def test_the_nodes_are_described(comfy, running):
         assert info["output_node"] is True
         assert info["category"] == "image/Luna Farm"
     assert "luna_save_in_background" in comfy.get("/workflow_templates")["luna-farm"]
+    info = comfy.get("/object_info/LunaMetadata")["LunaMetadata"]
+    assert info["output"] == ["METADATA"]
     words = comfy.get("/i18n")
     assert words["zh"]["nodeDefs"]["LunaSaveBarrier"]["display_name"] == "Luna 保存等待"
     assert words["fr"]["lunaFarm"]["idle"]

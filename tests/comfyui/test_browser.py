@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -42,7 +43,7 @@ FLAGS = [
     "--disable-sync",
 ]
 SHOTS = os.environ.get("LUNA_FARM_TEST_SHOTS")
-WAIT_MS = 30_000
+WAIT_MS = 60_000
 
 # Builds "load a picture, save it" and keeps the saver as window.saver.
 BUILD = """([type, widgets]) => {
@@ -118,6 +119,13 @@ class Browser:
 
     def toast(self, text: str) -> None:
         self.page.locator(TOAST, has_text=text).first.wait_for()
+
+    def badge(self, text: str) -> None:
+        """Wait until the node has this badge: drawn on the canvas by ComfyUI, or an element of a Vue node."""
+        vue = """[...document.querySelectorAll(`[data-node-id="${saver.id}"] *`)]
+          .filter((one) => getComputedStyle(one).backgroundColor.startsWith("rgb(224, "))
+          .map((one) => one.textContent.trim()).join()"""
+        self.until(f"(LiteGraph.vueNodesMode ? {vue} : saver.badges.at(-1)().text) === '{text}'")
 
     def seen(self) -> list[str]:
         return list(self.page.evaluate(SEEN))
@@ -295,7 +303,7 @@ def test_the_line_on_the_node_is_no_part_of_prompt_or_workflow(browser):
     values = browser.page.evaluate("saver.serialize().widgets_values")
     inputs = browser.comfy.get("/object_info/LunaDaemonImageSaver")["LunaDaemonImageSaver"]["input"]
     kinds = [spec[0] for group in ("required", "optional") for spec in inputs[group].values()]
-    assert len(values) == len([kind for kind in kinds if kind not in ("IMAGE", "METADATA")])
+    assert len(values) == len([kind for kind in kinds if kind not in ("IMAGE", "MASK", "METADATA")])
 
 
 def test_widgets_of_images_that_are_not_connected_are_out_of_the_way(browser):
@@ -313,7 +321,7 @@ def test_a_rejection_shows_on_the_node_with_its_reason(browser):
     browser.queue()
     browser.until(f"{LINE}.includes('1 rejected')")
     browser.until(PREVIEW)
-    assert browser.page.evaluate("saver.lunaBadge.text") == "1 rejected"
+    browser.badge("1 rejected")
     browser.toast("flat_RAW.png: quality 0.000 is below 0.300")
     browser.shot("rejected")
 
@@ -322,14 +330,15 @@ def test_a_refused_handover_shows_on_the_node(browser, farm):
     farm.stop()
     browser.build(filename="refused")
     browser.queue()
-    browser.until(f"{LINE} === 'Not taken over'")
-    browser.toast("Connection refused. Is daemon running?")
+    sentence = "Connection refused. Is daemon running? Start the farm: luna-farm start --detach"
+    browser.until(f"{LINE}.startsWith('Not taken over · {sentence}')")
+    browser.toast(sentence)
     assert browser.seen() == [], "no image of an earlier run"
     browser.shot("refused")
     farm.start()
     browser.queue()
     browser.until(f"{LINE} === '1 saved'")
-    assert browser.page.evaluate("saver.lunaBadge.text") == ""
+    browser.badge("")
 
 
 @pytest.mark.parametrize(
@@ -346,8 +355,9 @@ def test_a_refused_handover_shows_on_the_node(browser, farm):
     ids=["png", "webp", "webp-lossless", "jpeg", "avif", "tiff", "jxl"],
 )
 def test_a_dropped_file_opens_its_workflow(format_1, widgets, browser, request):
-    if format_1 == "jxl":
-        pytest.importorskip("imagecodecs", reason="JPEG XL needs the extra [formats]")
+    offered = browser.comfy.get("/object_info/LunaDaemonImageSaver")["LunaDaemonImageSaver"]
+    if format_1 not in offered["input"]["optional"]["format_1"][0]:
+        pytest.skip(f"ComfyUI's Python cannot write {format_1}: install the extra [formats] there")
     name = f"drop_{request.node.callspec.id}"
     browser.build(filename=name, format_1=format_1, **widgets)
     browser.queue()
@@ -443,6 +453,105 @@ LOADED = """async ([picture, marker]) => {
 }"""
 
 
+def test_an_image_may_pass_through_and_go_on_to_another_node(browser):
+    browser.build(filename="through")
+    browser.page.evaluate("""() => {
+      const next = LiteGraph.createNode("PreviewImage");
+      app.graph.add(next);
+      const at = saver.outputs.findIndex(({ name }) => name === "image_1");
+      saver.connect(at, next, 0);
+      window.next = next;
+    }""")
+    browser.queue()
+    browser.until(f"{LINE} === '1 saved' && app.nodeOutputs[next.id]?.images?.length === 1")
+
+
+def test_save_image_is_replaced_by_the_menu_with_its_names(browser):
+    browser.page.evaluate("""() => {
+      app.graph.clear();
+      const [load, save] = ["LoadImage", "SaveImage"].map((type) => LiteGraph.createNode(type));
+      app.graph.add(load);
+      app.graph.add(save);
+      load.widgets.find(({ name }) => name === "image").value = "picture.png";
+      load.connect(0, save, 0);
+      save.widgets.find(({ name }) => name === "filename_prefix").value = "menu/%width%/like";
+      const items = app.canvas.getNodeMenuOptions(save);
+      items.find((item) => item?.content === "Replace by Luna saver").callback();
+      [window.saver] = app.graph.findNodesByType("LunaDaemonImageSaver");
+    }""")
+    assert browser.page.evaluate("app.graph.findNodesByType('SaveImage').length") == 0
+    browser.queue()
+    browser.until(f"{LINE} === '1 saved'")
+    (name,) = browser.page.evaluate(OUTPUTS)
+    assert re.fullmatch(r"like_0000\d_\.png", name)
+    assert (browser.comfy.base / "output" / "menu" / "256" / name).is_file()
+
+
+def test_the_page_says_that_images_are_being_saved_and_that_it_may_be_closed(browser, held):
+    browser.build(filename="pending")
+    browser.queue()
+    line = "document.querySelector('#luna-farm-pending')"
+    browser.until(f"{line}?.textContent === 'Luna Farm is saving 1 images. You may close this tab.'")
+    browser.shot("pending")
+    held()
+    browser.until(f"!{line}")
+
+
+def test_no_preview_where_none_is_wanted(browser):
+    browser.build(filename="unseen", preview=False)
+    browser.queue()
+    browser.until(f"{LINE} === '1 saved'")
+    assert browser.page.evaluate(OUTPUTS) == []
+
+
+def test_an_example_opens_with_all_inputs_and_outputs(browser):
+    """Examples are files of the present version; a file of an earlier one lists fewer."""
+    graph = browser.comfy.get("/api/workflow_templates/luna-farm/luna_save_in_background.json")
+    browser.page.evaluate("async (graph) => { await app.loadGraphData(graph); }", graph)
+    browser.page.evaluate("() => { [window.saver] = app.graph.findNodesByType('LunaDaemonImageSaver'); }")
+    names = browser.page.evaluate("saver.outputs.map(({ name }) => name)")
+    assert names == ["status", "paths", *(f"image_{n}" for n in range(1, 6))]
+    assert browser.page.evaluate("saver.widgets.find(({ name }) => name === 'embed').value") == "full"
+    assert browser.page.evaluate("saver.widgets.find(({ name }) => name === 'filename_prefix').value") == ""
+
+
+def test_a_file_of_the_first_version_keeps_its_values(browser):
+    browser.build(filename="kept", when_busy="save_here")
+    graph = browser.page.evaluate("app.graph.serialize()")
+    (old,) = (node for node in graph["nodes"] if node["type"] == "LunaDaemonImageSaver")
+    old["widgets_values"] = old["widgets_values"][:28]
+    old["outputs"] = old["outputs"][:1]
+    old["inputs"] = [
+        one for one in old["inputs"] if one["name"] not in ("mask", "embed", "preview", "filename_prefix")
+    ]
+    browser.page.evaluate("async (graph) => { await app.loadGraphData(graph); }", graph)
+    browser.page.evaluate("() => { [window.saver] = app.graph.findNodesByType('LunaDaemonImageSaver'); }")
+    values = browser.page.evaluate(
+        "Object.fromEntries(saver.widgets.map(({ name, value }) => [name, value]))"
+    )
+    assert (values["filename"], values["when_busy"]) == ("kept", "save_here")
+    assert (values["embed"], values["preview"], values["filename_prefix"]) == ("full", True, "")
+    browser.queue()
+    browser.until(f"{LINE} === '1 saved'")
+
+
+def test_scripts_use_nothing_that_the_frontend_calls_deprecated(browser):
+    """The frontend says a thing once, whoever does it: the stack tells whether it was a script of ours."""
+    browser.page.add_init_script("""
+      window.stacks = [];
+      for (const level of ["warn", "error"]) {
+        const say = console[level];
+        console[level] = (...words) => { stacks.push(`${words[0]} ${new Error().stack}`); say(...words); };
+      }
+    """)
+    browser.page.reload()
+    browser.loaded()
+    browser.build(filename="quiet")
+    browser.queue()
+    browser.until(f"{LINE} === '1 saved'")
+    assert [one for one in browser.page.evaluate("stacks") if "extensions/luna-farm" in one] == []
+
+
 def test_the_nodes_speak_the_users_language(browser):
     browser.comfy.post("/settings/Comfy.Locale", "zh")
     try:
@@ -458,7 +567,9 @@ def test_the_nodes_speak_the_users_language(browser):
         browser.loaded()
 
 
-@pytest.mark.parametrize("name", ["LunaDaemonImageSaver", "LunaMultiSaver", "LunaSaveBarrier"])
+@pytest.mark.parametrize(
+    "name", ["LunaDaemonImageSaver", "LunaMultiSaver", "LunaSaveBarrier", "LunaMetadata"]
+)
 def test_help_pages_are_where_the_frontend_looks(name, browser):
     for page in (f"{name}.md", f"{name}/zh.md"):
         answer = browser.page.request.get(f"{browser.comfy.url}/extensions/luna-farm/docs/{page}")

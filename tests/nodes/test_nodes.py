@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections import namedtuple
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from luna_farm_client import FarmBusy
-from luna_farm_nodes import NODE_CLASS_MAPPINGS, handover, host, previews, widgets
-from luna_farm_nodes.nodes import LunaDaemonImageSaver, LunaMultiSaver, LunaSaveBarrier
+from luna_farm_nodes import NODE_CLASS_MAPPINGS, handover, host, installed, previews, widgets
+from luna_farm_nodes.nodes import LunaDaemonImageSaver, LunaMetadata, LunaMultiSaver, LunaSaveBarrier
 
 TITLE = "[Luna Daemon Image Saver]"
 
@@ -41,8 +44,8 @@ def run(node: Any, **inputs: Any) -> tuple[dict[str, Any], tuple[Any, ...]]:
 
 def test_the_status_is_the_one_of_the_contract(comfy, farm, tensor):
     ui, result = run(LunaDaemonImageSaver(), image_1=tensor, image_3=tensor[:1])
-    assert result == (f"{TITLE} Submitted 3 images to daemon. Job ID: a1b2c301",)
-    assert ui["text"] == list(result)
+    assert result[0] == f"{TITLE} Submitted 3 images to daemon. Job ID: a1b2c301"
+    assert ui["text"] == [result[0]]
 
 
 def test_the_tensor_itself_goes_to_the_client_unconverted(comfy, farm, tensor):
@@ -99,21 +102,23 @@ def test_ui_carries_the_reserved_names_in_lists_with_relative_subfolders(comfy, 
     assert json.dumps(ui)
 
 
-def test_no_farm_is_said_in_the_words_of_the_contract_and_the_workflow_goes_on(comfy, no_farm, tensor):
+def test_no_farm_is_said_with_the_command_and_the_workflow_goes_on(comfy, no_farm, tensor, caplog):
     ui, result = run(LunaDaemonImageSaver(), image_1=tensor)
-    assert result == (f"{TITLE} ERROR: Connection refused. Is daemon running?",)
+    sentence = "Connection refused. Is daemon running? Start the farm: luna-farm start --detach"
+    assert result[0] == f"{TITLE} ERROR: {sentence}"
     assert ui["images"] == []
     assert ui["luna_farm"][0]["state"] == "refused"
+    assert ui["luna_farm"][0]["reasons"] == [sentence]
+    assert caplog.messages == [result[0]]
 
 
-def test_a_client_that_met_no_farm_is_not_asked_again(comfy, no_farm, tensor, monkeypatch):
-    """It would wait for the return of the farm it knew, and the GPU with it."""
+def test_a_farm_that_is_gone_is_said_at_once(comfy, farm, tensor, monkeypatch):
+    """The client would wait ten seconds for the return of a farm it knew, and the GPU with it."""
+    made = {}
+    monkeypatch.setattr(handover, "_farm", None)
+    monkeypatch.setattr("luna_farm_client.FarmClient", lambda **given: made.update(given) or farm)
     run(LunaDaemonImageSaver(), image_1=tensor)
-    assert no_farm.closed
-    other = type(no_farm)()
-    monkeypatch.setattr("luna_farm_client.FarmClient", lambda **_: other)
-    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor)
-    assert "Submitted 2 images" in status
+    assert made["restart_s"] == 0.0
 
 
 def test_raise_stops_the_workflow(comfy, no_farm, tensor):
@@ -122,7 +127,7 @@ def test_raise_stops_the_workflow(comfy, no_farm, tensor):
 
 
 def test_save_here_saves_without_a_farm(comfy, no_farm, tensor, saved_here):
-    ui, (status,) = run(LunaDaemonImageSaver(), image_1=tensor, on_error="save_here")
+    ui, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor, on_error="save_here")
     assert status.startswith(f"{TITLE} Saved 2 images in ")
     assert status.endswith("Job ID: beef0001")
     assert ui["luna_farm"][0]["pictures"] == ui["images"]
@@ -130,7 +135,7 @@ def test_save_here_saves_without_a_farm(comfy, no_farm, tensor, saved_here):
 
 
 def test_no_image_connected_says_what_to_do(comfy, farm):
-    _, (status,) = run(LunaDaemonImageSaver())
+    _, (status, *_rest) = run(LunaDaemonImageSaver())
     assert status == f"{TITLE} ERROR: No image is connected. Connect at least image_1."
 
 
@@ -138,7 +143,7 @@ def test_no_image_connected_says_what_to_do(comfy, farm):
     "wrong", [{"image_1": np.zeros((4, 4, 7), np.uint8)}, {"custom_metadata": "{no json"}]
 )
 def test_bad_input_is_a_sentence_even_where_saving_here_was_asked(wrong, comfy, farm, tensor):
-    _, (status,) = run(LunaDaemonImageSaver(), **{"image_1": tensor, "on_error": "save_here", **wrong})
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), **{"image_1": tensor, "on_error": "save_here", **wrong})
     assert status.startswith(f"{TITLE} ERROR: ")
     assert "allowed" in status
 
@@ -147,20 +152,20 @@ def test_a_full_farm_is_waited_for(comfy, farm, tensor, monkeypatch):
     slept = []
     monkeypatch.setattr(handover, "_pause", slept.append)
     farm.fail = [FarmBusy("full", 10, 0.25)] * 3
-    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor)
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor)
     assert "Submitted 2 images" in status
     assert slept == [0.25] * 3
 
 
 def test_a_full_farm_can_be_reported(comfy, farm, tensor):
     farm.fail = [FarmBusy("The farm has 10 images to do.", 10)]
-    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor, when_busy="report")
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor, when_busy="report")
     assert status == f"{TITLE} ERROR: The farm has 10 images to do."
 
 
 def test_a_full_farm_can_be_relieved(comfy, farm, tensor, saved_here):
     farm.fail = [FarmBusy("full")]
-    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor, when_busy="save_here")
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor, when_busy="save_here")
     assert "Saved 2 images" in status
 
 
@@ -175,7 +180,7 @@ def test_waiting_for_room_ends_with_cancel(comfy, farm, tensor):
 def test_waiting_for_room_has_an_end(comfy, farm, tensor, monkeypatch):
     monkeypatch.setattr(handover, "BUSY_LIMIT_S", -1.0)
     farm.fail = [FarmBusy("still full")]
-    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor)
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor)
     assert status == f"{TITLE} ERROR: still full"
 
 
@@ -196,13 +201,13 @@ def test_a_missing_dependency_is_a_sentence_with_the_command_to_type(comfy, tens
             raise ImportError("no", name="msgpack")
 
     monkeypatch.setitem(sys.modules, "luna_farm_client", Broken("luna_farm_client"))
-    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor)
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor)
     assert status.startswith(f"{TITLE} ERROR: The Python package msgpack is missing. Run: ")
     assert "-m pip install -r" in status
 
 
 def test_multi_saver_returns_status_and_paths(comfy, tensor, saved_here):
-    ui, (status, paths) = run(LunaMultiSaver(), image_1=tensor)
+    ui, (status, paths, *_rest) = run(LunaMultiSaver(), image_1=tensor)
     assert status.startswith("[Luna Multi Saver] Saved 2 images in ")
     assert [Path(path).name for path in paths] == ["RAW_0.png", "RAW_1.png"]
     assert comfy.progress[-1] == (2, 2)
@@ -211,7 +216,7 @@ def test_multi_saver_returns_status_and_paths(comfy, tensor, saved_here):
 
 def test_multi_saver_with_nothing_saved_blocks_what_comes_behind(comfy, tensor, saved_here):
     saved_here[:] = ["failed", "discarded"]
-    ui, (status, paths) = run(LunaMultiSaver(), image_1=tensor)
+    ui, (status, paths, *_rest) = run(LunaMultiSaver(), image_1=tensor)
     assert paths == [("blocked", None)]
     assert "1 rejected by the quality gate." in status
     assert "ERROR: 1 not saved." in status
@@ -229,7 +234,31 @@ def test_multi_saver_raises_when_asked_to(comfy, tensor, saved_here):
 def test_workflow_files_fit_both_savers():
     """Values are stored by position: a saver exchanged for the other must find its own."""
     daemon, multi = (list(node.INPUT_TYPES()["optional"]) for node in (LunaDaemonImageSaver, LunaMultiSaver))
-    assert daemon[: len(multi)] == multi
+    shared = multi.index("on_error") + 1
+    assert daemon[:shared] == multi[:shared]
+    assert [name for name in daemon if name != "when_busy"] == multi
+
+
+def test_inputs_of_the_first_version_keep_their_places():
+    """A workflow file of then lists 29 values: new inputs stand behind them."""
+    names = [
+        name
+        for group in ("required", "optional")
+        for name, (kind, _) in LunaDaemonImageSaver.INPUT_TYPES()[group].items()
+        if kind not in ("IMAGE", "METADATA", "MASK")
+    ]
+    assert names[:5] == ["save_path", "filename", "quality_gate", "min_quality_threshold", "model_name"]
+    assert names[5:8] == ["affix_1", "format_1", "subdir_1"]
+    assert names[20:28] == [
+        "png_compression",
+        "lossy_quality",
+        "lossless_webp",
+        "embed_workflow",
+        "filename_index",
+        "custom_metadata",
+        "on_error",
+        "when_busy",
+    ]
 
 
 @pytest.mark.parametrize("name", NODE_CLASS_MAPPINGS)
@@ -253,12 +282,12 @@ def test_inputs_that_another_package_adds_are_not_ours(name):
 def test_the_lists_are_those_of_the_farm():
     from luna_farm.core import messages
 
-    assert tuple(messages.FORMATS) == widgets.FORMATS
+    assert tuple(messages.FORMATS) == installed.FORMATS
     assert widgets.GATES == messages.GATES
 
 
 def test_barrier_outputs_paths(comfy, farm, tensor):
-    _, (status,) = run(LunaDaemonImageSaver(), image_1=tensor)
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor)
     farm.end("a1b2c301", "saved", "discarded", score=0.1, threshold=0.3)
     answer = LunaSaveBarrier().wait(status, unique_id="4")
     paths, report = answer["result"]
@@ -273,3 +302,160 @@ def test_a_node_without_a_server_still_runs(comfy, farm, tensor, monkeypatch):
     ui, _ = run(LunaDaemonImageSaver(), image_1=tensor)
     assert len(ui["images"]) == 2
     previews.hold_requests()
+
+
+def test_images_pass_through_and_what_is_not_connected_blocks(comfy, farm, tensor):
+    _, (_, paths, *images) = run(LunaDaemonImageSaver(), image_2=tensor)
+    assert [Path(path).name for path in paths] == ["UPSCALED_0.png", "UPSCALED_1.png"]
+    assert images[1] is tensor
+    assert [images[0], *images[2:]] == [("blocked", None)] * 4
+
+
+def test_without_a_farm_there_are_no_paths_but_the_images_go_on(comfy, no_farm, tensor):
+    _, (_, paths, first, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor)
+    assert paths == [("blocked", None)]
+    assert first is tensor
+
+
+@pytest.mark.parametrize(
+    ("widgets", "flag", "embedded"),
+    [
+        ({}, False, "full"),
+        ({"embed": "parameters"}, False, "parameters"),
+        ({"embed": "none"}, False, "none"),
+        ({"embed": "parameters", "embed_workflow": False}, False, "none"),
+        ({"embed": "parameters"}, True, "none"),
+    ],
+)
+def test_what_is_embedded_can_be_chosen(widgets, flag, embedded, comfy, farm, tensor):
+    comfy.args.disable_metadata = flag
+    run(LunaDaemonImageSaver(), image_1=tensor, **widgets)
+    assert farm.requests[0].embed == embedded
+
+
+def test_no_preview_is_shown_when_none_is_wanted(comfy, farm, tensor):
+    ui, _ = run(LunaDaemonImageSaver(), image_1=tensor, preview=False)
+    assert ui["luna_farm"][0]["preview"] is False
+    assert len(ui["images"]) == 2, "programs get the names all the same"
+
+
+def test_a_prefix_makes_the_names_of_save_image(comfy, tensor, tmp_path):
+    """As in ComfyUI 0.33: folders of the prefix, then PREFIX_00001_.png, counted on for every image."""
+    comfy.output = tmp_path / "out"
+    for first in (1, 3):
+        _, (_, paths, *_rest) = run(
+            LunaMultiSaver(), image_1=tensor, filename_prefix="shots/%width%/ComfyUI", save_path="not this"
+        )
+        assert [os.path.relpath(path, comfy.output) for path in paths] == [
+            os.path.join("shots", "12", f"ComfyUI_{number:05}_.png") for number in (first, first + 1)
+        ]
+
+
+def test_a_mask_becomes_alpha_as_comfyui_joins_it(comfy, farm, tensor):
+    import torch
+
+    mask = torch.zeros((1, 4, 6))
+    mask[:, :2] = 1.0
+    run(LunaDaemonImageSaver(), image_1=tensor, mask=mask)
+    pixels = farm.requests[0].images[0].pixels
+    assert pixels.shape == (2, 8, 12, 4)
+    assert torch.equal(pixels[..., :3], tensor)
+    assert pixels[:, 0, :, 3].max() == 0.0, "white in the mask is transparent"
+    assert pixels[:, -1, :, 3].min() == 1.0
+    assert tensor.shape[-1] == 3, "the image that passes through stays as it was"
+
+
+@dataclass
+class Foreign:
+    """As ComfyUI-Image-Saver hands it over."""
+
+    modelname: str = "dream.safetensors"
+    seed: int = 7
+    final_hashes: dict[str, str] = field(default_factory=lambda: {"a": "b"})
+
+
+class Plain:
+    def __init__(self) -> None:
+        self.seed = 7
+        self._inner = 8
+
+
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        (Foreign(), {"modelname": "dream.safetensors", "seed": 7, "final_hashes": {"a": "b"}}),
+        (namedtuple("Tuple", "seed steps")(7, 20), {"seed": 7, "steps": 20}),
+        (Plain(), {"seed": 7}),
+        ({"seed": 7, "inner": Plain(), "path": Path("a")}, {"seed": 7, "inner": {"seed": 7}, "path": "a"}),
+        ('{"seed": 7}', '{"seed": 7}'),
+    ],
+)
+def test_metadata_objects_of_other_packages_are_read(given, known, comfy, farm, tensor):
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor, metadata=given)
+    assert farm.requests[0].metadata == known
+    assert "WARNING" not in status
+
+
+def test_metadata_that_cannot_be_read_is_said_and_the_image_is_saved(comfy, farm, tensor, caplog):
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor, metadata=object())
+    assert farm.requests[0].metadata is None
+    assert status.startswith(f"{TITLE} Submitted 2 images")
+    assert "WARNING: metadata: a value of type object holds nothing that can be read." in status
+    assert "type object" in caplog.text
+
+
+def test_only_formats_that_can_be_written_are_offered(monkeypatch, tmp_path):
+    missing = {"PIL", "imagecodecs", "OpenEXR", "pillow_heif"}
+    found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(installed, "_spec", lambda name: None if name in missing else found)
+    assert installed.writable_formats.__wrapped__() == ("png", "jpeg", "tiff")
+    missing -= {"PIL", "OpenEXR"}
+    (tmp_path / "_avif.cpython-311-x86_64-linux-gnu.so").touch()
+    assert installed.writable_formats.__wrapped__() == ("png", "jpeg", "avif", "tiff", "exr")
+
+
+def test_offered_formats_are_written(comfy, tensor, tmp_path):
+    comfy.output = tmp_path / "out"
+    for name in installed.writable_formats():
+        _, (status, *_rest) = run(LunaMultiSaver(), image_1=tensor[:1], format_1=name, filename=name)
+        assert "Saved 1 images" in status
+
+
+def test_a_missing_kernel_is_said_with_the_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(installed, "_folders", lambda name: [tmp_path])
+    (tmp_path / "imaging").mkdir()
+    assert "the compiled kernel is missing. Run: " in installed.kernel_advice()
+    assert f'"{sys.executable}" -m pip install ' in installed.kernel_advice()
+    (tmp_path / "imaging" / "_png.cpython-311-x86_64-linux-gnu.so").touch()
+    assert installed.kernel_advice() == ""
+
+
+def test_metadata_node_gives_what_was_filled_in_and_leaves_the_rest_to_the_prompt(comfy):
+    inputs = LunaMetadata.INPUT_TYPES()
+    (nothing,) = LunaMetadata().collect(**defaults(inputs))["result"]
+    assert nothing == {}
+    given = {"model_name": "dream", "steps": 12, "extra": '{"vae": "x.safetensors", "steps": 99}'}
+    (facts,) = LunaMetadata().collect(**{**defaults(inputs), "metadata": Foreign(), **given})["result"]
+    assert facts == {
+        "modelname": "dream.safetensors",
+        "seed": 7,
+        "final_hashes": {"a": "b"},
+        "vae": "x.safetensors",
+        "model_name": "dream",
+        "steps": 12,
+    }
+    assert facts.modelname == "dream", "nodes of Image Saver read attributes"
+    assert facts.steps == 12
+    with pytest.raises(AttributeError):
+        _ = facts.scheduler_name
+
+
+def test_metadata_node_says_what_is_wrong_with_its_json(comfy):
+    with pytest.raises(ValueError, match=r"extra: .*is no JSON object"):
+        LunaMetadata().collect(extra="[1]")
+
+
+def test_metadata_node_feeds_a_saver(comfy, farm, tensor):
+    (facts,) = LunaMetadata().collect(seed=5, sampler_name="euler")["result"]
+    run(LunaDaemonImageSaver(), image_1=tensor, metadata=facts)
+    assert farm.requests[0].metadata == {"seed": 5, "sampler_name": "euler"}
