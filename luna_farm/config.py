@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from luna_farm import config_destinations
 from luna_farm import config_values as read
 from luna_farm.config_destinations import Destination
+from luna_farm.config_provenance import PROVENANCES, SOURCE_TYPES, Signing
 from luna_farm.config_values import FEED_OFF as FEED_OFF
 from luna_farm.errors import ConfigError
 
@@ -65,11 +66,32 @@ class Config:
     journal_bytes: int
     kept_reports: int
     spool_bytes: int
+    provenance: str
+    source_type: str
+    aigc: str
+    c2pa_certificate: Path | None
+    c2pa_key: Path | None
+    c2pa_command: str
+    c2pa_timestamp_url: str
+    c2pa_input_dirs: tuple[Path, ...]
+    watermark: str
     given: frozenset[str] = frozenset()
     """Names of the settings that somebody set, if only to what the default is."""
     destinations: tuple[Destination, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Credentials of destinations, for the log to hide."""
+
+    @property
+    def signing(self) -> Signing:
+        """What workers need to sign and to watermark."""
+        return Signing(
+            str(self.c2pa_certificate or ""),
+            str(self.c2pa_key or ""),
+            self.c2pa_command,
+            self.c2pa_timestamp_url,
+            tuple(str(folder) for folder in self.c2pa_input_dirs),
+            self.watermark,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +183,24 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("spool_bytes", "limits", "spool_bytes", 4096 * _MIB, read.size(_MIB),
             "a size of at least 1 MiB such as 4GiB",
             "encoded files in the state folder that wait for their destination; busy beyond it"),
+    Setting("provenance", "provenance", "provenance", "off", read.one_of(*PROVENANCES),
+            "off, xmp or c2pa", "marks of generated images for requests that say nothing about them"),
+    Setting("source_type", "provenance", "source_type", "generated", read.one_of(*SOURCE_TYPES),
+            "generated or composite", "made by a model alone, or from other images too"),
+    Setting("aigc", "provenance", "aigc", "", read.text, "a JSON object of fields of GB 45438-2025",
+            "China's label, written into the XMP"),
+    Setting("c2pa_certificate", "provenance", "c2pa_certificate", None, read.path_or_none, "a path",
+            "certificate chain (PEM) that signs manifests, the owner's own first"),
+    Setting("c2pa_key", "provenance", "c2pa_key", None, read.path_or_none, "a path",
+            "private key (PEM, no password) of c2pa_certificate"),
+    Setting("c2pa_command", "provenance", "c2pa_command", "", read.text, "a command",
+            "program that signs instead of c2pa_key: bytes in, signature out (PKCS#11, cloud services)"),
+    Setting("c2pa_timestamp_url", "provenance", "c2pa_timestamp_url", "", read.text, "a URL",
+            "RFC 3161 service that dates signatures, so that they outlive the certificate"),
+    Setting("c2pa_input_dirs", "provenance", "c2pa_input_dirs", (), read.paths, _PATH_LIST,
+            "folders that input images named by requests may be read from"),
+    Setting("watermark", "provenance", "watermark", "", read.text, "a name",
+            "entry point of the group luna_farm.watermarks, run on the pixels of every image"),
 )
 # fmt: on
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}

@@ -98,6 +98,14 @@ class SaveOptions(Message):
     """A whole ICC profile that describes the values instead of `colorspace`, b"" for none."""
     exr_compression: str = "zip"
     """"zip" (exact), "dwaa" (small, lossy) or "none"."""
+    provenance: str = "off"
+    """Marks of generated images: "off", "xmp", or "c2pa" (XMP and a signed manifest)."""
+    source_type: str = "generated"
+    """"generated" by a model alone, or "composite" where another image went in."""
+    aigc: str = ""
+    """JSON text of the fields of China's labelling standard, "" for none."""
+    ingredient: str = ""
+    """Path of the image that went in, for the manifest, "" for none."""
     exr_linear: bool = False
     """EXR holds linear light with alpha multiplied in, as compositing programs expect; else the values as
     they are."""

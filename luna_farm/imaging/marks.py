@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from luna_farm.core.messages import SaveOptions
+from luna_farm.imaging import xmp
 from luna_farm.imaging.colour import COLORSPACES, Colour
 
 
@@ -37,4 +38,7 @@ PLAIN = Marks()
 
 def marks(options: SaveOptions) -> Marks:
     """Collect the marks of an image."""
-    return Marks(options.colorspace, bytes(options.icc_profile))
+    packet = b""
+    if options.provenance != "off":
+        packet = xmp.packet(options.source_type, options.timestamp, xmp.aigc_fields(options.aigc))
+    return Marks(options.colorspace, bytes(options.icc_profile), packet)

@@ -10,8 +10,9 @@ Luma is .299 R + .587 G + .114 B, scaled to 0..1; alpha is not looked at, gray i
 A mean over no differences (a single row or column) is 0. This module must never judge from a sample: every
 pixel counts.
 
-How it stays exact and fast: 299 R + 587 G + 114 B is a whole number below 2^24, so float32 holds it without
-rounding, and so its differences. It runs in blocks of rows that fit a core's cache.
+How it stays exact and fast: 299 R + 587 G + 114 B of 8-bit values is a whole number below 2^24, so float32
+holds it without rounding, and so its differences. It runs in blocks of rows that fit a core's cache. 16-bit
+values and floats are brought to the same scale first, floats clipped to 0..1.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from numpy.typing import NDArray
 
 from luna_farm.core.messages import GATES
 from luna_farm.errors import InvalidRequest
+from luna_farm.imaging.depth import Pixels
 
 _FULL_VARIANCE = 0.0461
 _FULL_EDGES = 0.05
 _SCALE = 255_000.0  # luma in thousandths of a level: 1.0 is 255 * 1000
 _WEIGHTS = np.array([299, 587, 114], np.float32)
 _BLOCK_PIXELS = 64 * 1024
+_FULL = {"uint16": 65535, "float16": 1, "float32": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,11 @@ class Verdict:
     passed: bool
 
 
-def judge(pixels: NDArray[np.uint8], gate: str, threshold: float) -> Verdict:
+def judge(pixels: Pixels, gate: str, threshold: float) -> Verdict:
     """Judge one image.
 
-    pixels: [H, W, C] uint8, C = 1, 3 or 4. gate: one of GATES. threshold: 0..1; a score equal to it passes.
-    Raises InvalidRequest for an unknown gate.
+    pixels: [H, W, C], C = 1, 3 or 4, uint8, uint16 or floats (1.0 is full). gate: one of GATES. threshold:
+    0..1; a score equal to it passes. Raises InvalidRequest for an unknown gate.
     """
     if gate not in GATES:
         raise InvalidRequest.of("quality_gate", gate, ", ".join(GATES))
@@ -61,7 +64,7 @@ def judge(pixels: NDArray[np.uint8], gate: str, threshold: float) -> Verdict:
     return Verdict(sum(scores) / len(scores), threshold, all(score >= threshold for score in scores))
 
 
-def _measure(pixels: NDArray[np.uint8]) -> tuple[float, float]:
+def _measure(pixels: Pixels) -> tuple[float, float]:
     """Return the variance of luma, and the mean of its mean absolute differences along rows and columns."""
     height, width = pixels.shape[:2]
     rows = max(1, _BLOCK_PIXELS // width)
@@ -90,15 +93,20 @@ def _measure(pixels: NDArray[np.uint8]) -> tuple[float, float]:
     return variance, (mean_down + mean_across) / 2 / _SCALE
 
 
-def _luma(block: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return thousandths of luma levels, whole numbers 0..255000, shape [rows, W]."""
+def _luma(block: Pixels) -> NDArray[np.float32]:
+    """Return thousandths of luma levels 0..255000, whole numbers of 8-bit values, shape [rows, W]."""
+    values = block.reshape(-1, block.shape[2]).astype(np.float32)
+    if block.dtype.kind == "f":
+        np.clip(np.nan_to_num(values, copy=False), 0, 1, out=values)
+    if block.dtype != np.uint8:
+        values *= np.float32(255 / _FULL[block.dtype.name])
     if block.shape[2] < 3:
-        return np.multiply(block[:, :, 0], np.float32(1000), dtype=np.float32)
+        gray: NDArray[np.float32] = (values[:, 0] * np.float32(1000)).reshape(block.shape[:2])
+        return gray
     # A product with all channels of the pixels is one straight read of memory; alpha weighs nothing.
     weights = np.zeros(block.shape[2], np.float32)
     weights[:3] = _WEIGHTS
-    flat = block.reshape(-1, block.shape[2]).astype(np.float32)
-    luma: NDArray[np.float32] = (flat @ weights).reshape(block.shape[:2])
+    luma: NDArray[np.float32] = (values @ weights).reshape(block.shape[:2])
     return luma
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from luna_farm import system
+from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core import events, frames
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.errors import FarmError
@@ -59,9 +60,12 @@ class Pipe(asyncio.Protocol):
 class Pool:
     """All worker processes of this supervisor. `handle_event` takes the events."""
 
-    def __init__(self, handle_event: Callable[[events.Event], None], fsync: bool) -> None:
+    def __init__(
+        self, handle_event: Callable[[events.Event], None], fsync: bool, signing: Signing = UNSIGNED
+    ) -> None:
         self._handle_event = handle_event
         self._fsync = fsync
+        self._signing = signing
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, SpawnProcess] = {}
         self._pipes: dict[int, asyncio.Transport] = {}
@@ -99,10 +103,10 @@ class Pool:
         with contextlib.ExitStack() as undo:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
-            with theirs, signals_blocked():
+            with theirs, _signals_blocked():
                 process = self._context.Process(
                     target=spawned.start,
-                    args=(theirs, self._fsync),
+                    args=(theirs, self._fsync, self._signing),
                     name=f"luna-farm worker {worker}",
                     daemon=True,
                 )
@@ -179,7 +183,7 @@ class Pool:
         code = process.exitcode
         process.close()
         del self._processes[worker]
-        why = self._why.pop(worker, "") or exit_reason(code)
+        why = self._why.pop(worker, "") or _exit_reason(code)
         self._handle_event(events.WorkerGone(worker, why))
 
     async def close(self, patience_s: float) -> None:
@@ -208,7 +212,7 @@ class Pool:
                 )  # dead or about to be, and the loop has not seen the end of its pipe yet
 
 
-def exit_reason(code: int | None) -> str:
+def _exit_reason(code: int | None) -> str:
     if code is not None and code < 0:
         try:
             return f"ended by {signal.Signals(-code).name}"
@@ -218,7 +222,7 @@ def exit_reason(code: int | None) -> str:
 
 
 @contextmanager
-def signals_blocked() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Keep Ctrl-C away from a process that is being started; it inherits the mask. Windows has no masks, and
     there CREATE_NEW_PROCESS_GROUP is not needed either: the worker ignores SIGINT as its first act."""
     if not hasattr(signal, "pthread_sigmask"):

@@ -79,7 +79,7 @@ class Supervisor:
         places, self._viewers, few = places_for(config.max_connections, viewers, config.max_workers)
         self.services = Services(
             farm=self.farm,
-            pool=Pool(self.handle_event, config.fsync),
+            pool=Pool(self.handle_event, config.fsync, config.signing),
             journal_writer=JournalWriter(journal, config.journal_bytes, self._settle),
             listener=Listener(
                 Commands(self, defaults),

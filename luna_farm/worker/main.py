@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from luna_farm import system
+from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core import frames
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.errors import FarmError
@@ -31,18 +32,19 @@ ASIDE_BYTES = 256 * 1024
 times as many images of 64x64)."""
 
 
-def serve(pipe: socket.socket, fsync: bool) -> None:
+def serve(pipe: socket.socket, fsync: bool, signing: Signing = UNSIGNED) -> None:
     """Serve until the supervisor says stop or its end of the pipe closes."""
-    Worker(pipe, fsync).run()
+    Worker(pipe, fsync, signing).run()
 
 
 class Worker:
     """One worker: its pipe, the segments it has mapped, and a thread that writes while the next image is
     encoded."""
 
-    def __init__(self, pipe: socket.socket, fsync: bool) -> None:
+    def __init__(self, pipe: socket.socket, fsync: bool, signing: Signing = UNSIGNED) -> None:
         self._pipe = pipe
         self._fsync = fsync
+        self._signing = signing
         self._segments = Segments()
         self._frames = frames.FrameBuffer()
         self._disk = ThreadPoolExecutor(1, "disk")
@@ -100,7 +102,7 @@ class Worker:
             self._write(made)
 
     def _encoded(self, task: ImageTask, options: SaveOptions) -> pipeline.Made | ImageResult:
-        return pipeline.encoded(pipeline.view(self._segments, task), task, options)
+        return pipeline.encoded(pipeline.view(self._segments, task), task, options, self._signing)
 
     def _write(self, made: pipeline.Made) -> None:
         self._report(made.task, _attempt(made.task, lambda: pipeline.written(made, fsync=self._fsync)))

@@ -1,4 +1,4 @@
-"""One image, from its pixels to its file: view -> gate -> encode -> write -> result.
+"""One image, from its pixels to its file: view -> gate -> encode -> sign -> write -> result.
 
 The farm's workers and the blocking `save_here` take the same road. Pixels are never copied here: the encoder
 reads the slot. This module must never know of pipes or jobs.
@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
-from numpy.typing import NDArray
 
+from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.errors import FarmError
-from luna_farm.imaging import metadata, quality, thumbnail
+from luna_farm.imaging import metadata, quality, thumbnail, watermark
+from luna_farm.imaging.depth import Pixels
 from luna_farm.imaging.encoders import Encoded, encode, png
 from luna_farm.storage import writer
 from luna_farm.storage.arena import Segments
 from luna_farm.testing.faults import crash_point
-
-Pixels = NDArray[np.uint8]
 
 
 def encoders() -> dict[str, str]:
@@ -56,15 +55,24 @@ class Made:
     thumbnail: bytes
 
 
-def make(pixels: Pixels, task: ImageTask, options: SaveOptions, *, fsync: bool = True) -> ImageResult:
-    """Gate, encode and write one image, [H,W,C] uint8. Raises DiskError, EncodeError and InvalidRequest."""
-    made = encoded(pixels, task, options)
+def make(
+    pixels: Pixels,
+    task: ImageTask,
+    options: SaveOptions,
+    *,
+    fsync: bool = True,
+    signing: Signing = UNSIGNED,
+) -> ImageResult:
+    """Gate, encode and write one image, [H,W,C]. Raises DiskError, EncodeError and InvalidRequest."""
+    made = encoded(pixels, task, options, signing)
     return made if isinstance(made, ImageResult) else written(made, fsync=fsync)
 
 
-def encoded(pixels: Pixels, task: ImageTask, options: SaveOptions) -> Made | ImageResult:
-    """Gate and encode one image; of one that is dropped, return what came of it. Raises EncodeError and
-    InvalidRequest."""
+def encoded(
+    pixels: Pixels, task: ImageTask, options: SaveOptions, signing: Signing = UNSIGNED
+) -> Made | ImageResult:
+    """Gate, mark, encode and sign one image; of one that is dropped, return what came of it. Raises
+    EncodeError and InvalidRequest, and DiskError where it cannot be signed now."""
     ms: dict[str, float] = {}
     started = time.perf_counter()
     verdict = quality.judge(pixels, options.quality_gate, options.min_quality_threshold)
@@ -80,11 +88,41 @@ def encoded(pixels: Pixels, task: ImageTask, options: SaveOptions) -> Made | Ima
                 f"The quality gate rejects it ({verdict.score:.3f} of {verdict.threshold:.3f}); it is kept."
             )
     started = time.perf_counter()
+    if signing.watermark:
+        pixels = watermark.marked(pixels, signing.watermark)
     file = encode(pixels, task.format, options, metadata.embed(options, task))
+    if options.provenance == "c2pa":
+        sign(file, task, options, signing)
     ms["encode"] = _lap(started)
     crash_point("worker.encoded")
     small = thumbnail.thumbnail(pixels) if task.thumbnail else b""
     return Made(task, options, state, verdict, file, [*warnings, *file.warnings], ms, small)
+
+
+def sign(file: Encoded, task: ImageTask, options: SaveOptions, signing: Signing) -> None:
+    """Put a C2PA manifest into an encoded file, last, while it is in memory. Raises DiskError where it cannot
+    be signed now."""
+    from luna_farm.imaging import c2pa  # loads a library of 40 MB, which few farms need
+
+    if task.format not in c2pa.MIME_TYPES:
+        allowed = ", ".join(c2pa.MIME_TYPES)
+        file.warnings.append(f"{task.format} holds no C2PA manifest; allowed: {allowed}; saved without it.")
+        return
+    ingredient = options.ingredient
+    if ingredient:
+        left_out = c2pa.ingredient_warning(ingredient, signing)
+        if left_out:
+            file.warnings.append(left_out)
+            ingredient = ""
+    signed = c2pa.sign(
+        b"".join(file.buffers),
+        task.format,
+        signing,
+        source_type=options.source_type,
+        title=PurePath(task.path).name,
+        ingredient=ingredient,
+    )
+    file.buffers = [signed]
 
 
 def written(made: Made, *, fsync: bool = True) -> ImageResult:

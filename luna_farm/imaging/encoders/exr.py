@@ -56,7 +56,10 @@ def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Mar
     out = io.BytesIO()
     with OpenEXR.File(header, channels, num_threads=0) as file:
         file.write(out)
-    return Encoded([out.getbuffer()], warnings=colour_warning("OpenEXR", marked, icc=False, cicp=True))
+    warnings = colour_warning("OpenEXR", marked, icc=False, cicp=True)
+    if marked.xmp:
+        warnings.append("OpenEXR holds no XMP: this file does not say how the image was made.")
+    return Encoded([out.getbuffer()], warnings=warnings)
 
 
 def _linear(pixels: Pixels, colorspace: str) -> Pixels:

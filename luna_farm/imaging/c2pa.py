@@ -1,0 +1,239 @@
+"""C2PA manifests: who made an image, by what, signed with the key of the farm's owner.
+
+By c2pa-python, the library of the Content Authenticity Initiative, an optional package. A file is signed
+last, in memory, before it is published. The key stays where it is: a PEM file that only this module reads, or
+a program that signs what it is given (for PKCS#11, a cloud service, a hardware module). This module must
+never put key material, or what such a program prints, into an error, a log or a report.
+
+What is wrong with a key is a DiskError: the image is kept, and saved once the key is mended.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from luna_farm import __version__
+from luna_farm.config_provenance import SOURCE_TYPES, Signing
+from luna_farm.errors import DiskError, EncodeError
+from luna_farm.imaging.xmp import NEWSCODES
+
+MIME_TYPES = {
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "avif": "image/avif",
+    "tiff": "image/tiff",
+    "heic": "image/heic",
+}
+"""Formats that can carry a manifest."""
+_INGREDIENT_TYPES = {
+    **{f".{name}": kind for name, kind in MIME_TYPES.items()},
+    ".jpg": "image/jpeg",
+    ".tif": "image/tiff",
+}
+_COMMAND_TIMEOUT_S = 30
+_SETTINGS = {"builder": {"thumbnail": {"enabled": False}}, "verify": {"verify_after_sign": False}}
+"""Without a thumbnail of what is in the file anyway. What was signed is verified by the tests."""
+
+
+def sign(
+    file: bytes,
+    format: str,  # noqa: A002 - the word of the protocol
+    signing: Signing,
+    *,
+    source_type: str,
+    title: str = "",
+    ingredient: str = "",
+) -> bytes:
+    """Return `file` with a manifest.
+
+    format: of MIME_TYPES, else EncodeError. source_type: of `xmp.SOURCE_TYPES`. ingredient: path of the image
+    that this one was made from, "" for none. Raises DiskError if certificate or key are missing, unreadable,
+    expired, or do not belong together, or if the signing program fails; EncodeError where the package is not
+    installed.
+    """
+    if format not in MIME_TYPES:
+        allowed = ", ".join(MIME_TYPES)
+        raise EncodeError(f"{format} holds no C2PA manifest; allowed: {allowed}, or provenance xmp or off")
+    library = _library()
+    signer = _signer(library, signing)
+    builder = library.Builder(_manifest(format, source_type, title), _context())
+    signed = io.BytesIO()
+    try:
+        if ingredient:
+            _add_ingredient(builder, ingredient)
+        builder.sign(signer, MIME_TYPES[format], io.BytesIO(file), signed)
+    except library.C2paError as error:
+        raise _unusable(signing, f"the image could not be signed ({type(error).__name__})") from None
+    finally:
+        builder.close()
+        signer.close()
+    return signed.getvalue()
+
+
+def inside(path: str, folders: tuple[str, ...]) -> bool:
+    """Tell whether a file lies in one of these folders, links followed."""
+    real = os.path.realpath(path)
+    return any(Path(real).is_relative_to(os.path.realpath(folder)) for folder in folders)
+
+
+def ingredient_warning(path: str, signing: Signing) -> str:
+    """Return why an input image is left out, "" if it is not."""
+    name = Path(path).name
+    if not inside(path, signing.input_dirs):
+        return f"the input image {name} is not named in the manifest: it lies outside of c2pa_input_dirs"
+    if Path(path).suffix.lower() not in _INGREDIENT_TYPES:
+        return f"the input image {name} is not named in the manifest: its format carries none"
+    if not os.access(path, os.R_OK):
+        return f"the input image {name} is not named in the manifest: it cannot be read"
+    return ""
+
+
+def check(signing: Signing) -> None:
+    """Raise DiskError if certificate and key cannot sign now, EncodeError where a package is missing."""
+    _signer(_library(), signing).close()
+
+
+def _library() -> Any:
+    try:
+        import c2pa
+    except ImportError as error:
+        raise EncodeError(
+            'C2PA needs c2pa-python (pip install "luna-farm[c2pa]"); or provenance xmp'
+        ) from error
+    return c2pa
+
+
+@lru_cache(maxsize=1)
+def _context() -> Any:
+    return _library().Context.from_dict(_SETTINGS)
+
+
+def _manifest(format: str, source_type: str, title: str) -> dict[str, Any]:  # noqa: A002 - as above
+    agent = {"name": "Luna Farm", "version": __version__}
+    created = {
+        "action": "c2pa.created",
+        "digitalSourceType": NEWSCODES + SOURCE_TYPES[source_type],
+        "softwareAgent": agent,
+    }
+    return {
+        "claim_generator_info": [agent],
+        "title": title,
+        "format": MIME_TYPES[format],
+        "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [created]}}],
+    }
+
+
+def _add_ingredient(builder: Any, path: str) -> None:
+    kind = _INGREDIENT_TYPES[Path(path).suffix.lower()]
+    with open(path, "rb") as file:
+        builder.add_ingredient({"title": Path(path).name, "relationship": "inputTo"}, kind, file)
+
+
+def _signer(library: Any, signing: Signing) -> Any:
+    if not signing.certificate or not (signing.key or signing.command):
+        raise _unusable(signing, "c2pa_certificate and one of c2pa_key and c2pa_command must be set")
+    chain = _read(signing, signing.certificate, "certificate")
+    algorithm, private = _checked(signing, chain)
+    try:
+        if signing.command:
+            return library.Signer.from_callback(
+                _by_program(signing),
+                library.C2paSigningAlg[algorithm],
+                chain.decode(),
+                signing.timestamp_url or None,
+            )
+        info = library.C2paSignerInfo(
+            alg=algorithm.lower().encode(),
+            sign_cert=chain,
+            private_key=private,
+            ta_url=signing.timestamp_url.encode() or None,
+        )
+        return library.Signer.from_info(info)
+    except library.C2paError as error:
+        raise _unusable(signing, f"the key cannot be used ({type(error).__name__})") from None
+
+
+def _checked(signing: Signing, chain: bytes) -> tuple[str, bytes]:
+    """Return the name of the algorithm and the key in PEM, b"" with a program; refuse what cannot sign."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization as s
+
+    try:
+        certificate = x509.load_pem_x509_certificates(chain)[0]
+    except ValueError:
+        raise _unusable(signing, f"{signing.certificate} holds no certificate in PEM") from None
+    now = datetime.now(timezone.utc)
+    if certificate.not_valid_after_utc < now:
+        when = certificate.not_valid_after_utc.date()
+        raise _unusable(signing, f"the certificate {signing.certificate} expired on {when}")
+    if certificate.not_valid_before_utc > now:
+        when = certificate.not_valid_before_utc.date()
+        raise _unusable(signing, f"the certificate {signing.certificate} is not valid before {when}")
+    public = certificate.public_key()
+    algorithm = _algorithm(public)
+    if not algorithm:
+        allowed = "EC (P-256, P-384, P-521), Ed25519 or RSA of 2048 bits or more"
+        raise _unusable(
+            signing, f"the certificate {signing.certificate} is for another kind of key than {allowed}"
+        )
+    if signing.command:
+        return algorithm, b""
+    pem = _read(signing, signing.key, "key")
+    try:
+        private = s.load_pem_private_key(pem, None)
+    except TypeError:
+        raise _unusable(signing, f"the key {signing.key} is protected by a password") from None
+    except ValueError:
+        raise _unusable(signing, f"{signing.key} holds no private key in PEM") from None
+    form = (s.Encoding.DER, s.PublicFormat.SubjectPublicKeyInfo)
+    if private.public_key().public_bytes(*form) != public.public_bytes(*form):
+        raise _unusable(signing, f"the key {signing.key} does not belong to {signing.certificate}")
+    # c2pa takes PKCS#8 only; OpenSSL also writes "EC PRIVATE KEY" and "RSA PRIVATE KEY".
+    return algorithm, private.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
+
+
+def _algorithm(public: Any) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        return {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}.get(public.curve.name, "")
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size >= 2048:
+        return "PS256"
+    return "ED25519" if isinstance(public, ed25519.Ed25519PublicKey) else ""
+
+
+def _by_program(signing: Signing) -> Callable[[bytes], bytes]:
+    def run(data: bytes) -> bytes:
+        done = subprocess.run(  # noqa: S603 - named by the farm's owner in its configuration, never by a request
+            shlex.split(signing.command),
+            input=data,
+            capture_output=True,
+            check=True,
+            timeout=_COMMAND_TIMEOUT_S,
+        )
+        return done.stdout
+
+    return run
+
+
+def _read(signing: Signing, path: str, what: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise _unusable(signing, f"the {what} {path} cannot be read: {error.strerror}") from None
+
+
+def _unusable(signing: Signing, why: str) -> DiskError:
+    return DiskError(
+        f"C2PA: {why}. The image is kept and saved once that is mended; or set provenance to xmp or off.",
+        signing.key or signing.certificate,
+    )
