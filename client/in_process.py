@@ -75,6 +75,7 @@ def _task(job: Job, entry: schema.Entry, batch_index: int, path: str) -> ImageTa
         height=entry.height,
         width=entry.width,
         channels=entry.channels,
+        metadata=entry.metadata,
         in_affix_folder=entry.subdir and bool(entry.affix.strip(" .")),
         root=job.options.output_dir,
     )

@@ -6,6 +6,7 @@ sockets here.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -29,12 +30,14 @@ class SaveImage:
     `pixels`: numpy array or torch tensor, [H,W], [H,W,C] or [B,H,W,C], uint8 or float 0..1, on CPU or CUDA, C
     = 1, 3, 4.
     `affix` ends the name and, with `subdir`, names the folder. `format`: png, webp, jpeg, avif, jxl or tiff.
+    `metadata`: generation parameters of this image; they come before those of the request.
     """
 
     pixels: Any
     affix: str = ""
     format: str = "png"
     subdir: bool = False
+    metadata: Json = None
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ class SaveRequest:
     batch_digits: int = 0
     numbers: str = "after_last"
     sidecar: str = "auto"
+    model_dirs: Sequence[str | os.PathLike[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,7 @@ class Outgoing:
                 "lease": lease,
                 "shape": [info.batch, info.height, info.width, info.channels],
                 "inline": inline,
+                **({"metadata": json_text("metadata", image.metadata)} if image.metadata else {}),
             }
             for image, info, lease in zip(self.request.images, self.infos, leases, strict=True)
         ]
@@ -241,6 +246,8 @@ def _settings(request: SaveRequest) -> dict[str, Any]:
         given = os.fspath(request.output_dir)
         schema.text({"output_dir": given}, "output_dir")
         fields["output_dir"] = os.path.abspath(os.path.expanduser(given))
+    if request.model_dirs:
+        fields["model_dirs"] = "\n".join(os.path.abspath(folder) for folder in request.model_dirs)
     if request.on_reject is not None:
         fields["on_reject"] = request.on_reject
     if request.durable is not None:
@@ -265,9 +272,10 @@ def _moment(given: datetime | str | None) -> str:
 
 def json_text(name: str, value: Json) -> str:
     """Return a map as JSON text: ASCII, and never NaN, which no reader of the files takes (it becomes
-    null)."""
+    null). Objects with fields, such as the METADATA of ComfyUI-Image-Saver, count as maps."""
     if value is None or isinstance(value, str):
         return value or ""
+    value = _fields(value)
     try:
         try:
             return json.dumps(value, allow_nan=False, default=str)
@@ -275,6 +283,20 @@ def json_text(name: str, value: Json) -> str:
             return json.dumps(_finite(value), allow_nan=False, default=str)
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidRequest.of(name, value, f"a map that JSON can hold ({error})") from None
+
+
+def _fields(value: Any) -> Any:
+    """Return the fields of an object as a map: of a dataclass, a named tuple, a pydantic model, any other."""
+    if isinstance(value, Mapping) or (isinstance(value, list | tuple) and not hasattr(value, "_asdict")):
+        return value
+    for read in ("_asdict", "model_dump"):
+        if callable(getattr(value, read, None)):
+            return getattr(value, read)()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    if hasattr(value, "__dict__"):
+        return {name: part for name, part in vars(value).items() if not name.startswith("_")}
+    return value
 
 
 def _finite(value: Any) -> Any:

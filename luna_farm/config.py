@@ -55,6 +55,7 @@ class Config:
     arena_bytes: int
     output_dir: Path
     fallback_dir: Path | None
+    model_dirs: tuple[Path, ...]
     on_reject: str
     fsync: bool
     durable: bool
@@ -158,6 +159,8 @@ SETTINGS: tuple[Setting, ...] = (
             "folder for requests that name none"),
     Setting("fallback_dir", "save", "fallback_dir", None, read.path_or_none, "a path",
             "where files go while their own folder cannot be written"),
+    Setting("model_dirs", "save", "model_dirs", (), read.paths, _PATH_LIST,
+            "folders of models whose files are hashed for galleries, such as ComfyUI/models; empty: none"),
     Setting("on_reject", "save", "on_reject", "discard", read.one_of("discard", "keep", "drop"),
             "discard, keep or drop",
             "images that the quality gate rejects: saved into _discarded, saved as usual, or not saved"),

@@ -230,6 +230,7 @@ def _images(farm: Farm, job_id: str, pending: Pending, spools: tuple[str, ...]) 
                 height=entry.height,
                 width=entry.width,
                 channels=entry.channels,
+                metadata=entry.metadata,
                 in_affix_folder=entry.subdir and bool(entry.affix.strip(" .")),
                 root=pending.root or pending.submit.options.output_dir,
             )

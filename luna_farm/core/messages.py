@@ -113,6 +113,8 @@ class SaveOptions(Message):
     """Digits of the batch number in a name; 0 for as many as the last one of the batch needs."""
     numbers: str = "after_last"
     sidecar: str = "auto"
+    model_dirs: str = ""
+    """Folders of models, one a line: where files are hashed for the metadata. "" hashes none."""
 
 
 def temp_name(job_id: str, index: int, kind: str = "") -> str:
@@ -145,6 +147,8 @@ class ImageTask(Message):
     attempt: int = 1
     recovered: bool = False
     thumbnail: bool = False
+    metadata: str = ""
+    """JSON text of a map of generation parameters of this image, which come before those of the job."""
     root: str = ""
     """Folder below which the file must stay; "" for the output_dir of the job (a fallback folder
     otherwise)."""

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
+
+from luna_farm.core import generation
+from luna_farm.core.generation_models import Generation
+from luna_farm.core.graph import Graph
 
 SEEDS = ("seed", "noise_seed")
 """Inputs that hold the seed of a sampler or of a noise source."""
 
-PRIMITIVES = (*SEEDS, "value", "int", "number")
-"""Inputs of a node that feeds a seed into a sampler, in the order in which they are looked for."""
+MODELS = ("model_name", "modelname", "model", "ckpt_name", "checkpoint")
+"""Generation parameters that name the model."""
 
-MAX_LINKS = 8
-"""How many links are followed from a sampler to its seed; also what ends a workflow that runs in a circle."""
+MAX_SUBGRAPHS = 1000
+"""Instances of subgraphs that are looked into for the names of their nodes."""
 
 
 class Prompt:
@@ -27,87 +32,110 @@ class Prompt:
         self._prompt = prompt
         self._extra_pnginfo = extra_pnginfo
         self._metadata = metadata
-        self._nodes: dict[str, dict[str, Any]] | None = None
-        self._names: dict[str, list[str]] | None = None
-        self._seed: str | None = None
-        self._seed_known = False
+
+    @cached_property
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """The nodes of the prompt by their ids."""
+        return {key: node for key, node in _parsed(self._prompt).items() if isinstance(node, dict)}
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The nodes with their links."""
+        return Graph(self.nodes)
+
+    @cached_property
+    def generation(self) -> Generation:
+        """What the graph says of the image."""
+        return generation.read(self.nodes)
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """The generation parameters that came with the job."""
+        return _parsed(self._metadata)
 
     def widget(self, node: str, name: str) -> tuple[str | None, str]:
         """Return (text of the widget `name` of the node called `node`, "") or (None, why it is not known).
 
         Nodes are found as the ComfyUI frontend finds them (its `applyTextReplacements`): by the property
-        "Node name for S&R", else by title; a prompt from elsewhere may have neither, so the class comes last.
-        Of several the first is taken, which is said as well: (text, warning).
+        "Node name for S&R", else by title, in subgraphs, too; a prompt from elsewhere may have neither, so
+        the class comes last. Of several the first is taken, which is said as well: (text, warning). A widget
+        that is fed by a link has the value that comes along the link.
         """
         found = self._called(node)
         if not found:
             return None, f"no node is called {node[:60]!r}"
         inputs = found[0].get("inputs")
         value = inputs.get(name) if isinstance(inputs, dict) else None
+        if isinstance(value, list):
+            plain = self.graph.value(value, name)
+            value = self.graph.text(value) if plain is None or isinstance(plain, str) else plain
+            value = value if value is not None else []
         if not isinstance(inputs, dict) or name not in inputs or isinstance(value, (list, dict)):
-            return None, f"node {node[:60]!r} has no widget {name[:60]!r} with a value of its own"
+            return (
+                None,
+                f"node {node[:60]!r} has no widget {name[:60]!r} with a value that is known before it runs",
+            )
         several = f"{len(found)} nodes are called {node[:60]!r}, the first was taken"
         return script_text(value), several if len(found) > 1 else ""
 
     def seed(self) -> str | None:
-        """Return the seed of the generation parameters, else of the first sampler, else of any node."""
-        if not self._seed_known:
-            self._seed, self._seed_known = self._search_seed(), True
+        """Return the seed of the generation parameters, else of the sampler that made the image, else of any
+        node."""
         return self._seed
 
-    def _search_seed(self) -> str | None:
-        given = _parsed(self._metadata).get("seed")
-        if _is_seed(given):
-            return str(given)
-        nodes = self.nodes
-        samplers = [n for n in nodes.values() if "sampler" in str(n.get("class_type", "")).lower()]
-        for node in (*samplers, *nodes.values()):
-            value = self._follow(node, SEEDS)
-            if value is not None:
-                return value
+    @cached_property
+    def _seed(self) -> str | None:
+        given = next((self.metadata[name] for name in SEEDS if name in self.metadata), None)
+        for seed in (given, self.generation.values.get("seed")):
+            if _is_seed(seed):
+                return str(seed)
+        samplers = [key for key in self.graph.nodes if "sampler" in self.graph.kind(key).lower()]
+        for key in (*samplers, *self.graph.nodes):
+            seed = self.graph.number(key, *SEEDS)
+            if _is_seed(seed):
+                return str(seed)
         return None
 
-    def _follow(self, node: dict[str, Any], names: tuple[str, ...]) -> str | None:
-        """Return the first whole number that `node` has under one of `names`, along links if need be."""
-        for _ in range(MAX_LINKS):
-            inputs = node.get("inputs")
-            if not isinstance(inputs, dict):
-                return None
-            value = next((inputs[name] for name in names if name in inputs), None)
-            if _is_seed(value):
-                return str(value)
-            if not isinstance(value, list) or not value or str(value[0]) not in self.nodes:
-                return None
-            node, names = self.nodes[str(value[0])], PRIMITIVES
-        return None
-
-    @property
-    def nodes(self) -> dict[str, dict[str, Any]]:
-        """The nodes of the prompt by their ids."""
-        if self._nodes is None:
-            given = _parsed(self._prompt)
-            self._nodes = {key: node for key, node in given.items() if isinstance(node, dict)}
-        return self._nodes
+    @cached_property
+    def model(self) -> str:
+        """The model of the generation parameters, else of the graph; "" for not known."""
+        given = (self.metadata.get(name) for name in MODELS)
+        return next((name for name in given if isinstance(name, str) and name.strip()), self.generation.model)
 
     def _called(self, name: str) -> list[dict[str, Any]]:
         nodes = self.nodes
-        if self._names is None:
-            self._names = self._search_names()
         found = [nodes[key] for key in self._names.get(name, ()) if key in nodes]
         found = found or [n for n in nodes.values() if _title(n) == name]
         return found or [n for n in nodes.values() if n.get("class_type") == name]
 
-    def _search_names(self) -> dict[str, list[str]]:
-        """Map "Node name for S&R" to the ids of nodes, in the order of the workflow."""
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """Map "Node name for S&R" and titles to the ids of nodes, in the order of the workflow.
+
+        A node 7 in the instance 12 of a subgraph is "12:7" in the prompt.
+        """
         workflow = _parsed(self._extra_pnginfo).get("workflow")
-        listed = workflow.get("nodes") if isinstance(workflow, dict) else None
         names: dict[str, list[str]] = {}
-        for node in listed if isinstance(listed, list) else ():
-            properties = node.get("properties") if isinstance(node, dict) else None
-            name = properties.get("Node name for S&R") if isinstance(properties, dict) else None
-            if isinstance(name, str):
-                names.setdefault(name, []).append(str(node.get("id")))
-        return names
+        titles: dict[str, list[str]] = {}
+        subgraphs = {
+            sub.get("id"): sub for sub in _maps(_map(_map(workflow).get("definitions")).get("subgraphs"))
+        }
+        waiting = [("", _map(workflow))]
+        for _ in range(MAX_SUBGRAPHS):
+            if not waiting:
+                break
+            prefix, graph = waiting.pop(0)
+            for node in _maps(graph.get("nodes")):
+                key = f"{prefix}{node.get('id')}"
+                name, title = _map(node.get("properties")).get("Node name for S&R"), node.get("title")
+                if isinstance(name, str):
+                    names.setdefault(name, []).append(key)
+                if isinstance(title, str):
+                    titles.setdefault(title, []).append(key)
+                inner = subgraphs.get(node.get("type")) if isinstance(node.get("type"), str) else None
+                if inner is not None and len(waiting) < MAX_SUBGRAPHS:
+                    waiting.append((f"{key}:", inner))
+        return {**titles, **names}
 
 
 def script_text(value: object) -> str:
@@ -138,6 +166,14 @@ def _parsed(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _map(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _maps(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _is_seed(value: object) -> bool:

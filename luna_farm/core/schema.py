@@ -53,7 +53,7 @@ _SETTINGS = (
         "on_reject",
     ),
     *("png_compression", "lossy_quality", "lossless_webp", "webp_method", "embed", "embed_workflow"),
-    *("filename_index", "durable", "batch_digits", "numbers", "sidecar"),
+    *("filename_index", "durable", "batch_digits", "numbers", "sidecar", "model_dirs"),
 )
 
 
@@ -73,6 +73,7 @@ class Entry:
     width: int
     channels: int
     inline: bool = False
+    metadata: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -250,6 +251,7 @@ def _judged(names: tuple[str, ...], values: tuple[Any, ...], _: tuple[type, ...]
         "batch_digits": integer(given, "batch_digits", 0, 9, 0),
         "numbers": choice(given, "numbers", NUMBERS, "after_last"),
         "sidecar": choice(given, "sidecar", SIDECARS, "auto"),
+        "model_dirs": text(given, "model_dirs", limit=NAME_LIMIT),
     }
 
 
@@ -276,6 +278,7 @@ def entry(given: Any, max_pixels: int) -> Entry:
         width=width,
         channels=channels,
         inline=boolean(given, "inline", False),
+        metadata=text(given, "metadata", limit=TYPED_LIMIT),
     )
 
 

@@ -77,7 +77,7 @@ class JobFacts:
     @cached_property
     def model(self) -> tuple[tuple[str, ...], str]:
         """The folders and the name of the model."""
-        return split_model(self.options.model_name)
+        return split_model(self.options.model_name.strip() or self.prompt.model)
 
     @cached_property
     def moment(self) -> datetime:

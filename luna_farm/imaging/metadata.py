@@ -19,12 +19,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import platformdirs
+
+from luna_farm.core import generation
+from luna_farm.core.generation_models import Generation
 from luna_farm.core.messages import ImageTask, SaveOptions
+from luna_farm.core.prompt import MODELS
 from luna_farm.core.scrubber import Scrubber
 from luna_farm.core.secret_shapes import mask
 from luna_farm.core.secrets import MASK
 from luna_farm.core.template import UNKNOWN_MODEL, split_model
-from luna_farm.imaging import metadata_a1111
+from luna_farm.imaging import hashes, metadata_a1111
 
 _MOST_KEYS = 200  # of extra_pnginfo: each takes a tag of EXIF, and there are 271 below ComfyUI's first
 _DEEPEST = 150  # levels of brackets: what walks the values stays far from Python's recursion limit
@@ -70,61 +75,109 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
     if options.embed == "none":
         return NOTHING
     # The texts of a job are the same for each of its images, and a workflow can have a megabyte.
+    full = options.embed == "full"
     shared = _shared(
-        options.prompt if options.embed == "full" else "",
-        options.extra_pnginfo if options.embed == "full" else "",
+        options.prompt,
+        options.extra_pnginfo if full else "",
         options.metadata,
+        task.metadata,
         options.custom_metadata,
     )
-    folders, name = split_model(mask(options.model_name)[0])
+    read = shared.generation_of(mask(task.affix)[0])
+    hashed, late = _hashes(read, options)
+    folders, name = split_model(mask(options.model_name)[0].strip() or shared.model(read))
+    known = name != UNKNOWN_MODEL
     fields = [
         *shared.fields,
         Item("image_type", mask(task.affix)[0], False),
-        Item("model_name", name, False),
-        Item("model_path", "/".join((*folders, name)), False),
+        Item("model_name", name if known else "", False),
+        Item("model_path", "/".join((*folders, name)) if known else "", False),
+        Item("model_hashes", to_json(hashed) if hashed else "", True),
         Item("save_timestamp", options.timestamp, False),
         Item("batch_index", str(task.batch_index), False),
     ]
     taken = {item.key for item in fields} | {"parameters"}
-    generation = tuple(item for item in shared.generation if item.key not in taken)
-    taken |= {item.key for item in generation}
-    graph, warnings = [], list(shared.warnings)
-    for item in shared.graph:
+    gen_fields = tuple(item for item in shared.gen_fields if item.key not in taken)
+    taken |= {item.key for item in gen_fields}
+    graph, warnings = [], [*shared.warnings, *late]
+    for item in shared.graph if full else ():
         if item.key in taken:
             warnings.append(
                 f"metadata: extra_pnginfo has a key {item.key!r}, which is the farm's own; left out"
             )
         else:
             graph.append(item)
-    parameters = ""
-    if shared.parameters:
-        model = "" if name == UNKNOWN_MODEL else name
-        parameters = metadata_a1111.text(shared.parameters, model=model, width=task.width, height=task.height)
+    parameters = metadata_a1111.text(
+        shared.known,
+        model=name if known else "",
+        width=task.width,
+        height=task.height,
+        generation=read,
+        hashes=hashed,
+    )
     return Embedded(
-        tuple(graph), parameters, tuple(item for item in fields if item.text), generation, tuple(warnings)
+        tuple(graph), parameters, tuple(item for item in fields if item.text), gen_fields, tuple(warnings)
     )
 
 
-class _Shared(NamedTuple):
+def _hashes(read: Generation, options: SaveOptions) -> tuple[dict[str, str], list[str]]:
+    """Return the SHA-256 of the files that the graph names, by Civitai's names; a warning for late ones."""
+    if not options.model_dirs:
+        return {}, []
+    dirs = options.model_dirs.split("\n")
+    named = [("model", "model", read.model)] if read.model else []
+    named += [(f"lora:{metadata_a1111.bare(lora.name)}", "lora", lora.name) for lora in read.loras]
+    named += [(f"embed:{metadata_a1111.bare(name)}", "embed", name) for name in read.embeddings]
+    files = {key: path for key, kind, name in named if (path := hashes.find(kind, name, dirs))}
+    found, late = _hash_store().of(files)
+    told = f"metadata: the hashes of {', '.join(late)} are still being computed; later images have them."
+    return found, [told] if late else []
+
+
+@lru_cache(maxsize=1)
+def _hash_store() -> hashes.Hashes:
+    return hashes.Hashes(platformdirs.user_cache_path("luna-farm") / "model-hashes.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the images of a job have in common. `prompt`: the nodes of the graph, without secrets."""
+
     graph: tuple[Item, ...]
-    parameters: dict[str, Any]
+    prompt: dict[str, Any]
+    known: dict[str, Any]
     fields: tuple[Item, ...]
-    generation: tuple[Item, ...]
+    gen_fields: tuple[Item, ...]
     warnings: tuple[str, ...]
+    read: dict[str, Generation]
+
+    def generation_of(self, affix: str) -> Generation:
+        """Return what the graph says of the image with this affix."""
+        if affix not in self.read:
+            self.read[affix] = generation.read(self.prompt, affix)
+        return self.read[affix]
+
+    def model(self, read: Generation) -> str:
+        """Return the model that came with the job, else that of the graph."""
+        given = (self.known.get(name) for name in MODELS)
+        return next((name for name in given if isinstance(name, str) and name.strip()), read.model)
 
 
-@lru_cache(maxsize=2)
-def _shared(prompt: str, extra_pnginfo: str, metadata: str, custom_metadata: str) -> _Shared:
-    """Do the part that is the same for all images of a job."""
+@lru_cache(maxsize=4)
+def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custom_metadata: str) -> _Shared:
+    """Do the part that is the same for all images of a job. `of_image`: metadata of the one image."""
     warnings: list[str] = []
     graph_prompt = _parse(prompt, "prompt", warnings)
     extra = _parse(extra_pnginfo, "extra_pnginfo", warnings, kind=dict)
     known = _parse(metadata, "metadata", warnings, kind=dict)
+    own = _parse(of_image, "metadata of the image", warnings, kind=dict)
     custom = _parse(custom_metadata, "custom_metadata", warnings)
+    if own:
+        known = {**(known or {}), **own}
 
     scrub = Scrubber()
     documents = {"prompt": graph_prompt, "extra_pnginfo": extra, "metadata": known, "custom_metadata": custom}
-    clean = scrub.all(documents, "".join((prompt, extra_pnginfo, metadata, custom_metadata)))
+    clean = scrub.all(documents, "".join((prompt, extra_pnginfo, metadata, of_image, custom_metadata)))
     graph_prompt, extra, known, custom = clean.values()
     if scrub.count:
         more = (
@@ -152,11 +205,12 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, custom_metadata: str
         fields.append(Item("generation_metadata", to_json(known), True))
     if custom_metadata and custom is not None:
         fields.append(Item("custom_metadata", to_json(custom), True))
-    generation = tuple(
+    gen_fields = tuple(
         Item(f"gen_{key}", value if isinstance(value, str) else to_json(value), not isinstance(value, str))
         for key, value in (known or {}).items()
     )
-    return _Shared(tuple(graph), known or {}, tuple(fields), generation, tuple(warnings))
+    nodes = graph_prompt if isinstance(graph_prompt, dict) else {}
+    return _Shared(tuple(graph), nodes, known or {}, tuple(fields), gen_fields, tuple(warnings), {})
 
 
 def _parse(text: str, field: str, warnings: list[str], kind: type | None = None) -> Any:

@@ -73,6 +73,7 @@ class Supervisor:
         defaults = {
             "output_dir": str(config.output_dir),
             "on_reject": config.on_reject,
+            "model_dirs": "\n".join(map(str, config.model_dirs)),
             "durable": config.durable,
         }
         viewers = 0 if config.feed_port == FEED_OFF else MAX_CONNECTIONS

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from datetime import datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -169,3 +171,45 @@ def test_a_report_of_a_newer_farm_is_read() -> None:
     assert report.paths == ("/x",)
     assert report.finished
     assert not JobReport.from_answer({**answer, "state": "running", "images": []}).finished
+
+
+@dataclasses.dataclass
+class _ImageSaverMetadata:
+    modelname: str = "m.safetensors"
+    steps: int = 20
+
+
+class _Point(NamedTuple):
+    steps: int
+
+
+class _Plain:
+    def __init__(self) -> None:
+        self.steps, self._private = 20, 5
+
+
+class _Model:
+    def model_dump(self) -> dict[str, int]:
+        return {"steps": 20}
+
+
+@pytest.mark.parametrize(
+    ("given_metadata", "expected"),
+    [
+        (_ImageSaverMetadata(), {"modelname": "m.safetensors", "steps": 20}),
+        (_Point(20), {"steps": 20}),
+        (_Plain(), {"steps": 20}),
+        (_Model(), {"steps": 20}),
+        ({"steps": 20}, {"steps": 20}),
+    ],
+)
+def test_metadata_may_be_an_object_with_fields(given_metadata: Any, expected: dict[str, Any]) -> None:
+    images = [SaveImage(np.zeros((2, 2, 3), np.uint8), metadata=given_metadata)]
+    out = Outgoing(SaveRequest(images, metadata=given_metadata))
+    assert json.loads(out.fields["metadata"]) == expected
+    assert json.loads(out.message([1], inline=False)["images"][0]["metadata"]) == expected
+
+
+def test_model_folders_are_sent_absolute(tmp_path: Path) -> None:
+    out = Outgoing(SaveRequest([SaveImage(np.zeros((2, 2, 3), np.uint8))], model_dirs=[tmp_path, "models"]))
+    assert out.fields["model_dirs"] == f"{tmp_path}\n{Path('models').absolute()}"

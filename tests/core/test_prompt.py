@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luna_farm.core.prompt import MAX_LINKS, Prompt, script_text
+from luna_farm.core.graph import MAX_LINKS
+from luna_farm.core.prompt import Prompt, script_text
 
 
 def prompt(nodes: object, workflow: object = None, metadata: object = None) -> Prompt:
@@ -25,7 +26,8 @@ def named(number: int, name: object) -> dict[str, object]:
 
 
 NODES = {
-    "1": node("KSampler", "First", seed=11, cfg=7.0, steps=20, name="a"),
+    "1": node("KSampler", "First", seed=11, cfg=7.0, steps=20, name="a", model=["9", 0, 0], made_up=["8", 0]),
+    "8": node("TextGenerate", prompt="a cat"),
     "2": node("KSampler", "Second", seed=["9", 0]),
     "9": node("PrimitiveInt", value=99),
 }
@@ -37,7 +39,7 @@ def test_the_name_for_search_and_replace_comes_first_then_title_then_class() -> 
     assert asked.widget("Second", "cfg") == ("7", "")
     assert asked.widget("First", "cfg") == ("7", "")
     assert asked.widget("PrimitiveInt", "value") == ("99", "")
-    assert asked.widget("Other", "seed")[0] is None
+    assert asked.widget("Other", "seed")[0] == "99"
     assert asked.widget("KSampler", "seed") == ("11", "2 nodes are called 'KSampler', the first was taken")
 
 
@@ -46,7 +48,8 @@ def test_the_name_for_search_and_replace_comes_first_then_title_then_class() -> 
     [
         ("Nobody", "x", "no node is called 'Nobody'"),
         ("First", "nothing", "has no widget 'nothing'"),
-        ("Second", "seed", "has no widget 'seed'"),
+        ("First", "model", "has no widget 'model'"),
+        ("First", "made_up", "has no widget 'made_up'"),
     ],
 )
 def test_why_a_widget_is_not_known(name: str, widget: str, reason: str) -> None:
@@ -140,3 +143,55 @@ def test_values_are_written_as_javascript_writes_them(value: object, expected: s
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_no_digit_of_a_number_is_lost(value: float) -> None:
     assert float(script_text(value)) == value
+
+
+def test_a_widget_that_is_fed_by_a_link_has_the_value_that_comes_along() -> None:
+    nodes = {
+        "1": node("KSampler", seed=["2", 0], cfg=["5", 0]),
+        "2": node("Reroute", **{"": ["3", 0]}),
+        "3": node("PrimitiveInt", value=7),
+        "4": node("CLIPTextEncode", text=["6", 0]),
+        "5": node("PrimitiveFloat", value=2.5),
+        "6": node("StringConcatenate", string_a="a cat", string_b=["7", 0], delimiter=", "),
+        "7": node("PrimitiveString", value="a dog"),
+    }
+    asked = prompt(nodes)
+    assert asked.widget("KSampler", "seed") == ("7", "")
+    assert asked.widget("KSampler", "cfg") == ("2.5", "")
+    assert asked.widget("CLIPTextEncode", "text") == ("a cat, a dog", "")
+
+
+def test_nodes_in_subgraphs_are_found_by_name_and_title() -> None:
+    nodes = {"12:7": node("KSampler", seed=5), "12:30:4": node("Sub", steps=9), "1": node("Save", x=1)}
+    inner = {"id": "inner", "nodes": [{"id": 4, "title": "Deep"}, {"id": 5, "type": "outer"}]}
+    outer = {"id": "outer", "nodes": [named(7, "Base"), {"id": 30, "type": "inner"}]}
+    workflow = {"nodes": [{"id": 12, "type": "outer"}], "definitions": {"subgraphs": [inner, outer, 5]}}
+    asked = prompt(nodes, workflow)
+    assert asked.widget("Base", "seed") == ("5", "")
+    assert asked.widget("Deep", "steps") == ("9", "")
+
+
+def test_the_seed_of_a_flux_graph_is_that_of_its_noise() -> None:
+    nodes = {
+        "1": node("SaveImage", images=["2", 0]),
+        "2": node("VAEDecode", samples=["3", 0]),
+        "3": node(
+            "SamplerCustomAdvanced", noise=["4", 0], guider=["5", 0], sampler=["6", 0], sigmas=["7", 0]
+        ),
+        "4": node("RandomNoise", noise_seed=44),
+        "0": node("OtherSampler", seed=1),
+        "5": node("BasicGuider"),
+        "6": node("KSamplerSelect", sampler_name="euler"),
+        "7": node("BasicScheduler", steps=4, scheduler="simple", denoise=1),
+    }
+    assert prompt(nodes).seed() == "44"
+
+
+def test_the_model_is_given_or_read_from_the_graph() -> None:
+    nodes = {
+        "1": node("KSampler", model=["2", 0], seed=1, steps=2),
+        "2": node("CheckpointLoaderSimple", ckpt_name="XL/base.safetensors"),
+    }
+    assert prompt(nodes).model == "XL/base.safetensors"
+    assert prompt(nodes, metadata={"modelname": "own"}).model == "own"
+    assert prompt({}).model == ""

@@ -67,6 +67,7 @@ def test_all_of_it() -> None:
         "batch_digits": 4,
         "numbers": "first_gap",
         "sidecar": "always",
+        "model_dirs": "/models",
     }
     given_submit = submit(**fields, want=[100], images=[{**IMAGE, "shape": [2, 10, 10, 4], "inline": True}])
     assert given_submit.options.to_map() == {**SaveOptions("").to_map(), **fields}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_farm.core.messages import ImageTask, SaveOptions
+from luna_farm.imaging import hashes, metadata
 from luna_farm.imaging.metadata import NOTHING, embed, to_json
 
 
@@ -64,8 +66,9 @@ def test_no_parameters_text_where_none_are_known(options, task):
 def test_empty_texts_are_not_written(options, task):
     bare = SaveOptions(output_dir="/out")
     embedded = embed(bare, task(affix=""))
-    assert [item.key for item in embedded.fields] == ["model_name", "model_path", "batch_index"]
-    assert embedded.fields[0].text == "UnknownModel"
+    assert [item.key for item in embedded.fields] == ["batch_index"]
+    named = embed(SaveOptions(output_dir="/out", model_name="UnknownModel"), task(affix=""))
+    assert [item.key for item in named.fields] == ["batch_index"]
 
 
 @pytest.mark.parametrize("field", ["prompt", "extra_pnginfo", "metadata", "custom_metadata"])
@@ -151,3 +154,51 @@ def test_embed_never_raises_and_writes_only_strict_json(data):
         if item.is_json:
             assert item.text.isascii()
             _strict(item.text)
+
+
+GRAPH = {
+    "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "x/flux.safetensors"}},
+    "2": {"class_type": "LoraLoaderModelOnly", "inputs": {"lora_name": "a.safetensors", "model": ["1", 0]}},
+    "3": {
+        "class_type": "KSampler",
+        "inputs": {"model": ["2", 0], "seed": 5, "steps": 4, "sampler_name": "euler"},
+    },
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}},
+}
+
+
+@pytest.mark.parametrize("how", ["full", "parameters"])
+def test_parameters_and_model_come_from_the_graph(task, how):
+    job = SaveOptions(output_dir="/out", prompt=json.dumps(GRAPH), embed=how)
+    embedded = embed(job, task(affix="RAW"))
+    assert (
+        embedded.parameters == 'Steps: 4, Sampler: Euler, Seed: 5, Size: 512x768, Model: flux, LoRAs: "a: 1"'
+    )
+    fields = {item.key: item.text for item in embedded.fields}
+    assert (fields["model_name"], fields["model_path"]) == ("flux", "x/flux")
+    assert bool(embedded.graph) == (how == "full")
+
+
+def test_metadata_of_one_image_comes_before_that_of_the_job(options, task):
+    embedded = embed(options(), task(metadata='{"seed": 77, "note": "mine"}'))
+    assert "Seed: 77" in embedded.parameters
+    assert {item.key: item.text for item in embedded.generation}["gen_note"] == "mine"
+    assert "Steps: 20" in embedded.parameters
+    assert "metadata of the image" in embed(options(), task(metadata="[")).warnings[0]
+
+
+def test_hashes_of_models_are_written(task, tmp_path, monkeypatch):
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "unet/x").mkdir(parents=True)
+    (tmp_path / "loras/a.safetensors").write_bytes(b"lora")
+    (tmp_path / "unet/x/flux.safetensors").write_bytes(b"model")
+    monkeypatch.setattr(metadata, "_hash_store", lambda: hashes.Hashes(None))
+    job = SaveOptions(output_dir="/out", prompt=json.dumps(GRAPH), model_dirs=f"/nowhere\n{tmp_path}")
+    embedded = embed(job, task())
+    digests = {"model": hashlib.sha256(b"model").hexdigest(), "lora:a": hashlib.sha256(b"lora").hexdigest()}
+    assert f"Model hash: {digests['model'][:10]}" in embedded.parameters
+    assert f'Lora hashes: "a: {digests["lora:a"][:10]}"' in embedded.parameters
+    assert json.loads({item.key: item.text for item in embedded.fields}["model_hashes"]) == digests
+    late = type("Late", (), {"of": lambda self, files: ({}, list(files))})()
+    monkeypatch.setattr(metadata, "_hash_store", lambda: late)
+    assert "the hashes of model, lora:a are still being computed" in embed(job, task()).warnings[0]
