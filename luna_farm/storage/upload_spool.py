@@ -99,14 +99,6 @@ class UploadSpool:
         files.replace(path, all_buffers(), lambda: crash_point("upload.spooled"))
         return spooled
 
-    def read(self, path: str) -> Spooled:
-        """Return what the trailer of a spooled file says. Raises DiskError if it is missing or damaged."""
-        try:
-            with open(path, "rb") as file:
-                return _read(path, file.fileno())
-        except OSError as error:
-            raise system.disk_error("read the spooled file", path, error) from error
-
     def remove(self, path: str) -> bool:
         """Remove a file that every destination has confirmed. False if it is gone already."""
         return os.path.dirname(path) == self.folder and files.remove(path)
@@ -124,6 +116,15 @@ class UploadSpool:
         for name in os.listdir(self.folder):
             if name.endswith(SUFFIX + ".new"):
                 files.remove(os.path.join(self.folder, name))
+
+
+def read(path: str) -> Spooled:
+    """Return what the trailer of a spooled file says. Raises DiskError if it is missing or damaged."""
+    try:
+        with open(path, "rb") as file:
+            return _read(path, file.fileno())
+    except OSError as error:
+        raise system.disk_error("read the spooled file", path, error) from error
 
 
 @contextmanager

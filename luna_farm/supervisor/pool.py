@@ -103,7 +103,7 @@ class Pool:
         with contextlib.ExitStack() as undo:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
-            with theirs, _signals_blocked():
+            with theirs, signals_blocked():
                 process = self._context.Process(
                     target=spawned.start,
                     args=(theirs, self._fsync, self._signing),
@@ -183,7 +183,7 @@ class Pool:
         code = process.exitcode
         process.close()
         del self._processes[worker]
-        why = self._why.pop(worker, "") or _exit_reason(code)
+        why = self._why.pop(worker, "") or exit_reason(code)
         self._handle_event(events.WorkerGone(worker, why))
 
     async def close(self, patience_s: float) -> None:
@@ -212,7 +212,7 @@ class Pool:
                 )  # dead or about to be, and the loop has not seen the end of its pipe yet
 
 
-def _exit_reason(code: int | None) -> str:
+def exit_reason(code: int | None) -> str:
     if code is not None and code < 0:
         try:
             return f"ended by {signal.Signals(-code).name}"
@@ -222,7 +222,7 @@ def _exit_reason(code: int | None) -> str:
 
 
 @contextmanager
-def _signals_blocked() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Keep Ctrl-C away from a process that is being started; it inherits the mask. Windows has no masks, and
     there CREATE_NEW_PROCESS_GROUP is not needed either: the worker ignores SIGINT as its first act."""
     if not hasattr(signal, "pthread_sigmask"):

@@ -49,6 +49,11 @@ POINTS = (
     "spool.written",
     "upload.half_spooled",
     "upload.spooled",
+    "upload.sending",
+    "upload.stored",
+    "archive.image_written",
+    "archive.ended",
+    "archive.linked",
     "dead_letter.pixels_written",
 )
 """Every crash point there is, in the order an image meets them."""

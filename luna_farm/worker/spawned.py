@@ -8,12 +8,32 @@ import signal
 import socket
 
 from luna_farm import system
+from luna_farm.config_destinations import Destination
 from luna_farm.config_provenance import UNSIGNED, Signing
+
+
+def start_uploader(pipe: socket.socket, destinations: tuple[Destination, ...]) -> None:
+    """Become the uploader, until the supervisor says stop or is gone."""
+    _become_a_child()
+    from luna_farm.worker.uploader import serve
+
+    serve(pipe, destinations)
 
 
 def start(pipe: socket.socket, fsync: bool, signing: Signing = UNSIGNED) -> None:
     """Become a worker that serves the supervisor at the other end of `pipe`, until told to stop or left
-    alone.
+    alone."""
+    _become_a_child()
+    # One thread each: the farm's parallelism is its processes.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from luna_farm.worker.main import serve
+
+    serve(pipe, fsync, signing)
+
+
+def _become_a_child() -> None:
+    """Leave signals of the group to the supervisor, and the processor to whoever makes images.
 
     Ctrl-C reaches the whole group: only the supervisor acts on it. The mask was inherited blocked, so that
     not even a worker that is still starting is hit.
@@ -23,9 +43,3 @@ def start(pipe: socket.socket, fsync: bool, signing: Signing = UNSIGNED) -> None
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     system.lower_priority()
-    # One thread each: the farm's parallelism is its processes.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from luna_farm.worker.main import serve
-
-    serve(pipe, fsync, signing)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luna_farm.errors import DiskError
-from luna_farm.storage.upload_spool import Spooled, Target, UploadSpool, body_of
+from luna_farm.storage.upload_spool import Spooled, Target, UploadSpool, body_of, read
 
 TARGETS = (Target("s3://bucket/prefix", "day/a.png"), Target("/mnt/nas", "day/a.png"))
 BUFFERS = (b"head", bytearray(b"middle"), memoryview(b"end" * 5000))
@@ -28,7 +28,7 @@ def test_a_file_carries_all_that_its_upload_needs(tmp_path: Path) -> None:
     written = write(spool)
     again = UploadSpool(tmp_path / "uploads")
     assert again.paths() == [written.path]
-    found = again.read(written.path)
+    found = read(written.path)
     assert found == written
     assert found.targets == TARGETS
     assert (found.job_id, found.index, found.upload.content_type) == ("a1b2c3d4", 7, "image/png")
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_never_taken_for_a_whole_one(
         at = data.draw(st.integers(start, len(whole) - 1))
         Path(written.path).write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
     with pytest.raises(DiskError):
-        spool.read(written.path)
+        read(written.path)
 
 
 @pytest.mark.parametrize("point", ["upload.half_spooled", "upload.spooled"])

@@ -1,0 +1,236 @@
+"""Uploads on their way to a destination, and the circuit of each destination: when the next one may start.
+
+A circuit opens when a destination fails several times in a row, or at once when nothing can work there (no
+credentials, no connection). While it is open, one upload at a time finds out whether that has changed; the
+uploads take turns, so that one that fails alone holds up nobody. Policy only: no instructions, no clocks.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from luna_farm.core.retry import LAST_DELAY_S, pause_s
+
+OPENS_AFTER = 3
+"""Failures in a row that open a circuit."""
+MAX_TRIES = 12
+"""An upload that has failed so often while others got through has failed for good; its file is kept."""
+OTHERS = 3
+"""So many others count as "others got through"."""
+LONGEST_WAIT_S = 600.0
+"""The longest wait that a service may ask for."""
+UPLOADS = 8
+"""Uploads at a time to a destination that the configuration does not name."""
+
+
+class UploadState(Enum):
+    """Where one upload is."""
+
+    __hash__ = object.__hash__
+
+    WAITING = "waiting"
+    RUNNING = "uploading"
+    SAVED = "saved"
+    FAILED = "failed"
+
+
+U = UploadState
+UPLOAD_TRANSITIONS: dict[UploadState, frozenset[UploadState]] = {
+    U.WAITING: frozenset({U.RUNNING}),
+    U.RUNNING: frozenset({U.WAITING, U.SAVED, U.FAILED}),
+    U.FAILED: frozenset({U.WAITING}),
+    U.SAVED: frozenset(),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Upload:
+    """One spooled file on its way to one place. `number` counts the uploads of an image."""
+
+    job_id: str
+    index: int
+    number: int
+    spool: str
+    """The file in the spool; several uploads may share it."""
+    root: str
+    """Folder or URL below which `name` lies."""
+    name: str
+    state: UploadState = U.WAITING
+    bytes: int = 0
+    error: str = ""
+    tries: int = 0
+    again: bool = False
+    """An earlier try may have stored it: look for it."""
+    retry_at: float = 0.0
+    others: int = 0
+    """Successes of its destination when this upload first failed."""
+
+    def move(self, to: UploadState) -> None:
+        """Change state along the table; anything else is a bug of the farm."""
+        if to not in UPLOAD_TRANSITIONS[self.state]:
+            raise AssertionError(f"the upload of {self.name} cannot go from {self.state.value} to {to.value}")
+        self.state = to
+
+    @property
+    def path(self) -> str:
+        """URL or path of the stored file."""
+        return f"{self.root.rstrip('/')}/{self.name}"
+
+    def report(self) -> dict[str, Any]:
+        """What a client is told about it."""
+        return {"path": self.path, "state": self.state.value, "bytes": self.bytes, "error": self.error}
+
+    def record(self) -> dict[str, Any]:
+        """What the journal keeps of it."""
+        kept = {"spool": self.spool, "root": self.root, "name": self.name, "state": self.state.value}
+        return (
+            kept
+            | ({"bytes": self.bytes} if self.bytes else {})
+            | ({"error": self.error} if self.error else {})
+        )
+
+
+class CircuitState(Enum):
+    """CLOSED: uploads run. OPEN: none does until `retry_at`. PROBING: one finds out."""
+
+    __hash__ = object.__hash__
+
+    CLOSED = "ok"
+    OPEN = "failing"
+    PROBING = "probing"
+
+
+C = CircuitState
+CIRCUIT_TRANSITIONS: dict[CircuitState, frozenset[CircuitState]] = {
+    C.CLOSED: frozenset({C.OPEN}),
+    # Closed without a probe: an upload that ran when the circuit opened got through.
+    C.OPEN: frozenset({C.PROBING, C.CLOSED}),
+    C.PROBING: frozenset({C.OPEN, C.CLOSED}),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Circuit:
+    """One destination: what waits for it, how many uploads run, and whether it works."""
+
+    place: str
+    limit: int = UPLOADS
+    state: CircuitState = C.CLOSED
+    error: str = ""
+    since: float = 0.0
+    failures: int = 0
+    """In a row."""
+    retry_at: float = 0.0
+    running: int = 0
+    successes: int = 0
+    waiting: deque[Upload] = field(default_factory=deque)
+
+    def _move(self, to: CircuitState) -> None:
+        if to not in CIRCUIT_TRANSITIONS[self.state]:
+            raise AssertionError(f"circuit {self.place} cannot go from {self.state.value} to {to.value}")
+        self.state = to
+
+    def take(self, now: float) -> Upload | None:
+        """Return the next upload that may start now, or None."""
+        if self.running >= self.limit or self.state is C.PROBING:
+            return None
+        if self.state is C.OPEN and (now < self.retry_at or self.running):
+            return None
+        upload = next((at for at in self.waiting if at.retry_at <= now), None)
+        if upload is None:
+            return None
+        self.waiting.remove(upload)
+        if self.state is C.OPEN:
+            self._move(C.PROBING)
+        upload.move(U.RUNNING)
+        self.running += 1
+        return upload
+
+    def succeeded(self, upload: Upload) -> bool:
+        """An upload is stored. Returns whether the destination was failing until now."""
+        self.running -= 1
+        self.successes += 1
+        self.failures = 0
+        upload.move(U.SAVED)
+        upload.error = ""
+        if self.state is C.CLOSED:
+            return False
+        self._move(C.CLOSED)
+        self.error = ""
+        return True
+
+    def failed(self, upload: Upload, error: str, now: float, *, hold: bool, wait_s: float) -> bool:
+        """An upload failed and goes to the end of the queue. Returns whether the circuit opens now.
+
+        `hold`: nothing works there now. `wait_s`: how long the service asks to wait, 0 if it does not say.
+        """
+        self.running -= 1
+        self.failures += 1
+        if not upload.tries:
+            upload.others = self.successes
+        upload.tries += 1
+        upload.again, upload.error = True, error
+        upload.move(U.WAITING)
+        wait_s = min(wait_s, LONGEST_WAIT_S)
+        hold = hold or wait_s > 0
+        upload.retry_at = now if hold else now + _jittered(pause_s(upload.tries), upload)
+        self.waiting.append(upload)
+        opened = self.state is C.CLOSED and (hold or self.failures >= OPENS_AFTER)
+        if opened:
+            self.since = now
+        if opened or self.state is C.PROBING:
+            self._move(C.OPEN)
+            pauses = max(1, self.failures - (0 if hold else OPENS_AFTER - 1))
+            self.retry_at = now + max(wait_s, _jittered(pause_s(pauses), upload))
+        self.error = error
+        if self.state is C.OPEN:
+            upload.retry_at = now  # its turn is for the circuit to decide
+        return opened
+
+    def interrupted(self, upload: Upload) -> None:
+        """The uploader ended in the middle: nothing is known of the destination."""
+        self.running -= 1
+        upload.move(U.WAITING)
+        upload.again = True
+        if self.state is C.PROBING:
+            self._move(C.OPEN)
+        self.waiting.appendleft(upload)
+
+    def refused(self, upload: Upload, error: str) -> None:
+        """An upload can never work; the destination does."""
+        self.running -= 1
+        upload.move(U.FAILED)
+        upload.error = error
+        if self.state is C.PROBING:
+            self._move(C.OPEN)
+            self.retry_at = 0.0
+
+    def hopeless(self, upload: Upload) -> bool:
+        """Whether an upload fails again and again while others get through."""
+        return upload.tries >= MAX_TRIES and self.successes - upload.others >= OTHERS
+
+    def status(self, now: float) -> dict[str, Any]:
+        """What `status` says about it."""
+        failing = self.state is not C.CLOSED
+        return {
+            "destination": self.place,
+            "state": "failing" if failing else "ok",
+            "error": self.error if failing else "",
+            "since_s": now - self.since if failing else 0.0,
+            "retry_in_s": max(0.0, self.retry_at - now) if failing else 0.0,
+            "uploading": self.running,
+            "waiting": len(self.waiting),
+        }
+
+
+def _jittered(seconds: float, upload: Upload) -> float:
+    """Spread pauses over half to one and a half of `seconds`, so that many uploads do not come back at once.
+
+    By a hash instead of a random number: the core decides the same twice.
+    """
+    key = f"{upload.job_id}-{upload.index}-{upload.number}-{upload.tries}".encode()
+    return min(LAST_DELAY_S * 1.5, seconds * (0.5 + zlib.crc32(key) / 2**32))

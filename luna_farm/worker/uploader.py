@@ -1,0 +1,127 @@
+"""The uploader: a process that sends spooled files, several at a time, and reports what came of each.
+
+A process of its own, because the libraries of the services bring threads and memory, and because a library
+that hangs can be ended. When the pipe ends the supervisor is dead: the uploader ends at once, and what was on
+its way is recognised by the next one. It must never decide whether an upload is tried again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from luna_farm import system
+from luna_farm.config_destinations import UPLOADS, Destination
+from luna_farm.core import frames
+from luna_farm.errors import FarmError
+from luna_farm.locations import Location, belongs_to, is_url, parse
+from luna_farm.storage import upload_spool
+from luna_farm.storage.sinks import open_sink, send
+from luna_farm.storage.sinks.sink import Decision, Sink, SinkError, Stored
+from luna_farm.testing.faults import crash_point
+
+READ_BYTES = 64 * 1024
+
+
+def serve(pipe: socket.socket, destinations: Sequence[Destination]) -> None:
+    """Serve until the supervisor's end of the pipe closes."""
+    Uploader(pipe, destinations).run()
+
+
+class Uploader:
+    """One uploader process: its pipe, and for each destination the threads that send to it."""
+
+    def __init__(self, pipe: socket.socket, destinations: Sequence[Destination]) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+        self._frames = frames.FrameBuffer()
+        self._destinations = {at.name: at for at in destinations}
+        self._places = [(at.name, parse("url", at.url)) for at in destinations]
+        self._threads: dict[str, ThreadPoolExecutor] = {}
+        self._shared: dict[str, Sink] = {}
+        self._own = threading.local()
+
+    def run(self) -> None:
+        """Report ready, then send what comes; ends with the process."""
+        self._say({"t": "ready", "pid": os.getpid(), "created": system.process_started(os.getpid())})
+        while message := self._next():
+            if message["t"] == "stop":
+                break
+            self._submit(message)
+        os._exit(0)  # a request that hangs holds up nobody
+
+    def _next(self) -> dict[str, Any] | None:
+        while True:
+            message = self._frames.next()
+            if message is not None:
+                return message
+            try:
+                data = self._pipe.recv(READ_BYTES)
+            except ConnectionError:
+                return None
+            if not data:
+                return None
+            self._frames.feed(data)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        try:
+            with self._lock:
+                self._pipe.sendall(frames.encode(message))
+        except OSError:
+            os._exit(0)
+
+    def _submit(self, message: dict[str, Any]) -> None:
+        root = message["root"]
+        location = parse("output_dir", root) if is_url(root) else None
+        name = belongs_to(location, self._places) if location else ""
+        place = name or (location.base if location else root)
+        if place not in self._threads:
+            uploads = self._destinations[name].uploads if name else UPLOADS
+            self._threads[place] = ThreadPoolExecutor(uploads, thread_name_prefix="upload")
+        options = self._destinations[name].options if name else {}
+        self._threads[place].submit(self._upload, message, location, options)
+
+    def _upload(self, message: dict[str, Any], location: Location | None, options: Any) -> None:
+        crash_point("upload.sending")
+        answer: dict[str, Any] = {"t": "uploaded", "id": message["id"]}
+        try:
+            stored = self._stored(message, location, options)
+            crash_point("upload.stored")
+            answer |= {"name": stored.key, "bytes": stored.bytes}
+        except SinkError as error:
+            answer |= {"error": str(error), "decision": error.decision.value, "wait_s": error.retry_after_s}
+        except FarmError as error:
+            answer |= {"error": str(error), "decision": Decision.RETRY.value}
+        except Exception as error:  # a bug of a library must cost a try, not the uploader
+            answer |= {
+                "error": f"{message['root']}: {type(error).__name__}",
+                "decision": Decision.RETRY.value,
+            }
+        self._say(answer)
+
+    def _stored(self, message: dict[str, Any], location: Location | None, options: Any) -> Stored:
+        """Send one file; the name that it got is relative to the root, as the wanted one is."""
+        spooled = upload_spool.read(message["path"])
+        prefix = f"{location.prefix}/" if location and location.prefix else ""
+        sink = self._sink(location or message["root"], options)
+        with upload_spool.body_of(spooled) as body:
+            stored = send(sink, prefix + message["name"], spooled.upload, body, again=message["again"])
+        return Stored(stored.key[len(prefix) :], stored.bytes, stored.found)
+
+    def _sink(self, place: Location | str, options: Any) -> Sink:
+        base = place.base if isinstance(place, Location) else place
+        with self._lock:
+            if base in self._shared:
+                return self._shared[base]
+        mine: dict[str, Sink] = self._own.__dict__
+        if base not in mine:
+            sink = open_sink(place, options)
+            if sink.thread_safe:
+                with self._lock:
+                    return self._shared.setdefault(base, sink)
+            mine[base] = sink
+        return mine[base]
