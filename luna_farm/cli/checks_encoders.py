@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from luna_farm.cli.findings import FINE, NOTE, PROBLEM, Finding
 
@@ -21,7 +26,7 @@ _FORMATS = '`pip install "luna-farm[formats]"`.'
 class Encoders:
     """What is installed. `png`: "kernel" or "library"; `versions`: distribution -> version, "" if it is
     missing or cannot be loaded; `zlib`: which one Pillow runs on; `webp`, `avif`, `jxl`: whether they can
-    be written."""
+    be written; `source`: what pip installs this luna-farm from."""
 
     png: str
     versions: dict[str, str]
@@ -29,6 +34,7 @@ class Encoders:
     webp: bool
     avif: bool
     jxl: bool
+    source: str = "luna-farm"
 
 
 def encoders(found: Encoders) -> list[Finding]:
@@ -41,13 +47,26 @@ def _png(found: Encoders) -> Finding:
         return Finding("PNG", FINE, "The compiled kernel writes it.")
     missing = [name for name in FAST_DEFLATE if not found.versions.get(name)]
     present = ", ".join(f"{name} {found.versions[name]}" for name in FAST_DEFLATE if found.versions.get(name))
-    advice = (
-        "Install a C compiler (`apt install gcc`) and then luna-farm anew (`pip install --force-reinstall`)."
-    )
+    # Without --no-cache-dir pip takes the wheel without kernel that it built and kept the first time.
+    advice = f"{_COMPILER} Then: `{_pip(f'--force-reinstall --no-cache-dir --no-deps {found.source}')}`."
     if missing:
-        advice += f" Or at least: `pip install {' '.join(missing)}`."
+        advice += f" Or, faster than nothing: `{_pip(' '.join(missing))}`."
     by = f"numpy and {present}" if present else "numpy and the zlib of Python"
     return Finding("PNG", NOTE, f"There is no compiled kernel: {by} write it, several times slower.", advice)
+
+
+_COMPILER = {
+    "win32": "Where there is no wheel, install the C++ build tools of Visual Studio first.",
+    "darwin": "Where there is no wheel, install a C compiler first (`xcode-select --install`).",
+}.get(
+    sys.platform, "Where there is no wheel, install a C compiler first (`sudo apt install gcc python3-dev`)."
+)
+
+
+def _pip(arguments: str) -> str:
+    """Return the command for the pip of this Python, to be typed as it is."""
+    python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
+    return f"{python} -m pip install {arguments}"
 
 
 def _jpeg(found: Encoders) -> Finding:
@@ -94,7 +113,26 @@ def look() -> Encoders:
         webp=bool(features.check("webp")),
         avif="avif" in features.get_supported_modules(),
         jxl=bool(versions["imagecodecs"]) and _imagecodecs_has_jxl(),
+        source=_source(),
     )
+
+
+def _source() -> str:
+    """Return what pip has to be given to install this luna-farm again: its name, or where it came from."""
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "setup.py").is_file():  # a clone, or an editable install
+        return f'"{checkout}"'
+    try:
+        note = importlib.metadata.distribution("luna-farm").read_text("direct_url.json")
+        origin = json.loads(note or "{}")
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return "luna-farm"
+    url = origin.get("url", "")
+    if "vcs_info" in origin:
+        return f'"luna-farm @ {origin["vcs_info"]["vcs"]}+{url}"'
+    if url.startswith("file:") and "dir_info" in origin:
+        return f'"{url2pathname(urlsplit(url).path)}"'
+    return "luna-farm"
 
 
 def _version(distribution: str, module: str) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,7 +37,8 @@ def test_everything_there_is_fine_and_says_by_what() -> None:
     ("changes", "check", "level", "words"),
     [
         ({"png": "library"}, "PNG", NOTE, "numpy and zlib-ng 1, isal 2, deflate 3 write it"),
-        ({"png": "library", "versions": {"isal": "2"}}, "PNG", NOTE, "pip install zlib-ng deflate"),
+        ({"png": "library", "versions": {"isal": "2"}}, "PNG", NOTE, "-m pip install zlib-ng deflate`"),
+        ({"png": "library"}, "PNG", NOTE, "--force-reinstall --no-cache-dir --no-deps luna-farm`"),
         ({"png": "library", "versions": {}}, "PNG", NOTE, "the zlib of Python"),
         ({"versions": {**VERSIONS, "simplejpeg": ""}}, "JPEG", FINE, "Pillow 13.0.0 writes it"),
         ({"webp": False}, "WebP", PROBLEM, "cannot write it"),
@@ -67,3 +72,39 @@ def test_a_library_that_cannot_be_loaded_counts_as_missing(monkeypatch: pytest.M
 
     monkeypatch.setattr(importlib, "import_module", refuse)
     assert checks.look().versions["isal"] == ""
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (None, "luna-farm"),
+        ({"url": "file:///tmp/a%20b", "dir_info": {}}, '"/tmp/a b"'),
+        ({"url": "file:///tmp/luna_farm.whl", "archive_info": {}}, "luna-farm"),
+        (
+            {"url": "https://example.org/luna-farm", "vcs_info": {"vcs": "git"}},
+            '"luna-farm @ git+https://example.org/luna-farm"',
+        ),
+    ],
+)
+def test_the_advice_installs_from_where_it_came(
+    origin: object, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    note = None if origin is None else json.dumps(origin)
+    installed = SimpleNamespace(read_text=lambda name: note)
+    monkeypatch.setattr(checks, "__file__", str(tmp_path / "luna_farm" / "cli" / "checks_encoders.py"))
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: installed)
+    assert checks._source() == expected
+
+
+def test_a_checkout_is_installed_from_itself() -> None:
+    root = Path(checks.__file__).parents[2]
+    assert checks._source() == (f'"{root}"' if (root / "setup.py").is_file() else "luna-farm")
+
+
+def test_without_metadata_the_index_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(checks, "__file__", str(tmp_path / "luna_farm" / "cli" / "checks_encoders.py"))
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    assert checks._source() == "luna-farm"
