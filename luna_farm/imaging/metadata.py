@@ -59,11 +59,18 @@ class Embedded:
     fields: tuple[Item, ...] = ()
     generation: tuple[Item, ...] = ()
     warnings: tuple[str, ...] = ()
+    beside: tuple[Item, ...] = ()
+    """What no file can hold, for the .json beside it: texts that are nested too deep, and keys beyond the
+    bound."""
+    width: int = 0
+    height: int = 0
+    """Of the image in pixels, 0 for not known."""
+    srgb: bool = True
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.graph or self.parameters or self.fields or self.generation)
+        return not (self.graph or self.parameters or self.fields or self.generation or self.beside)
 
 
 NOTHING = Embedded()
@@ -116,7 +123,15 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
         hashes=hashed,
     )
     return Embedded(
-        tuple(graph), parameters, tuple(item for item in fields if item.text), gen_fields, tuple(warnings)
+        tuple(graph),
+        parameters,
+        tuple(item for item in fields if item.text),
+        gen_fields,
+        tuple(warnings),
+        beside=shared.beside if full else (),
+        width=task.width,
+        height=task.height,
+        srgb=options.colorspace == "srgb" and not options.icc_profile,
     )
 
 
@@ -149,6 +164,7 @@ class _Shared:
     fields: tuple[Item, ...]
     gen_fields: tuple[Item, ...]
     warnings: tuple[str, ...]
+    beside: tuple[Item, ...]
     read: dict[str, Generation]
 
     def generation_of(self, affix: str) -> Generation:
@@ -167,11 +183,12 @@ class _Shared:
 def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custom_metadata: str) -> _Shared:
     """Do the part that is the same for all images of a job. `of_image`: metadata of the one image."""
     warnings: list[str] = []
-    graph_prompt = _parse(prompt, "prompt", warnings)
-    extra = _parse(extra_pnginfo, "extra_pnginfo", warnings, kind=dict)
-    known = _parse(metadata, "metadata", warnings, kind=dict)
-    own = _parse(of_image, "metadata of the image", warnings, kind=dict)
-    custom = _parse(custom_metadata, "custom_metadata", warnings)
+    beside: list[Item] = []
+    graph_prompt = _parse(prompt, "prompt", warnings, beside)
+    extra = _parse(extra_pnginfo, "extra_pnginfo", warnings, beside, kind=dict)
+    known = _parse(metadata, "metadata", warnings, beside, kind=dict)
+    own = _parse(of_image, "metadata of the image", warnings, beside, kind=dict)
+    custom = _parse(custom_metadata, "custom_metadata", warnings, beside)
     if own:
         known = {**(known or {}), **own}
 
@@ -194,7 +211,11 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custo
     extra = extra or {}
     keys = sorted(extra, key=lambda key: key != "workflow")  # stable: the others keep their order
     if len(keys) > _MOST_KEYS:
-        warnings.append(f"metadata: extra_pnginfo has {len(keys)} keys; the first {_MOST_KEYS} are written")
+        warnings.append(
+            f"metadata: extra_pnginfo has {len(keys)} keys; the first {_MOST_KEYS} are in the image, "
+            "the others in the .json beside it"
+        )
+        beside += [Item(key, to_json(extra[key]), True) for key in keys[_MOST_KEYS:]]
     for key in keys[:_MOST_KEYS]:
         if key == "prompt" and graph:
             warnings.append("metadata: extra_pnginfo has a key 'prompt' beside the prompt itself; left out")
@@ -210,10 +231,12 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custo
         for key, value in (known or {}).items()
     )
     nodes = graph_prompt if isinstance(graph_prompt, dict) else {}
-    return _Shared(tuple(graph), nodes, known or {}, tuple(fields), gen_fields, tuple(warnings), {})
+    return _Shared(
+        tuple(graph), nodes, known or {}, tuple(fields), gen_fields, tuple(warnings), tuple(beside), {}
+    )
 
 
-def _parse(text: str, field: str, warnings: list[str], kind: type | None = None) -> Any:
+def _parse(text: str, field: str, warnings: list[str], beside: list[Item], kind: type | None = None) -> Any:
     """Parse JSON; NaN and the infinities, which are no JSON, become null. Else None, and a warning."""
     if not text:
         return None
@@ -223,7 +246,10 @@ def _parse(text: str, field: str, warnings: list[str], kind: type | None = None)
         warnings.append(f"metadata: {field} is not readable as JSON ({error}); left out")
         return None
     if not _shallow(value):
-        warnings.append(f"metadata: {field} is nested deeper than {_DEEPEST} levels; left out")
+        warnings.append(
+            f"metadata: {field} is nested deeper than {_DEEPEST} levels; it is in the .json beside the image"
+        )
+        beside.append(Item(field, mask(text)[0], False))  # too deep to be walked: a text
         return None
     if kind is not None and not isinstance(value, kind):
         warnings.append(

@@ -1,21 +1,25 @@
-"""The metadata of WebP, JPEG, AVIF, JXL and TIFF: an EXIF block.
+"""The metadata of WebP, JPEG, AVIF, HEIC, JXL and TIFF: an EXIF block.
 
-IFD0 holds ASCII entries `key:text`: `prompt` under 0x0110, `workflow` under 0x010F, the other keys downwards
-from there, as ComfyUI writes and its frontend reads them. UserComment holds the A1111 text. The block is
-big-endian, because readers of UserComment take UTF-16 as big-endian whatever the header says (piexif, and
-what A1111 does with it).
+IFD0 holds ASCII entries `key:text`, as ComfyUI writes and its frontend reads them: `prompt` under 0x0110,
+`workflow` under 0x010F, every other key under a tag that EXIF, TIFF or DNG defines as a text. UserComment
+holds the A1111 text. The tags that EXIF demands are there, so that `exiftool -validate` finds no fault. The
+block is big-endian, because readers of UserComment take UTF-16 as big-endian whatever the header says
+(piexif, and what A1111 does with it).
 
-Facts from the frontend (1.27.10): it takes the offset field of every ASCII entry for an offset, so a text of
-4 bytes or less, which TIFF keeps in that field, must not occur; values are split at the first colon.
+Facts from the frontend (1.27.10 and 1.58.1): it takes the offset field of every ASCII entry for an offset, so
+a text of 4 bytes or less, which TIFF keeps in that field, must not occur; values are split at the first
+colon; the tag does not matter.
 
-The module writes numbers and texts only and must never contain an Orientation (readers would turn the
-picture). Formats: TIFF 6.0 section 2; CIPA DC-008 (EXIF 2.32) 4.6.5 and table 9.
+The module must never contain an Orientation (readers would turn the image). Formats: TIFF 6.0 section 2; CIPA
+DC-008 (EXIF 2.32) 4.6.5 and tables 4, 9 and 18.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from luna_farm.imaging.metadata import Embedded, Item
@@ -23,9 +27,24 @@ from luna_farm.imaging.metadata import Embedded, Item
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 2, 3, 4, 5, 7
 TAG_PROMPT = 0x0110
 TAG_WORKFLOW = 0x010F
+TEXT_TAGS = (
+    *(
+        0x010E,
+        0x010D,
+        0x011D,
+        0x0151,
+        0x014D,
+        0x013C,
+    ),  # TIFF: description, document, page, ...
+    *(0xC6F4, 0xC6F6, 0xC6F8, 0xC6FE, 0xC716, 0xC7A1, 0xC68B, 0xC62F),  # DNG: names of profiles and files
+)
+"""Tags that are texts, for the other keys in order; the last one holds all that are left, as JSON."""
+REST = "more"
+"""Key of the last of TEXT_TAGS."""
 _TAG_EXIF_IFD = 0x8769
 _TAG_USER_COMMENT = 0x9286
 _IN_PLACE = 4  # bytes that fit into an entry itself
+_SRGB, _UNCALIBRATED = 1, 0xFFFF
 
 
 class Entry(NamedTuple):
@@ -39,20 +58,52 @@ class Entry(NamedTuple):
 
 def block(embedded: Embedded) -> bytes:
     """Return the EXIF block from its TIFF header on, of even length, b"" where there is nothing to write."""
-    entries, comment = ascii_entries(embedded), user_comment(embedded)
-    if not entries and not comment:
+    texts, comment = ascii_entries(embedded), user_comment(embedded)
+    if not texts and not comment:
         return b""
+    first = [
+        *texts,
+        _rational(0x011A, 72),
+        _rational(0x011B, 72),
+        _short(0x0128, 2),  # dots per inch
+        _short(0x0213, 1),  # colour samples in the centre
+    ]
+    second = [
+        Entry(0x9000, UNDEFINED, 4, b"0232"),
+        Entry(0x9101, UNDEFINED, 4, b"\1\2\3\0"),  # Y, Cb, Cr
+        Entry(0xA000, UNDEFINED, 4, b"0100"),
+        _short(0xA001, _SRGB if embedded.srgb else _UNCALIBRATED),
+        *([comment] if comment else []),
+    ]
+    if embedded.width and embedded.height:
+        second += [_long(0xA002, embedded.width), _long(0xA003, embedded.height)]
     header = struct.pack(">2sHI", b"MM", 42, 8)
-    if comment:
-        # The pointer needs the length of the first directory, which does not depend on where the pointer
-        # points.
-        pointer = Entry(_TAG_EXIF_IFD, LONG, 1, bytes(4))
-        second = len(header) + len(directory([*entries, pointer], len(header)))
-        entries.append(pointer._replace(data=struct.pack(">I", second)))
-    written = header + directory(entries, len(header))
-    if comment:
-        written += directory([comment], len(written))
-    return written
+    # The pointer needs the length of the first directory, which does not depend on where the pointer points.
+    behind = len(header) + len(directory([*first, _long(_TAG_EXIF_IFD, 0)], len(header)))
+    written = header + directory([*first, _long(_TAG_EXIF_IFD, behind)], len(header))
+    return written + directory(second, len(written))
+
+
+def fitting(embedded: Embedded, limit: int) -> Embedded:
+    """Return what fits into a block of `limit` bytes: the parameters, then workflow, prompt, and the rest.
+
+    The block of nothing is b"".
+    """
+    kept = Embedded(width=embedded.width, height=embedded.height, srgb=embedded.srgb)
+    graph = {item.key: item for item in embedded.graph}
+    wanted = [graph.pop(key) for key in ("workflow", "prompt") if key in graph]
+    tries = [replace(kept, parameters=embedded.parameters)] if embedded.parameters else []
+    for attempt in tries:
+        kept = attempt if len(block(attempt)) <= limit else kept
+    for item in (*wanted, *embedded.fields, *graph.values()):
+        if len(item.text) > limit:
+            continue
+        if item in embedded.fields:
+            attempt = replace(kept, fields=(*kept.fields, item))
+        else:
+            attempt = replace(kept, graph=(*kept.graph, item))
+        kept = attempt if len(block(attempt)) <= limit else kept
+    return kept
 
 
 def directory(entries: list[Entry], offset: int, order: str = ">") -> bytes:
@@ -79,15 +130,14 @@ def directory(entries: list[Entry], offset: int, order: str = ">") -> bytes:
 
 def ascii_entries(embedded: Embedded) -> list[Entry]:
     """Return `key:text` entries. `gen_<field>` has none here: `generation_metadata` says the same."""
-    entries = []
-    tag = TAG_WORKFLOW
-    for item in (*embedded.graph, *embedded.fields):
-        if item.key == "prompt":
-            entries.append(_ascii(TAG_PROMPT, item))
-        else:
-            entries.append(_ascii(tag, item))
-            tag -= 1  # never reaches 0: `metadata.embed` bounds the number of keys
-    return entries
+    own = {"prompt": TAG_PROMPT, "workflow": TAG_WORKFLOW}
+    items = (*embedded.graph, *embedded.fields)
+    entries = [_ascii(own[item.key], item) for item in items if item.key in own]
+    others = [item for item in items if item.key not in own]
+    if len(others) > len(TEXT_TAGS):
+        split = len(TEXT_TAGS) - 1
+        others[split:] = [Item(REST, _object(others[split:], ","), True)]
+    return entries + [_ascii(tag, item) for tag, item in zip(TEXT_TAGS, others, strict=False)]
 
 
 def user_comment(embedded: Embedded) -> Entry | None:
@@ -99,16 +149,27 @@ def user_comment(embedded: Embedded) -> Entry | None:
 
 
 def sidecar(embedded: Embedded) -> bytes:
-    """Return everything as one JSON object in ASCII, for where EXIF cannot hold it: JSON texts stay JSON."""
-    parts = [(item.key, item.text if item.is_json else json.dumps(item.text)) for item in embedded.graph]
-    if embedded.parameters:
-        parts.append(("parameters", json.dumps(embedded.parameters)))
-    parts += [
-        (item.key, item.text if item.is_json else json.dumps(item.text))
-        for item in (*embedded.fields, *embedded.generation)
-    ]
-    body = ",\n".join(f"{json.dumps(key)}: {text}" for key, text in parts)
-    return f"{{\n{body}\n}}\n".encode("ascii")
+    """Return everything as one JSON object in ASCII, for what the file cannot hold: JSON texts stay JSON."""
+    comment = [Item("parameters", embedded.parameters, False)] if embedded.parameters else []
+    items = (*embedded.graph, *comment, *embedded.fields, *embedded.generation, *embedded.beside)
+    return (_object(items, ",\n", "\n") + "\n").encode("ascii")
+
+
+def _object(items: Sequence[Item], between: str, around: str = "") -> str:
+    parts = [f"{json.dumps(i.key)}: {i.text if i.is_json else json.dumps(i.text)}" for i in items]
+    return f"{{{around}{between.join(parts)}{around}}}"
+
+
+def _short(tag: int, value: int) -> Entry:
+    return Entry(tag, SHORT, 1, struct.pack(">H", value))
+
+
+def _long(tag: int, value: int) -> Entry:
+    return Entry(tag, LONG, 1, struct.pack(">I", value))
+
+
+def _rational(tag: int, value: int) -> Entry:
+    return Entry(tag, RATIONAL, 1, struct.pack(">II", value, 1))
 
 
 def _ascii(tag: int, item: Item) -> Entry:

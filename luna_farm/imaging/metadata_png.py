@@ -1,9 +1,11 @@
-"""The metadata of a PNG file: tEXt chunks, and only those.
+"""The metadata of a PNG file: tEXt chunks, and one iTXt where `parameters` needs it.
 
-ComfyUI's frontend (1.27.10, read and tried) takes the bytes after the keyword of an iTXt chunk for its text,
-flags and language included, so iTXt must never be written. JSON is pure ASCII, which every reader decodes
-alike. Plain texts are Latin-1, as the PNG standard has it for tEXt (third edition, 11.3.3.2); a character
-outside it becomes `\\uXXXX`, and stands unharmed in `generation_metadata`.
+ComfyUI's frontend 1.27.10 takes the bytes after the keyword of an iTXt chunk for its text, flags and language
+included (1.58.1 reads them right), so `prompt`, `workflow` and all other JSON must stay tEXt: pure ASCII,
+which every reader decodes alike. Plain texts are Latin-1, as the PNG standard has it for tEXt (third edition,
+11.3.3.2). `parameters` with characters beyond that is iTXt in UTF-8, which Pillow, exiftool, sd-parsers and
+the ExifReader of Civitai read; in other plain texts they become `\\uXXXX`, and stand unharmed in
+`generation_metadata`.
 """
 
 from __future__ import annotations
@@ -11,19 +13,27 @@ from __future__ import annotations
 from luna_farm.imaging.metadata import Embedded
 
 _LONGEST_KEYWORD = 79
+_PARAMETERS = "parameters"
 
 
 def texts(embedded: Embedded) -> list[bytes]:
     """Return the contents of the tEXt chunks in order: keyword, a zero byte, text."""
     pairs = [(item.key, item.text) for item in embedded.graph]
-    if embedded.parameters:
-        pairs.append(("parameters", embedded.parameters))
+    if embedded.parameters and _fits_latin1(embedded.parameters):
+        pairs.append((_PARAMETERS, embedded.parameters))
     pairs += [(item.key, item.text) for item in (*embedded.fields, *embedded.generation)]
     chunks: dict[bytes, bytes] = {}
     for key, text in pairs:
         # The first of two keys that look alike after cleaning wins: prompt and workflow come first.
         chunks.setdefault(keyword(key), latin1(text))
     return [key + b"\0" + text for key, text in chunks.items()]
+
+
+def international_texts(embedded: Embedded) -> list[bytes]:
+    """Return the contents of the iTXt chunks: not compressed, without language and translated keyword."""
+    if not embedded.parameters or _fits_latin1(embedded.parameters):
+        return []
+    return [_PARAMETERS.encode() + bytes(5) + _plain(embedded.parameters).encode("utf-8", "replace")]
 
 
 def keyword(key: str) -> bytes:
@@ -36,5 +46,12 @@ def keyword(key: str) -> bytes:
 
 def latin1(text: str) -> bytes:
     """Return a text as tEXt holds it: Latin-1, line feeds, no zero byte."""
-    text = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
-    return text.encode("latin-1", "backslashreplace")
+    return _plain(text).encode("latin-1", "backslashreplace")
+
+
+def _plain(text: str) -> str:
+    return text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _fits_latin1(text: str) -> bool:
+    return text.isascii() or all(char <= "\xff" for char in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 
@@ -149,3 +150,28 @@ print([name for name in ("PIL", "simplejpeg", "imagecodecs", "torch") if name in
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["png", "webp", "jpeg", "tiff"])
+def test_a_sidecar_is_always_written_where_it_is_wanted(options, task, picture, name):
+    job = options(sidecar="always")
+    encoded = encode(picture(4, 4, 3), name, job, embed(job, task()))
+    assert encoded.sidecar is not None
+    read = json.loads(encoded.sidecar)
+    assert read["workflow"] == json.loads(job.extra_pnginfo)["workflow"]
+    assert read["parameters"].startswith("a café at night")
+    assert encode(picture(4, 4, 3), name, options(embed="none", sidecar="always"), NOTHING).sidecar is None
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg"])
+def test_what_is_too_deep_or_too_much_for_a_file_goes_beside_it(options, task, picture, name):
+    deep = "[" * 400 + "]" * 400
+    job = options(custom_metadata=deep, extra_pnginfo=json.dumps({f"k{n}": n for n in range(250)}))
+    encoded = encode(picture(4, 4, 3), name, job, embed(job, task()))
+    assert encoded.sidecar is not None
+    read = json.loads(encoded.sidecar)
+    assert read["custom_metadata"] == deep
+    assert read["k249"] == 249
+    assert sum(".json beside" in warning for warning in encoded.warnings) == 2
+    never = options(custom_metadata=deep, sidecar="never")
+    assert encode(picture(4, 4, 3), name, never, embed(never, task())).sidecar is None

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
+from luna_farm.imaging import metadata_exif
 from luna_farm.imaging.encoders import encode
 from luna_farm.imaging.encoders.jpeg import LONGEST_EXIF
 from luna_farm.imaging.metadata import NOTHING, Embedded, Item, embed
@@ -82,10 +83,11 @@ def test_none_writes_no_exif(either, options, picture):
     assert b"Exif" not in _file(picture(16, 16, 3), options())
 
 
-def _of_size(total, parameters=""):
-    """Make metadata whose EXIF, with the six bytes of "Exif", has `total` bytes."""
-    overhead = 6 + 8 + 2 + 12 + 4 + len("w:") + 1
-    return Embedded(graph=(Item("w", "x" * (total - overhead), False),), parameters=parameters)
+def _of_size(total: int, parameters: str = "") -> Embedded:
+    """Make metadata whose EXIF has this many bytes, the six of its name included."""
+    without = len(metadata_exif.block(Embedded(graph=(Item("w", "x" * 10, False),), parameters=parameters)))
+    text = "x" * (total - 6 - without + 10 + (total - 6 - without) % 2)
+    return Embedded(graph=(Item("w", text, False),), parameters=parameters)
 
 
 def test_exactly_as_much_as_fits_is_embedded(options, picture):
@@ -111,3 +113,33 @@ def test_parameters_too_long_for_exif_go_beside_it_too(options, picture):
     encoded = encode(picture(4, 4, 3), "jpeg", options(), Embedded(parameters="x" * 70_000))
     assert encoded.sidecar is not None
     assert readers.jpeg_exif(b"".join(encoded.buffers)) == b""
+
+
+def _large(**sizes: int) -> Embedded:
+    graph = tuple(Item(key, "x" * size, False) for key, size in sizes.items())
+    return Embedded(graph=graph, parameters="Steps: 1", fields=(Item("image_type", "RAW", False),))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [
+        ({"prompt": 50_000, "workflow": 50_000}, {"workflow", "image_type"}),
+        ({"prompt": 50_000, "workflow": 70_000}, {"prompt", "image_type"}),
+        ({"prompt": 20_000, "workflow": 30_000, "other": 40_000}, {"prompt", "workflow", "image_type"}),
+        ({"prompt": 70_000, "workflow": 70_000, "other": 100}, {"other", "image_type"}),
+    ],
+)
+def test_what_fits_stays_in_the_image_workflow_first(options, picture, sizes, kept):
+    encoded = encode(picture(4, 4, 3), "jpeg", options(), _large(**sizes))
+    block = readers.jpeg_exif(b"".join(encoded.buffers))
+    assert {text.partition(":")[0] for text in readers.exif_texts(block).values()} == kept
+    assert readers.parameters(block) == "Steps: 1"
+    assert encoded.sidecar is not None
+    assert set(json.loads(encoded.sidecar)) == {*sizes, "image_type", "parameters"}
+    assert "all of it is in a .json file" in encoded.warnings[0]
+
+
+def test_no_sidecar_where_none_is_wanted(options, picture):
+    encoded = encode(picture(4, 4, 3), "jpeg", options(sidecar="never"), _large(workflow=70_000))
+    assert encoded.sidecar is None
+    assert "it was left out" in encoded.warnings[0]

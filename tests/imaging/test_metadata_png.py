@@ -1,4 +1,4 @@
-"""tEXt and nothing else, with keywords and texts that every reader takes."""
+"""tEXt, and iTXt for parameters beyond Latin-1, with keywords and texts that every reader takes."""
 
 from __future__ import annotations
 
@@ -65,3 +65,16 @@ def test_keywords_are_valid(key):
     assert keyword == keyword.strip()
     assert b"  " not in keyword
     assert all(32 <= byte < 127 for byte in keyword)
+
+
+def test_parameters_beyond_latin1_are_the_only_international_text(options, task, picture):
+    job = options(metadata=json.dumps({"positive": "猫\r\n\0夜", "steps": 1}))
+    embedded = embed(job, task(affix="夜"))
+    file = b"".join(encode(picture(4, 4, 3), "png", job, embedded).buffers)
+    assert file.count(b"iTXt") == 1
+    assert file.index(b"tEXtworkflow") < file.index(b"iTXtparameters\0\0\0\0\0")
+    with Image.open(io.BytesIO(file)) as image:
+        found = image.text  # type: ignore[attr-defined]
+    assert found["parameters"].startswith("猫\n夜\nSteps: 1")
+    assert found["image_type"] == "\\u591c"
+    assert metadata_png.international_texts(NOTHING) == []

@@ -34,6 +34,8 @@ class Encoded:
     buffers: list[bytes | memoryview]
     sidecar: bytes | None = None
     warnings: list[str] = field(default_factory=list)
+    left_out: bool = False
+    """The metadata could not be embedded at all."""
 
 
 Encoder = Callable[[Pixels, SaveOptions, Embedded, Marks], Encoded]
@@ -69,9 +71,27 @@ def encode(
             raise
         # If it was the metadata, the image is saved without it; if it was the image, this raises again.
         encoded = _run(encoder, format, stored, options, NOTHING, marked)
+        encoded.left_out = True
         encoded.warnings.append(f"the metadata could not be embedded and was left out: {error}")
     encoded.warnings[:0] = [*embedded.warnings, *([warning] if warning else [])]
+    _beside(encoded, options, embedded)
     return encoded
+
+
+def _beside(encoded: Encoded, options: SaveOptions, embedded: Embedded) -> None:
+    """Decide on the .json beside the image: what did not fit goes there, or everything, or nothing."""
+    if options.sidecar == "never":
+        encoded.sidecar = None
+        return
+    wanted = embedded.beside or encoded.left_out or options.sidecar == "always"
+    if encoded.sidecar is not None or embedded.empty or not wanted:
+        return
+    from luna_farm.imaging import metadata_exif  # few images need one
+
+    try:
+        encoded.sidecar = metadata_exif.sidecar(embedded)
+    except Exception as error:  # whatever it is, the image is worth more
+        encoded.warnings.append(f"the .json beside the image could not be made: {error}")
 
 
 def colour_warning(title: str, marked: Marks, *, icc: bool, cicp: bool) -> list[str]:
@@ -110,6 +130,7 @@ def _png(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Marks
 
     chunks = png_marks.chunks(marked)
     chunks += [png.chunk(b"tEXt", data) for data in metadata_png.texts(embedded)]
+    chunks += [png.chunk(b"iTXt", data) for data in metadata_png.international_texts(embedded)]
     return Encoded(png.encode(pixels, level=options.png_compression, chunks=chunks))
 
 

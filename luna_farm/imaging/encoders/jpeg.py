@@ -45,7 +45,7 @@ def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded, 
     if pixels.shape[2] == 4 and int(pixels[:, :, 3].min()) < 255:
         pixels = composed(pixels, background(options.background))
         encoded.warnings.append(f"JPEG holds no transparency; the image was laid on {options.background}")
-    segments = _exif(embedded, encoded) + _xmp(marked.xmp) + _icc(marked.icc)
+    segments = _exif(embedded, encoded, options.sidecar) + _xmp(marked.xmp) + _icc(marked.icc)
     stream = _stream(pixels, options.lossy_quality)
     # The EXIF segment stands behind JFIF's, where Pillow puts it too; both encoders begin with SOI and APP0.
     cut = 4 + int.from_bytes(stream[4:6], "big") if stream[2:4] == b"\xff\xe0" else 2
@@ -70,21 +70,22 @@ def _segment(marker: int, data: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, 2 + len(data)) + data
 
 
-def _exif(embedded: Embedded, encoded: Encoded) -> bytes:
+def _exif(embedded: Embedded, encoded: Encoded, sidecar: str) -> bytes:
     """Return the APP1 segment; where not everything fits, what does, and the whole as a sidecar."""
     block = metadata_exif.block(embedded)
     if len(block) + len(_EXIF) > LONGEST_EXIF:
-        encoded.sidecar = metadata_exif.sidecar(embedded)
-        encoded.warnings.append(
-            f"the metadata needs {len(block) + len(_EXIF):,} bytes of EXIF, a JPEG holds {LONGEST_EXIF:,}; "
-            "it was written to a .json file beside the image"
+        kept = metadata_exif.fitting(embedded, LONGEST_EXIF - len(_EXIF))
+        names = {item.key for item in (*kept.graph, *kept.fields)} | (
+            {"parameters"} if kept.parameters else set()
         )
-        block = metadata_exif.block(Embedded(parameters=embedded.parameters))
-        if len(block) + len(_EXIF) > LONGEST_EXIF:
-            return b""
-    if not block:
-        return b""
-    return _segment(0xE1, _EXIF + block)
+        encoded.sidecar = metadata_exif.sidecar(embedded)
+        where = "it was left out" if sidecar == "never" else "all of it is in a .json file beside the image"
+        encoded.warnings.append(
+            f"the metadata needs {len(block) + len(_EXIF):,} bytes of EXIF, a JPEG holds {LONGEST_EXIF:,}: "
+            f"in the image {'are ' + ', '.join(names) if names else 'is none'}; {where}"
+        )
+        block = metadata_exif.block(kept)
+    return _segment(0xE1, _EXIF + block) if block else b""
 
 
 def _stream(pixels: NDArray[np.uint8], quality: int) -> bytes:
