@@ -98,6 +98,10 @@ class SaveOptions(Message):
     """A whole ICC profile that describes the values instead of `colorspace`, b"" for none."""
     exr_compression: str = "zip"
     """"zip" (exact), "dwaa" (small, lossy) or "none"."""
+    avif_speed: int = 8
+    """Of AVIF, 0 (small) to 10 (fast)."""
+    jxl_effort: int = 3
+    """Of lossy JPEG XL, 1 (fast) to 9 (small)."""
     provenance: str = "off"
     """Marks of generated images: "off", "xmp", or "c2pa" (XMP and a signed manifest)."""
     source_type: str = "generated"

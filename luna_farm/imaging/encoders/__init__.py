@@ -58,8 +58,8 @@ def encode(
     """
     if format not in FORMATS:
         raise InvalidRequest.of("format", format, ", ".join(FORMATS))
-    _check(pixels)
-    _check_sides(pixels, format)
+    check_pixels(pixels)
+    check_sides(pixels, format)
     encoder = _encoder(format)
     warning = depth_warning(pixels.dtype.name, options.bit_depth, format)
     stored = convert(pixels, stored_depth(pixels.dtype.name, options.bit_depth, format))
@@ -125,16 +125,14 @@ def _run(
 
 
 def _png(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Marks) -> Encoded:
-    from luna_farm.imaging import metadata_png
     from luna_farm.imaging.encoders import png, png_marks
 
-    chunks = png_marks.chunks(marked)
-    chunks += [png.chunk(b"tEXt", data) for data in metadata_png.texts(embedded)]
-    chunks += [png.chunk(b"iTXt", data) for data in metadata_png.international_texts(embedded)]
+    chunks = png_marks.chunks(embedded, marked)
     return Encoded(png.encode(pixels, level=options.png_compression, chunks=chunks))
 
 
-def _check(pixels: NDArray[Any]) -> None:
+def check_pixels(pixels: NDArray[Any]) -> None:
+    """Raise InvalidRequest for what `encode` does not take."""
     fits = pixels.dtype.name in DTYPES and pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4) and pixels.size
     if not fits or not pixels.dtype.isnative:
         given = f"{pixels.dtype} {list(pixels.shape)}"
@@ -144,7 +142,8 @@ def _check(pixels: NDArray[Any]) -> None:
         raise InvalidRequest.of("pixels", "a strided view", "C-contiguous memory (numpy.ascontiguousarray)")
 
 
-def _check_sides(pixels: NDArray[Any], name: str) -> None:
+def check_sides(pixels: NDArray[Any], name: str) -> None:
+    """Raise EncodeError for an image that is too large for its format."""
     row = FORMATS[name]
     height, width = pixels.shape[:2]
     if max(height, width) > row.longest_side:

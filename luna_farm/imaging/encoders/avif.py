@@ -3,8 +3,9 @@
 Two libraries on the same libavif: Pillow, which is always there, for 8 bits with loss; imagecodecs, an
 optional package, for what Pillow does not offer: 10 bits, quality 100 (exact), HLG and PQ.
 
-Speed 8 of 0..10, measured (docs/formats.md). Colour is stored in full from quality 90 on (4:4:4), below it at
-half the resolution (4:2:0). ComfyUI's frontend reads the workflow from the same EXIF as in WebP.
+Speed 8 of 0..10 unless `avif_speed` says otherwise, measured (docs/formats.md). Colour is stored in full from
+quality 90 on (4:4:4), below it at half the resolution (4:2:0). ComfyUI's frontend reads the workflow from the
+same EXIF as in WebP.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from luna_farm.imaging.encoders import Encoded, isobmff, needed
 from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 
-SPEED = 8
 EXACT = 100
 _FULL_COLOUR_FROM = 90
 _BITS = 10
@@ -34,8 +34,8 @@ def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Mar
     """Encode [H, W, C] uint8, or uint16 of full range in 10 bits, as AVIF of quality `lossy_quality`."""
     exif = metadata_exif.block(embedded)
     if pixels.dtype == np.uint8 and options.lossy_quality < EXACT and not marked.hdr:
-        return Encoded([_by_pillow(pixels, options.lossy_quality, exif, marked)])
-    file = by_imagecodecs(pixels, options.lossy_quality, marked)
+        return Encoded([_by_pillow(pixels, options, exif, marked)])
+    file = _by_imagecodecs(pixels, options, marked)
     return Encoded(isobmff.with_items(file, exif=exif, xmp=marked.xmp, icc=marked.icc))
 
 
@@ -54,18 +54,18 @@ def check_pillow() -> None:
         )
 
 
-def _by_pillow(pixels: Pixels, quality: int, exif: bytes, marked: Marks) -> bytes:
+def _by_pillow(pixels: Pixels, options: SaveOptions, exif: bytes, marked: Marks) -> bytes:
     from PIL import Image
 
     check_pillow()
     gray = pixels.shape[2] == 1
-    how: dict[str, Any] = {} if gray else {"subsampling": subsampling(quality)}
+    how: dict[str, Any] = {} if gray else {"subsampling": subsampling(options.lossy_quality)}
     out = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if gray else pixels).save(
         out,
         "AVIF",
-        quality=quality,
-        speed=SPEED,
+        quality=options.lossy_quality,
+        speed=options.avif_speed,
         max_threads=1,
         exif=exif,
         xmp=marked.xmp,
@@ -75,12 +75,13 @@ def _by_pillow(pixels: Pixels, quality: int, exif: bytes, marked: Marks) -> byte
     return out.getvalue()
 
 
-def by_imagecodecs(pixels: Pixels, quality: int, marked: Marks) -> bytes:
+def _by_imagecodecs(pixels: Pixels, options: SaveOptions, marked: Marks) -> bytes:
     """Return an AVIF without metadata, exact at quality 100; uint16 pixels are stored in 10 bits."""
     try:
         import imagecodecs
     except ImportError as error:
         raise needed("avif", "imagecodecs for 10 bits, quality 100, HLG and PQ") from error
+    quality = options.lossy_quality
     deep = pixels.dtype == np.uint16
     values = to_bits(pixels, _BITS) if deep else pixels
     gray = values.shape[2] == 1
@@ -91,7 +92,7 @@ def by_imagecodecs(pixels: Pixels, quality: int, marked: Marks) -> bytes:
     file = imagecodecs.avif_encode(
         values[:, :, 0] if gray else values,
         quality,
-        speed=SPEED,
+        speed=options.avif_speed,
         bitspersample=_BITS if deep else 8,
         pixelformat="400" if gray else subsampling(quality).replace(":", ""),
         primaries=colour.primaries,

@@ -4,7 +4,8 @@ This module puts the compressed image into a container of its own when there is 
 more than one core: the farm runs several workers.
 
 Quality 100 is lossless, the rest libjxl's own scale from quality to distance. Efforts, measured
-(docs/formats.md): lossless 1 is quicker than any PNG of its size; lossy 3 is as quick as 1 and 7 % smaller.
+(docs/formats.md): lossless 1 is quicker than any PNG of its size; lossy 3 (`jxl_effort`) is as quick as 1
+and 7 % smaller.
 Format: ISO/IEC 18181-2 (boxes).
 """
 
@@ -20,7 +21,7 @@ from luna_farm.imaging.encoders import Encoded, colour_warning, needed
 from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 
-_LOSSLESS_EFFORT, _LOSSY_EFFORT = 1, 3
+_LOSSLESS_EFFORT = 1
 _SIGNATURE = struct.pack(">I4sI", 12, b"JXL ", 0x0D0A870A)
 _FILE_TYPE = struct.pack(">I4s4sI4s", 20, b"ftyp", b"jxl ", 0, b"jxl ")
 
@@ -37,7 +38,7 @@ def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Mar
     if quality >= 100:
         how = {"lossless": True, "effort": _LOSSLESS_EFFORT}
     else:
-        how = {"distance": distance(quality), "effort": _LOSSY_EFFORT}
+        how = {"distance": distance(quality), "effort": options.jxl_effort}
     stream = bytes(imagecodecs.jpegxl_encode(image, usecontainer=False, numthreads=1, **how))
     warnings = colour_warning("JPEG XL", marked, icc=False, cicp=False)
     exif = metadata_exif.block(embedded)

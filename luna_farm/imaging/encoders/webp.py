@@ -29,7 +29,7 @@ from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 
 _LOSSLESS_EFFORT = 20
-_HAS_ICC, _HAS_ALPHA, _HAS_EXIF, _HAS_XMP = 0x20, 0x10, 0x08, 0x04
+_HAS_ICC, _HAS_ALPHA, _HAS_EXIF, _HAS_XMP, _IS_ANIMATED = 0x20, 0x10, 0x08, 0x04, 0x02
 _STREAMS = (b"ALPH", b"VP8 ", b"VP8L")
 
 
@@ -70,16 +70,30 @@ def extended(file: bytes, exif: bytes, marked: Marks, *, width: int, height: int
     Raises ValueError if `file` holds no compressed image.
     """
     streams = image_chunks(file)
-    flags = _HAS_ALPHA if any(_shows_alpha(kind, data) for kind, data in streams) else 0
+    image = [part for kind, data in streams for part in even(kind, data)]
+    return canvas(image, exif, marked, width=width, height=height, alpha=shows_alpha(streams))
+
+
+def canvas(
+    shown: Sequence[bytes | memoryview],
+    exif: bytes,
+    marked: Marks,
+    *,
+    width: int,
+    height: int,
+    alpha: bool,
+    animated: bool = False,
+) -> list[bytes | memoryview]:
+    """Return an extended file around the chunks of an image or of frames, all of even length."""
+    flags = (_HAS_ALPHA if alpha else 0) | (_IS_ANIMATED if animated else 0)
     parts: list[bytes | memoryview] = []
     if marked.icc:
         flags |= _HAS_ICC
-        parts += _even(b"ICCP", marked.icc)
-    for kind, data in streams:
-        parts += _even(kind, data)
+        parts += even(b"ICCP", marked.icc)
+    parts += shown
     if exif:
         flags |= _HAS_EXIF
-        parts += _even(b"EXIF", exif)
+        parts += even(b"EXIF", exif)
     if marked.xmp:
         flags |= _HAS_XMP
         parts += [header(b"XMP ", len(marked.xmp)), marked.xmp, bytes(len(marked.xmp) % 2)]
@@ -105,7 +119,7 @@ def image_chunks(file: bytes) -> list[tuple[bytes, memoryview]]:
     return streams
 
 
-def _even(kind: bytes, data: bytes | memoryview) -> list[bytes | memoryview]:
+def even(kind: bytes, data: bytes | memoryview) -> list[bytes | memoryview]:
     """Return a chunk of even length, whose pad byte is declared as part of it."""
     pad = len(data) % 2
     return [header(kind, len(data) + pad), data, bytes(pad)]
@@ -125,9 +139,9 @@ def chunks(file: bytes) -> list[tuple[bytes, memoryview]]:
     return found
 
 
-def _shows_alpha(kind: bytes, data: memoryview) -> bool:
-    """Whether a stream holds alpha; VP8L says so in the bit behind its sides of 14 bits (RFC 9649, 3.4)."""
-    return kind == b"ALPH" or (kind == b"VP8L" and bool(data[4] & 0x10))
+def shows_alpha(streams: Sequence[tuple[bytes, memoryview]]) -> bool:
+    """Whether an image holds alpha; VP8L says so in the bit behind its sides of 14 bits (RFC 9649, 3.4)."""
+    return any(kind == b"ALPH" or (kind == b"VP8L" and bool(data[4] & 0x10)) for kind, data in streams)
 
 
 def header(kind: bytes, length: int) -> bytes:
