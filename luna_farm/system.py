@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from luna_farm.errors import DiskError
+from luna_farm.system_cgroups import memory_limit as memory_limit
 from luna_farm.system_sockets import ACCEPT_AT_ONCE as ACCEPT_AT_ONCE
 from luna_farm.system_sockets import let_wait as let_wait
 from luna_farm.system_sockets import listener_uid as listener_uid
@@ -26,9 +27,6 @@ if sys.platform != "win32":
 
 SHM_FOLDER = Path("/dev/shm")  # noqa: S108  the system's own folder for it, looked at, never written to by name
 """Where Linux keeps POSIX shared memory; macOS and Windows have no such folder."""
-
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where a container's own memory limit is read, cgroup version 2 and 1."""
 
 NICENESS = 10
 """How far workers step back behind the program that makes the images (0 .. 19)."""
@@ -55,21 +53,20 @@ def boot_id() -> str:
 
 
 def memory_bytes() -> int:
-    """Return how much memory this program may use: the machine's, or the limit of its container if that is
-    less."""
+    """Return how much memory this program may use: the machine's, or the smallest limit of the control groups
+    that it is in (a container, a service) if that is less."""
+    total = machine_memory_bytes()
+    limit = memory_limit()
+    return total if limit is None else min(total, limit[0])
+
+
+def machine_memory_bytes() -> int:
+    """Return how much memory this machine has."""
     if sys.platform == "win32" or not hasattr(os, "sysconf"):
         import psutil
 
         return int(psutil.virtual_memory().total)
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(total, *(_read_limit(path, total) for path in CGROUP_LIMITS))
-
-
-def _read_limit(path: Path, without: int) -> int:
-    try:
-        return int(path.read_text("ascii"))
-    except (OSError, ValueError):  # no such version of cgroups, or "max": no limit here
-        return without
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def disk_bytes(path: str | os.PathLike[str]) -> tuple[int, int]:

@@ -32,17 +32,11 @@ def test_without_a_kernel_that_tells_the_boot_time_stands_in(monkeypatch: pytest
     assert system.boot_id() == system.boot_id()
 
 
-def test_a_limit_of_the_container_counts_when_it_is_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = tuple(tmp_path / name for name in ("v2", "v1", "absent"))
-    monkeypatch.setattr(system, "CGROUP_LIMITS", limits)
-    whole = system.memory_bytes()
-    limits[0].write_text("max\n")
-    limits[1].write_text("9223372036854771712\n")
-    assert system.memory_bytes() == whole > 0
-    limits[0].write_text("1000000\n")
-    assert system.memory_bytes() == 1_000_000
+def test_a_limit_of_the_container_counts_when_it_is_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = system.machine_memory_bytes()
+    for limit, expected in ((None, whole), ((1_000_000, "here"), 1_000_000), ((2 * whole, "here"), whole)):
+        monkeypatch.setattr(system, "memory_limit", lambda limit=limit: limit)
+        assert system.memory_bytes() == expected > 0
 
 
 def test_a_folder_that_is_not_there_yet_is_measured_by_its_parent(tmp_path: Path) -> None:

@@ -23,11 +23,29 @@ from luna_farm.storage.arena import Arena
 
 FEW_FILES = 64
 """With fewer open files the farm starts, but takes only a handful of connections."""
+LEAST_MEMORY = 128 << 20
+"""What a supervisor, two workers and a small arena need to save images of a usual size."""
 FIRST_RELEASE = datetime(2025, 1, 1, tzinfo=timezone.utc).timestamp()
 """A clock before this is wrong: the program did not exist then."""
 JUMP_S = 3600.0
 """Files that lie further in the future than this tell that the clock was set back."""
 _TRIAL_BYTES = 1 << 20
+
+
+# --- memory
+
+
+def memory(machine: int, limit: tuple[int, str] | None, farm: int) -> Finding:
+    """Judge how much memory there is. machine: bytes of this machine; limit: of the control groups, and the
+    file that sets it; farm: what the farm and its arena take by default."""
+    name = "memory"
+    if limit is None or limit[0] >= machine:
+        return Finding(name, FINE, f"This machine has {size(machine)}, and nothing limits the farm to less.")
+    text = f"{size(machine)}, of which this program may use {size(limit[0])} ({limit[1]})"
+    if limit[0] < farm:
+        advice = f"Allow at least {size(farm)}: MemoryMax= of the service, or `docker run --memory`."
+        return Finding(name, PROBLEM, f"{text}: too little for a farm.", advice)
+    return Finding(name, FINE, f"{text}.")
 
 
 # --- shared memory

@@ -61,6 +61,9 @@ def examine(config: Config) -> Iterator[Finding]:
     from luna_farm.supervisor import state_dir
 
     farm_pid = lock_holder(config.state_dir / state_dir.LOCK)
+    yield checks_machine.memory(
+        system.machine_memory_bytes(), system.memory_limit(), checks_machine.LEAST_MEMORY
+    )
     yield checks_machine.shared_memory(
         system.shm_bytes(),
         system.memory_bytes(),

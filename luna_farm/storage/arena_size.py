@@ -21,6 +21,9 @@ from luna_farm.storage.arena import Arena
 
 MEMORY_SHARE = 1 / 8
 """Share of the memory of this machine (or container) that the arena takes by default."""
+MOST_SHARE = 1 / 2
+"""Share of that memory that the arena never exceeds, whatever is asked for: the system ends a process that
+takes more than there is."""
 MAX_DEFAULT_BYTES = 1 << 30
 """What the default never exceeds: room for 340 images of 1024x1024."""
 FIRST_BYTES = 6 << 20
@@ -54,7 +57,8 @@ def establish(
     shared, file = fresh_names(folder)
     _note(folder, shared, file, *keep)
     if sys.platform != "win32":  # there it would go away with a killed supervisor
-        made = _halving(shared, wanted, min(wanted, _shm_room()), "Shared memory", warnings)
+        room = min(_shm_room(), max(MIN_BYTES, int(system.memory_bytes() * MOST_SHARE)))
+        made = _halving(shared, wanted, min(wanted, room), "Shared memory", warnings)
         if made is not None:
             return made, warnings
     room = int(system.disk_bytes(folder)[0] * FREE_SHARE)

@@ -41,6 +41,22 @@ def test_shared_memory(
     assert bool(finding.advice) is (level != FINE)
 
 
+@pytest.mark.parametrize(
+    ("limit", "level", "words"),
+    [
+        (None, FINE, "nothing limits"),
+        ((32 * GIB, "/x/memory.max"), FINE, "nothing limits"),
+        ((GIB, "/x/memory.max"), FINE, "may use 1.1 GB (/x/memory.max)"),
+        ((64 * MIB, "/x/memory.max"), PROBLEM, "too little"),
+    ],
+)
+def test_memory(limit: tuple[int, str] | None, level: str, words: str) -> None:
+    finding = checks.memory(16 * GIB, limit, checks.LEAST_MEMORY)
+    assert finding.level == level
+    assert words in finding.text
+    assert bool(finding.advice) is (level != FINE)
+
+
 def test_shared_memory_is_really_tried_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     shm = Path("/dev/shm")
     assert checks.try_shared_memory() == ""
