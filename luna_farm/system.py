@@ -166,6 +166,23 @@ def lower_priority() -> None:
         return
 
 
+def release_memory() -> None:
+    """Give memory that this process has freed back to the system: the allocator keeps some for later.
+
+    Linux (glibc): malloc_trim. macOS: malloc_zone_pressure_relief. Windows: _heapmin. Other C libraries, such
+    as musl, keep next to nothing.
+    """
+    import ctypes  # only here: what never encodes never pays for it
+
+    with suppress(AttributeError, OSError):
+        if sys.platform == "win32":
+            ctypes.cdll.msvcrt._heapmin()
+        elif sys.platform == "darwin":
+            ctypes.CDLL(None).malloc_zone_pressure_relief(None, ctypes.c_size_t(0))
+        else:
+            ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+
+
 def keep_to_processor(nth: int) -> None:
     """Let the calling thread run only on the `nth` of the processors that it may use, counted round.
 

@@ -26,6 +26,8 @@ from luna_farm.testing.faults import crash_point
 from luna_farm.worker import pipeline
 
 T = TypeVar("T")
+IDLE_S = 5.0
+"""After so long without work, memory that the encoders freed goes back to the system."""
 READ_BYTES = 256 * 1024
 ASIDE_BYTES = 256 * 1024
 """Smaller images are written without the thread: handing them over to it costs more than it gains (0.94
@@ -50,6 +52,8 @@ class Worker:
         self._disk = ThreadPoolExecutor(1, "disk")
         self._writing: Future[None] | None = None
         """At most one image is being written; until it is reported, nothing else is."""
+        self._worked = False
+        """Something was encoded since memory was last given back."""
         self._settled: deque[list[str | int]] = deque()
         """Published with the next result: nobody waits for it, and every message wakes the supervisor up."""
 
@@ -74,6 +78,9 @@ class Worker:
             message = self._frames.next()
             if message is not None:
                 return message
+            if self._worked and not select.select([self._pipe], [], [], IDLE_S)[0]:
+                self._worked = False
+                system.release_memory()
             try:
                 data = self._pipe.recv(READ_BYTES)
             except ConnectionError:
@@ -90,6 +97,7 @@ class Worker:
 
     def _image(self, message: dict[str, Any]) -> None:
         crash_point("worker.received")
+        self._worked = True
         task = ImageTask.from_map(message["task"])
         options = SaveOptions.from_map(message["options"])
         made = _attempt(task, lambda: self._encoded(task, options))
