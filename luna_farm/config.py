@@ -153,7 +153,7 @@ SETTINGS: tuple[Setting, ...] = (
             "seconds from 0.5 to 86400",
             "time without progress after which a worker is killed and its image handed to another"),
     Setting("arena_bytes", "arena", "bytes", 0, read.size(_MIB, automatic=True),
-            "a size of at least 1 MiB such as 256MiB, or 0 for the automatic share",
+            "a size from 1 MiB to 1 PiB such as 256MiB, or 0 for the automatic share",
             "shared memory for pixels on their way"),
     Setting("output_dir", "save", "output_dir", "output", read.path, "a path",
             "folder for requests that name none"),
@@ -171,7 +171,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_jobs", "limits", "max_jobs", 10_000, read.whole(1, 10**6), _COUNT.format(1, 10**6),
             "unfinished jobs"),
     Setting("max_queue_bytes", "limits", "max_queue_bytes", 4096 * _MIB, read.size(_MIB),
-            "a size of at least 1 MiB such as 4GiB", "pixels of unfinished jobs"),
+            "a size from 1 MiB to 1 PiB such as 4GiB", "pixels of unfinished jobs"),
     Setting("max_images", "limits", "max_images", 512, read.whole(1, 10**5), _COUNT.format(1, 10**5),
             "images of one job"),
     Setting("max_pixels", "limits", "max_pixels", 2**28, read.whole(1, 2**31), _COUNT.format(1, 2**31),
@@ -179,12 +179,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_connections", "limits", "max_connections", 256, read.whole(1, 10**5),
             _COUNT.format(1, 10**5), "clients connected at a time"),
     Setting("journal_bytes", "limits", "journal_bytes", 64 * _MIB, read.size(64 * 1024),
-            "a size of at least 64 KiB such as 64MiB",
+            "a size from 64 KiB to 1 PiB such as 64MiB",
             "journal; compacted before it reaches this, and busy if unfinished jobs alone fill it"),
     Setting("kept_reports", "limits", "kept_reports", 1000, read.whole(0, 10**6), _COUNT.format(0, 10**6),
             "reports of finished jobs that are kept"),
     Setting("spool_bytes", "limits", "spool_bytes", 4096 * _MIB, read.size(_MIB),
-            "a size of at least 1 MiB such as 4GiB",
+            "a size from 1 MiB to 1 PiB such as 4GiB",
             "encoded files in the state folder that wait for their destination; busy beyond it"),
     Setting("provenance", "provenance", "provenance", "off", read.one_of(*PROVENANCES),
             "off, xmp or c2pa", "marks of generated images for requests that say nothing about them"),
@@ -257,10 +257,15 @@ def find_file(environ: Mapping[str, str], cwd: Path) -> Path | None:
     named = environ.get("LUNA_FARM_CONFIG")
     if named:
         return cwd / named
+    places = (cwd, user_config_dir())
+    return next((place / FILE_NAME for place in places if (place / FILE_NAME).is_file()), None)
+
+
+def user_config_dir() -> Path:
+    """Return the platform's folder for the settings of a user's programs, such as ~/.config/luna-farm."""
     import platformdirs
 
-    places = (cwd, Path(platformdirs.user_config_dir("luna-farm", appauthor=False)))
-    return next((place / FILE_NAME for place in places if (place / FILE_NAME).is_file()), None)
+    return Path(platformdirs.user_config_dir("luna-farm", appauthor=False))
 
 
 def default_state_dir() -> Path:
@@ -342,8 +347,13 @@ def _checked(entry: _Given) -> Any:
 
 def _unknown(key: str, source: str, known: Iterable[str]) -> ConfigError:
     names = list(known)
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
-    text = f"{key}: there is no such setting (from {source}); the nearest known one is {near}."
+    # The right name in a wrong place, or in none, is nearer than any other spelling.
+    last = key.rpartition(".")[2]
+    alike = [name for name in names if name.rpartition(".")[2] == last]
+    near = (alike or difflib.get_close_matches(key, names, n=1, cutoff=0.0))[0]
+    section, _, plain = near.rpartition(".")
+    where = f" It belongs below [{section}]." if plain == key and section else ""
+    text = f"{key}: there is no such setting (from {source}); the nearest known one is {near}.{where}"
     return ConfigError(text, key, "", ", ".join(names))
 
 

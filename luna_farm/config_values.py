@@ -18,7 +18,8 @@ T = TypeVar("T")
 Reader = Callable[[Any, Path], T]
 
 FEED_OFF = -1
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20}
+_UNITS |= {"gi": 2**30, "ti": 2**40}
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}
 _WORDS |= {"false": False, "no": False, "off": False, "0": False}
 
@@ -56,7 +57,7 @@ def size(low: int, *, automatic: bool = False) -> Reader[int]:
 def parse_size(text: str) -> int:
     """Return the bytes that a size such as `64MiB`, `1.5 GB` or `4096` means. Raises ValueError otherwise."""
     lowered = text.strip().lower().removesuffix("b")
-    digits = lowered.rstrip("kmgi").rstrip()
+    digits = lowered.rstrip("kmgti").rstrip()
     unit = lowered[len(digits) :].strip()
     if unit not in _UNITS or not digits.replace(".", "", 1).isdecimal():
         raise ValueError(text)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from luna_farm_client import FarmClient
 
 _EXAMPLES = """
-luna-farm bench                          about a minute, with bundled images
+luna-farm bench                          some five minutes, with images that it makes
 luna-farm bench shots/*.png --workers 4
 luna-farm bench --output-dir /mnt/nas    on the disk that matters
 luna-farm bench --json > bench.json
@@ -38,25 +38,21 @@ def add_parser(subparsers: options.Subparsers) -> None:
     parser = options.command(subparsers, "bench", "measure the farm beside Pillow, as ratios", _EXAMPLES)
     parser.add_argument("files", nargs="*", metavar="FILE", help="images to measure with")
     parser.add_argument(
-        "--workers", type=_count, default=2, metavar="N", help="workers, and threads of Pillow (2)"
+        "--workers", type=_count, default=2, metavar="N", help="workers, and threads of Pillow"
     )
     parser.add_argument(
-        "--images", type=_count, default=24, metavar="N", help="images per round of throughput (24)"
+        "--images", type=_count, default=24, metavar="N", help="images per round of throughput"
     )
-    parser.add_argument("--rounds", type=_count, default=3, metavar="N", help="rounds of throughput (3)")
-    parser.add_argument(
-        "--size", type=_count, default=1024, metavar="PIXELS", help="sides of the images (1024)"
-    )
+    parser.add_argument("--rounds", type=_count, default=3, metavar="N", help="rounds of throughput")
+    parser.add_argument("--size", type=_count, default=1024, metavar="PIXELS", help="sides of the images")
     parser.add_argument(
         "--small",
         type=_count,
         default=1000,
         metavar="N",
-        help="images of 64x64, for what a job costs (1000)",
+        help="images of 64x64, for what a job costs",
     )
-    parser.add_argument(
-        "--repeats", type=_count, default=60, metavar="N", help="hand-overs of each kind (60)"
-    )
+    parser.add_argument("--repeats", type=_count, default=60, metavar="N", help="hand-overs of each kind")
     parser.add_argument(
         "--output-dir", dest="folder", metavar="DIR", help="where files are written meanwhile"
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from luna_farm import __version__, config
 from luna_farm.cli import options
-from luna_farm.errors import ConfigError, FarmError, FarmUnavailable
+from luna_farm.errors import ConfigError, FarmError, FarmUnavailable, InvalidRequest
 
 DONE, FAILED, WRONG_USAGE, NO_FARM, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -27,9 +27,14 @@ COMMANDS = {
     "jobs": "jobs",
     "job": "jobs",
     "retry": "jobs",
+    "cancel": "jobs",
     "save": "save",
     "bench": "bench",
+    "logs": "logs",
     "doctor": "doctor",
+    "config": "config",
+    "service": "service",
+    "completion": "completion",
     "nodes": "nodes",
 }
 
@@ -53,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), NO_FARM)
     except ConfigError as error:
         return _fail(str(error), WRONG_USAGE)
+    except InvalidRequest as error:
+        # A value that is not allowed is wrong usage, whoever notices it; a file that is no image is not.
+        return _fail(str(error), FAILED if error.field == "FILE" else WRONG_USAGE)
     except FarmError as error:
         return _fail(str(error), FAILED)
     except OSError as error:

@@ -1,16 +1,19 @@
-"""`luna-farm jobs`, `job ID` and `retry ID`: what became of what was handed over.
+"""`luna-farm jobs`, `job ID`, `retry ID` and `cancel ID`: what became of what was handed over.
 
-It must never change a job except to retry it.
+It must never change a job unless it is told to.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from luna_farm.cli import options, terminal
 from luna_farm.config import Config
+from luna_farm.errors import NotPossible, UnknownJob
 
 if TYPE_CHECKING:
     from luna_farm_client import FarmClient, JobReport
@@ -27,6 +30,10 @@ luna-farm job a1b2c3d4 --wait    wait until it is finished; exit code 1 unless i
 _RETRY = """
 luna-farm retry a1b2c3d4    try the failed images of the job again, and wait for them
 """
+_CANCEL = """
+luna-farm cancel a1b2c3d4            what is not saved yet of this job is not saved
+luna-farm cancel a1b2c3d4 0f0f0f0f   of several
+"""
 STATES = ("queued", "running", "done", "failed", "cancelled", "lost")
 _STYLES = {
     "done": "green",
@@ -39,28 +46,37 @@ _STYLES = {
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
-    """Add the three commands."""
+    """Add the four commands."""
     jobs = options.command(subparsers, "jobs", "list the latest jobs", _JOBS)
-    jobs.add_argument("--limit", type=int, default=20, metavar="N", help="how many at most (20)")
+    jobs.add_argument(
+        "--limit", type=options.whole(1, 10_000), default=20, metavar="N", help="how many at most"
+    )
     jobs.add_argument("--state", choices=STATES, help="only jobs in this state")
     job = options.command(subparsers, "job", "show one job", _JOB)
     job.add_argument("--wait", action="store_true", help="until it is finished")
     retry = options.command(subparsers, "retry", "try failed images of a job again", _RETRY)
     retry.add_argument("--no-wait", action="store_true", help="return at once")
+    cancel = options.command(subparsers, "cancel", "cancel what is not saved yet of jobs", _CANCEL)
+    cancel.add_argument("job_ids", nargs="+", metavar="ID", help="ids of the jobs, such as a1b2c3d4")
     for parser in (job, retry):
         parser.add_argument("job_id", metavar="ID", help="id of the job, such as a1b2c3d4")
-        parser.add_argument("--timeout", type=float, metavar="SECONDS", help="wait this long at most")
-    for parser in (jobs, job, retry):
+        parser.add_argument(
+            "--timeout", type=options.SECONDS, metavar="SECONDS", help="wait this long at most"
+        )
+    for parser in (jobs, job, retry, cancel):
         parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Run one of the three. Returns the exit code: 0, or 1 if a job that was waited for is not done."""
+    """Run one of the four. Returns the exit code: 0, or 1 if a job that was waited for is not done, or one
+    could not be cancelled."""
     from luna_farm.cli.farm import connect
 
     with connect(config) as farm:
         if args.command == "jobs":
             return _list(farm, args)
+        if args.command == "cancel":
+            return _cancel(farm, args)
         if args.command == "retry":
             report = farm.retry(args.job_id)
             wait = not args.no_wait
@@ -73,6 +89,29 @@ def run(args: argparse.Namespace, config: Config) -> int:
     if wait:
         return 0 if report.state == "done" else 1
     return 0
+
+
+def _cancel(farm: FarmClient, args: argparse.Namespace) -> int:
+    """Cancel each job; one that is not known or finished does not keep the others from it."""
+    problems, cancelled = 0, []
+    for job_id in args.job_ids:
+        try:
+            cancelled.append(farm.cancel(job_id))
+        except (UnknownJob, NotPossible) as error:
+            print(error, file=sys.stderr)
+            problems += 1
+    if args.json:
+        terminal.print_json([as_map(report) for report in cancelled])
+    else:
+        for report in cancelled:
+            print(f"Job {report.job_id}: {_counted(report)}.")
+    return 1 if problems else 0
+
+
+def _counted(report: JobReport) -> str:
+    """Say how many images are in which state, such as "3 cancelled, 1 saved"."""
+    states = Counter(image.state for image in report.images)
+    return ", ".join(f"{count} {state}" for state, count in states.most_common())
 
 
 def _list(farm: FarmClient, args: argparse.Namespace) -> int:

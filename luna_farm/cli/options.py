@@ -6,7 +6,8 @@ It must never know a setting by itself: names, ranges and texts come from `luna_
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from luna_farm import config
@@ -23,6 +24,17 @@ COMMON = {
 _PREFIX = "setting_"
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Lines of examples stay as they are, and every default is shown."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        shown = action.default not in (None, False, "", argparse.SUPPRESS) and action.option_strings
+        if not shown or "(default" in text or text == argparse.SUPPRESS:
+            return text
+        return f"{text} (default: %(default)s)".lstrip()
+
+
 def command(subparsers: Subparsers, name: str, help: str, examples: str) -> argparse.ArgumentParser:  # noqa: A002
     """Return a new parser of a command; `examples` are lines shown as they are."""
     return subparsers.add_parser(
@@ -30,7 +42,7 @@ def command(subparsers: Subparsers, name: str, help: str, examples: str) -> argp
         help=help,
         description=help[0].upper() + help[1:] + ".",
         epilog="examples:\n" + "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
 
@@ -39,7 +51,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the options that every command takes."""
     group = parser.add_argument_group("which farm")
     for name, text in COMMON.items():
-        _add(group, name, f"{text} ({config.BY_NAME[name].default or 'as the platform has it'})")
+        _add(group, name, text)
     group.add_argument("--config", metavar="FILE", help="settings file instead of ./luna-farm.toml")
 
 
@@ -51,10 +63,61 @@ def add_settings(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
 
 def _add(group: argparse._ArgumentGroup, name: str, text: str) -> None:
     setting = config.BY_NAME[name]
+    text += f" (default: {_default(setting)})"
     given: dict[str, Any] = {"dest": _PREFIX + name, "metavar": setting.key.upper()}
     if isinstance(setting.default, bool):
         given |= {"nargs": "?", "const": "true"}  # --durable alone means yes
     group.add_argument(setting.option, help=text.replace("%", "%%"), **given)
+
+
+def _default(setting: config.Setting) -> str:
+    """Return the default of a setting as people write it."""
+    value = setting.default
+    if setting.name == "state_dir":
+        return "the platform's folder for it"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value in (None, "", ()):
+        return "none"
+    return "automatic" if setting.name == "arena_bytes" else f"{value:g}" if _is_number(value) else str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float)
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return a type of options: a whole number from `low` to `high`; another one is wrong usage."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: {low} to {high}")
+        return value
+
+    return read
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Return a type of options: a number from `low` to `high`; another one is wrong usage."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+SECONDS = number(0.0, 31_536_000.0)
+"""Type of a --timeout: up to a year."""
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luna_farm.cli import options, terminal
 from luna_farm.cli.jobs import as_map
+from luna_farm.cli.saving import Saving
 from luna_farm.config import Config
 from luna_farm.core.messages import FORMATS, GATES
 from luna_farm.errors import FarmError, FarmUnavailable, InvalidRequest
@@ -19,7 +21,7 @@ from luna_farm.errors import FarmError, FarmUnavailable, InvalidRequest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from luna_farm_client import FarmClient, JobReport, SaveRequest
+    from luna_farm_client import JobReport, SaveRequest
 
 _EXAMPLES = """
 luna-farm save a.tif b.bmp                       as PNG, into the farm's output folder
@@ -47,48 +49,67 @@ def add_parser(subparsers: options.Subparsers) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--format", choices=tuple(FORMATS), default="png")
     how.add_argument(
-        "--png-compression", type=int, default=4, metavar="0..9", help="4: as small as Pillow's 4"
+        "--png-compression",
+        type=options.whole(0, 9),
+        default=4,
+        metavar="0..9",
+        help="4: as small as Pillow's 4",
     )
-    how.add_argument("--lossy-quality", type=int, default=90, metavar="70..100")
+    how.add_argument("--lossy-quality", type=options.whole(70, 100), default=90, metavar="70..100")
     how.add_argument("--lossless-webp", action="store_true")
     how.add_argument("--quality-gate", choices=GATES, default="disabled")
-    how.add_argument("--min-quality-threshold", type=float, default=0.3, metavar="0..1")
+    how.add_argument("--min-quality-threshold", type=options.number(0, 1), default=0.3, metavar="0..1")
+    parser.add_argument(
+        "--timeout", type=options.SECONDS, metavar="SECONDS", help="wait this long at most for all of it"
+    )
     parser.add_argument("--no-wait", action="store_true", help="return once all is accepted")
     parser.add_argument("--json", action="store_true", help="the reports as JSON")
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Save every file. Returns the exit code: 1 if any of them was not saved."""
+    """Save every file. Returns the exit code: 1 if any of them was not saved, 130 after Ctrl-C."""
     from luna_farm.cli.farm import connect
 
-    accepted: list[tuple[str, str]] = []
-    problems: list[str] = []
-    reports: list[JobReport] = []
     with connect(config) as farm:
+        saving = Saving(farm, args.timeout)
         shown, task = terminal.progress("Saving", len(args.files))
-        with shown:
-            for name in args.files:
-                try:
-                    accepted.append((name, farm.submit(_request(name, args)).job_id))
-                except FarmUnavailable:
-                    raise
-                except FarmError as error:
-                    problems.append(f"{name}: {error}")
-                # Reports of what is finished meanwhile, so that the display moves while files are still read.
-                if not args.no_wait:
-                    reports += _finished(farm, accepted[len(reports) :])
-                shown.update(task, completed=len(accepted) if args.no_wait else len(reports))
-            if not args.no_wait:
-                for _, job_id in accepted[len(reports) :]:
-                    reports.append(farm.wait(job_id))
-                    shown.update(task, completed=len(reports))
-    _print(accepted, reports, as_json=args.json)
-    problems += [
-        f"{image.path}: {image.error or image.state}" for report in reports for image in _unsaved(report)
+        try:
+            with shown:
+                _save(saving, args, lambda done: shown.update(task, completed=done))
+        except KeyboardInterrupt:
+            return saving.interrupted()
+    _print(saving.accepted, saving.reports, as_json=args.json)
+    problems = saving.problems + [
+        f"{image.path}: {image.error or image.state}" for r in saving.reports for image in _unsaved(r)
     ]
+    for warning in _warnings(saving.reports):
+        print(f"Warning: {warning}", file=sys.stderr)
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _save(saving: Saving, args: argparse.Namespace, show: Callable[[int], None]) -> None:
+    for name in args.files:
+        try:
+            saving.submit(name, _request(name, args))
+        except FarmUnavailable:
+            raise
+        except FarmError as error:
+            saving.problems.append(f"{name}: {error}")
+        # Reports of what is finished meanwhile, so that the display moves while files are still read.
+        if not args.no_wait:
+            saving.collect()
+        show(len(saving.accepted) if args.no_wait else len(saving.reports))
+    while not args.no_wait and saving.wait():
+        show(len(saving.reports))
+
+
+def _warnings(reports: Iterable[JobReport]) -> list[str]:
+    """Return what the farm has to say about files that it saved."""
+    found = [warning for report in reports for warning in report.warnings]
+    found += [f"{image.path}: {text}" for r in reports for image in r.images for text in image.warnings]
+    return list(dict.fromkeys(found))
 
 
 def read_pixels(path: Path) -> NDArray[Any]:
@@ -100,6 +121,8 @@ def read_pixels(path: Path) -> NDArray[Any]:
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    if path.is_dir():
+        raise InvalidRequest.of("FILE", str(path), f"an image or .npy file; for all of a folder {path}/*")
     try:
         if path.suffix.lower() == ".npy":
             array: NDArray[Any] = np.load(
@@ -142,17 +165,6 @@ def _request(name: str, args: argparse.Namespace) -> SaveRequest:
         quality_gate=args.quality_gate,
         min_quality_threshold=args.min_quality_threshold,
     )
-
-
-def _finished(farm: FarmClient, accepted: list[tuple[str, str]]) -> list[JobReport]:
-    """Return the reports of the first jobs of the list that are finished already."""
-    reports = []
-    for _, job_id in accepted:
-        report = farm.job(job_id)
-        if not report.finished:
-            break
-        reports.append(report)
-    return reports
 
 
 def _unsaved(report: JobReport) -> list[Any]:

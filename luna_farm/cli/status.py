@@ -33,7 +33,9 @@ def add_parser(subparsers: options.Subparsers) -> None:
     parser.add_argument(
         "--json", action="store_true", help="everything, as JSON (with --watch one line a second)"
     )
-    parser.add_argument("--interval", type=_interval, default=1.0, metavar="SECONDS", help="of --watch (1)")
+    parser.add_argument(
+        "--interval", type=options.number(0.1, 3600), default=1.0, metavar="SECONDS", help="of --watch"
+    )
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
@@ -103,10 +105,3 @@ def _every(interval_s: float) -> Iterator[float]:
         yield time.monotonic()
         due = max(due + interval_s, time.monotonic())
         time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
-
-
-def _interval(text: str) -> float:
-    value = float(text)
-    if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: 0.1 to 3600 seconds")
-    return value

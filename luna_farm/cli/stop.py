@@ -33,7 +33,11 @@ def add_parser(subparsers: options.Subparsers) -> None:
     how.add_argument("--drain", action="store_true", help="finish what was accepted first (the default)")
     how.add_argument("--now", action="store_true", help="end at once and leave the rest to the next start")
     parser.add_argument(
-        "--timeout", type=float, default=90.0, metavar="SECONDS", help="how long to wait for the end (90)"
+        "--timeout",
+        type=options.SECONDS,
+        default=90.0,
+        metavar="SECONDS",
+        help="how long to wait for the end",
     )
 
 

@@ -62,6 +62,11 @@ class FakeFarm:
         self.after_wait = "done"
         self.refuse = {}
         self.statuses = []
+        self.busy = []
+        self.warnings = ()
+        self.cancelled = []
+        self.unfinished = 0
+        self.unfinished_as = "held"
 
     def __enter__(self):
         return self
@@ -80,7 +85,9 @@ class FakeFarm:
             return status
         return STATUS
 
-    def submit(self, request):
+    def submit(self, request, when_busy="wait"):
+        if self.busy:
+            raise self.busy.pop(0)
         self.requests.append(request)
         if request.filename in self.refuse:
             raise self.refuse[request.filename]
@@ -98,13 +105,26 @@ class FakeFarm:
     def wait(self, job_id, timeout=None):
         self.waited.append((job_id, timeout))
         old = self.job(job_id)
+        if self.unfinished:
+            self.unfinished -= 1
+            if isinstance(self.unfinished_as, BaseException):
+                raise self.unfinished_as
+            return report(job_id, "running", [image(self.unfinished_as, path=old.images[0].path)])
         ended = "saved" if self.after_wait == "done" else self.after_wait
-        images = [image(ended, path=old.images[0].path, error="" if ended == "saved" else "no space left")]
+        error = "" if ended == "saved" else "no space left"
+        warned = {"warnings": self.warnings}
+        images = [image(ended, path=old.images[0].path, error=error, **warned)]
         self.reports[job_id] = report(job_id, self.after_wait, images)
         return self.reports[job_id]
 
     def jobs(self, limit):
         return list(self.reports.values())[:limit]
+
+    def cancel(self, job_id):
+        self.job(job_id)
+        self.cancelled.append(job_id)
+        self.reports[job_id] = report(job_id, "cancelled")
+        return self.reports[job_id]
 
     def retry(self, job_id):
         self.reports[job_id] = report(job_id, "queued")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import types
@@ -10,7 +11,7 @@ import types
 import pytest
 
 from luna_farm.cli import entry
-from luna_farm.errors import ConfigError, FarmError, FarmUnavailable, UnknownJob
+from luna_farm.errors import ConfigError, FarmError, FarmUnavailable, InvalidRequest, UnknownJob
 
 
 @pytest.fixture
@@ -36,6 +37,8 @@ def raising(error):
         (FarmUnavailable("No farm there."), 3, "No farm there."),
         (ConfigError("port: 1.5 is not allowed."), 2, "port: 1.5 is not allowed."),
         (UnknownJob("No job."), 1, "No job."),
+        (InvalidRequest.of("limit", 0, "1 to 9"), 2, "limit: 0 is not allowed"),
+        (InvalidRequest.of("FILE", "x", "an image"), 1, "FILE: 'x' is not allowed"),
         (FarmError("Odd."), 1, "Odd."),
         (FileNotFoundError(2, "No such file or directory", "x.png"), 1, "No such file or directory: x.png."),
         (OSError("strange"), 1, "strange."),
@@ -78,7 +81,7 @@ def test_without_a_command_help_is_shown_and_that_is_wrong_usage(cli):
     code, out, _ = cli()
     assert code == 2
     for name in entry.COMMANDS:
-        assert f"\n    {name} " in out
+        assert re.search(rf"\n    {name}\s", out)
 
 
 @pytest.mark.parametrize("name", entry.COMMANDS)
@@ -87,6 +90,16 @@ def test_every_command_has_help_with_examples_and_tells_which_farm(name, cli):
     assert code == 0
     assert "--state-dir" in out
     assert "luna-farm " + name in out.replace("usage: luna-farm", "")
+
+
+@pytest.mark.parametrize("name", sorted({"start", "status", "save", "bench", "stop", "jobs", "logs"}))
+def test_help_shows_every_default_once(name, cli):
+    text = " ".join(cli(name, "--help")[1].split())
+    assert "(default: 127.0.0.1)" in text
+    assert "(default: None)" not in text
+    assert "(default: False)" not in text
+    for shown in re.findall(r"\(([0-9]+)\)", text):
+        raise AssertionError(f"{shown} is a default in its own style")
 
 
 def test_wrong_usage_is_code_2(cli):

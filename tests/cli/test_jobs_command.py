@@ -87,3 +87,18 @@ def test_retry_waits_unless_told_not_to(jobs, cli):
 
 def test_no_farm_is_code_3(no_farm, cli):
     assert cli("jobs")[0] == 3
+
+
+def test_jobs_are_cancelled_and_one_that_is_not_known_keeps_nothing_from_it(farm, cli):
+    farm.reports = {"a1b2c3d4": fakes.report("a1b2c3d4", "queued")}
+    code, out, err = cli("cancel", "00000000", "a1b2c3d4")
+    assert (code, out) == (1, "Job a1b2c3d4: 1 cancelled.\n")
+    assert "00000000" in err
+    assert farm.cancelled == ["a1b2c3d4"]
+    code, out, _ = cli("cancel", "a1b2c3d4", "--json")
+    assert (code, json.loads(out)[0]["state"]) == (0, "cancelled")
+
+
+@pytest.mark.parametrize("options", [("jobs", "--limit", "0"), ("job", "a", "--timeout", "-1")])
+def test_values_that_are_not_allowed_are_wrong_usage(options, farm, cli):
+    assert cli(*options)[0] == 2

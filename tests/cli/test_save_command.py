@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -142,3 +143,101 @@ def test_as_json(farm, cli, sample):
     assert (row["file"], row["state"], row["images"][0]["path"]) == (str(sample), "done", "/out/a b.png")
     (row,) = json.loads(cli("save", sample, "--json", "--no-wait")[1])
     assert set(row) == {"file", "job_id"}
+
+
+WHY = "Cannot write /out/a b.png: Permission denied (EACCES)."
+FAILING = {"path": "/out", "state": "failing", "error": WHY}
+
+
+def status(workers=({"state": "idle"},), folders=()):
+    return {"workers": workers, "folders": folders}
+
+
+def test_a_folder_that_cannot_be_written_is_named_once_while_it_is_waited_for(farm, cli, sample):
+    farm.unfinished, farm.statuses = 3, [status(folders=[FAILING])] * 3
+    code, out, err = cli("save", sample)
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("Waiting for /out: Cannot write /out/a b.png: Permission denied")
+    assert [timeout for _, timeout in farm.waited] == [1.0] * 4
+    assert out.startswith("/out/a b.png")
+
+
+def test_what_only_takes_its_time_is_no_line(farm, cli, sample):
+    farm.unfinished, farm.unfinished_as = 2, "running"
+    assert cli("save", sample)[2] == ""
+
+
+def test_a_farm_without_workers_is_told(farm, cli, sample):
+    farm.unfinished, farm.statuses = 1, [status(workers=[])]
+    assert cli("save", sample)[2].startswith("No worker of the farm is ready")
+
+
+def test_the_timeout_says_why_and_which_job_goes_on(farm, cli, sample):
+    farm.unfinished, farm.statuses = 99, [status(folders=[FAILING])] * 99
+    code, out, err = cli("save", sample, sample, "--timeout", "0")
+    assert (code, "00000002" in out) == (1, True)
+    assert "Not finished after 0 s: Waiting for /out" in err
+    assert "2 jobs go on in the farm" in err
+    assert "luna-farm cancel 00000001 00000002" in err
+
+
+@pytest.mark.parametrize(("typed", "cancelled"), [("y", ["00000001"]), ("", []), (None, [])])
+def test_ctrl_c_says_what_goes_on_and_offers_to_cancel(typed, cancelled, farm, cli, sample, monkeypatch):
+    def answer(question):
+        if typed is None:
+            raise EOFError
+        return typed
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    farm.unfinished, farm.unfinished_as = 1, KeyboardInterrupt()
+    code, _, err = cli("save", sample)
+    assert code == 130
+    assert "Job 00000001 goes on in the farm" in err
+    assert "luna-farm cancel 00000001" in err
+    assert farm.cancelled == cancelled
+
+
+def test_ctrl_c_in_a_script_asks_nothing(farm, cli, sample, monkeypatch):
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(isatty=lambda: False))
+    farm.unfinished, farm.unfinished_as = 1, KeyboardInterrupt()
+    assert cli("save", sample)[0] == 130
+    assert farm.cancelled == []
+
+
+def test_a_busy_farm_is_waited_for_and_told_after_a_second(farm, cli, sample, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    farm.busy = [FarmBusy("The farm is busy: its arena is full.", 9, 0.6)] * 5
+    code, out, err = cli("save", sample)
+    assert (code, err) == (0, "The farm is busy: its arena is full.\n")
+    farm.busy = [FarmBusy("The farm is busy.", 9, 0.6)] * 500
+    code, out, err = cli("save", sample)
+    assert (code, out) == (1, "")
+    assert 30 <= clock[0] < 40
+
+
+def test_warnings_are_printed(farm, cli, sample):
+    farm.warnings = ("the metadata did not fit",)
+    code, _, err = cli("save", sample)
+    assert (code, err) == (0, "Warning: /out/a b.png: the metadata did not fit\n")
+
+
+def test_a_folder_is_told_what_to_type(farm, cli, tmp_path):
+    code, _, err = cli("save", tmp_path)
+    assert code == 1
+    assert f"allowed: an image or .npy file; for all of a folder {tmp_path}/*" in err
+    assert "Errno" not in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--png-compression", "10"), ("--lossy-quality", "x"), ("--min-quality-threshold", "nan")],
+)
+def test_a_value_that_is_not_allowed_is_wrong_usage(option, value, farm, cli, sample):
+    code, _, err = cli("save", sample, option, value)
+    assert code == 2
+    assert f"{value} is not allowed; allowed: " in err
+    assert farm.requests == []

@@ -1,0 +1,128 @@
+"""What `luna-farm save` has handed over, and how it waits: never without saying what for.
+
+It must never leave images in the farm without naming the jobs that they are in.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from luna_farm.errors import FarmBusy, FarmDraining, FarmError
+
+if TYPE_CHECKING:
+    from luna_farm_client import FarmClient, JobReport, SaveRequest
+
+REASON_S = 1.0
+"""Who waits longer than this is told why."""
+BUSY_S = 30.0
+"""How long a farm may be busy before a file counts as refused, unless --timeout says otherwise."""
+INTERRUPTED = 130
+
+
+class Saving:
+    """Files on their way through `farm`; all of it takes at most `timeout_s` (None: as long as it takes)."""
+
+    def __init__(self, farm: FarmClient, timeout_s: float | None = None) -> None:
+        self.accepted: list[tuple[str, str]] = []
+        """(file, job id)."""
+        self.reports: list[JobReport] = []
+        """Of the first jobs of these, in order."""
+        self.problems: list[str] = []
+        self._farm = farm
+        self._timeout_s = timeout_s
+        self._until = time.monotonic() + (BUSY_S if timeout_s is None else timeout_s)
+        self._told = ""
+
+    def submit(self, name: str, request: SaveRequest) -> None:
+        """Hand a file over, and wait while the farm is busy. Raises FarmError."""
+        begun = time.monotonic()
+        until = begun + BUSY_S if self._timeout_s is None else self._until
+        while True:
+            try:
+                self.accepted.append((name, self._farm.submit(request, when_busy="report").job_id))
+                return
+            except (FarmBusy, FarmDraining) as error:
+                now = time.monotonic()
+                if now >= until:
+                    raise
+                if now - begun >= REASON_S and not self._told:
+                    self._told = str(error)
+                    print(error, file=sys.stderr)
+                time.sleep(min(getattr(error, "retry_after_s", 0.05), until - now))
+
+    def collect(self) -> None:
+        """Take the reports of the first jobs of those that wait, as far as they are finished."""
+        for _, job_id in self.accepted[len(self.reports) :]:
+            report = self._farm.job(job_id)
+            if not report.finished:
+                return
+            self.reports.append(report)
+
+    def wait(self) -> bool:
+        """Wait a second for the next job, and say what it waits for. False: all is finished, or the time is
+        over, which is a problem then."""
+        if len(self.reports) == len(self.accepted):
+            return False
+        left = REASON_S
+        if self._timeout_s is not None:
+            left = min(left, max(0.0, self._until - time.monotonic()))
+        report = self._farm.wait(self.accepted[len(self.reports)][1], timeout=left)
+        if report.finished:
+            self.reports.append(report)
+            return True
+        trouble = self._trouble(report)
+        if self._timeout_s is not None and time.monotonic() >= self._until:
+            reason = trouble or f"job {report.job_id} is {report.state}."
+            self.problems.append(f"Not finished after {self._timeout_s:g} s: {reason} {self._left()}")
+            return False
+        if trouble and trouble != self._told:
+            self._told = trouble
+            print(trouble, file=sys.stderr)
+        return True
+
+    def interrupted(self) -> int:
+        """After Ctrl-C: say what goes on, and cancel it if that is wanted. Returns the exit code."""
+        self.problems.clear()
+        if len(self.reports) == len(self.accepted):
+            print("Stopped: nothing is left in the farm.", file=sys.stderr)
+            return INTERRUPTED
+        print(f"\nStopped waiting. {self._left()}", file=sys.stderr)
+        if sys.stdin.isatty() and sys.stderr.isatty():
+            try:
+                cancel = input("Cancel them now? [y/N] ").strip().lower() in ("y", "yes")
+            except (EOFError, KeyboardInterrupt):
+                cancel = False
+            if cancel:
+                self._cancel()
+        return INTERRUPTED
+
+    def _cancel(self) -> None:
+        for job_id in self._jobs_left():
+            try:
+                state = self._farm.cancel(job_id).state
+            except FarmError as error:  # finished meanwhile
+                state = str(error)
+            print(f"Job {job_id}: {state}", file=sys.stderr)
+
+    def _jobs_left(self) -> list[str]:
+        return [job_id for _, job_id in self.accepted[len(self.reports) :]]
+
+    def _left(self) -> str:
+        ids = self._jobs_left()
+        jobs = f"Job {ids[0]} goes" if len(ids) == 1 else f"{len(ids)} jobs go"
+        command = f"luna-farm cancel {' '.join(ids)}"
+        return f"{jobs} on in the farm. To give up what is not saved: {command}"
+
+    def _trouble(self, report: JobReport) -> str:
+        """Say what keeps an unfinished job from being saved, "" if it only needs time."""
+        status = self._farm.status()
+        folders = {os.path.dirname(image.path) for image in report.images if image.state == "held"}
+        for folder in status.get("folders", ()):
+            if folder["state"] != "ok" and folder["path"] in folders:
+                what = f"Waiting for {folder['path']}: {folder['error']}"
+                return f"{what} The farm keeps the images and goes on trying."
+        ready = any(worker["state"] in ("idle", "busy") for worker in status.get("workers", ()))
+        return "" if ready else "No worker of the farm is ready; the images wait in it."
