@@ -87,11 +87,10 @@ class Watcher:
                 self._wake.clear()
                 return False
         try:
-            if self._farm is None:
-                self._farm = self._connect()
-            if not self._look(jobs[0], wait=True):
-                still = [job for job in jobs[1:] if not self._look(job)]
-                queue = self._farm.status()["queue"]
+            farm = self._farm = self._farm or self._connect()
+            if not self._look(farm, jobs[0], wait=True):
+                still = [job for job in jobs[1:] if not self._look(farm, job)]
+                queue = farm.status()["queue"]
                 for job in [jobs[0], *still]:
                     job.waiting(queue)
             self._silent_since = None
@@ -99,21 +98,20 @@ class Watcher:
             self._no_answer(jobs, error)
         return True
 
-    def _look(self, job: Watched, wait: bool = False) -> bool:
+    def _look(self, farm: FarmClient, job: Watched, wait: bool = False) -> bool:
         """Ask for one job; tell it when it is over and return True."""
         import luna_farm_client
 
-        assert self._farm is not None
         report, reason = None, ""
         try:
-            report = self._farm.wait(job.job_id, timeout=POLL_S) if wait else self._farm.job(job.job_id)
+            report = farm.wait(job.job_id, timeout=POLL_S) if wait else farm.job(job.job_id)
             if not report.finished:
                 return False
         except TimeoutError:
             return False
         except luna_farm_client.UnknownJob as error:
             reason = str(error)
-        self._close(job, report, reason, self._farm.status()["queue"])
+        self._close(job, report, reason, farm.status()["queue"])
         return True
 
     def _close(
