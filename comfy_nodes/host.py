@@ -55,6 +55,8 @@ def caller(unique_id: str | None, extra_pnginfo: Any = None) -> Caller:
     shown = getattr(here, "last_node_id", None) or node
     workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
     known = str(workflow.get("id") or "") if isinstance(workflow, dict) else ""
+    if not known.strip("0-"):
+        known = ""  # the frontend gives a workflow with an id of zeros another one when it loads it
     return Caller(node, str(shown), _prompt_id(), getattr(here, "client_id", None), known)
 
 

@@ -159,29 +159,25 @@ function setLine(node, words, mood, reasons) {
   const before = linesOf(node);
   line.textContent = words;
   line.title = reasons;
-  line.style.color = COLOURS[mood];
+  const badge = window.LiteGraph.vueNodesMode && ["warn", "bad"].includes(mood);
+  const [color, background] = badge ? ["#101010", COLOURS[mood]] : [COLOURS[mood], ""];
+  Object.assign(line.style, { color, background, borderRadius: "6px" });
   line.dataset.mood = mood;
   if (linesOf(node) !== before) resize(node);
 }
 
+// For the canvas. Vue nodes draw a badge when the node is made and not again: there the line itself is one.
 function setBadge(node, words, mood) {
-  if (!node.lunaBadge) return;
+  if (!window.LGraphBadge) return;
+  node.lunaBadge ??= addBadge(node);
+  node.lunaBadge.text = window.LiteGraph.vueNodesMode ? "" : words;
   node.lunaBadge.bgColor = COLOURS[mood];
-  node.lunaBadge.text = words;
-  node.lunaWords.value = words;
 }
 
-// Vue nodes draw a badge anew when something changes that its function reads: the value of a widget is such a thing.
 function addBadge(node) {
-  if (!window.LGraphBadge) return;
-  const words = node.addWidget("text", "luna_badge", "", () => {}, { serialize: false, hidden: true });
-  words.serialize = false;
-  setHidden(words, true);
-  node.lunaWords = words;
-  node.lunaBadge = new window.LGraphBadge({ text: "", fgColor: "#101010" });
-  node.badges.push(() => Object.assign(node.lunaBadge, { text: words.value }));
-  // The page may use what it drew for this node for the next one with the same id.
-  chain(node, "onRemoved", () => { words.value = ""; });
+  const badge = new window.LGraphBadge({ text: "", fgColor: "#101010" });
+  node.badges.push(() => badge);
+  return badge;
 }
 
 // Affix, format and subfolder of an image that is not connected say nothing: they show when it is.
@@ -225,7 +221,6 @@ app.registerExtension({
   init: loadTexts,
   nodeCreated(node) {
     if (!SAVERS.has(node.comfyClass)) return;
-    addBadge(node);
     addLine(node);
     // The frontend finds out that an image needs room while it draws, and leaves drawing the larger node to chance.
     chain(node, "onResize", dirty);

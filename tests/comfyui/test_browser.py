@@ -121,11 +121,12 @@ class Browser:
         self.page.locator(TOAST, has_text=text).first.wait_for()
 
     def badge(self, text: str) -> None:
-        """Wait until the node has this badge: drawn on the canvas by ComfyUI, or an element of a Vue node."""
-        vue = """[...document.querySelectorAll(`[data-node-id="${saver.id}"] *`)]
-          .filter((one) => getComputedStyle(one).backgroundColor.startsWith("rgb(224, "))
-          .map((one) => one.textContent.trim()).join()"""
-        self.until(f"(LiteGraph.vueNodesMode ? {vue} : saver.badges.at(-1)().text) === '{text}'")
+        """Wait until the node has a badge that begins like this, "" for none: ComfyUI's own on the canvas, in
+        a Vue node the line with a background."""
+        vue = "saver.lunaLine.style.background ? saver.lunaLine.textContent : ''"
+        canvas = "saver.badges.at(-1)().text"
+        shown = f"(LiteGraph.vueNodesMode ? {vue} : {canvas})"
+        self.until(f"{shown}.startsWith('{text}') && !!{shown} === {str(bool(text)).lower()}")
 
     def seen(self) -> list[str]:
         return list(self.page.evaluate(SEEN))

@@ -235,3 +235,18 @@ def test_the_hold_is_put_into_comfyuis_server(comfy, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", SimpleNamespace(web=web))
     previews.hold_requests()
     assert comfy.middlewares == [("middleware", previews.hold)]
+
+
+@pytest.mark.parametrize(
+    ("extra", "workflow"),
+    [
+        ({"workflow": {"id": "graph-1"}}, "graph-1"),
+        ({"workflow": {"id": "00000000-0000-0000-0000-000000000000"}}, ""),
+        ({"workflow": {"nodes": []}}, ""),
+        ({"workflow": None}, ""),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_the_workflow_of_a_prompt_is_known_by_its_id(extra, workflow, comfy):
+    assert host.caller("9", extra).workflow == workflow
