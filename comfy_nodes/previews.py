@@ -86,11 +86,11 @@ class Announced:
 
     def finished(self, report: JobReport | None, reason: str, queue: dict[str, Any] | None) -> None:
         """Correct the names, answer the held requests, and show the images or why there are none."""
-        self.state.update(outcome(report, reason))
-        self.state["pictures"] = shown = [] if report is None else self._correct(report)
+        shown = [] if report is None else self._correct(report)
+        host.register_outputs(shown, self.caller.prompt_id)
+        self.state.update({**outcome(report, reason), "pictures": shown})
         if self.state["failed"]:
             handover.unsaved[self.caller.node] += 1
-        host.register_outputs(shown, self.caller.prompt_id)
         _forget(self)
         self._send(EVENT_JOB, {**self.state, "queue": queue})
         output = {"images": shown, "text": [self.text], "luna_farm": [self.state]}

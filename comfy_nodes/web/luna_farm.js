@@ -62,7 +62,8 @@ function show(workflow, id) {
   if (!isOpen(workflow) || !SAVERS.has(node?.comfyClass)) return;
   const shown = runsOf(workflow, id);
   showJobs(node, shown.newest);
-  if (!shown.images().length && shown.newest.every(ended)) removePreview(node);
+  node.lunaShown = new Set(shown.images().map(({ filename }) => filename));
+  if (!node.lunaShown.size && shown.newest.every(ended)) removePreview(node);
   dirty();
 }
 
@@ -84,6 +85,14 @@ function showJobs(node, jobs) {
   if (failed) parts.push(reasons[0] ?? "");
   setLine(node, parts.join(" · "), mood, reasons.join("\n"));
   setBadge(node, failed ? trouble : rejected ? text("rejected", { count: rejected }) : "", mood);
+}
+
+// The frontend loads the images of every result, and those of an older one may come last: have it look again.
+function checkImages(node) {
+  if (!node.lunaShown?.size || !node.imgs?.length || node.imgs === node.lunaImages) return;
+  node.lunaImages = node.imgs;
+  const names = node.imgs.map(({ src }) => new URL(src, location).searchParams.get("filename"));
+  if (names.some((name) => name && !node.lunaShown.has(name))) node.images = null;
 }
 
 // The images of an earlier run would look like those of one that brought none.
@@ -224,6 +233,7 @@ app.registerExtension({
     addLine(node);
     // The frontend finds out that an image needs room while it draws, and leaves drawing the larger node to chance.
     chain(node, "onResize", dirty);
+    chain(node, "onDrawBackground", () => checkImages(node));
     chain(node, "onConnectionsChange", () => showConnected(node));
     chain(node, "onConfigure", () => showConnected(node));
     showConnected(node);

@@ -265,6 +265,26 @@ def test_previews_of_many_prompts_are_never_doubled_missing_or_mixed(lag, browse
     assert [] not in noted[noted.index([shown[0]]) :], "the node keeps an image until the next is there"
 
 
+FRAMES = "async () => { for (let i = 0; i < 5; i++) await new Promise(requestAnimationFrame); }"
+
+
+def test_an_older_image_that_loads_last_is_not_shown(browser):
+    browser.build(filename="slow")
+    held, old = [], re.compile("slow_old_RAW")
+    browser.page.route(old, held.append)
+    browser.page.evaluate("window.widget = (name) => saver.widgets.find((one) => one.name === name)")
+    with browser.page.expect_request(old):
+        browser.page.evaluate("() => { widget('filename').value = 'slow_old'; app.queuePrompt(0); }")
+    browser.page.evaluate("() => { widget('filename').value = 'slow_new'; app.queuePrompt(0); }")
+    browser.until(f"String(({SEEN})()) === 'slow_new_RAW.png'")
+    with browser.page.expect_response(old):
+        for route in held:
+            route.continue_()
+    browser.page.evaluate(FRAMES)
+    browser.until(f"String(({SEEN})()) === 'slow_new_RAW.png'")
+    browser.page.unroute(old)
+
+
 def test_a_list_of_images_is_one_result(browser):
     browser.build(filename="list")
     browser.page.evaluate("""() => {
