@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import host, installed
@@ -110,7 +110,9 @@ def save_here(request: SaveRequest) -> Handed:
     bar = host.progress(1)
     started = time.perf_counter()
     try:
-        report = package.save_here(request, progress=lambda done, all_: bar.update_absolute(done, all_))
+        # Hashing a model takes seconds, and here the GPU would wait for it.
+        here = replace(request, model_dirs=())
+        report = package.save_here(here, progress=lambda done, all_: bar.update_absolute(done, all_))
     except package.FarmError as error:
         raise NotHandedOver(f"{error}") from None
     _saved_here[report.job_id] = report

@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+MODEL_KINDS = ("checkpoints", "diffusion_models", "loras", "embeddings")
+
 log = logging.getLogger("luna_farm.nodes")
 
 
@@ -33,6 +35,15 @@ def output_directory() -> str:
     import folder_paths
 
     return os.path.abspath(str(folder_paths.get_output_directory()))
+
+
+def model_folders() -> list[str]:
+    """Return the folders in which ComfyUI looks for models, LoRAs and embeddings, each once."""
+    import folder_paths
+
+    known = folder_paths.folder_names_and_paths
+    found = (folder for kind in MODEL_KINDS if kind in known for folder in known[kind][0])
+    return list(dict.fromkeys(map(str, found)))
 
 
 def metadata_disabled() -> bool:

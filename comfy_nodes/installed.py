@@ -62,7 +62,8 @@ def kernel_advice() -> str:
     folders = [folder / "imaging" for folder in _folders("luna_farm")]
     if not folders or any(file.suffix in (".so", ".pyd") for one in folders for file in one.glob("_png.*")):
         return ""
-    what = "--upgrade --force-reinstall --no-deps luna-farm" if _is_installed() else "luna-farm"
+    # Without --no-cache-dir pip takes the wheel without kernel that it may have built before.
+    what = "--force-reinstall --no-cache-dir --no-deps luna-farm" if _is_installed() else "luna-farm"
     return f"PNG files are written several times slower: the compiled kernel is missing. Run: {PIP} {what}"
 
 

@@ -68,12 +68,13 @@ def save_request(inputs: Mapping[str, Any], output_dir: str, metadata: Any) -> A
                 for n, image in given
             ],
         )
-    shared = {name: inputs[name] for name in SHARED if name in inputs}
+    shared, embed = {name: inputs[name] for name in SHARED if name in inputs}, _embed(inputs)
     return package.SaveRequest(
         images=images,
         output_dir=output_dir,
-        embed=_embed(inputs),
+        embed=embed,
         metadata=metadata,
+        model_dirs=host.model_folders() if embed != "none" else (),  # for the hashes of the files used
         # Names are made of the prompt even where nothing is embedded.
         prompt=_without_bookkeeping(inputs.get("prompt")),
         extra_pnginfo=inputs.get("extra_pnginfo"),

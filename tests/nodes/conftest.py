@@ -62,7 +62,14 @@ def comfy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comfy:
     )
     context = SimpleNamespace(prompt_id="prompt-1", node_id="9", list_index=0)
     modules = {
-        "folder_paths": {"get_output_directory": lambda: str(state.output)},
+        "folder_paths": {
+            "get_output_directory": lambda: str(state.output),
+            "folder_names_and_paths": {
+                "checkpoints": (["/models/checkpoints", "/more"], {".safetensors"}),
+                "loras": (["/models/loras", "/more"], {".safetensors"}),
+                "vae": (["/models/vae"], {".safetensors"}),
+            },
+        },
         "server": {"PromptServer": SimpleNamespace(instance=instance)},
         "comfy": {},
         "comfy.cli_args": {"args": state.args},

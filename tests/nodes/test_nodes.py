@@ -19,6 +19,7 @@ from luna_farm_nodes import NODE_CLASS_MAPPINGS, handover, host, installed, prev
 from luna_farm_nodes.nodes import LunaDaemonImageSaver, LunaMetadata, LunaMultiSaver, LunaSaveBarrier
 
 TITLE = "[Luna Daemon Image Saver]"
+KNOWN = ["/models/checkpoints", "/more", "/models/loras"]
 
 
 def defaults(inputs: widgets.Inputs) -> dict[str, Any]:
@@ -459,3 +460,12 @@ def test_metadata_node_feeds_a_saver(comfy, farm, tensor):
     (facts,) = LunaMetadata().collect(seed=5, sampler_name="euler")["result"]
     run(LunaDaemonImageSaver(), image_1=tensor, metadata=facts)
     assert farm.requests[0].metadata == {"seed": 5, "sampler_name": "euler"}
+
+
+@pytest.mark.parametrize(
+    ("embed", "folders"),
+    [("full", KNOWN), ("parameters", KNOWN), ("none", [])],
+)
+def test_the_farm_knows_where_models_are_to_hash_them(embed, folders, comfy, farm, tensor):
+    run(LunaDaemonImageSaver(), image_1=tensor, embed=embed)
+    assert list(farm.requests[0].model_dirs) == folders
