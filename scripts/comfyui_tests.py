@@ -89,7 +89,14 @@ def run(one: Combination, arguments: list[str], environ: dict[str, str]) -> tupl
     """Run the tests on one combination. Returns the exit code and a row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [PYTHON, "-m", "pytest", "tests/comfyui", f"--junitxml={report}", *arguments]
+        command: list[str | Path] = [
+            PYTHON,
+            "-m",
+            "pytest",
+            "tests/comfyui",
+            f"--junitxml={report}",
+            *arguments,
+        ]
         where = {"COMFYUI_DIR": one.folder, "COMFYUI_PYTHON": one.python, "COMFYUI_FRONTEND": one.frontend}
         code = subprocess.run(command, cwd=ROOT, env=environ | where).returncode
         counts = _counts(report) if report.is_file() else {}
