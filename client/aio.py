@@ -1,21 +1,20 @@
-"""`AsyncFarmClient`: the asyncio twin of `FarmClient`, over the same session and protocol."""
+"""`AsyncFarmClient`: the asyncio twin of `FarmClient`, over the same session and policy."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from luna_farm.core import frames, protocol
-from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, ProtocolError, StaleLease, Unauthorized
+from luna_farm.errors import FarmUnavailable, ProtocolError
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
-from luna_farm_client.farm_client import DRAINING_S, RESTART_S, STALE_TRIES, WAIT_STEP_S
 from luna_farm_client.mapped import MappedSegments
-from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveRequest
-from luna_farm_client.session import Call, Copy, Send, Session, Steps
+from luna_farm_client.policy import RESTART_S, Plan, Policy, Use
+from luna_farm_client.requests import JobReport, Receipt, SaveRequest
+from luna_farm_client.session import Copy, Receive, Send, Session, Sleep, Steps
 
 T = TypeVar("T")
 
@@ -33,7 +32,8 @@ class AsyncConnection:
         self._endpoint = endpoint
         self._timeout = timeout
         self._reader, self._writer = streams
-        self._calls = 0
+        self._unsent: list[bytes | memoryview] = []
+        self._answers: dict[int, dict[str, Any]] = {}
         self.session = Session(segments)
         self.broken = False
 
@@ -57,63 +57,70 @@ class AsyncConnection:
     async def run(self, steps: Steps) -> Any:
         """Drive a generator of the session to its end and return what it returns."""
         try:
-            step = next(steps)
+            step = steps.send(None)
             while True:
-                if isinstance(step, Call):
-                    step = steps.send(await self.call(step))
-                elif isinstance(step, Send):
-                    self._say(step.message)
-                    step = next(steps)
+                try:
+                    done = await self._carry_out(step)
+                except Exception as error:
+                    step = steps.throw(error)
                 else:
-                    step = await self._work(step, steps)
+                    step = steps.send(done)
         except StopIteration as stop:
             return stop.value
 
-    async def _work(self, fill: Copy, steps: Steps) -> Call | Send | Copy:
-        try:
-            done = await asyncio.to_thread(fill.work)
-        except asyncio.CancelledError:
-            self.broken = True  # the thread goes on writing into the slot: nobody may lease it meanwhile
-            raise
-        except Exception as error:
-            return steps.throw(error)
-        return steps.send(done)
+    async def _carry_out(self, step: Send | Receive | Copy | Sleep) -> Any:
+        if isinstance(step, Receive):
+            return await self._receive(step)
+        if isinstance(step, Send):
+            await self._send(step)
+        elif isinstance(step, Sleep):
+            await asyncio.sleep(step.seconds)
+        else:
+            self.broken = True  # a thread whose task is cancelled goes on writing into the slot
+            await asyncio.to_thread(step.work)
+        return None
 
-    async def call(self, call: Call, timeout: float | None = None) -> dict[str, Any]:
-        """Send one message, return its answer. Raises what the answer tells, and FarmUnavailable when none
-        comes."""
-        self._say(call.message, call.payload, again=call.told)
-        try:
-            receiving = self._receive()
-            answer = await asyncio.wait_for(receiving, self._timeout if timeout is None else timeout)
-        except (OSError, ProtocolError, EOFError, asyncio.TimeoutError) as error:
-            text = f"The farm at {self._endpoint} does not answer ({error})."
-            raise FarmUnavailable(text, self._endpoint.host, self._endpoint.port) from error
-        self.broken = "id" not in answer  # a refusal of the whole connection: the farm closes it
+    async def _send(self, step: Send) -> None:
+        self.broken = True  # until its answer is here: whatever interrupts us leaves it unread
+        self._unsent += [frames.encode(step.message), *step.payload]
+        if step.flush:
+            unsent, self._unsent = self._unsent, []
+            try:
+                self._writer.writelines(unsent)
+                if step.payload:
+                    await asyncio.wait_for(self._writer.drain(), self._timeout)
+            except (OSError, asyncio.TimeoutError) as error:
+                raise self._unavailable(error) from error
+
+    async def _receive(self, step: Receive) -> dict[str, Any] | None:
+        while step.id not in self._answers:
+            if not step.wait:
+                return None
+            timeout = self._timeout if step.timeout is None else step.timeout
+            try:
+                answer = await asyncio.wait_for(self._next(), timeout)
+            except (OSError, ProtocolError, EOFError, asyncio.TimeoutError) as error:
+                raise self._unavailable(error) from error
+            if "id" not in answer:  # a refusal of the whole connection: the farm closes it
+                protocol.check(answer)
+            self._answers[answer.get("id", step.id)] = answer
+        answer = self._answers.pop(step.id)
+        self.broken = step.id < self.session.last_id
         protocol.check(answer)
         return answer
 
-    def _say(
-        self, message: dict[str, Any], payload: Sequence[memoryview] = (), *, again: bool = False
-    ) -> None:
-        """Send a message under the next id, or `again` under the last one."""
-        self._calls += not again
-        self.broken = True  # until the answer is here: whatever interrupts us leaves it to nobody
-        self._writer.write(frames.encode({**message, "id": self._calls}))
-        for data in payload:
-            self._writer.write(data)
+    async def _next(self) -> dict[str, Any]:
+        header = await self._reader.readexactly(frames.HEADER.size)
+        length = frames.check_length(frames.HEADER.unpack(header)[0], frames.FRAME_LIMIT)
+        return frames.decode(await self._reader.readexactly(length))
 
-    async def _receive(self) -> dict[str, Any]:
-        await self._writer.drain()
-        while True:
-            header = await self._reader.readexactly(frames.HEADER.size)
-            length = frames.check_length(frames.HEADER.unpack(header)[0], frames.FRAME_LIMIT)
-            answer = frames.decode(await self._reader.readexactly(length))
-            if answer.get("id", self._calls) == self._calls:  # another is to a submit that was taken back
-                return answer
+    def _unavailable(self, error: BaseException) -> FarmUnavailable:
+        text = f"The farm at {self._endpoint} does not answer ({error})."
+        return FarmUnavailable(text, self._endpoint.host, self._endpoint.port)
 
     def close(self) -> None:
-        """Close, and give back what was leased ahead: the farm would let it rest, for this process lives."""
+        """Close, and return prefetched leases: the farm would keep them in quarantine, for this process
+        lives."""
         release_message = None if self.broken else self.session.release_message()
         if release_message is not None:
             self._writer.write(frames.encode(release_message))
@@ -122,8 +129,8 @@ class AsyncConnection:
 
 
 class AsyncFarmClient:
-    """As `FarmClient`, with coroutines. For one event loop of one process; any number of tasks may use it at
-    once."""
+    """As `FarmClient`, with coroutines of the same names. For one event loop of one process; any number of
+    tasks may use it at once."""
 
     def __init__(
         self,
@@ -133,12 +140,12 @@ class AsyncFarmClient:
         timeout: float = 30.0,
         *,
         tls: ssl.SSLContext | None = None,
+        restart_s: float = RESTART_S,
     ) -> None:
         self.endpoint = Endpoint.find(host, port, token, tls)
-        self._timeout = timeout
+        self._policy = Policy(timeout, restart_s)
         self._segments = MappedSegments()
         self._idle: list[AsyncConnection] = []
-        self._was_there = False
 
     async def __aenter__(self) -> AsyncFarmClient:
         return self
@@ -147,95 +154,89 @@ class AsyncFarmClient:
         self.close()
 
     async def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
-        """As `FarmClient.submit`; large images are copied in a thread."""
-        out = Outgoing(request)
-        deadline = time.monotonic() + (self._timeout if when_busy == "wait" else 0.0)
-        stale = 0
-        while True:
-            try:
-                receipt: Receipt = await self._with_connection(lambda c: c.run(c.session.submit(out)))
-                return receipt
-            except (FarmBusy, FarmDraining) as later:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise
-                await asyncio.sleep(min(getattr(later, "retry_after_s", DRAINING_S), left))
-            except StaleLease:
-                stale += 1
-                if stale >= STALE_TRIES:
-                    raise
+        """As `FarmClient.submit`; images are copied in a thread."""
+        return await self._run(self._policy.submit(request, when_busy))
 
-    async def wait(self, job_id: str, timeout: float | None = None) -> JobReport:
+    async def wait(self, job: str | Receipt, timeout: float | None = None) -> JobReport:
         """As `FarmClient.wait`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = (
-                WAIT_STEP_S if deadline is None else max(0.0, min(WAIT_STEP_S, deadline - time.monotonic()))
-            )
-            report = JobReport.from_answer(await self.call("wait", job_id=job_id, timeout=left))
-            if report.finished or (deadline is not None and time.monotonic() >= deadline):
-                return report
+        return await self._run(self._policy.wait(job, timeout))
 
-    async def job(self, job_id: str) -> JobReport:
+    async def job(self, job: str | Receipt) -> JobReport:
         """As `FarmClient.job`."""
-        return JobReport.from_answer(await self.call("job", job_id=job_id))
+        return await self._run(self._policy.report("job", job))
 
     async def jobs(self, limit: int = 100) -> list[JobReport]:
         """As `FarmClient.jobs`."""
-        return [JobReport.from_answer(job) for job in (await self.call("jobs", limit=limit))["jobs"]]
+        return await self._run(self._policy.jobs(limit))
 
-    async def cancel(self, job_id: str) -> JobReport:
+    async def cancel(self, job: str | Receipt) -> JobReport:
         """As `FarmClient.cancel`."""
-        return JobReport.from_answer(await self.call("cancel", job_id=job_id))
+        return await self._run(self._policy.report("cancel", job))
 
-    async def retry(self, job_id: str) -> JobReport:
+    async def retry(self, job: str | Receipt) -> JobReport:
         """As `FarmClient.retry`."""
-        return JobReport.from_answer(await self.call("retry", job_id=job_id))
+        return await self._run(self._policy.report("retry", job))
 
     async def status(self) -> dict[str, Any]:
         """As `FarmClient.status`."""
-        status = await self.call("status")
-        status.pop("id", None)
-        return status
+        return await self._run(self._policy.call("status"))
+
+    async def ping(self) -> float:
+        """As `FarmClient.ping`."""
+        return await self._run(self._policy.ping())
+
+    async def shutdown(self, *, now: bool = False) -> int:
+        """As `FarmClient.shutdown`."""
+        return await self._run(self._policy.shutdown(now))
 
     async def call(self, cmd: str, **fields: Any) -> dict[str, Any]:
-        """Send any command of docs/protocol.md and return its answer."""
-        timeout = self._timeout + fields["timeout"] if "timeout" in fields else None
-        message = {"cmd": cmd, **fields}
-        return await self._with_connection(lambda c: c.call(Call(message), timeout))
+        """As `FarmClient.call`."""
+        return await self._run(self._policy.call(cmd, **fields))
 
     def close(self) -> None:
-        """Close the connections and let go of the farm's memory."""
+        """As `FarmClient.close`."""
+        self._policy.closed = True
         for connection in self._idle:
             connection.close()
         self._idle.clear()
         self._segments.close()
 
-    async def _with_connection(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        give_up = 0.0
-        pause = 0.01
-        while True:
-            try:
-                async with self._borrowed() as connection:
-                    return await work(connection)
-            except (FarmUnavailable, Unauthorized):
-                give_up = give_up or time.monotonic() + min(RESTART_S, self._timeout)
-                if not self._was_there or time.monotonic() + pause > give_up:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(0.25, pause * 2)
+    async def _run(self, plan: Plan[T]) -> T:
+        try:
+            step = plan.send(None)
+            while True:
+                try:
+                    done = await self._carry_out(step)
+                except Exception as error:
+                    step = plan.throw(error)
+                else:
+                    step = plan.send(done)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def _carry_out(self, step: Use | Sleep) -> Any:
+        if isinstance(step, Sleep):
+            await asyncio.sleep(step.seconds)
+            return None
+        async with self._borrowed() as connection:
+            return await connection.run(step.steps(connection.session))
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[AsyncConnection]:
+        if self._policy.closed:
+            text = "This AsyncFarmClient is closed."
+            raise FarmUnavailable(text, self.endpoint.host, self.endpoint.port)
+        self._policy.reused = bool(self._idle)
         if self._idle:
             connection = self._idle.pop()
         else:
-            connection = await AsyncConnection.open(self.endpoint, self._timeout, self._segments)
-            self._was_there = True
+            connection = await AsyncConnection.open(self.endpoint, self._policy.timeout, self._segments)
+            self._policy.was_there = True
         try:
             yield connection
         finally:
-            if connection.broken:
+            if connection.broken or self._policy.closed:
                 connection.close()
             else:
                 self._idle.append(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,22 +12,24 @@ from luna_farm.core import frames, protocol
 from luna_farm.errors import FarmUnavailable, ProtocolError
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.mapped import MappedSegments
-from luna_farm_client.session import Call, Copy, Send, Session, Steps
+from luna_farm_client.session import Copy, Receive, Send, Session, Sleep, Steps
 
 READ_BYTES = 256 * 1024
 
 
 class Connection:
-    """Connected and let in, or not at all. Not for several threads at once: `FarmClient` hands out one
+    """Connected and authenticated, or not at all. Not for several threads at once: `FarmClient` hands out one
     each."""
 
     def __init__(self, endpoint: Endpoint, timeout: float, segments: MappedSegments) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
         self._frames = frames.FrameBuffer()
-        self._calls = 0
+        self._unsent: list[bytes | memoryview] = []
+        self._answers: dict[int, dict[str, Any]] = {}
         self.session = Session(segments)
         self.broken = False
+        """An answer is open, or the connection failed: nothing else may be sent on it."""
         try:
             sock = socket.create_connection((endpoint.host, endpoint.port), min(timeout, CONNECT_S))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -45,82 +48,93 @@ class Connection:
     def run(self, steps: Steps) -> Any:
         """Drive a generator of the session to its end and return what it returns."""
         try:
-            step = next(steps)
+            step = steps.send(None)
             while True:
-                if isinstance(step, Call):
-                    step = steps.send(self.call(step))
-                elif isinstance(step, Send):
-                    self._say(step.message)
-                    step = next(steps)
+                try:
+                    done = self._carry_out(step)
+                except Exception as error:
+                    step = steps.throw(error)
                 else:
-                    step = self._work(step, steps)
+                    step = steps.send(done)
         except StopIteration as stop:
             return stop.value
 
-    def _work(self, fill: Copy, steps: Steps) -> Call | Send | Copy:
-        try:
-            done = fill.work()
-        except Exception as error:
-            return steps.throw(error)
-        return steps.send(done)
+    def _carry_out(self, step: Send | Receive | Copy | Sleep) -> dict[str, Any] | None:
+        if isinstance(step, Send):
+            self._send(step)
+        elif isinstance(step, Receive):
+            return self._receive(step)
+        elif isinstance(step, Sleep):
+            time.sleep(step.seconds)
+        else:
+            step.work()
+        return None
 
-    def call(self, call: Call, timeout: float | None = None) -> dict[str, Any]:
-        """Send one message, return its answer. Raises what the answer tells, and FarmUnavailable when none
-        comes."""
-        self._say(call.message, call.payload, again=call.told, timeout=timeout)
-        try:
-            answer = self._receive()
-        except (OSError, ProtocolError) as error:
-            raise self._unavailable(error) from error
-        self.broken = "id" not in answer  # a refusal of the whole connection: the farm closes it
+    def _send(self, step: Send) -> None:
+        self.broken = True  # until its answer is here: whatever interrupts us leaves it unread
+        self._unsent += [frames.encode(step.message), *step.payload]
+        if step.flush:
+            unsent, self._unsent = self._unsent, []
+            try:
+                self._socket.settimeout(self._timeout)
+                for data in _joined(unsent):
+                    self._socket.sendall(data)
+            except OSError as error:
+                raise self._unavailable(error) from error
+
+    def _receive(self, step: Receive) -> dict[str, Any] | None:
+        while step.id not in self._answers:
+            if not step.wait:
+                return None
+            try:
+                self._socket.settimeout(self._timeout if step.timeout is None else step.timeout)
+                answer = self._next()
+            except (OSError, ProtocolError) as error:
+                raise self._unavailable(error) from error
+            if "id" not in answer:  # a refusal of the whole connection: the farm closes it
+                protocol.check(answer)
+            self._answers[answer.get("id", step.id)] = answer
+        answer = self._answers.pop(step.id)
+        self.broken = step.id < self.session.last_id
         protocol.check(answer)
         return answer
 
-    def _say(
-        self,
-        message: dict[str, Any],
-        payload: Sequence[memoryview] = (),
-        *,
-        again: bool = False,
-        timeout: float | None = None,
-    ) -> None:
-        """Send a message under the next id, or `again` under the last one."""
-        self._calls += not again
-        self.broken = True  # until the answer is here: whatever interrupts us leaves it to nobody
-        try:
-            self._socket.settimeout(self._timeout if timeout is None else timeout)
-            self._socket.sendall(frames.encode({**message, "id": self._calls}))
-            for data in payload:
-                self._socket.sendall(data)
-        except OSError as error:
-            raise self._unavailable(error) from error
-
-    def _unavailable(self, error: Exception) -> FarmUnavailable:
-        host, port = self._endpoint.host, self._endpoint.port
-        return FarmUnavailable(f"The farm at {self._endpoint} does not answer ({error}).", host, port)
-
-    def _receive(self) -> dict[str, Any]:
+    def _next(self) -> dict[str, Any]:
         while True:
             answer = self._frames.next()
             if answer is not None:
-                if answer.get("id", self._calls) == self._calls:  # another is to a submit that was taken back
-                    return answer
-                continue
+                return answer
             data = self._socket.recv(READ_BYTES)
             if not data:
                 raise ConnectionResetError("it closed the connection")
             self._frames.feed(data)
 
+    def _unavailable(self, error: Exception) -> FarmUnavailable:
+        host, port = self._endpoint.host, self._endpoint.port
+        return FarmUnavailable(f"The farm at {self._endpoint} does not answer ({error}).", host, port)
+
     def abandon(self) -> None:
-        """Let go of the socket without a word: another process goes on using it."""
+        """Close the socket without a message: another process goes on using it."""
         self.broken = True
         self._socket.close()
 
     def close(self) -> None:
-        """Close, and give back what was leased ahead: the farm would let it rest, for this process lives."""
+        """Close, and return prefetched leases: the farm would keep them in quarantine, for this process
+        lives."""
         release_message = None if self.broken else self.session.release_message()
         if release_message is not None:
             with contextlib.suppress(OSError):
                 self._socket.sendall(frames.encode(release_message))
         self.broken = True
         self._socket.close()
+
+
+def _joined(unsent: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Join frames that follow one another, so that they go out in one write; pixels stay apart."""
+    out: list[bytes | memoryview] = []
+    for data in unsent:
+        if isinstance(data, bytes) and out and isinstance(out[-1], bytes):
+            out[-1] += data
+        else:
+            out.append(data)
+    return out

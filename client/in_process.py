@@ -31,8 +31,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     """
     out = Outgoing(request)
     defaults = {"output_dir": str(Path("output").absolute())}
-    entries = out.message([1] * len(out.infos), inline=True)["images"]
-    fields = {**out.fields, "images": entries}
+    fields = out.message()
     limits = {"max_images": 2**31, "max_pixels": 2**40, "arena_bytes": 2**62}
     submit = schema.submit(fields, defaults, limits)
     job_id = secrets.token_hex(4)
@@ -47,36 +46,36 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         sidecars=options.sidecar != "never",
     )
     images: list[Any] = []
-    for image, entry in zip(request.images, submit.entries, strict=True):
-        batch = np.empty((entry.batch, entry.height, entry.width, entry.channels), np.uint8)
-        copy_into(image.pixels, batch.data.cast("B"))
-        images += list(batch)
-        for batch_index in range(entry.batch):
-            job.images.append(Image(_task(job, entry, batch_index, paths[len(job.images)])))
-    for done, (image_of_job, pixels) in enumerate(zip(job.images, images, strict=True), 1):
-        image_of_job.result = _saved(pixels, image_of_job.task, submit.options)
+    for image, batch in zip(request.images, submit.batches, strict=True):
+        pixels = np.empty((batch.batch, batch.height, batch.width, batch.channels), np.uint8)
+        copy_into(image.pixels, pixels.data.cast("B"))
+        images += list(pixels)
+        for batch_index in range(batch.batch):
+            job.images.append(Image(_task(job, batch, batch_index, paths[len(job.images)])))
+    for done, (image_of_job, array) in enumerate(zip(job.images, images, strict=True), 1):
+        image_of_job.result = _saved(array, image_of_job.task, submit.options)
         image_of_job.state = ImageState(image_of_job.result.state)
         if progress:
             progress(done, submit.num_images)
     return JobReport.from_answer(job.report())
 
 
-def _task(job: Job, entry: schema.Entry, batch_index: int, path: str) -> ImageTask:
+def _task(job: Job, batch: schema.Batch, batch_index: int, path: str) -> ImageTask:
     return ImageTask(
         job_id=job.job_id,
         index=len(job.images),
-        affix=entry.affix,
-        format=entry.format,
+        affix=batch.affix,
+        format=batch.format,
         batch_index=batch_index,
-        batch_size=entry.batch,
+        batch_size=batch.batch,
         path=path,
         segment="",
         offset=0,
-        height=entry.height,
-        width=entry.width,
-        channels=entry.channels,
-        metadata=entry.metadata,
-        in_affix_folder=entry.subdir and bool(entry.affix.strip(" .")),
+        height=batch.height,
+        width=batch.width,
+        channels=batch.channels,
+        metadata=batch.metadata,
+        in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
         root=job.options.output_dir,
     )
 

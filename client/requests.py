@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
@@ -20,6 +20,8 @@ from luna_farm.core import schema
 from luna_farm.errors import InvalidRequest, ProtocolError
 from luna_farm_client.pixels import PixelInfo, describe
 
+PIECE_BYTES = 2**20
+"""Images of a batch that are smaller share a slot up to this size."""
 Json = Mapping[str, Any] | str | None
 
 
@@ -175,15 +177,38 @@ _FOR_NAMES = ("custom_metadata", "metadata", "prompt")
 """Documents that tokens of names read, wherever nothing is embedded."""
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What goes into one slot: `images` images of one batch, `nbytes` bytes as uint8."""
+
+    pixels: Any
+    images: int
+    nbytes: int
+
+
+def _pieces(pixels: Any, info: PixelInfo) -> Iterator[Piece]:
+    """Split a batch into images; small ones stay together, since a slot and a message of their own cost
+    more."""
+    if info.batch == 1:
+        yield Piece(pixels, 1, info.nbytes)
+        return
+    size = info.nbytes // info.batch
+    count = max(1, PIECE_BYTES // size)
+    for first in range(0, info.batch, count):
+        part = pixels[first : first + count]
+        yield Piece(part, len(part), len(part) * size)
+
+
 @dataclass(slots=True)
 class Outgoing:
-    """A request on its way: judged, with the fields for the wire. Raises InvalidRequest when made."""
+    """A request on its way: validated, with the fields for the wire. Raises InvalidRequest when made."""
 
     request: SaveRequest
     infos: list[PixelInfo] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)
-    sent: bool = False
-    """The farm may know it already: it was sent, and no answer came."""
+    pieces: list[Piece] = field(default_factory=list)
+    nbytes: int = 0
+    """Bytes of all images."""
 
     def __post_init__(self) -> None:
         images = self.request.images
@@ -194,6 +219,12 @@ class Outgoing:
         ):
             raise InvalidRequest.of("images", images, "a list of at least one SaveImage")
         self.infos = [describe(image.pixels) for image in images]
+        self.nbytes = sum(info.nbytes for info in self.infos)
+        self.pieces = [
+            piece
+            for image, info in zip(images, self.infos, strict=True)
+            for piece in _pieces(image.pixels, info)
+        ]
         settings, documents = _settings(self.request), _documents(self.request)
         schema.settings({"output_dir": os.sep, **settings})
         if any(documents.values()):
@@ -213,29 +244,22 @@ class Outgoing:
     @property
     def sizes(self) -> list[int]:
         """Bytes of each slot that is needed."""
-        return [info.nbytes for info in self.infos]
+        return [piece.nbytes for piece in self.pieces]
 
-    def message(self, leases: Sequence[int], inline: bool) -> dict[str, Any]:
-        """Return the submit, with the pixels in `leases`, or to follow `inline`."""
+    def message(self, want: Sequence[int] = ()) -> dict[str, Any]:
+        """Return the submit. `want`: sizes of the leases that its receipt shall bring; the next submit of a
+        node is mostly like this one."""
         images = [
             {
                 "affix": image.affix,
                 "format": image.format,
                 "subdir": image.subdir,
-                "lease": lease,
                 "shape": [info.batch, info.height, info.width, info.channels],
-                "inline": inline,
                 **({"metadata": json_text("metadata", image.metadata)} if image.metadata else {}),
             }
-            for image, info, lease in zip(self.request.images, self.infos, leases, strict=True)
+            for image, info in zip(self.request.images, self.infos, strict=True)
         ]
-        # The next submit of a node is mostly like this one: its slots come with the answer.
-        return {
-            **self.fields,
-            "cmd": "save_images_async",
-            "images": images,
-            "want": [] if inline else self.sizes,
-        }
+        return {**self.fields, "cmd": "save_images_async", "images": images, "want": list(want)}
 
 
 def _settings(request: SaveRequest) -> dict[str, Any]:

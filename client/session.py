@@ -1,9 +1,9 @@
 """One connection's side of the conversation, sans input and output: which messages, which leases, in which
 order.
 
-Written as generators that yield what is to be done (`Call`, `Send`, `Copy`) and are sent what came of it;
-`connection.py` drives them with a blocking socket, `aio.py` with asyncio. Pixels are copied once, by the
-`Copy`; of large ones the farm is told first, so that it looks at the request while they are copied.
+Generators yield steps (`Send`, `Receive`, `Copy`, `Sleep`) and are sent what came of them; `connection.py`
+drives them with a blocking socket, `aio.py` with asyncio. There is one hand-over: `submit` creates the job,
+`seal` says that pixels are complete, `abort` gives up. Pixels are copied once, by `Copy`.
 """
 
 from __future__ import annotations
@@ -15,56 +15,69 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luna_farm.core import protocol
-from luna_farm.errors import ArenaError
+from luna_farm.errors import ArenaError, FarmBusy, FarmUnavailable
 from luna_farm.storage.arena import Arena
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.pixels import copy_into
-from luna_farm_client.requests import Outgoing, Receipt
+from luna_farm_client.requests import Outgoing, Piece, Receipt
 
 FIT = 2
-"""A lease that was granted ahead is used for images of at least 1/FIT of its size."""
-
-
-ANNOUNCED_BYTES = 256 * 1024
-"""From here on a submit is sent before its pixels are copied: copying less takes no longer than the message
-that says it is done."""
+"""A prefetched lease is used for pieces of at least 1/FIT of its size."""
+LARGE_BYTES = 256 * 1024
+"""From here on the submit is sent before the pixels are copied, so that the farm validates it and reserves
+names meanwhile: copying less takes no longer than the message that says it is done."""
 COLD_S = 30.0
 """After so long without a hand-over the farm may have given memory back and taken other memory for it."""
 BURST_S = 0.005
-"""So soon after the last answer the farm is busy anyway, and one message costs it less than two."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Send a message and the raw bytes that follow it, receive the answer; it is sent back into the
-    generator. `told`: the answer is to the message of the `Send` before."""
-
-    message: dict[str, Any]
-    payload: Sequence[memoryview] = ()
-    told: bool = False
+"""So soon after the last receipt the farm is busy anyway, and one write costs it less than two."""
+SEAL_BYTES = 8 * 2**20
+"""After so many bytes a seal is sent, so that workers begin while the next images are copied."""
+WINDOW_SHARE = 4
+"""1 / WINDOW_SHARE of the arena is what one submit leases at a time."""
+WINDOW_LEASES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a message; a `Call` receives its answer later."""
+    """Send a message and the raw bytes that follow it; without `flush` it may wait for the next one that has
+    it."""
 
     message: dict[str, Any]
+    payload: Sequence[memoryview] = ()
+    flush: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Return the answer to message `id`, or raise the error it tells. Without `wait`: None if it is not here
+    yet."""
+
+    id: int
+    timeout: float | None = None
+    wait: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Run `work`, which copies pixels: up to some milliseconds for large ones. What it returns or raises
-    comes back into the generator."""
+    """Run `work`, which copies pixels: up to some milliseconds for large ones. Its exception is raised in the
+    generator."""
 
-    work: Callable[[], Any]
+    work: Callable[[], None]
 
 
-Steps = Generator[Call | Send | Copy, Any, Any]
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait for so many seconds."""
+
+    seconds: float
+
+
+Steps = Generator[Send | Receive | Copy | Sleep, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A slot that is ours to write into: `size` bytes from `offset` of `segment`."""
+    """A slot that this connection may write into: `size` bytes from `offset` of `segment`."""
 
     lease: int
     segment: str
@@ -74,21 +87,26 @@ class Lease:
 
 @dataclass(slots=True)
 class Session:
-    """What a connection knows: the arena of the farm, if it can be mapped here, and leases granted ahead."""
+    """What a connection knows: the arena of the farm, if it can be mapped here, and prefetched leases."""
 
     segments: MappedSegments
     shared: bool = False
     limits: dict[str, int] = field(default_factory=dict)
     spare: list[Lease] = field(default_factory=list)
-    in_doubt: list[Lease] = field(default_factory=list)
-    """Of a submit that was not acknowledged: the farm may have used them up or not."""
     warm_bytes: int = 0
     answered_at: float = 0.0
     """Monotonic time of the last receipt."""
+    last_id: int = 0
+
+    def call(self, message: dict[str, Any], timeout: float | None = None) -> Steps:
+        """Send one message and return its answer."""
+        number = self._next_id()
+        yield Send({**message, "id": number})
+        return (yield Receive(number, timeout))
 
     def greet(self, token: str) -> Steps:
         """Say hello; find out whether this process can map the arena."""
-        answer = yield Call(protocol.hello(token, os.getpid()))
+        answer = yield from self.call(protocol.hello(token, os.getpid()))
         self.limits = dict(answer["limits"])
         arena = answer["arena"]
         try:
@@ -100,50 +118,71 @@ class Session:
         return answer
 
     def release_message(self) -> dict[str, Any] | None:
-        """Return the message that gives back all that is leased and not used, None when nothing is."""
-        left, self.spare, self.in_doubt = self.spare + self.in_doubt, [], []
+        """Return the message that returns all leases that are not used, None when there are none."""
+        left, self.spare = self.spare, []
         return {"cmd": "release", "leases": [lease.lease for lease in left]} if left else None
 
-    def submit(self, out: Outgoing) -> Steps:
-        """Lease (unless the last answer brought leases that fit), fill, submit; returns the Receipt."""
-        leases = self._take(out.sizes)
-        if leases is None or self.in_doubt:
-            self.spare += leases or []
-            given_back = self.release_message()
-            if given_back:
-                yield Call(given_back)
-            answer = yield Call({"cmd": "lease", "sizes": out.sizes})
-            leases = [Lease(**lease) for lease in answer["leases"]]
-        submit = out.message([lease.lease for lease in leases], not self.shared)
-        if self._pays_to_announce(out):
-            answer = yield from self._announce(out, submit, leases)
-        else:
-            answer = yield from self._fill_first(out, submit, leases)
-        self.in_doubt, self.answered_at = [], time.monotonic()
+    def submit(self, out: Outgoing, busy_s: float) -> Steps:
+        """Hand over a request and return its Receipt.
+
+        Images are leased, copied and sealed in windows, so that memory stays within a share of the arena
+        however many there are. `busy_s`: how long one window may wait for room. The first one is not waited
+        for: FarmBusy is raised.
+        """
+        windows = list(_windows(out.pieces, self.limits["arena_bytes"]))
+        leases = yield from self._lease(windows[0])
+        alone = time.monotonic() - self.answered_at > BURST_S
+        number = self._next_id()
+        want = out.sizes if self.shared and len(windows) == 1 else []
+        overlap = self.shared and alone and out.nbytes >= LARGE_BYTES
+        yield Send({**out.message(want), "id": number}, flush=overlap)
+        for window in windows:
+            if window is not windows[0]:
+                yield Receive(number, wait=False)  # raises when the submit was refused meanwhile
+            try:
+                if window is not windows[0]:
+                    leases = yield from self._lease_patiently(window, busy_s)
+                yield from self._fill(number, window, leases)
+            except FarmUnavailable:
+                raise
+            except Exception:
+                self.spare += leases  # those that were not sealed are ours again
+                yield Send({"cmd": "abort", "id": number})
+                yield from _ignore_answer(number)
+                raise
+        answer = yield Receive(number)
+        self.answered_at = time.monotonic()
         self.spare += [Lease(**lease) for lease in answer["leases"]]
         return Receipt.from_answer(answer)
 
-    def _pays_to_announce(self, out: Outgoing) -> bool:
-        alone = time.monotonic() - self.answered_at > BURST_S
-        return self.shared and alone and not out.sent and sum(out.sizes) >= ANNOUNCED_BYTES
+    def _next_id(self) -> int:
+        self.last_id += 1
+        return self.last_id
 
-    def _fill_first(self, out: Outgoing, submit: dict[str, Any], leases: list[Lease]) -> Steps:
-        self.spare += leases  # ours also when filling fails
-        payload = yield Copy(lambda: self._fill(out, leases))
-        self.spare, self.in_doubt = [lease for lease in self.spare if lease not in leases], leases
-        out.sent = True
-        return (yield Call(submit, payload))
+    def _lease(self, pieces: Sequence[Piece]) -> Steps:
+        """Return leases for all pieces: prefetched ones if they fit, else new ones. Raises FarmBusy,
+        TooLarge."""
+        sizes = [piece.nbytes for piece in pieces]
+        leases = self._take(sizes)
+        if leases is not None:
+            return leases
+        unused = self.release_message()
+        if unused:
+            yield from self.call(unused)
+        answer = yield from self.call({"cmd": "lease", "sizes": sizes})
+        return [Lease(**lease) for lease in answer["leases"]]
 
-    def _announce(self, out: Outgoing, submit: dict[str, Any], leases: list[Lease]) -> Steps:
-        self.in_doubt, out.sent = leases, True
-        yield Send({**submit, "coming": True})
-        try:
-            yield Copy(lambda: self._fill(out, leases))
-        except Exception:
-            yield Call({"cmd": "release", "leases": [lease.lease for lease in leases]})
-            self.in_doubt, out.sent = [], False
-            raise
-        return (yield Call({"cmd": "filled"}, told=True))
+    def _lease_patiently(self, pieces: Sequence[Piece], busy_s: float) -> Steps:
+        """As `_lease`, but wait while earlier images are saved."""
+        deadline = time.monotonic() + busy_s
+        while True:
+            try:
+                return (yield from self._lease(pieces))
+            except FarmBusy as busy:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+                yield Sleep(min(busy.retry_after_s, left))
 
     def _take(self, sizes: Sequence[int]) -> list[Lease] | None:
         left = sorted(self.spare, key=lambda lease: lease.size)
@@ -157,19 +196,38 @@ class Session:
         self.spare = left
         return taken
 
-    def _fill(self, out: Outgoing, leases: Sequence[Lease]) -> list[memoryview]:
-        """Copy the pixels into the slots; returns the bytes to send where there is no shared memory."""
-        payload = []
-        for image, info, lease in zip(out.request.images, out.infos, leases, strict=True):
+    def _fill(self, number: int, pieces: Sequence[Piece], leases: list[Lease]) -> Steps:
+        """Copy the pieces into their slots and seal them, the leases of those that were sealed leave the
+        list."""
+        sealed: list[tuple[Piece, Lease]] = []
+        payload: list[memoryview] = []
+        for piece, lease in zip(pieces, list(leases), strict=True):
             if self.shared:
-                arena = self.segments.arena(lease.segment)
-                self.segments.about_to_fill(arena, image.pixels)
-                self._warm(arena, lease)
-                copy_into(image.pixels, arena.view(lease.offset, info.nbytes))
+                yield Copy(lambda piece=piece, lease=lease: self._copy(piece, lease))  # type: ignore[misc]
             else:
-                payload.append(memoryview(bytearray(info.nbytes)))
-                copy_into(image.pixels, payload[-1])
-        return payload
+                payload.append(memoryview(bytearray(piece.nbytes)))
+                yield Copy(lambda piece=piece, into=payload[-1]: copy_into(piece.pixels, into))  # type: ignore[misc]
+            sealed.append((piece, lease))
+            if sum(piece.nbytes for piece, _ in sealed) >= SEAL_BYTES or piece is pieces[-1]:
+                del leases[: len(sealed)]
+                yield Send(self._seal(number, sealed), payload)
+                sealed, payload = [], []
+
+    def _seal(self, number: int, sealed: Sequence[tuple[Piece, Lease]]) -> dict[str, Any]:
+        message: dict[str, Any] = {
+            "cmd": "seal",
+            "id": number,
+            "parts": [[lease.lease, piece.images] for piece, lease in sealed],
+        }
+        if not self.shared:
+            message.update(inline=True, sizes=[piece.nbytes for piece, _ in sealed])
+        return message
+
+    def _copy(self, piece: Piece, lease: Lease) -> None:
+        arena = self.segments.arena(lease.segment)
+        self.segments.about_to_fill(arena, piece.pixels)
+        self._warm(arena, lease)
+        copy_into(piece.pixels, arena.view(lease.offset, piece.nbytes))
 
     def _warm(self, arena: Arena, lease: Lease) -> None:
         """Map what was not mapped yet in one go: page faults one by one cost ten times as much."""
@@ -179,3 +237,23 @@ class Session:
         if end > self.warm_bytes:
             arena.warm(self.warm_bytes, end - self.warm_bytes)
             self.warm_bytes = end
+
+
+def _windows(pieces: Sequence[Piece], arena_bytes: int) -> Generator[list[Piece], None, None]:
+    """Group pieces into what is leased together."""
+    window: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if window and (size + piece.nbytes > arena_bytes // WINDOW_SHARE or len(window) >= WINDOW_LEASES):
+            yield window
+            window, size = [], 0
+        window.append(piece)
+        size += piece.nbytes
+    yield window
+
+
+def _ignore_answer(number: int) -> Steps:
+    try:
+        yield Receive(number)
+    except Exception:
+        return

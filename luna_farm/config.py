@@ -172,7 +172,7 @@ SETTINGS: tuple[Setting, ...] = (
             "unfinished jobs"),
     Setting("max_queue_bytes", "limits", "max_queue_bytes", 4096 * _MIB, read.size(_MIB),
             "a size from 1 MiB to 1 PiB such as 4GiB", "pixels of unfinished jobs"),
-    Setting("max_images", "limits", "max_images", 512, read.whole(1, 10**5), _COUNT.format(1, 10**5),
+    Setting("max_images", "limits", "max_images", 10_000, read.whole(1, 10**5), _COUNT.format(1, 10**5),
             "images of one job"),
     Setting("max_pixels", "limits", "max_pixels", 2**28, read.whole(1, 2**31), _COUNT.format(1, 2**31),
             "pixels (height x width) of one image"),

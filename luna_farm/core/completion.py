@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events
+from luna_farm.core.feed_events import ImageFailed, ImagesMissing, JobDone
 from luna_farm.core.instructions import Append, Bury, Instruction, Publish, Reply
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
@@ -17,6 +18,7 @@ from luna_farm.errors import ArenaError
 
 S = ImageState
 BURY_AGAIN_S = 5.0
+MISSING = "Its pixels were never handed over: the client ended or stopped before."
 
 
 def image_record(image: Image) -> dict[str, Any]:
@@ -42,6 +44,19 @@ def whole_record(image: Image) -> dict[str, Any]:
     return image_record(image)
 
 
+def missing(job: Job) -> list[Instruction]:
+    """Name the images of a job that their client never sealed. They were not accepted."""
+    left = [image for image in job.images if image.state in (S.FILLING, S.MISSING)]
+    for image in left:
+        if image.state is S.FILLING:
+            image.move(S.MISSING)
+        image.result = ImageResult("", path=image.task.path, error=MISSING, code="missing")
+    if not left:
+        return []
+    records = tuple(map(image_record, left))
+    return [Append(records), Publish(ImagesMissing(job.job_id, left[0].task.index, len(left)))]
+
+
 def finish(farm: Farm, image: Image) -> list[Instruction]:
     """An image came to its end: its name and its pixels are free."""
     farm.free_name(image)
@@ -59,19 +74,15 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
         Reply(w.client, w.reply, report) for w in farm.waiters if w.job_id == job.job_id
     ]
     farm.waiters = [waiter for waiter in farm.waiters if waiter.job_id != job.job_id]
-    done.append(
-        Publish(
-            {
-                "event": "save_job_done",
-                "job_id": job.job_id,
-                "state": job.state,
-                "images_saved": job.count(S.SAVED),
-                "images_discarded": job.count(S.DISCARDED, S.DROPPED),
-                "images_failed": job.count(S.FAILED, S.LOST),
-                "ms": (now - job.accepted_at) * 1e3,
-            }
-        )
+    ended = JobDone(
+        job.job_id,
+        job.state,
+        images_saved=job.count(S.SAVED),
+        images_discarded=job.count(S.DISCARDED, S.DROPPED),
+        images_failed=job.count(S.FAILED, S.LOST, S.MISSING),
+        ms=(now - job.accepted_at) * 1e3,
     )
+    done.append(Publish(ended))
     farm.finished_order.append(job.job_id)
     _forget_old(farm)
     return done
@@ -100,9 +111,13 @@ def bury(farm: Farm, image: Image, result: ImageResult) -> list[Instruction]:
 
 
 def buried(farm: Farm, event: events.Buried, now: float) -> list[Instruction]:
-    """The dead letter is on disk: the image has failed, its slot is free."""
+    """The dead letter is on disk: the image has failed, its slot is free. Without one the image stays in its
+    slot, and the ticks try again."""
     image = farm.image(event.job_id, event.index)
     assert image is not None, "a job with an unfinished image is kept"
+    if event.error is not None:
+        farm.bury_at[image.key] = now + BURY_AGAIN_S
+        return []
     farm.bury_at.pop(image.key, None)
     if image.result.code == ArenaError.code and image.task.segment != event.segment:
         return _go_on_from_disk(farm, image, event)
@@ -114,28 +129,15 @@ def buried(farm: Farm, event: events.Buried, now: float) -> list[Instruction]:
     image.task = replace(image.task, segment=event.segment, offset=event.offset)
     if not farm.segment_users[event.segment]:
         farm.keep_pixels(image)
-    told = {
-        "event": "image_failed",
-        "job_id": job.job_id,
-        "index": image.task.index,
-        "path": image.task.path,
-        "error": image.result.error,
-        "code": image.result.code,
-    }
-    return [Append(image_record(image)), *done, Publish(told), *close(farm, job, now)]
+    failed = ImageFailed(job.job_id, image.task.index, image.task.path, image.result.error, image.result.code)
+    return [Append((image_record(image),)), *done, Publish(failed), *close(farm, job, now)]
 
 
 def _go_on_from_disk(farm: Farm, image: Image, event: events.Buried) -> list[Instruction]:
     """The worker could not reach the shared memory, which somebody removed: the copy on disk will do."""
     done = farm.release_pixels(image)
     image.task = replace(image.task, segment=event.segment, offset=event.offset)
-    image.move(S.WAITING)
+    image.move(S.QUEUED)
     farm.keep_pixels(image)
     farm.waiting.append(image)
-    return [Append(image_record(image)), *done]
-
-
-def bury_failed(farm: Farm, event: events.BuryFailed, now: float) -> list[Instruction]:
-    """No dead letter could be written: the image stays in its slot, the ticks try again."""
-    farm.bury_at[event.job_id, event.index] = now + BURY_AGAIN_S
-    return []
+    return [Append((image_record(image),)), *done]

@@ -11,15 +11,16 @@ from typing import Any
 
 from luna_farm.core import events
 from luna_farm.core.completion import bury
+from luna_farm.core.feed_events import JobStarted, WorkerIsReady, WorkerLost, WorkerReaped, WorkerStarted
 from luna_farm.core.instructions import (
     Append,
     Bury,
     Dispatch,
+    EndWorker,
+    Forget,
     Instruction,
-    Kill,
     Publish,
     Reply,
-    Retire,
     Settle,
     Spawn,
 )
@@ -45,8 +46,9 @@ STOPPED_S = 2.0
 
 
 def advance(farm: Farm, now: float) -> list[Instruction]:
-    """Hand waiting images to workers and start another worker if the queue asks for it."""
-    done: list[Instruction] = []
+    """Hand queued images to workers and start another worker if the queue is long. To be called when no event
+    is left to handle."""
+    done: list[Instruction] = [Forget(segment) for segment in farm.slots.take_unused()]
     idle = sorted((w for w in farm.workers.values() if w.state is W.IDLE), key=lambda w: w.since)
     while farm.waiting:
         image = farm.waiting[0]
@@ -66,10 +68,7 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
         for _ in range(wanted(alive, len(farm.waiting), low, high) - alive):
             farm.last_worker += 1
             farm.workers[farm.last_worker] = Worker(farm.last_worker, now)
-            done += [
-                Spawn(farm.last_worker),
-                Publish({"event": "worker_started", "worker": farm.last_worker}),
-            ]
+            done += [Spawn(farm.last_worker), Publish(WorkerStarted(farm.last_worker))]
     return done
 
 
@@ -89,9 +88,9 @@ def _busy_with_room(farm: Farm, image: Image) -> Worker | None:
 def _dispatch(farm: Farm, worker: Worker, image: Image, now: float) -> list[Instruction]:
     done: list[Instruction] = []
     job = farm.jobs[image.task.job_id]
-    if not job.announced:
-        job.announced = True
-        done.append(Publish({"event": "save_started", "job_id": job.job_id, "num_images": len(job.images)}))
+    if not job.started:
+        job.started = True
+        done.append(Publish(JobStarted(job.job_id, job.num_images)))
     folder = farm.folders.get(folder_of(image))
     if folder:
         folder.probing = True
@@ -117,10 +116,9 @@ def worker_ready(farm: Farm, event: events.WorkerReady, now: float) -> list[Inst
     farm.failed_starts, farm.spawn_at = 0, 0.0
     worker.move(W.IDLE, now)
     return [
-        Append(worker_record(worker)),
-        Publish({"event": "worker_ready", "worker": worker.number, "pid": worker.pid}),
+        Append((worker_record(worker),)),
+        Publish(WorkerIsReady(worker.number, worker.pid)),
         *settle_left(farm),
-        *advance(farm, now),
     ]
 
 
@@ -156,10 +154,8 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
         # What is wrong (a broken library, no memory) is not better at once, and a try costs most of a core.
         farm.failed_starts += 1
         farm.spawn_at = now + pause_s(farm.failed_starts)
-    name = "worker_reaped" if expected else "worker_lost"
-    done: list[Instruction] = [
-        Publish({"event": name, "worker": worker.number, "pid": worker.pid, "reason": event.why})
-    ]
+    ended = WorkerReaped if expected else WorkerLost
+    done: list[Instruction] = [Publish(ended(worker.number, worker.pid, event.why))]
     suspect = worker.images[0] if worker.images else None
     for image in reversed(worker.images):
         image.task = replace(image.task, recovered=True)
@@ -172,12 +168,12 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
                 reason = f"It ended its worker {image.crashes} times (last: {event.why})."
                 done += bury(farm, image, ImageResult("failed", error=reason, code="crash"))
                 continue
-        image.move(S.WAITING)
+        image.move(S.QUEUED)
         farm.waiting.appendleft(image)
-    return [*done, *settle_left(farm), *advance(farm, now)]
+    return [*done, *settle_left(farm)]
 
 
-def drain_asked(farm: Farm, event: events.DrainAsked, now: float) -> list[Instruction]:
+def drain_requested(farm: Farm, event: events.DrainRequested, now: float) -> list[Instruction]:
     """Take nothing new; the supervisor ends the workers once `farm.drained`."""
     farm.draining = True
     return []
@@ -192,10 +188,10 @@ def tick(farm: Farm, event: events.Tick, now: float) -> list[Instruction]:
         for worker in farm.workers.values():
             worker.since += gap
     farm.slots.expire(now)
+    _probe(farm, now)
     return [
         *_late_waiters(farm, now),
         *_hung(farm, now),
-        *_probe(farm, now),
         *_reap(farm, now),
         *_bury_again(farm, now),
     ]
@@ -217,11 +213,11 @@ def _hung(farm: Farm, now: float) -> list[Instruction]:
                 deadline = max(deadline, START_S)
             if now - worker.since > deadline:
                 worker.move(W.KILLED, now)
-                done.append(Kill(worker.number, f"no progress for {deadline:.0f} s"))
+                done.append(EndWorker(worker.number, f"no progress for {deadline:.0f} s", force=True))
     return done
 
 
-def _probe(farm: Farm, now: float) -> list[Instruction]:
+def _probe(farm: Farm, now: float) -> None:
     """Let one held image of each failing folder try, when its time has come."""
     ready: deque[Image] = deque()
     for folder in farm.folders.values():
@@ -230,7 +226,7 @@ def _probe(farm: Farm, now: float) -> list[Instruction]:
                 (i for i in farm.unfinished() if i.state is S.HELD and folder_of(i) == folder.path), None
             )
             if held:
-                held.move(S.WAITING)
+                held.move(S.QUEUED)
                 ready.append(held)
     farm.waiting.extendleft(ready)
     unused = [
@@ -238,7 +234,6 @@ def _probe(farm: Farm, now: float) -> list[Instruction]:
     ]
     for path in unused:
         del farm.folders[path]
-    return advance(farm, now)
 
 
 def _reap(farm: Farm, now: float) -> list[Instruction]:
@@ -249,7 +244,7 @@ def _reap(farm: Farm, now: float) -> list[Instruction]:
         reaped = list(idle)
     for number in reaped:
         farm.workers[number].move(W.RETIRING, now)
-    return [Retire(number) for number in reaped]
+    return [EndWorker(number, "idle") for number in reaped]
 
 
 def _bury_again(farm: Farm, now: float) -> list[Instruction]:

@@ -1,20 +1,24 @@
 """What happens to the farm: the events that `farm.handle` takes. Facts only, no behaviour.
 
-`client` numbers a connection, `reply` the request on it that waits for an answer, `worker` a worker process.
+`client` numbers a connection, `reply` a request on it, `worker` a worker process. An event with an `error`
+that is not None says that the instruction before it failed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from luna_farm.core.messages import ImageResult
-from luna_farm.core.schema import Submit
+from luna_farm.core.schema import Part, Submit
 from luna_farm.errors import FarmError
+
+# --- from clients
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseAsked:
-    """A client wants slots of `sizes` bytes."""
+class LeaseRequested:
+    """A client requests slots of `sizes` bytes."""
 
     client: int
     reply: int
@@ -23,10 +27,37 @@ class LeaseAsked:
 
 @dataclass(frozen=True, slots=True)
 class LeasesReturned:
-    """A client gives unused leases back."""
+    """A client returns unused leases."""
 
     client: int
     leases: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A submit arrived and passed the schema. Its pixels follow as `Sealed` events with the same `reply`."""
+
+    client: int
+    reply: int
+    submit: Submit
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The pixels of the next images of the submit `reply` are complete in the leased slots of `parts`."""
+
+    client: int
+    reply: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """A client seals nothing more for the submit `reply`. What it has sealed stays accepted."""
+
+    client: int
+    reply: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +68,21 @@ class ClientGone:
     may_write: bool
 
 
+JobCommand = Literal["wait", "cancel", "retry"]
+
+
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """A whole submit arrived and passed the schema; the pixels are in their slots, or coming
-    (`submit.coming`)."""
+class JobRequested:
+    """A client waits for a job (until the monotonic time `until`, in seconds), cancels it, or retries it."""
 
     client: int
     reply: int
-    submit: Submit
+    command: JobCommand
     job_id: str
+    until: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class PixelsCame:
-    """A client has filled the slots of the submit whose pixels were coming."""
-
-    client: int
+# --- results of instructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,76 +93,52 @@ class NamesReserved:
     """
 
     job_id: str
-    paths: tuple[str, ...]
+    paths: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     root: str = ""
+    error: FarmError | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class NamesRefused:
-    """No names could be reserved (outside the folder, folder not reachable)."""
-
-    job_id: str
-    error: FarmError
-
-
-@dataclass(frozen=True, slots=True)
-class Spooled:
-    """The pixels of a durable job are synced to disk: `segments` name the file of each entry."""
-
-    job_id: str
-    segments: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolFailed:
-    """The pixels of a durable job could not be spooled."""
-
-    job_id: str
-    error: FarmError
-
-
-@dataclass(frozen=True, slots=True)
-class JobJournaled:
-    """The record of a job is in the journal: from now on it survives."""
-
-    job_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class JournalFailed:
-    """The record of a job could not be written; the job was not accepted."""
-
-    job_id: str
-    error: FarmError
-
-
-@dataclass(frozen=True, slots=True)
-class WaitAsked:
-    """A client wants to know when a job is finished, or that it is not by `until` (monotonic seconds)."""
+class SegmentCreated:
+    """A segment of its own exists for one image that is larger than the arena."""
 
     client: int
     reply: int
-    job_id: str
-    until: float
+    size: int
+    segment: str = ""
+    error: FarmError | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class CancelAsked:
-    """A client wants what has not begun of a job not to be done."""
+class PixelsSpooled:
+    """Pixels of a durable job are synced to disk: one file segment for each part, in order."""
 
-    client: int
-    reply: int
     job_id: str
+    segments: tuple[str, ...] = ()
+    error: FarmError | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class RetryAsked:
-    """A client wants the failed images of a job tried again."""
+class Journaled:
+    """The records of a job that was waiting for them are in the journal: what they tell survives."""
 
-    client: int
-    reply: int
     job_id: str
+    error: FarmError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """The pixels of an image are in the dead letters: `segment` and `offset` say where."""
+
+    job_id: str
+    index: int
+    segment: str = ""
+    offset: int = 0
+    error: FarmError | None = None
+
+
+# --- from workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ class WorkerReady:
     worker: int
     pid: int
     created: float
-    encoders: dict[str, str]
+    encoders: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,7 @@ class WorkerGone:
 
 @dataclass(frozen=True, slots=True)
 class ImageFinished:
-    """A worker reports what came of an image."""
+    """A worker reports the result of an image."""
 
     worker: int
     job_id: str
@@ -171,28 +177,12 @@ class TempSettled:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Buried:
-    """The pixels of an image lie in the dead letters: `segment` and `offset` say where."""
-
-    job_id: str
-    index: int
-    segment: str
-    offset: int
+# --- from the supervisor itself
 
 
 @dataclass(frozen=True, slots=True)
-class BuryFailed:
-    """The dead letter could not be written; the image stays where it is."""
-
-    job_id: str
-    index: int
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class DrainAsked:
-    """Stop taking jobs, finish what was accepted, end the workers."""
+class DrainRequested:
+    """Accept no more jobs, finish what was accepted, end the workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,26 +191,22 @@ class Tick:
 
 
 Event = (
-    LeaseAsked
+    LeaseRequested
     | LeasesReturned
-    | ClientGone
     | Submitted
-    | PixelsCame
+    | Sealed
+    | Aborted
+    | ClientGone
+    | JobRequested
     | NamesReserved
-    | NamesRefused
-    | Spooled
-    | SpoolFailed
-    | JobJournaled
-    | JournalFailed
-    | WaitAsked
-    | CancelAsked
-    | RetryAsked
+    | SegmentCreated
+    | PixelsSpooled
+    | Journaled
+    | Buried
     | WorkerReady
     | WorkerGone
     | ImageFinished
     | TempSettled
-    | Buried
-    | BuryFailed
-    | DrainAsked
+    | DrainRequested
     | Tick
 )

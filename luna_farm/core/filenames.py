@@ -65,17 +65,17 @@ def image_names(submit: Submit, path_bytes: int = PATH_BYTES) -> Names:
     named = [
         image_name(
             facts,
-            affix=entry.affix,
-            format=entry.format,
-            subdir=entry.subdir,
+            affix=batch.affix,
+            format=batch.format,
+            subdir=batch.subdir,
             batch_index=index,
-            batch_size=entry.batch,
-            width=entry.width,
-            height=entry.height,
+            batch_size=batch.batch,
+            width=batch.width,
+            height=batch.height,
             path_bytes=path_bytes,
         )
-        for entry in submit.entries
-        for index in range(entry.batch)
+        for batch in submit.batches
+        for index in range(batch.batch)
     ]
     warnings = dict.fromkeys(warning for name in named for warning in name.warnings)
     return Names(tuple(name.text for name in named), tuple(warnings))

@@ -1,4 +1,4 @@
-"""What the farm decides: the instructions that `farm.handle` returns, executed by the supervisor in this
+"""What the farm decides: the instructions that `farm.handle` returns. The supervisor executes them in
 order."""
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from luna_farm.core.feed_events import FeedEvent
 from luna_farm.core.messages import ImageTask, SaveOptions
 
 
@@ -20,8 +21,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ReserveNames:
-    """Find free final paths for `relatives` (below `output_dir`); answers with NamesReserved or
-    NamesRefused."""
+    """Find free final paths for `relatives` (below `output_dir`); the result is NamesReserved."""
 
     job_id: str
     output_dir: str
@@ -32,26 +32,33 @@ class ReserveNames:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateSegment:
+    """Create a segment for one image that is larger than the arena; the result is SegmentCreated."""
+
+    client: int
+    reply: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpoolPixels:
-    """Copy (segment, offset, size) of each entry to disk and sync it; answers with Spooled or SpoolFailed."""
+    """Copy the pixels at `places` (segment, offset, bytes) to disk and sync them; the result is
+    PixelsSpooled."""
 
     job_id: str
+    first: int
+    """Index of the first image; with the job id it names the files."""
     places: tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class AppendJob:
-    """Append the record of a new job to the journal; answers with JobJournaled or JournalFailed."""
-
-    job_id: str
-    record: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Append:
-    """Append a record to the journal. A Settle that stands behind it happens only once it is written."""
+    """Append records to the journal. With a `job_id` that job waits for them: the result is Journaled, and
+    the records are synced first if `sync`. Without one they are written as soon as the disk allows."""
 
-    record: dict[str, Any]
+    records: tuple[dict[str, Any], ...]
+    job_id: str = ""
+    sync: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +90,17 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Retire:
-    """Ask an idle worker to end."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End a worker that makes no progress, by force."""
+class EndWorker:
+    """Ask an idle worker to end, or end one that makes no progress by `force`."""
 
     worker: int
     why: str
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """Write an image to the dead letters; answers with Buried or BuryFailed."""
+    """Write an image to the dead letters; the result is Buried."""
 
     task: ImageTask
     options: SaveOptions
@@ -108,29 +109,28 @@ class Bury:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Remove a file segment (spooled pixels or a dead letter) that is no longer needed."""
+    """Remove a segment (spooled pixels, a dead letter, a segment of one image) that is no longer needed."""
 
     segment: str
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Tell the feed, the metrics and the log."""
+    """Send an event to the feed, the metrics and the log."""
 
-    event: dict[str, Any]
+    event: FeedEvent
 
 
 Instruction = (
     Reply
     | ReserveNames
+    | CreateSegment
     | SpoolPixels
-    | AppendJob
     | Append
     | Dispatch
     | Settle
     | Spawn
-    | Retire
-    | Kill
+    | EndWorker
     | Bury
     | Forget
     | Publish

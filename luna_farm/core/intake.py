@@ -1,61 +1,52 @@
-"""Taking over: a submit, its names, its job. Decides, as `farm.handle` documents; acts on nothing.
+"""Acceptance: a submit, its names, its sealed images, its job. Decides, as `farm.handle` documents.
 
-The order of `accept` and `job_journaled` is the promise: the record is in the journal before the client hears
-yes.
+A submit creates a job whose images are sealed one after the other. Sealed images are journaled, then queued,
+while their client still copies the next ones; the receipt follows the record of the last one. The order is
+the promise: what a client is told was accepted is in the journal before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events, filenames
-from luna_farm.core.completion import whole_record
-from luna_farm.core.dispatch import advance
-from luna_farm.core.instructions import (
-    AppendJob,
-    Instruction,
-    Publish,
-    Reply,
-    ReserveNames,
-    SpoolPixels,
-)
-from luna_farm.core.job import Image, Job
-from luna_farm.core.leases import busy, give_up, leases_returned, prefetched
+from luna_farm.core.completion import close, missing, whole_record
+from luna_farm.core.feed_events import JobQueued
+from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
+from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
+from luna_farm.core.leases import QUARANTINE_S, busy, prefetched
 from luna_farm.core.messages import ImageTask
 from luna_farm.core.protocol import refusal
-from luna_farm.core.state import Farm, Pending, folder_of
+from luna_farm.core.schema import Part
+from luna_farm.core.slots import Slot
+from luna_farm.core.state import Farm, OpenSubmit, Step, folder_of
 from luna_farm.errors import FarmDraining, FarmError, InvalidRequest, StaleLease, TooLarge
+
+S = ImageState
 
 
 def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instruction]:
-    """Judge a submit against the state of the farm and have its names reserved."""
+    """Validate a submit against the state of the farm and have its names reserved.
+
+    One that is sent again, because its answer was lost, gets the receipt of its job, or goes on with the
+    images that are missing in it.
+    """
     submit = event.submit
-    known = farm.requests.get(submit.request_id)
-    if known in farm.jobs and not submit.coming:
-        leases_returned(
-            farm, events.LeasesReturned(event.client, tuple(e.lease for e in submit.entries)), now
-        )
-        return [Reply(event.client, event.reply, receipt(farm, farm.jobs[known], event.client, submit.want))]
+    known = farm.jobs.get(farm.requests.get(submit.request_id, ""))
     error = _objection(farm, event, known)
     if error:
         return [Reply(event.client, event.reply, refusal(error))]
+    if known is not None and not known.count(S.MISSING):
+        return [Reply(event.client, event.reply, receipt(farm, known, event.client, submit.want))]
+    opened = OpenSubmit(event.job_id, event.client, event.reply, submit)
+    if known is not None:
+        return _reopen(farm, opened, known)
     try:
         names = filenames.image_names(submit, farm.limits.path_bytes)
     except InvalidRequest as refused:
         return [Reply(event.client, event.reply, refusal(refused))]
-    slots = []
-    for entry in submit.entries:
-        slot = farm.slots.held_by(event.client, entry.lease)
-        assert slot is not None, "the objections made sure of the lease"
-        slots.append(slot.number)
-    pending = Pending(event.client, event.reply, submit, tuple(slots), names.relatives)
-    farm.requests[submit.request_id] = event.job_id
-    farm.pending[event.job_id] = pending
-    if submit.coming:
-        _await(farm, event.job_id, pending)
-    else:
-        _fill(farm, pending)
+    _open(farm, opened)
     options = submit.options
     return [
         ReserveNames(
@@ -69,111 +60,260 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     ]
 
 
-def _await(farm: Farm, job_id: str, pending: Pending) -> None:
-    """Judge it and find its names while its client copies the pixels: half a millisecond of both is gone
-    for nobody."""
-    pending.awaited = True
-    farm.awaited[pending.client] = job_id
-    for number in pending.slots:
-        farm.slots.await_pixels(farm.slots[number])
+def _open(farm: Farm, opened: OpenSubmit) -> None:
+    farm.requests[opened.submit.request_id] = opened.job_id
+    farm.submits[opened.job_id] = farm.submitting[opened.client] = opened
 
 
-def _fill(farm: Farm, pending: Pending) -> None:
-    for number, entry in zip(pending.slots, pending.submit.entries, strict=True):
-        farm.slots.fill(farm.slots[number], entry.batch)
+def _reopen(farm: Farm, opened: OpenSubmit, job: Job) -> list[Instruction]:
+    if job.num_images != opened.submit.num_images:
+        allowed = f"{job.num_images} images, as in the first submit of this request"
+        error = InvalidRequest.of("images", opened.submit.num_images, allowed)
+        return [Reply(opened.client, opened.reply, refusal(error))]
+    opened.job_id, opened.job, opened.step = job.job_id, job, Step.CLIENT
+    paths = [image.task.path for image in job.images if image.state is S.MISSING]
+    farm.taken.update(map(filenames.collision_key, paths))
+    farm.open_jobs[job.job_id] = job
+    _open(farm, opened)
+    return []
 
 
-def pixels_came(farm: Farm, event: events.PixelsCame, now: float) -> list[Instruction]:
-    """The slots of a submit are filled. One that was refused in the meantime has its answer already."""
-    job_id = farm.awaited.pop(event.client, None)
-    if job_id is None:
-        return []
-    pending = farm.pending[job_id]
-    pending.awaited = False
-    _fill(farm, pending)
-    return _take_over(farm, job_id) if pending.paths else []
-
-
-def _objection(farm: Farm, event: events.Submitted, known: str | None) -> FarmError | None:
-    if known in farm.pending:
-        return busy(farm, "this very request is being taken over")
-    if event.submit.coming and event.client in farm.awaited:
-        return InvalidRequest.of("coming", True, "one submit at a time whose pixels are coming")
+def _objection(farm: Farm, event: events.Submitted, known: Job | None) -> FarmError | None:
+    if farm.requests.get(event.submit.request_id) in farm.submits:
+        return busy(farm, "this very request is being accepted")
+    if event.client in farm.submitting:
+        return InvalidRequest.of(
+            "cmd", "save_images_async", "seal or abort, for this connection has an open submit"
+        )
+    if known is not None and not known.count(S.MISSING):
+        return None  # its receipt costs nothing, even while the farm stops
     if farm.draining:
         return FarmDraining("The farm is stopping and takes nothing new.")
-    if len(farm.open_jobs) + len(farm.pending) >= farm.limits.max_jobs:
+    if len(farm.open_jobs.keys() | farm.submits.keys()) >= farm.limits.max_jobs:
         return busy(farm, f"{len(farm.open_jobs)} jobs are open, as many as the setting max_jobs allows")
-    if known in farm.jobs:  # its client may be writing into slots that nobody needs
-        return InvalidRequest.of("coming", True, "false in a submit that is sent again")
-    numbers = [entry.lease for entry in event.submit.entries]
-    for entry in event.submit.entries:
-        slot = farm.slots.held_by(event.client, entry.lease)
-        if slot is None or numbers.count(entry.lease) > 1:
-            return StaleLease(
-                f"This connection does not hold lease {entry.lease}; lease again, fill and submit."
-            )
-        if slot.size < entry.nbytes:
-            return TooLarge.of("shape", entry.nbytes, f"at most {slot.size} bytes, the size of the lease")
     return None
 
 
 def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[Instruction]:
-    """The names stand: go on, unless the pixels are not there yet."""
-    pending = farm.pending.get(event.job_id)
-    if pending is None:  # its client left
-        farm.taken.difference_update(filenames.collision_key(path) for path in event.paths)
+    """The names are reserved: accept what is sealed by now."""
+    opened = farm.submits[event.job_id]
+    if event.error is not None:
+        return _fail(farm, opened, event.error, now)
+    farm.taken.update(map(filenames.collision_key, event.paths))
+    opened.job = _job(farm, opened, event)
+    opened.step = Step.CLIENT
+    return _accept(farm, opened, now)
+
+
+def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
+    """Pixels are complete. Those of a submit that was refused in the meantime free their slots."""
+    opened = farm.submitting.get(event.client)
+    if opened is None or opened.reply != event.reply:
+        for part in event.parts:
+            slot = farm.slots.held_by(event.client, part.lease)
+            if slot:
+                farm.slots.release(slot)
         return []
-    pending.paths, pending.warnings, pending.root = event.paths, event.warnings, event.root
-    farm.taken.update(filenames.collision_key(path) for path in event.paths)
-    if not pending.awaited:
-        return _take_over(farm, event.job_id)
-    if not pending.submit.options.durable:  # there is time now, and none once the pixels are there
-        pending.job = _job(farm, event.job_id, ())
-    return []
+    for part in event.parts:
+        slot = farm.slots.held_by(event.client, part.lease)
+        error = _wrong_part(opened, part, slot)
+        if error or slot is None:
+            answer = refusal(error or _stale(part), opened.job_id)
+            return [Reply(event.client, event.reply, answer), *_leave(farm, opened, now)]
+        farm.slots.seal(slot, part.images)
+        opened.parts.append((slot, part.images))
+        opened.sealed += part.images
+    return _accept(farm, opened, now)
 
 
-def _take_over(farm: Farm, job_id: str) -> list[Instruction]:
-    """Spool what must be durable, else accept."""
-    pending = farm.pending[job_id]
-    if pending.submit.options.durable:
-        slots = [farm.slots[number] for number in pending.slots]
-        sizes = [entry.nbytes for entry in pending.submit.entries]
-        places = tuple((farm.segment, slot.offset, size) for slot, size in zip(slots, sizes, strict=True))
-        return [SpoolPixels(job_id, places)]
-    return accept(farm, job_id)
+def _stale(part: Part) -> StaleLease:
+    return StaleLease(f"This connection does not hold lease {part.lease}; lease again, and submit again.")
 
 
-def names_refused(farm: Farm, event: events.NamesRefused, now: float) -> list[Instruction]:
-    """No names, no job."""
-    return _refuse(farm, event.job_id, event.error) if event.job_id in farm.pending else []
+def _wrong_part(opened: OpenSubmit, part: Part, slot: Slot | None) -> FarmError | None:
+    if slot is None:
+        return _stale(part)
+    left = opened.submit.num_images - opened.sealed
+    if part.images > left:
+        return InvalidRequest.of("parts", part.images, f"at most the {left} images that are not sealed yet")
+    batch, place = opened.submit.batch_of(opened.sealed)
+    if part.images > batch.batch - place:
+        return InvalidRequest.of("parts", part.images, f"the {batch.batch - place} images left of this batch")
+    if part.images * batch.image_bytes > slot.size:
+        allowed = f"at most {slot.size} bytes, the size of the lease"
+        return TooLarge.of("parts", part.images * batch.image_bytes, allowed)
+    return None
 
 
-def spooled(farm: Farm, event: events.Spooled, now: float) -> list[Instruction]:
-    """The pixels are on disk: accept."""
-    return accept(farm, event.job_id, event.segments)
+def _accept(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
+    """Take the next step with a submit that waits for nothing but its client."""
+    if opened.step is not Step.CLIENT:
+        return []
+    first = opened.taken
+    places = _take_parts(farm, opened)
+    if not opened.taking:
+        return _end_if_over(farm, opened, now)
+    if opened.submit.options.durable:
+        opened.step = Step.SPOOL
+        return [SpoolPixels(opened.job_id, first, places)]
+    return _journal(farm, opened)
 
 
-def spool_failed(farm: Farm, event: events.SpoolFailed, now: float) -> list[Instruction]:
-    """Durable was asked for and cannot be had: say so."""
-    return _refuse(farm, event.job_id, event.error)
+def _take_parts(farm: Farm, opened: OpenSubmit) -> tuple[tuple[str, int, int], ...]:
+    """Give the pixels of the sealed parts to their images; returns where they are, for the spool."""
+    places: list[tuple[str, int, int]] = []
+    assert opened.job is not None, "parts are taken once the names are reserved"
+    while opened.parts:
+        slot, count = opened.parts.popleft()
+        size = opened.submit.batch_of(opened.taken)[0].image_bytes
+        for place in range(count):
+            image = opened.job.images[opened.taken]
+            opened.taken += 1
+            if image.state not in (
+                S.FILLING,
+                S.MISSING,
+            ):  # accepted before this submit was sent again, or cancelled
+                farm.slots.done_with(slot.number)
+                continue
+            segment, offset = slot.segment or farm.segment, slot.offset + place * size
+            image.task = replace(image.task, segment=segment, offset=offset)
+            image.slot, image.result = slot.number, NOTHING_YET
+            opened.taking.append(image)
+            places.append((segment, offset, size))
+    return tuple(places)
 
 
-def _refuse(farm: Farm, job_id: str, error: FarmError) -> list[Instruction]:
-    pending = farm.pending[job_id]
-    return [Reply(pending.client, pending.reply, refusal(error, job_id)), *give_up(farm, job_id)]
+def pixels_spooled(farm: Farm, event: events.PixelsSpooled, now: float) -> list[Instruction]:
+    """The pixels are on disk: journal their images. If the disk refuses, so does the farm."""
+    opened = farm.submits[event.job_id]
+    if event.error is not None:
+        return _fail(farm, opened, event.error, now)
+    for image, segment in zip(opened.taking, event.segments, strict=True):
+        image.spool, image.spool_offset = segment, 0
+    return _journal(farm, opened)
 
 
-def accept(farm: Farm, job_id: str, spools: tuple[str, ...] = ()) -> list[Instruction]:
-    """Make the job and have it journaled: only `job_journaled` acknowledges it."""
-    pending = farm.pending[job_id]
-    pending.job = pending.job or _job(farm, job_id, spools)
-    return [AppendJob(job_id, job_record(pending.job))]
+def _journal(farm: Farm, opened: OpenSubmit) -> list[Instruction]:
+    opened.step = Step.JOURNAL
+    job = opened.job
+    assert job is not None, "a job is made before it is journaled"
+    for image in opened.taking:
+        image.move(S.QUEUED)
+    known = job.job_id in farm.jobs
+    # Whole records: a compaction meanwhile may have written the image as it was before.
+    records = tuple(map(whole_record, opened.taking)) if known else (job_record(job),)
+    return [Append(records, job.job_id, sync=job.options.durable)]
 
 
-def _job(farm: Farm, job_id: str, spools: tuple[str, ...]) -> Job:
-    pending = farm.pending[job_id]
-    images = _images(farm, job_id, pending, spools)
-    job = Job(job_id, pending.submit.request_id, pending.submit.options, images, 0.0, pending.warnings)
+def journaled(farm: Farm, event: events.Journaled, now: float) -> list[Instruction]:
+    """The images survive everything from here on: queue them; after the last one acknowledge the job."""
+    opened = farm.submits[event.job_id]
+    job = opened.job
+    assert job is not None, "a job is made before it is journaled"
+    if event.error is not None:
+        error = busy(farm, f"its journal cannot be written now ({event.error})")
+        return _fail(farm, opened, error, now)
+    done: list[Instruction] = []
+    if job.job_id not in farm.jobs:
+        farm.jobs[job.job_id] = job
+        farm.totals["jobs"] += 1
+        job.accepted_at = now
+        done.append(Publish(JobQueued(job.job_id, len(job.images), tuple(i.task.path for i in job.images))))
+    farm.open_jobs[job.job_id] = job
+    for image in opened.taking:
+        farm.keep_pixels(image)
+        farm.queue(image, now)
+    opened.taking, opened.step = [], Step.CLIENT
+    # The receipt goes out first: its client waits for it.
+    return [*_accept(farm, opened, now), *done]
+
+
+def _end_if_over(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
+    if not opened.complete and opened.listening:
+        return []
+    job = opened.job
+    assert job is not None, "the names are reserved"
+    _forget(farm, opened)
+    if not opened.complete:
+        return _missing(farm, opened, now)
+    done: list[Instruction] = []
+    if opened.listening:  # else its leases would be granted to a client that has left
+        answer = receipt(farm, job, opened.client, opened.submit.want)
+        done.append(Reply(opened.client, opened.reply, answer))
+    # A job whose last images were cancelled before they were sealed has no other end.
+    return [*done, *close(farm, job, now)]
+
+
+def aborted(farm: Farm, event: events.Aborted, now: float) -> list[Instruction]:
+    """A client gives up what it has not sealed. One that was refused in the meantime has its answer
+    already."""
+    opened = farm.submitting.get(event.client)
+    if opened is None or opened.reply != event.reply:
+        return []
+    answer = {"success": True, "aborted": True, "job_id": opened.job_id, "sealed": opened.sealed}
+    return [Reply(event.client, event.reply, answer), *_leave(farm, opened, now)]
+
+
+def client_gone(farm: Farm, event: events.ClientGone, now: float) -> list[Instruction]:
+    """Free what a connection held; what it has sealed stays accepted."""
+    opened = farm.submitting.get(event.client)
+    done = _leave(farm, opened, now) if opened else []
+    farm.slots.drop_client(event.client, now + QUARANTINE_S if event.may_write else None)
+    farm.waiters = [waiter for waiter in farm.waiters if waiter.client != event.client]
+    farm.creating = {key: size for key, size in farm.creating.items() if key[0] != event.client}
+    return done
+
+
+def _leave(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
+    opened.listening = False
+    farm.submitting.pop(opened.client, None)
+    return _accept(farm, opened, now)
+
+
+def _fail(farm: Farm, opened: OpenSubmit, error: FarmError, now: float) -> list[Instruction]:
+    """End a submit whose names, spool or journal failed. What was journaled before stays accepted."""
+    _forget(farm, opened)
+    done: list[Instruction] = []
+    if opened.listening:
+        done.append(Reply(opened.client, opened.reply, refusal(error, opened.job_id)))
+    for slot, count in opened.parts:
+        for _ in range(count):
+            farm.slots.done_with(slot.number)
+    for image in opened.taking:
+        if image.state is S.QUEUED:
+            image.move(S.MISSING)  # what is not in the journal was not accepted
+        if image.spool:
+            done.append(Forget(image.spool))
+        assert image.slot is not None, "an image is taken from a slot"
+        farm.slots.done_with(image.slot)
+        image.slot, image.spool = None, ""
+    return [*done, *_missing(farm, opened, now)]
+
+
+def _missing(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
+    """Name the images that were never sealed; a job without any accepted image comes to nothing."""
+    job = opened.job
+    if job is None or job.job_id not in farm.jobs:
+        del farm.requests[opened.submit.request_id]
+        paths = [image.task.path for image in job.images] if job else []
+        farm.taken.difference_update(map(filenames.collision_key, paths))
+        return []
+    for image in job.images:
+        if image.state in (S.FILLING, S.MISSING):
+            farm.free_name(image)
+    return [*missing(job), *close(farm, job, now)]
+
+
+def _forget(farm: Farm, opened: OpenSubmit) -> None:
+    del farm.submits[opened.job_id]
+    if farm.submitting.get(opened.client) is opened:  # after an abort it may have begun another
+        del farm.submitting[opened.client]
+
+
+def _job(farm: Farm, opened: OpenSubmit, names: events.NamesReserved) -> Job:
+    options, job_id = opened.submit.options, opened.job_id
+    images = _images(job_id, opened, names)
+    job = Job(job_id, opened.submit.request_id, options, images, 0.0, names.warnings)
     failing = {
         folder: farm.folders[folder].error for image in images if (folder := folder_of(image)) in farm.folders
     }
@@ -184,58 +324,29 @@ def _job(farm: Farm, job_id: str, spools: tuple[str, ...]) -> Job:
     return job
 
 
-def job_journaled(farm: Farm, event: events.JobJournaled, now: float) -> Iterator[Instruction]:
-    """The job survives everything from here on: acknowledge it, then get it done, in this order.
-
-    One after the other: what is to be done is thought of when the client has its answer.
-    """
-    pending = farm.pending.pop(event.job_id)
-    job = pending.job
-    assert job is not None, "a job is made before it is journaled"
-    farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
-    farm.totals["jobs"] += 1
-    job.accepted_at = now
-    for image in job.images:
-        image.queued_at = now
-        farm.keep_pixels(image)
-        farm.waiting.append(image)
-    answer = receipt(farm, job, pending.client, pending.submit.want)
-    yield Reply(pending.client, pending.reply, answer)
-    told = {"event": "save_job_queued", "job_id": job.job_id, "num_images": len(job.images)}
-    yield Publish({**told, "paths": answer["paths"]})
-    yield from advance(farm, now)
-
-
-def journal_failed(farm: Farm, event: events.JournalFailed, now: float) -> list[Instruction]:
-    """What is not in the journal is not accepted: nothing was begun, the client is told to come again."""
-    return _refuse(farm, event.job_id, busy(farm, f"its journal cannot be written now ({event.error})"))
-
-
-def _images(farm: Farm, job_id: str, pending: Pending, spools: tuple[str, ...]) -> list[Image]:
+def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> list[Image]:
     images: list[Image] = []
-    for at, (entry, number) in enumerate(zip(pending.submit.entries, pending.slots, strict=True)):
-        size = entry.height * entry.width * entry.channels
-        for batch_index in range(entry.batch):
+    for batch in opened.submit.batches:
+        for batch_index in range(batch.batch):
             index = len(images)
             task = ImageTask(
                 job_id=job_id,
                 index=index,
-                affix=entry.affix,
-                format=entry.format,
+                affix=batch.affix,
+                format=batch.format,
                 batch_index=batch_index,
-                batch_size=entry.batch,
-                path=pending.paths[index],
-                segment=farm.segment,
-                offset=farm.slots[number].offset + batch_index * size,
-                height=entry.height,
-                width=entry.width,
-                channels=entry.channels,
-                metadata=entry.metadata,
-                in_affix_folder=entry.subdir and bool(entry.affix.strip(" .")),
-                root=pending.root or pending.submit.options.output_dir,
+                batch_size=batch.batch,
+                path=names.paths[index],
+                segment="",
+                offset=0,
+                height=batch.height,
+                width=batch.width,
+                channels=batch.channels,
+                metadata=batch.metadata,
+                in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
+                root=names.root or opened.submit.options.output_dir,
             )
-            spool = spools[at] if spools else ""
-            images.append(Image(task, slot=number, spool=spool, spool_offset=batch_index * size))
+            images.append(Image(task, S.FILLING))
     return images
 
 

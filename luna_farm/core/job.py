@@ -14,13 +14,14 @@ from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 
 
 class ImageState(Enum):
-    """Where one image is. HELD: its folder cannot be written now. BURYING: on its way into the dead
-    letters."""
+    """Where one image is. FILLING: its client has not sealed it yet. HELD: its folder cannot be written now.
+    BURYING: on its way into the dead letters. MISSING: its client left before it was sealed."""
 
     # By identity: the hash of Enum is Python code, and states are looked up all the time.
     __hash__ = object.__hash__
 
-    WAITING = "waiting"
+    FILLING = "filling"
+    QUEUED = "queued"
     RUNNING = "running"
     HELD = "held"
     BURYING = "burying"
@@ -30,23 +31,26 @@ class ImageState(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     LOST = "lost"
+    MISSING = "missing"
 
 
 S = ImageState
 TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
+    S.FILLING: frozenset({S.QUEUED, S.CANCELLED, S.MISSING}),
     # Saved or discarded without having run: a predecessor published it and had no time to say so.
-    S.WAITING: frozenset({S.RUNNING, S.HELD, S.CANCELLED, S.LOST, S.SAVED, S.DISCARDED}),
-    S.RUNNING: frozenset({S.SAVED, S.DISCARDED, S.DROPPED, S.HELD, S.WAITING, S.BURYING}),
-    S.HELD: frozenset({S.WAITING, S.CANCELLED, S.LOST}),
-    S.BURYING: frozenset({S.FAILED, S.WAITING, S.LOST}),
-    S.FAILED: frozenset({S.WAITING}),
+    S.QUEUED: frozenset({S.RUNNING, S.HELD, S.CANCELLED, S.LOST, S.MISSING, S.SAVED, S.DISCARDED}),
+    S.RUNNING: frozenset({S.SAVED, S.DISCARDED, S.DROPPED, S.HELD, S.QUEUED, S.BURYING}),
+    S.HELD: frozenset({S.QUEUED, S.CANCELLED, S.LOST}),
+    S.BURYING: frozenset({S.FAILED, S.QUEUED, S.LOST}),
+    S.FAILED: frozenset({S.QUEUED}),
     S.SAVED: frozenset(),
     S.DISCARDED: frozenset(),
     S.DROPPED: frozenset(),
     S.CANCELLED: frozenset(),
     S.LOST: frozenset(),
+    S.MISSING: frozenset({S.QUEUED}),  # the client came back with the same request
 }
-UNFINISHED = frozenset({S.WAITING, S.RUNNING, S.HELD, S.BURYING})
+UNFINISHED = frozenset({S.FILLING, S.QUEUED, S.RUNNING, S.HELD, S.BURYING})
 HISTORY_LENGTH = 32
 NOTHING_YET = ImageResult("")
 
@@ -57,7 +61,7 @@ class Image:
     supervisor."""
 
     task: ImageTask
-    state: ImageState = S.WAITING
+    state: ImageState = S.QUEUED
     result: ImageResult = NOTHING_YET
     crashes: int = 0
     slot: int | None = None
@@ -122,8 +126,13 @@ class Job:
     images: list[Image]
     accepted_at: float
     warnings: tuple[str, ...] = ()
-    announced: bool = False
+    started: bool = False
     """`save_started` was published."""
+
+    @property
+    def num_images(self) -> int:
+        """Images of the job, sealed or not."""
+        return len(self.images)
 
     @property
     def finished(self) -> bool:
@@ -135,9 +144,10 @@ class Job:
         """ "queued", "running", "done", "failed", "cancelled" or "lost"."""
         states = {image.state for image in self.images}
         if states & UNFINISHED:
-            return "queued" if states <= {S.WAITING} else "running"
-        for worst, name in ((S.LOST, "lost"), (S.FAILED, "failed"), (S.CANCELLED, "cancelled")):
-            if worst in states:
+            return "queued" if states <= {S.FILLING, S.QUEUED} else "running"
+        worst = (S.LOST, "lost"), (S.FAILED, "failed"), (S.MISSING, "failed"), (S.CANCELLED, "cancelled")
+        for state, name in worst:
+            if state in states:
                 return name
         return "done"
 
@@ -151,7 +161,7 @@ class Job:
             "job_id": self.job_id,
             "request_id": self.request_id,
             "state": self.state,
-            "num_images": len(self.images),
+            "num_images": self.num_images,
             "output_dir": self.options.output_dir,
             "model_name": self.options.model_name,
             "timestamp": self.options.timestamp,

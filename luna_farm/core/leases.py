@@ -1,58 +1,65 @@
-"""Leases: who may write where, and how many wait. Decides, as `farm.handle` documents; acts on nothing.
+"""Leases: which client may write where. The lease is the backpressure: no queue of pixels exists.
 
-A slot that somebody may still be writing into must never be free.
+Decides, as `farm.handle` documents; acts on nothing. A slot that a client may still be writing into is never
+free.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from luna_farm.core import events, filenames
-from luna_farm.core.instructions import Forget, Instruction, Reply
+from luna_farm.core import events
+from luna_farm.core.instructions import CreateSegment, Forget, Instruction, Reply
 from luna_farm.core.protocol import refusal
 from luna_farm.core.slots import Slot
 from luna_farm.core.state import Farm
 from luna_farm.errors import FarmBusy, FarmDraining, FarmError, TooLarge
 
 QUARANTINE_S = 10.0
-"""How long the slots of a vanished connection rest, whose process may still be copying into them."""
+"""How long the slots of a lost connection rest while its process may still be writing into them."""
 SPARE_SHARE = 0.25
-"""Share of the arena that leases granted ahead (with an acknowledgement) may hold."""
-LEASED_JOBS = 2
-"""Jobs of max_images for which a client may hold leases: the one it fills, and one ahead."""
+"""Share of the arena that prefetched leases (granted with a receipt) may hold."""
+MAX_LEASES = 1024
+"""Leases that one connection may hold."""
+CHANNELS = 4
 
 
 def busy(farm: Farm, what: str) -> FarmBusy:
-    """The refusal at a bound, with the depth and a hint when to come again."""
+    """The refusal at a bound, with the queue depth and a hint when to come again."""
     per_image_s = 0.02
     hint = min(2.0, max(0.02, per_image_s * farm.depth / max(1, len(farm.alive()))))
     return FarmBusy(
-        f"The farm is busy: {what}. {farm.depth} images are ahead; try again in {hint:.2f} s.",
+        f"The farm is busy: {what}. {farm.depth} images are queued; try again in {hint:.2f} s.",
         farm.depth,
         hint,
     )
 
 
 def grant(farm: Farm, slots: list[Slot]) -> list[dict[str, Any]]:
-    """What a client is told about its leases."""
-    return [{"lease": s.number, "segment": farm.segment, "offset": s.offset, "size": s.size} for s in slots]
+    """What a client learns about its leases."""
+    return [
+        {"lease": s.number, "segment": s.segment or farm.segment, "offset": s.offset, "size": s.size}
+        for s in slots
+    ]
 
 
-def lease_asked(farm: Farm, event: events.LeaseAsked, now: float) -> list[Instruction]:
-    """Grant slots, all or none."""
+def lease_requested(farm: Farm, event: events.LeaseRequested, now: float) -> list[Instruction]:
+    """Grant slots, all or none. A single image larger than the arena gets a segment of its own."""
     if farm.draining:
         error: FarmError = FarmDraining("The farm is stopping and takes nothing new.")
+    elif len(event.sizes) == 1 and not farm.slots.fits(event.sizes):
+        return _own_segment(farm, event)
     elif not farm.slots.fits(event.sizes):
         error = TooLarge.of(
             "sizes",
             sum(event.sizes),
-            f"at most {farm.slots.size:,} bytes, the size of the arena (setting arena_bytes)",
+            f"at most {farm.slots.size:,} bytes together, the size of the arena (setting arena_bytes)",
         )
-    elif farm.slots.leases_of(event.client) + len(event.sizes) > _most_leases(farm):
+    elif farm.slots.leases_of(event.client) + len(event.sizes) > MAX_LEASES:
         error = TooLarge.of(
             "sizes",
             len(event.sizes),
-            f"at most {_most_leases(farm)} leases at a time, and this connection holds "
+            f"at most {MAX_LEASES} leases at a time, and this connection holds "
             f"{farm.slots.leases_of(event.client)}; give back (release) what is not used",
         )
     else:
@@ -65,51 +72,42 @@ def lease_asked(farm: Farm, event: events.LeaseAsked, now: float) -> list[Instru
     return [Reply(event.client, event.reply, refusal(error))]
 
 
+def _own_segment(farm: Farm, event: events.LeaseRequested) -> list[Instruction]:
+    (size,) = event.sizes
+    most = farm.limits.max_pixels * CHANNELS
+    if size > most:
+        error: FarmError = TooLarge.of("sizes", size, f"at most {most:,} bytes (setting max_pixels)")
+    elif farm.slots.own_bytes + sum(farm.creating.values()) + size > most:
+        error = busy(farm, f"images larger than its arena hold {farm.slots.own_bytes:,} bytes")
+    else:
+        farm.creating[event.client, event.reply] = size
+        return [CreateSegment(event.client, event.reply, size)]
+    return [Reply(event.client, event.reply, refusal(error))]
+
+
+def segment_created(farm: Farm, event: events.SegmentCreated, now: float) -> list[Instruction]:
+    """The segment is there, or its disk has no room for it."""
+    if farm.creating.pop((event.client, event.reply), None) is None:  # its client has left
+        return [Forget(event.segment)] if event.segment else []
+    if event.error is not None:
+        error = busy(farm, f"an image larger than its arena has no room ({event.error})")
+        return [Reply(event.client, event.reply, refusal(error))]
+    slot = farm.slots.add(event.client, event.segment, event.size)
+    return [Reply(event.client, event.reply, {"leases": grant(farm, [slot])})]
+
+
 def prefetched(farm: Farm, client: int, want: tuple[int, ...]) -> list[dict[str, Any]]:
     """Leases for the next submit of a client, while the arena has room for such."""
     room = farm.slots.leased_bytes + sum(want) <= farm.slots.size * SPARE_SHARE
-    if not want or farm.draining or not room or farm.slots.leases_of(client) + len(want) > _most_leases(farm):
+    if not want or farm.draining or not room or farm.slots.leases_of(client) + len(want) > MAX_LEASES:
         return []
     return grant(farm, farm.slots.lease(client, want) or [])
 
 
-def _most_leases(farm: Farm) -> int:
-    return LEASED_JOBS * farm.limits.max_images
-
-
 def leases_returned(farm: Farm, event: events.LeasesReturned, now: float) -> list[Instruction]:
-    """Take unused leases back, and with them the submit that awaits their pixels; numbers that the client
-    does not hold are passed over."""
-    awaited = farm.awaited.get(event.client)
-    done = give_up(farm, awaited) if awaited and set(event.leases) & set(farm.pending[awaited].slots) else []
+    """Take unused leases back; numbers that the client does not hold are passed over."""
     for number in event.leases:
         slot = farm.slots.held_by(event.client, number)
         if slot:
             farm.slots.release(slot)
-    return done
-
-
-def client_gone(farm: Farm, event: events.ClientGone, now: float) -> list[Instruction]:
-    """Free what a connection held; its accepted jobs go on."""
-    awaited = farm.awaited.get(event.client)
-    done = give_up(farm, awaited) if awaited else []
-    farm.slots.drop_client(event.client, now + QUARANTINE_S if event.may_write else None)
-    farm.waiters = [waiter for waiter in farm.waiters if waiter.client != event.client]
-    return done
-
-
-def give_up(farm: Farm, job_id: str) -> list[Instruction]:
-    """Undo what was done for a submit that comes to nothing."""
-    pending = farm.pending.pop(job_id)
-    del farm.requests[pending.submit.request_id]
-    farm.taken.difference_update(filenames.collision_key(path) for path in pending.paths)
-    if pending.awaited:
-        del farm.awaited[pending.client]
-        for number in pending.slots:
-            farm.slots.stop_awaiting(farm.slots[number])
-        return []
-    for number, entry in zip(pending.slots, pending.submit.entries, strict=True):
-        for _ in range(entry.batch):
-            farm.slots.done_with(number)
-    spools = dict.fromkeys(image.spool for image in pending.job.images if image.spool) if pending.job else {}
-    return list(map(Forget, spools))
+    return []

@@ -54,6 +54,8 @@ class Message:
 @cache
 def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     """Reads all fields at once: half of what the supervisor does for an image is turning it into maps."""
+    if len(names) == 1:
+        return lambda message: (getattr(message, names[0]),)
     return attrgetter(*names)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from luna_farm.errors import FarmError, ProtocolError, from_code
 
 NAME = "luna-farm"
-VERSION = 1
+VERSION = 2
 
 
 def hello(token: str, pid: int) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from luna_farm.core.completion import close, image_record
+from luna_farm.core.completion import close, image_record, missing
 from luna_farm.core.dispatch import worker_record
+from luna_farm.core.feed_events import ImageLost
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, Publish
 from luna_farm.core.intake import job_record
@@ -19,7 +20,10 @@ from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.core.state import Farm
 
 S = ImageState
-RESUMED = {S.RUNNING.value: S.WAITING, S.HELD.value: S.WAITING, S.BURYING.value: S.WAITING}
+RESUMED = {
+    **dict.fromkeys((S.RUNNING.value, S.HELD.value, S.BURYING.value), S.QUEUED),
+    "waiting": S.QUEUED,  # what version 0.1 wrote
+}
 """States that do not survive a restart: the image simply waits again."""
 
 
@@ -102,10 +106,11 @@ def restore(farm: Farm, recovered: RecoveredState, probe: DiskProbe, now: float)
         farm.requests[job.request_id] = job.job_id
         job.accepted_at = now
         for image in job.images:
-            if image.state is S.WAITING:
+            if image.state is S.QUEUED:
                 done += _resume(farm, image, probe, now)
             elif image.state is S.FAILED:
                 farm.keep_pixels(image)
+        done += missing(job) if job.count(S.FILLING) else []
         farm.unsettled += [image for image in job.images if image.result.temp]
         done += _close_quietly(farm, job, now) if not _news(job) else close(farm, job, now)
     return done
@@ -123,7 +128,7 @@ def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float) -> list[Inst
     if result is not None:
         image.move(S(result.state))
         image.result = result
-        return [Append(image_record(image))]
+        return [Append((image_record(image),))]
     image.move(S.LOST)
     farm.totals["images_failed"] += 1
     reason = "Its pixels were in memory when the machine stopped, before the file was written."
@@ -133,14 +138,8 @@ def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float) -> list[Inst
             "Its pixels were in memory when the machine stopped. A file of its name is there; look at it."
         )
     image.result = ImageResult("", path=image.task.path, error=reason, code="lost")
-    told = {
-        "event": "job_lost",
-        "job_id": image.task.job_id,
-        "index": image.task.index,
-        "path": image.task.path,
-        "error": reason,
-    }
-    return [Append(image_record(image)), Publish(told)]
+    lost = ImageLost(image.task.job_id, image.task.index, image.task.path, reason)
+    return [Append((image_record(image),)), Publish(lost)]
 
 
 def _news(job: Job) -> bool:

@@ -6,11 +6,11 @@ Decides, as `farm.handle` documents; acts on nothing.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from luna_farm.core import events
 from luna_farm.core.completion import bury, close, finish, image_record
-from luna_farm.core.dispatch import advance, settle
+from luna_farm.core.dispatch import settle
+from luna_farm.core.feed_events import FolderFailing, FolderRecovered, ImageRejected, ImageSaved
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, Publish
 from luna_farm.core.job import Image, ImageState, Job
@@ -34,13 +34,13 @@ def image_finished(farm: Farm, event: events.ImageFinished, now: float) -> list[
         else:
             worker.move(W.IDLE, now)
     if event.result.code == "disk":
-        return [*_disk_failed(farm, image, event.result, now), *advance(farm, now)]
+        return _disk_failed(farm, image, event.result, now)
     folder = farm.folders.get(folder_of(image))
     if folder:
         folder.probing = False
     if event.result.state == "failed":
-        return [*bury(farm, image, event.result), *advance(farm, now)]
-    return [*_made(farm, worker, image, event.result, now), *advance(farm, now)]
+        return bury(farm, image, event.result)
+    return _made(farm, worker, image, event.result, now)
 
 
 def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: float) -> list[Instruction]:
@@ -54,56 +54,42 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
     farm.totals["images_discarded"] += result.state != "saved"
     farm.totals["bytes_written"] += result.bytes
     job = farm.jobs[image.task.job_id]
-    done: list[Instruction] = [Append(image_record(image))]
+    done: list[Instruction] = [Append((image_record(image),))]
     if result.temp:
         done.append(settle(worker, image))
     done += finish(farm, image)
     if result.state != "dropped":
         done += _folder_works(farm, image)
-    done += [Publish(event) for event in _told(job, image, worker, result, now)]
+    done += _published(job, image, worker, result, now)
     return done + close(farm, job, now)
 
 
-def _told(job: Job, image: Image, worker: Worker, result: ImageResult, now: float) -> list[dict[str, Any]]:
-    """The feed's events of one finished image."""
-    ms = result.ms or {}
-    common: dict[str, Any] = {
-        "job_id": job.job_id,
-        "index": image.task.index,
-        "path": result.path,
-        "format": image.task.format,
-        "width": image.task.width,
-        "height": image.task.height,
-        "score": result.score,
-        "worker": worker.pid,
-        "thumbnail": result.thumbnail,
-    }
-    told = []
+def _published(job: Job, image: Image, worker: Worker, result: ImageResult, now: float) -> list[Instruction]:
+    """What the feed is told of one finished image."""
+    ms, task = result.ms or {}, image.task
+    about = (task.job_id, task.index, result.path, task.format, task.width, task.height, result.score)
+    done: list[Instruction] = []
     if result.state != "saved":
-        told.append(
-            {
-                **common,
-                "event": "image_rejected",
-                "threshold": result.threshold,
-                "on_reject": job.options.on_reject,
-            }
+        rejected = ImageRejected(
+            *about, result.threshold, job.options.on_reject, worker.pid, thumbnail=result.thumbnail
         )
+        done.append(Publish(rejected))
     if result.path:
-        told.append(
-            {
-                **common,
-                "event": "image_saved",
-                "state": result.state,
-                "bytes": result.bytes,
-                "ms": (now - image.queued_at) * 1e3,
-                "queue_ms": (image.started_at - image.queued_at) * 1e3,
-                "gate_ms": ms.get("gate", 0.0),
-                "encode_ms": ms.get("encode", 0.0),
-                "write_ms": ms.get("write", 0.0),
-                "warnings": list(result.warnings),
-            }
+        saved = ImageSaved(
+            *about,
+            worker=worker.pid,
+            thumbnail=result.thumbnail,
+            state=result.state,
+            bytes=result.bytes,
+            ms=(now - image.queued_at) * 1e3,
+            queue_ms=(image.started_at - image.queued_at) * 1e3,
+            gate_ms=ms.get("gate", 0.0),
+            encode_ms=ms.get("encode", 0.0),
+            write_ms=ms.get("write", 0.0),
+            warnings=tuple(result.warnings),
         )
-    return told
+        done.append(Publish(saved))
+    return done
 
 
 def _disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> list[Instruction]:
@@ -115,13 +101,7 @@ def _disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> l
     path = folder_of(image)
     done: list[Instruction] = []
     if path not in farm.folders:
-        failing = {
-            "event": "folder_failing",
-            "job_id": image.task.job_id,
-            "path": path,
-            "error": result.error,
-        }
-        done.append(Publish(failing))
+        done.append(Publish(FolderFailing(image.task.job_id, path, result.error)))
     folder = farm.folders.setdefault(path, FailingFolder(path, result.error, now))
     folder.failed(result.error, now)
     fallback = farm.limits.fallback_dir
@@ -144,9 +124,9 @@ def _fall_back(farm: Farm, folder: str) -> list[Instruction]:
             root = farm.limits.fallback_root or farm.limits.fallback_dir
             image.task = replace(image.task, path=fallback + relative, root=root)
             farm.taken.add(collision_key(image.task.path))
-            image.move(S.WAITING)
+            image.move(S.QUEUED)
             farm.waiting.append(image)
-            done.append(Append(image_record(image)))
+            done.append(Append((image_record(image),)))
     del farm.folders[folder]
     return done
 
@@ -161,9 +141,9 @@ def _folder_works(farm: Farm, image: Image) -> list[Instruction]:
         return []
     for held in list(farm.unfinished()):
         if held.state is S.HELD and folder_of(held) == path:
-            held.move(S.WAITING)
+            held.move(S.QUEUED)
             farm.waiting.append(held)
-    return [Publish({"event": "folder_recovered", "path": path})]
+    return [Publish(FolderRecovered(path))]
 
 
 def temp_settled(farm: Farm, event: events.TempSettled, now: float) -> list[Instruction]:

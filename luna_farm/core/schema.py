@@ -11,10 +11,12 @@ import math
 import ntpath
 import posixpath
 import re
+from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 from luna_farm.core.messages import (
@@ -58,46 +60,57 @@ _SETTINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One element of `images`: `batch` images of the same size in one slot, behind one another.
-
-    `inline`: the bytes follow the submit frame instead of having been written to shared memory.
-    """
+class Batch:
+    """One element of `images` in a submit: `batch` images of the same size, [height, width, channels]
+    uint8."""
 
     affix: str
     format: str
     subdir: bool
-    lease: int
     batch: int
     height: int
     width: int
     channels: int
-    inline: bool = False
     metadata: str = ""
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all images of the entry."""
-        return math.prod((self.batch, self.height, self.width, self.channels))
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return math.prod((self.height, self.width, self.channels))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One element of `parts` in a seal: the next `images` images lie behind one another in the slot
+    `lease`."""
+
+    lease: int
+    images: int
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """A whole submit. `want` are the sizes of the leases that the answer shall bring for the next one.
-
-    `coming`: its slots are being filled while it is looked at; another message says when they are.
-    """
+    """A submit. `want` are the sizes of the leases that the receipt shall bring for the next one."""
 
     request_id: str
     options: SaveOptions
-    entries: tuple[Entry, ...]
+    batches: tuple[Batch, ...]
     want: tuple[int, ...] = ()
-    coming: bool = False
+    _ends: tuple[int, ...] = field(init=False, compare=False)
+    """How many images the batches hold up to and including each."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ends", tuple(accumulate(batch.batch for batch in self.batches)))
 
     @property
     def num_images(self) -> int:
-        """Images, batches counted out."""
-        return sum(entry.batch for entry in self.entries)
+        """Images of all batches."""
+        return self._ends[-1]
+
+    def batch_of(self, index: int) -> tuple[Batch, int]:
+        """Return the batch that image `index` belongs to, and its place in it."""
+        at = bisect_right(self._ends, index)
+        return self.batches[at], index - (self._ends[at] - self.batches[at].batch)
 
 
 def text(given: Mapping[str, Any], field: str, default: str = "", limit: int = TEXT_LIMIT) -> str:
@@ -255,7 +268,7 @@ def _judged(names: tuple[str, ...], values: tuple[Any, ...], _: tuple[type, ...]
     }
 
 
-def entry(given: Any, max_pixels: int) -> Entry:
+def batch_of_images(given: Any, max_pixels: int) -> Batch:
     """Judge one element of `images`."""
     if not isinstance(given, dict):
         raise InvalidRequest.of("images", given, "a list of maps")
@@ -268,18 +281,31 @@ def entry(given: Any, max_pixels: int) -> Entry:
         raise InvalidRequest.of("channels", channels, "1, 3 or 4")
     if height * width > max_pixels:
         raise TooLarge.of("shape", shape, f"at most {max_pixels:,} pixels an image (setting max_pixels)")
-    return Entry(
+    return Batch(
         affix=text(given, "affix", limit=NAME_LIMIT),
         format=image_format(given),
         subdir=boolean(given, "subdir", True),
-        lease=integer(given, "lease", 1, 2**62),
         batch=batch,
         height=height,
         width=width,
         channels=channels,
-        inline=boolean(given, "inline", False),
         metadata=text(given, "metadata", limit=TYPED_LIMIT),
     )
+
+
+def parts(given: Mapping[str, Any], most: int) -> tuple[Part, ...]:
+    """Return the parts of a seal, at most `most`: a list of [lease, images]."""
+    value = given.get("parts")
+    if (
+        not isinstance(value, list)
+        or not 0 < len(value) <= most
+        or not all(
+            isinstance(p, list) and len(p) == 2 and all(type(n) is int and 0 < n < 2**62 for n in p)
+            for p in value
+        )
+    ):
+        raise InvalidRequest.of("parts", value, f"a list of 1 to {most} pairs [lease, images], each above 0")
+    return tuple(Part(*pair) for pair in value)
 
 
 def sizes(given: Mapping[str, Any], field: str, max_images: int, max_bytes: int) -> tuple[int, ...]:
@@ -308,17 +334,14 @@ def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mappin
         raise TooLarge.of(
             "images", len(images), f"at most {limits['max_images']} images a job (setting max_images)"
         )
-    entries = tuple(entry(image, limits["max_pixels"]) for image in images)
-    if sum(e.batch for e in entries) > limits["max_images"]:
-        batch = sum(e.batch for e in entries)
+    batches = tuple(batch_of_images(image, limits["max_pixels"]) for image in images)
+    if sum(batch.batch for batch in batches) > limits["max_images"]:
+        total = sum(batch.batch for batch in batches)
         raise TooLarge.of(
-            "images", batch, f"at most {limits['max_images']} images a job (setting max_images)"
+            "images", total, f"at most {limits['max_images']} images a job (setting max_images)"
         )
     want = sizes(given, "want", limits["max_images"], limits["arena_bytes"])
-    coming = boolean(given, "coming", False)
-    if coming and any(e.inline for e in entries):
-        raise InvalidRequest.of("coming", coming, "false where pixels are inline")
-    return Submit(request_id, options(given, defaults), entries, want, coming)
+    return Submit(request_id, options(given, defaults), batches, want)
 
 
 def command(message: Mapping[str, Any]) -> str:

@@ -18,24 +18,21 @@ ALIGN = 4096
 
 
 class SlotState(Enum):
-    """Life of a slot. AWAITED: a submit names it while its client is still filling it. FREE slots are not
-    kept, their bytes are back in the free list."""
+    """Life of a slot. FILLING: leased, its client may write into it. SEALED: its images are accepted or about
+    to be, nothing writes into it. FREE slots are not kept, their bytes are back in the free list."""
 
     # By identity: the hash of Enum is Python code, and states are looked up all the time.
     __hash__ = object.__hash__
 
-    LEASED = "leased"
-    AWAITED = "awaited"
-    FILLED = "filled"
+    FILLING = "filling"
+    SEALED = "sealed"
     QUARANTINED = "quarantined"
     FREE = "free"
 
 
 TRANSITIONS: dict[SlotState, frozenset[SlotState]] = {
-    SlotState.LEASED: frozenset({SlotState.AWAITED, SlotState.FILLED, SlotState.QUARANTINED, SlotState.FREE}),
-    # Back to its client, never free at once: he may be writing into it.
-    SlotState.AWAITED: frozenset({SlotState.FILLED, SlotState.LEASED}),
-    SlotState.FILLED: frozenset({SlotState.FREE}),
+    SlotState.FILLING: frozenset({SlotState.SEALED, SlotState.QUARANTINED, SlotState.FREE}),
+    SlotState.SEALED: frozenset({SlotState.FREE}),
     SlotState.QUARANTINED: frozenset({SlotState.FREE}),
     SlotState.FREE: frozenset(),
 }
@@ -43,15 +40,18 @@ TRANSITIONS: dict[SlotState, frozenset[SlotState]] = {
 
 @dataclass(slots=True)
 class Slot:
-    """`size` bytes from `offset`. `users` counts the images of a batch that still need them."""
+    """`size` bytes from `offset` of the arena, or of a `segment` of its own. `users` counts the images that
+    still need them."""
 
     number: int
     offset: int
     size: int
     client: int
-    state: SlotState = SlotState.LEASED
+    state: SlotState = SlotState.FILLING
     users: int = 0
     free_at: float = 0.0
+    segment: str = ""
+    """"" for the arena."""
 
     def move(self, to: SlotState) -> None:
         """Change state along the table; anything else is a bug of the farm."""
@@ -78,6 +78,9 @@ class Slots:
         """Asks for memory up to `end`; returns how much of it is there."""
         self.peak = 0
         """The end of the last slot, at its furthest since this was last set."""
+        self.own_bytes = 0
+        """Bytes of slots with a segment of their own."""
+        self._unused: list[str] = []
         self._paused = False
         self._free: list[tuple[int, int]] = [(0, size)] if size else []
         self._slots: dict[int, Slot] = {}
@@ -133,22 +136,28 @@ class Slots:
         self._paused = self.used_bytes > self._low
         return None
 
+    def add(self, client: int, segment: str, size: int) -> Slot:
+        """Grant `client` a slot that is a segment of its own, for an image larger than the arena."""
+        self._last += 1
+        slot = Slot(self._last, 0, size, client, segment=segment)
+        self._slots[self._last] = slot
+        self.own_bytes += size
+        self._leases[client] += 1
+        return slot
+
+    def take_unused(self) -> list[str]:
+        """Return the segments of slots that became free since the last call."""
+        unused, self._unused = self._unused, []
+        return unused
+
     def held_by(self, client: int, number: int) -> Slot | None:
         """Return the slot if `client` leases it now."""
         slot = self._slots.get(number)
-        return slot if slot and slot.client == client and slot.state is SlotState.LEASED else None
+        return slot if slot and slot.client == client and slot.state is SlotState.FILLING else None
 
-    def await_pixels(self, slot: Slot) -> None:
-        """A submit names a slot that its client is still filling."""
-        slot.move(SlotState.AWAITED)
-
-    def stop_awaiting(self, slot: Slot) -> None:
-        """Nothing comes of that submit: its client leases the slot as before."""
-        slot.move(SlotState.LEASED)
-
-    def fill(self, slot: Slot, users: int) -> None:
-        """The pixels are in; `users` images will be made of them."""
-        slot.move(SlotState.FILLED)
+    def seal(self, slot: Slot, users: int) -> None:
+        """The pixels of `users` images are complete."""
+        slot.move(SlotState.SEALED)
         slot.users = users
         self._no_longer_leased(slot)
 
@@ -157,7 +166,7 @@ class Slots:
         self._free_slot(slot)
 
     def done_with(self, number: int) -> None:
-        """One image of a filled slot is finished; the last one frees it."""
+        """One image of a sealed slot is finished; the last one frees it."""
         slot = self._slots[number]
         slot.users -= 1
         if slot.users == 0:
@@ -166,7 +175,7 @@ class Slots:
     def drop_client(self, client: int, free_at: float | None) -> None:
         """A client is gone. Its leases are free at once, or at `free_at` if its process may still be
         writing."""
-        for slot in [s for s in self._slots.values() if s.client == client and s.state is SlotState.LEASED]:
+        for slot in [s for s in self._slots.values() if s.client == client and s.state is SlotState.FILLING]:
             if free_at is None:
                 self._free_slot(slot)
             else:
@@ -197,16 +206,20 @@ class Slots:
         return None
 
     def _no_longer_leased(self, slot: Slot) -> None:
-        self.leased_bytes -= slot.size
+        self.leased_bytes -= 0 if slot.segment else slot.size
         self._leases[slot.client] -= 1
         if not self._leases[slot.client]:
             del self._leases[slot.client]
 
     def _free_slot(self, slot: Slot) -> None:
-        if slot.state is SlotState.LEASED:
+        if slot.state is SlotState.FILLING:
             self._no_longer_leased(slot)
         slot.move(SlotState.FREE)
         del self._slots[slot.number]
+        if slot.segment:
+            self.own_bytes -= slot.size
+            self._unused.append(slot.segment)
+            return
         self.used_bytes -= slot.size
         offset, length = slot.offset, slot.size
         at = bisect_left(self._free, (offset, 0))

@@ -18,7 +18,7 @@ from luna_farm.core.instructions import Forget, Instruction
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.retry import FailingFolder
 from luna_farm.core.schema import Submit
-from luna_farm.core.slots import Slots
+from luna_farm.core.slots import Slot, Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Limits:
 
     arena_bytes: int
     max_jobs: int = 10_000
-    max_images: int = 256
+    max_images: int = 10_000
     max_pixels: int = 2**28
     kept_reports: int = 1_000
     min_workers: int = 2
@@ -94,23 +94,47 @@ class Worker:
         self.since = now
 
 
-@dataclass(slots=True)
-class Pending:
-    """A submit on its way to acceptance: its names are being reserved, its slots are filled or `awaited`."""
+class Step(Enum):
+    """What an open submit waits for; CLIENT: for the next seal."""
 
+    __hash__ = object.__hash__
+
+    NAMES = "names"
+    SPOOL = "spool"
+    JOURNAL = "journal"
+    CLIENT = "client"
+
+
+@dataclass(slots=True)
+class OpenSubmit:
+    """A submit whose images are being sealed and accepted.
+
+    One step at a time is under way: the names, or for the parts that were sealed first the spool and the
+    journal. Parts that are sealed meanwhile wait in `parts`.
+    """
+
+    job_id: str
     client: int
     reply: int
     submit: Submit
-    slots: tuple[int, ...]
-    relatives: tuple[str, ...]
-    awaited: bool = False
-    """The client is still filling the slots."""
-    paths: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    root: str = ""
-    """FailingFolder below which no link is followed; "" for the output_dir of the submit."""
     job: Job | None = None
-    """The job as it is being journaled."""
+    """Known once the names are reserved."""
+    step: Step = Step.NAMES
+    parts: deque[tuple[Slot, int]] = field(default_factory=deque)
+    """Sealed slots with the number of their images."""
+    sealed: int = 0
+    """Images whose parts have arrived, in order."""
+    taken: int = 0
+    """Images of parts that were spooled and journaled, or are on their way there."""
+    taking: list[Image] = field(default_factory=list)
+    """Images on their way into the journal."""
+    listening: bool = True
+    """The client waits for the receipt; false once it has left or aborted."""
+
+    @property
+    def complete(self) -> bool:
+        """All images are sealed."""
+        return self.sealed == self.submit.num_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +159,12 @@ class Farm:
         self.open_jobs: dict[str, Job] = {}
         """Those whose end was not told yet; a retry opens a job again."""
         self.requests: dict[str, str] = {}
-        self.pending: dict[str, Pending] = {}
-        self.awaited: dict[int, str] = {}
-        """Client -> its one submit whose pixels are coming."""
+        self.submits: dict[str, OpenSubmit] = {}
+        """Job id -> the submit that is being accepted."""
+        self.submitting: dict[int, OpenSubmit] = {}
+        """Client -> its one open submit."""
+        self.creating: dict[tuple[int, int], int] = {}
+        """(client, reply) -> bytes of a segment that is being created for it."""
         self.waiting: deque[Image] = deque()
         self.workers: dict[int, Worker] = {}
         self.folders: dict[str, FailingFolder] = {}
@@ -187,11 +214,19 @@ class Farm:
         journal)."""
         return (
             self.draining
-            and len(self.pending)
-            == len(self.awaited)  # whose client may take for ever, and was promised nothing
+            # A client may take for ever to seal the rest, and was promised nothing for it.
+            and all(submit.step is Step.CLIENT for submit in self.submits.values())
             and not self.unsettled
-            and all(i.state is ImageState.HELD or i.key in self.bury_at for i in self.unfinished())
+            and all(
+                i.state in (ImageState.HELD, ImageState.FILLING) or i.key in self.bury_at
+                for i in self.unfinished()
+            )
         )
+
+    def queue(self, image: Image, now: float) -> None:
+        """Put an image with pixels and a name at the end of the queue."""
+        image.queued_at = now
+        self.waiting.append(image)
 
     def keep_pixels(self, image: Image) -> None:
         """Count an image as a user of the file or old arena that holds its pixels."""

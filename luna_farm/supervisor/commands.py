@@ -10,15 +10,16 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from luna_farm import __version__
 from luna_farm.core import events, schema
 from luna_farm.core.job_requests import unknown
+from luna_farm.core.leases import CHANNELS, MAX_LEASES
 from luna_farm.core.protocol import NAME, VERSION, refusal
 from luna_farm.core.state import Farm
 from luna_farm.errors import FarmError, InvalidRequest, ProtocolError
-from luna_farm.storage.arena import Arena
+from luna_farm.storage.arena import Arena, Segments
 from luna_farm.supervisor.connection import ClientConnection
 from luna_farm.testing.faults import crash_point
 
@@ -32,6 +33,10 @@ class Shell(Protocol):
 
     farm: Farm
     arena: Arena
+
+    @property
+    def segments(self) -> Segments:
+        """The segments that this process has mapped."""
 
     def now(self) -> float:
         """Monotonic time in seconds."""
@@ -58,12 +63,11 @@ class Commands:
             "lease": self._lease,
             "release": self._release,
             "save_images_async": self._submit,
-            "filled": self._filled,
+            "seal": self._seal,
+            "abort": self._abort,
             "job": self._job,
             "jobs": self._jobs,
-            "wait": self._wait,
-            "cancel": self._cancel,
-            "retry": self._retry,
+            **dict.fromkeys(get_args(events.JobCommand), self._job_command),
             "drain": lambda *_: self._stop(False),
             "shutdown": lambda *_: self._stop(True),
         }
@@ -96,7 +100,7 @@ class Commands:
         try:
             answer = run(connection, reply, message)
         except FarmError as error:
-            if _brings_pixels(message):
+            if message.get("inline"):
                 raise  # raw pixels follow that nobody can interpret any more: the connection ends
             answer = refusal(error)
         if answer is not None:
@@ -104,42 +108,50 @@ class Commands:
 
     def _lease(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         limits = self._shell.farm.limits
-        sizes = schema.sizes(message, "sizes", limits.max_images, limits.arena_bytes)
-        self._shell.handle_event(events.LeaseAsked(connection.number, reply, sizes))
+        largest = max(limits.arena_bytes, limits.max_pixels * CHANNELS)
+        sizes = schema.sizes(message, "sizes", MAX_LEASES, largest)
+        self._shell.handle_event(events.LeaseRequested(connection.number, reply, sizes))
         crash_point("supervisor.leased")
 
     def _release(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
-        leases = schema.sizes(message, "leases", self._shell.farm.limits.max_images, 2**62)
+        leases = schema.sizes(message, "leases", MAX_LEASES, 2**62)
         self._shell.handle_event(events.LeasesReturned(connection.number, leases))
         return {"success": True}
 
     def _submit(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         farm = self._shell.farm
         submit = schema.submit(message, self._defaults, farm.limits.of_request())
-        event = events.Submitted(connection.number, reply, submit, self._fresh_id())
-        inline = [entry for entry in submit.entries if entry.inline]
-        if not inline:
-            crash_point("supervisor.submitted")
+        crash_point("supervisor.submitted")
+        self._shell.handle_event(events.Submitted(connection.number, reply, submit, self._fresh_id()))
+
+    def _seal(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
+        parts = schema.parts(message, MAX_LEASES)
+        event = events.Sealed(connection.number, reply, parts)
+        if not schema.boolean(message, "inline", False):
             self._shell.handle_event(event)
             return
-        views = []
-        for entry in inline:
-            slot = farm.slots.held_by(connection.number, entry.lease)
-            if slot is None or slot.size < entry.nbytes:
-                raise InvalidRequest.of(
-                    "lease", entry.lease, "a lease of this connection with room for the pixels"
-                )
-            views.append(self._shell.arena.view(slot.offset, entry.nbytes))
+        sizes = schema.sizes(message, "sizes", MAX_LEASES, 2**62)
+        views = [
+            self._slot_view(connection.number, part.lease, size)
+            for part, size in zip(parts, sizes, strict=False)
+        ]
         connection.receive_pixels(views, lambda: self._shell.handle_event(event))
 
-    def _filled(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
-        self._shell.handle_event(events.PixelsCame(connection.number))
+    def _slot_view(self, client: int, lease: int, size: int) -> memoryview:
+        farm = self._shell.farm
+        slot = farm.slots.held_by(client, lease)
+        if slot is None or slot.size < size:
+            raise InvalidRequest.of("lease", lease, "a lease of this connection with room for the pixels")
+        return self._shell.segments.view(slot.segment or farm.segment, slot.offset, size)
+
+    def _abort(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
+        self._shell.handle_event(events.Aborted(connection.number, reply))
 
     def _fresh_id(self) -> str:
         farm = self._shell.farm
         while True:
             job_id = os.urandom(4).hex()
-            if job_id not in farm.jobs and job_id not in farm.pending:
+            if job_id not in farm.jobs and job_id not in farm.submits:
                 return job_id
 
     def _job(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
@@ -159,16 +171,12 @@ class Commands:
             listed.append(job.report())
         return {"jobs": listed}
 
-    def _wait(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
+    def _job_command(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         timeout_s = schema.number(message, "timeout", 0.0, MAX_WAIT_S, 30.0)
+        command: events.JobCommand = message["cmd"]
         until = self._shell.now() + timeout_s
-        self._shell.handle_event(events.WaitAsked(connection.number, reply, self._id(message), until))
-
-    def _cancel(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
-        self._shell.handle_event(events.CancelAsked(connection.number, reply, self._id(message)))
-
-    def _retry(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
-        self._shell.handle_event(events.RetryAsked(connection.number, reply, self._id(message)))
+        job_id = self._id(message)
+        self._shell.handle_event(events.JobRequested(connection.number, reply, command, job_id, until))
 
     def _stop(self, now: bool) -> dict[str, Any]:
         # After this answer was written: the caller shall hear it.
@@ -177,8 +185,3 @@ class Commands:
 
     def _id(self, message: Mapping[str, Any]) -> str:
         return schema.text(message, "job_id", limit=64)
-
-
-def _brings_pixels(message: Mapping[str, Any]) -> bool:
-    images = message.get("images")
-    return isinstance(images, list) and any(isinstance(i, dict) and i.get("inline") for i in images)

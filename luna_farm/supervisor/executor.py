@@ -17,6 +17,7 @@ from pathlib import PurePath
 from typing import Any
 
 from luna_farm.core import events, instructions
+from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.state import Farm
 from luna_farm.errors import FarmError
 from luna_farm.feed.metrics import Metrics
@@ -24,6 +25,7 @@ from luna_farm.feed.server import Feed
 from luna_farm.storage import arena as arenas
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.dead_letters import DeadLetters
+from luna_farm.storage.large_segments import LargeSegments
 from luna_farm.storage.spool import Spool
 from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.journal_writer import JournalWriter
@@ -50,6 +52,7 @@ class Services:
     folders: Folders
     segments: Segments
     spool: Spool
+    large: LargeSegments
     letters: DeadLetters
     metrics: Metrics
     feed: Feed | None = None
@@ -57,18 +60,18 @@ class Services:
 
 @dataclass(slots=True)
 class Arrivals:
-    """When the submits arrived that are being taken over: what the hand-over time is measured from."""
+    """When the first pixels of each open submit were sealed: what the hand-over time is measured from."""
 
     started: dict[str, float] = field(default_factory=dict)
 
     def note(self, job_id: str) -> None:
-        """A submit is whole, or its pixels have come."""
+        """The first pixels of a job are sealed."""
         self.started[job_id] = time.perf_counter()
 
-    def keep(self, pending: Container[str]) -> None:
+    def keep(self, submits: Container[str]) -> None:
         """Forget those that came to nothing."""
         if self.started:
-            self.started = {job_id: at for job_id, at in self.started.items() if job_id in pending}
+            self.started = {job_id: at for job_id, at in self.started.items() if job_id in submits}
 
     def took_ms(self, job_id: str) -> float | None:
         """Milliseconds since then; None for a job that a predecessor took over."""
@@ -89,25 +92,24 @@ class Executor:
         self._table: dict[type, Callable[[Any], None]] = {
             instructions.Reply: self._reply,
             instructions.ReserveNames: services.folders.reserve,
+            instructions.CreateSegment: self._create_segment,
             instructions.SpoolPixels: self._spool_pixels,
-            instructions.AppendJob: self._append_job,
-            instructions.Append: services.journal_writer.append,
+            instructions.Append: self._append,
             instructions.Dispatch: self._dispatch,
             instructions.Settle: services.journal_writer.settle,
             instructions.Spawn: lambda i: services.pool.spawn(i.worker),
-            instructions.Retire: lambda i: services.pool.retire(i.worker),
-            instructions.Kill: lambda i: services.pool.kill(i.worker, i.why),
+            instructions.EndWorker: self._end_worker,
             instructions.Bury: self._bury,
             instructions.Forget: self._forget,
             instructions.Publish: self._publish,
         }
 
     def arrived(self, event: events.Event) -> None:
-        """Note when a hand-over begins: with the submit, or, if they were coming, with its pixels."""
-        if isinstance(event, events.Submitted):
-            self.arrivals.note(event.job_id)
-        elif isinstance(event, events.PixelsCame) and event.client in self._services.farm.awaited:
-            self.arrivals.note(self._services.farm.awaited[event.client])
+        """Note when acceptance begins: with the pixels that are sealed first."""
+        if isinstance(event, events.Sealed):
+            opened = self._services.farm.submitting.get(event.client)
+            if opened is not None and not opened.sealed:
+                self.arrivals.note(opened.job_id)
 
     def execute(self, instruction: instructions.Instruction) -> None:
         """Carry out one instruction."""
@@ -136,9 +138,18 @@ class Executor:
             connection.send({**i.message, "id": i.reply})
         crash_point("supervisor.acknowledged")
 
-    def _append_job(self, i: instructions.AppendJob) -> None:
-        error = self._services.journal_writer.append_job(i.record, sync=i.record["options"]["durable"])
-        self._handle_event(events.JournalFailed(i.job_id, error) if error else events.JobJournaled(i.job_id))
+    def _append(self, i: instructions.Append) -> None:
+        if not i.job_id:
+            self._services.journal_writer.append(i.records)
+            return
+        error = self._services.journal_writer.accept(i.records, sync=i.sync)
+        self._handle_event(events.Journaled(i.job_id, error))
+
+    def _end_worker(self, i: instructions.EndWorker) -> None:
+        if i.force:
+            self._services.pool.kill(i.worker, i.why)
+        else:
+            self._services.pool.retire(i.worker, i.why)
 
     def _dispatch(self, i: instructions.Dispatch) -> None:
         feed = self._services.feed
@@ -147,9 +158,9 @@ class Executor:
         crash_point("supervisor.dispatched")
 
     def _publish(self, i: instructions.Publish) -> None:
-        event = i.event
-        if event["event"] == "save_job_queued":
-            event = {**event, "handover_ms": self.arrivals.took_ms(event["job_id"])}
+        event = i.event.to_map()
+        if isinstance(i.event, JobQueued):
+            event["handover_ms"] = self.arrivals.took_ms(i.event.job_id)
         log_event(event)
         if self._services.feed:
             self._services.feed.publish(event)
@@ -175,12 +186,25 @@ class Executor:
             files: list[str] = []
             try:
                 for n, place in enumerate(i.places):
-                    files.append(services.spool.write(i.job_id, n, services.segments.view(*place)))
+                    files.append(services.spool.write(i.job_id, i.first + n, services.segments.view(*place)))
             except FarmError as error:
                 for segment in files:
                     services.spool.remove(segment)
-                return events.SpoolFailed(i.job_id, error)
-            return events.Spooled(i.job_id, tuple(files))
+                return events.PixelsSpooled(i.job_id, error=error)
+            return events.PixelsSpooled(i.job_id, tuple(files))
+
+        self._aside(work)
+
+    def _create_segment(self, i: instructions.CreateSegment) -> None:
+        services = self._services
+
+        def work() -> events.Event:
+            try:
+                arena = services.large.create(i.size)
+            except FarmError as error:
+                return events.SegmentCreated(i.client, i.reply, i.size, error=error)
+            services.segments.add(arena)
+            return events.SegmentCreated(i.client, i.reply, i.size, arena.name)
 
         self._aside(work)
 
@@ -195,7 +219,7 @@ class Executor:
                 letter = services.letters.put(i.options.to_map(), task.to_map(), pixels, i.reason)
             except FarmError as error:
                 log.error("Image %d of job %s cannot be set aside: %s", task.index, task.job_id, error)
-                return events.BuryFailed(task.job_id, task.index, str(error))
+                return events.Buried(task.job_id, task.index, error=error)
             log.warning("Pixels of image %d of job %s: %s (%s)", task.index, task.job_id, letter, i.reason)
             return events.Buried(task.job_id, task.index, f"npy:{PurePath(letter).with_suffix('.npy')}", 0)
 

@@ -60,7 +60,7 @@ class Folders:
                 f"{MAX_ASKING} folders are being asked for free names and have not answered yet; try again."
             )
             self._handle_event(
-                events.NamesRefused(i.job_id, FarmBusy(f"The farm is busy: {reason}", MAX_ASKING))
+                events.NamesReserved(i.job_id, error=FarmBusy(f"The farm is busy: {reason}", MAX_ASKING))
             )
             return
         loop = asyncio.get_running_loop()
@@ -85,7 +85,7 @@ class Folders:
         def give_up() -> None:
             nonlocal answered
             answered = True
-            self._handle_event(events.NamesRefused(i.job_id, _silent(i.output_dir)))
+            self._handle_event(events.NamesReserved(i.job_id, error=_silent(i.output_dir)))
 
         self._asking[i.output_dir] += 1
         late = loop.call_later(ANSWER_S, give_up)
@@ -137,15 +137,15 @@ def _silent(folder: str) -> DiskError:
     )
 
 
-def _refused(i: ReserveNames, error: Exception) -> events.NamesRefused:
+def _refused(i: ReserveNames, error: Exception) -> events.NamesReserved:
     """Turn whatever a folder raised into the answer to the job that asked."""
     if isinstance(error, FarmError):
-        return events.NamesRefused(i.job_id, error)
+        return events.NamesReserved(i.job_id, error=error)
     if isinstance(error, OSError):
-        return events.NamesRefused(i.job_id, system.disk_error("look at", i.output_dir, error))
+        return events.NamesReserved(i.job_id, error=system.disk_error("look at", i.output_dir, error))
     log.error("Names in %s cannot be reserved: %s: %s", i.output_dir, type(error).__name__, error)
     text = f"Names in {i.output_dir} cannot be reserved ({type(error).__name__}: {error})."
-    return events.NamesRefused(i.job_id, DiskError(text, i.output_dir))
+    return events.NamesReserved(i.job_id, error=DiskError(text, i.output_dir))
 
 
 def _in_thread(

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from luna_farm.core.instructions import Append, Settle
+from luna_farm.core.instructions import Settle
 from luna_farm.errors import DiskError, FarmBusy, FarmError
 from luna_farm.storage.journal import Journal
 from luna_farm.testing.faults import crash_point
@@ -31,7 +31,7 @@ class JournalWriter:
         self._journal = journal
         self._max_bytes = max_bytes
         self._settle = settle
-        self._behind: deque[Append | Settle] = deque()
+        self._behind: deque[dict[str, Any] | Settle] = deque()
         self._compact_at = max_bytes // 2
         self._refused = False
         """A job found the journal full since it was compacted."""
@@ -48,8 +48,9 @@ class JournalWriter:
         self._journal.rewrite(records)
         self._compacted_bytes, self._compacted_at = self._journal.bytes, time.monotonic()
 
-    def append_job(self, record: dict[str, Any], sync: bool) -> FarmError | None:
-        """Write the record of a new job (synced for a durable one), or return why it must not be accepted."""
+    def accept(self, records: Sequence[dict[str, Any]], sync: bool) -> FarmError | None:
+        """Write the records by which images are accepted (synced for durable ones), or return why they must
+        not be."""
         self.catch_up()
         if self._behind:
             return DiskError(self.error)
@@ -60,7 +61,8 @@ class JournalWriter:
             )
         before = self._journal.bytes
         try:
-            self._journal.append(record)
+            for record in records:
+                self._journal.append(record)
             if sync:
                 self._journal.sync()
         except FarmError as error:
@@ -79,9 +81,9 @@ class JournalWriter:
         except FarmError as error:
             log.error("A refused job may come back at the next start: %s", error)
 
-    def append(self, instruction: Append) -> None:
-        """Write what has happened, now or when the disk lets us."""
-        self._behind.append(instruction)
+    def append(self, records: Iterable[dict[str, Any]]) -> None:
+        """Write what has happened, now or when the disk allows."""
+        self._behind.extend(records)
         self.catch_up()
         crash_point("supervisor.result_journaled")
 
@@ -108,9 +110,9 @@ class JournalWriter:
         """Write what waits, in order, until the disk refuses."""
         while self._behind:
             first = self._behind[0]
-            if isinstance(first, Append):
+            if not isinstance(first, Settle):
                 try:
-                    self._journal.append(first.record)
+                    self._journal.append(first)
                 except FarmError as error:
                     log.error("The journal cannot be written, no new jobs are taken: %s", error)
                     return

@@ -123,9 +123,9 @@ class Pool:
         """Have a worker remove a temporary link."""
         self._tell(worker, {"t": "settle", "job_id": job_id, "index": index, "temps": temps, "root": root})
 
-    def retire(self, worker: int) -> None:
+    def retire(self, worker: int, why: str) -> None:
         """Ask a worker to end."""
-        self._why[worker] = "idle"
+        self._why[worker] = why
         self._tell(worker, {"t": "stop"})
 
     def forget(self, segment: str) -> None:
@@ -193,7 +193,7 @@ class Pool:
         """
         self._closing = True
         for worker in list(self._pipes):
-            self.retire(worker)
+            self.retire(worker, "the farm stops")
         self.flush()
         if patience_s:
             with contextlib.suppress(asyncio.TimeoutError):

@@ -15,15 +15,16 @@ import os
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
 from luna_farm import logs, system
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.core import dead_letters, events, instructions, protocol, recovery
-from luna_farm.core.farm import handle
+from luna_farm.core.farm import advance, handle
 from luna_farm.core.job import Image
+from luna_farm.core.leases import MAX_LEASES
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.core.state import Farm, Limits, folder_of
 from luna_farm.errors import ArenaError, FarmError
@@ -35,6 +36,7 @@ from luna_farm.storage.arena import Arena, Segments
 from luna_farm.storage.arena_size import establish
 from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.journal import Journal
+from luna_farm.storage.large_segments import LargeSegments
 from luna_farm.storage.spool import Spool
 from luna_farm.supervisor import state_dir
 from luna_farm.supervisor.arena_memory import ArenaMemory
@@ -87,12 +89,13 @@ class Supervisor:
                 self.token,
                 places,
                 self.now,
-                items=max(64, config.max_images),
+                items=max(MAX_LEASES, config.max_images),
                 shared=bool(config.token and config.allowed_dirs),
             ),
             folders=Folders(self.farm.taken, self.handle_event, Allowed(config.allowed_dirs)),
             segments=segments,
             spool=Spool(config.state_dir / "spool"),
+            large=LargeSegments(config.state_dir / "large"),
             letters=DeadLetters(config.state_dir / "dead"),
             metrics=Metrics(),
         )
@@ -148,6 +151,7 @@ class Supervisor:
             self.services.letters.remove(PurePath(segment).stem)
         self._inherited = recovery.restore(self.farm, recovered, self, self.now())
         self.services.spool.sweep(self.farm.segment_users)
+        self.services.large.sweep(self.farm.segment_users)
         self.services.journal_writer.begin(recovery.snapshot(self.farm))
         left = sum(1 for _ in self.farm.unfinished())
         if left:
@@ -189,6 +193,11 @@ class Supervisor:
         """Whether something lies under a name that was free when it was reserved."""
         return os.path.lexists(path)
 
+    @property
+    def segments(self) -> Segments:
+        """The segments that this process has mapped."""
+        return self.services.segments
+
     # --- events and instructions
 
     def now(self) -> float:
@@ -208,9 +217,11 @@ class Supervisor:
                 self._executor.arrived(current)
                 for instruction in handle(self.farm, current, self.now()):
                     self._executor.execute(instruction)
+            for instruction in advance(self.farm, self.now()):
+                self._executor.execute(instruction)
         finally:
             self._handling = False
-        self._executor.arrivals.keep(self.farm.pending)
+        self._executor.arrivals.keep(self.farm.submits)
         self.services.pool.flush()
         self.services.journal_writer.compact_if_due(lambda: recovery.snapshot(self.farm))
 
@@ -229,11 +240,10 @@ class Supervisor:
 
     async def _action(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Carry out an action of the dashboard, as if a client had asked for it."""
-        kinds: dict[str, Callable[[int, int, str], events.Event]]
-        kinds = {"retry": events.RetryAsked, "cancel": events.CancelAsked}
+        commands: dict[str, events.JobCommand] = {"retry": "retry", "cancel": "cancel"}
         job_id = str(arguments.get("job_id", ""))
         answer = await self._executor.answer(
-            lambda reply: self.handle_event(kinds[name](INTERNAL, reply, job_id))
+            lambda reply: self.handle_event(events.JobRequested(INTERNAL, reply, commands[name], job_id))
         )
         return dict(protocol.check(answer))
 
@@ -322,7 +332,7 @@ class Supervisor:
         if not self.farm.draining:
             left = sum(1 for _ in self.farm.unfinished())
             log.info("Stopping%s", f": {left} images are finished first" if left and not now else "")
-            self.handle_event(events.DrainAsked())
+            self.handle_event(events.DrainRequested())
         self._stopping.set()
 
     async def _close(self) -> None:

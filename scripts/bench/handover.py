@@ -82,7 +82,8 @@ class LeastFarm(Floor):
         """Start it; its journal comes into `folder`."""
         super().__init__(images, least_farm, str(folder))
         request = SaveRequest([SaveImage(images[0])], output_dir=folder, filename="least")
-        self._submit = Outgoing(request).message([1], inline=False)
+        out = Outgoing(request)
+        self._submit = out.message(out.sizes)
 
     def exchange(self, connection: socket.socket) -> None:
         """Submit, and read the receipt."""

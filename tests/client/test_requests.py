@@ -27,21 +27,21 @@ def outgoing(**fields: object) -> Outgoing:
 
 def test_a_request_passes_the_schema_of_the_farm() -> None:
     out = Outgoing(SaveRequest([SaveImage(PIXELS, "RAW", "webp", True), SaveImage(PIXELS[0], "B")]))
-    message = out.message([4, 5], inline=False)
+    message = out.message(out.sizes)
     submit = schema.submit(
         message, {"output_dir": "/out"}, {"max_images": 9, "max_pixels": 99, "arena_bytes": 999}
     )
-    assert [(e.affix, e.format, e.subdir, e.lease, e.nbytes) for e in submit.entries] == [
-        ("RAW", "webp", True, 4, 72),
-        ("B", "png", False, 5, 36),
+    assert [(b.affix, b.format, b.subdir, b.batch * b.image_bytes) for b in submit.batches] == [
+        ("RAW", "webp", True, 72),
+        ("B", "png", False, 36),
     ]
     assert submit.want == (72, 36) == tuple(out.sizes)
-    assert out.message([4, 5], inline=True)["want"] == []
+    assert out.message()["want"] == []
 
 
 def test_the_same_request_keeps_its_id_and_another_has_another() -> None:
     out = outgoing()
-    assert out.message([1], False)["request_id"] == out.message([2], True)["request_id"]
+    assert out.message()["request_id"] == out.message([5])["request_id"]
     assert outgoing().fields["request_id"] != out.fields["request_id"]
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 
+from luna_farm.errors import FarmBusy, FarmDraining
 from luna_farm.storage import arena_size
 from luna_farm.storage.arena import Arena
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.requests import Outgoing, Receipt, SaveImage, SaveRequest
-from luna_farm_client.session import ANNOUNCED_BYTES, Call, Send, Session
+from luna_farm_client.session import LARGE_BYTES, Copy, Lease, Receive, Send, Session
 
 PAGE = 4096
 PIXELS = np.full((1, 32, 32, 3), 7, np.uint8)
@@ -22,7 +24,7 @@ RECEIPT = {"job_id": "j", "paths": ["/a"], "num_images": 1, "message": "m", "war
 
 @pytest.fixture
 def arena(tmp_path: Any) -> Iterator[Arena]:
-    made = Arena.create(arena_size.fresh_names(tmp_path)[0], ANNOUNCED_BYTES + 16 * PAGE)
+    made = Arena.create(arena_size.fresh_names(tmp_path)[0], LARGE_BYTES + 16 * PAGE)
     yield made
     made.close()
     made.unlink()
@@ -39,157 +41,201 @@ def session(arena: Arena) -> Iterator[Session]:
 
 def welcome(arena: Arena, **changes: str) -> dict[str, Any]:
     known = {"segment": arena.name, "bytes": arena.size, "uuid": str(arena.uuid)}
-    return {"limits": {"max_images": 256}, "arena": {**known, **changes}}
+    return {"limits": {"arena_bytes": arena.size}, "arena": {**known, **changes}}
 
 
 def lease(arena: Arena, number: int, size: int = PAGE) -> dict[str, Any]:
     return {"lease": number, "segment": arena.name, "offset": number * PAGE, "size": size}
 
 
-def play(steps: Any, answers: list[Any]) -> tuple[list[Any], Any]:
-    """Run a generator with these answers; returns what it said and what it returned."""
-    calls: list[Any] = []
+def play(steps: Any, answers: list[Any]) -> tuple[list[dict[str, Any]], Any]:
+    """Run a generator with these answers; returns the messages it sent and what it returned. An answer that
+    is an exception is raised; without answers the conversation breaks off."""
+    sent: list[dict[str, Any]] = []
     left = iter(answers)
     try:
-        step = next(steps)
+        step = steps.send(None)
         while True:
-            if isinstance(step, Call):
-                calls.append(step)
-                answer = next(left, None)
-                if answer is None:
-                    steps.close()
-                    return calls, None
-                step = steps.send(answer)
-            elif isinstance(step, Send):
-                calls.append(step)
-                step = next(steps)
+            try:
+                done = None
+                if isinstance(step, Send):
+                    sent.append(step.message)
+                elif isinstance(step, Receive) and step.wait:
+                    done = next(left, None)
+                    if done is None:
+                        steps.close()
+                        return sent, None
+                    if isinstance(done, Exception):
+                        raise done
+                elif isinstance(step, Copy):
+                    step.work()
+            except Exception as error:
+                step = steps.throw(error)
             else:
-                step = worked(step.work, steps)
+                step = steps.send(done)
     except StopIteration as stop:
-        return calls, stop.value
-
-
-def worked(work: Any, steps: Any) -> Any:
-    try:
-        done = work()
-    except ValueError as error:
-        return steps.throw(error)
-    return steps.send(done)
+        return sent, stop.value
 
 
 def out(*pixels: Any) -> Outgoing:
     return Outgoing(SaveRequest([SaveImage(p) for p in pixels or (PIXELS,)]))
 
 
-def commands(calls: list[Any]) -> list[str]:
-    return [call.message["cmd"] for call in calls]
+def submitted(session: Session, answers: list[Any], *pixels: Any) -> tuple[list[dict[str, Any]], Any]:
+    return play(session.submit(out(*pixels), 0.0), answers)
 
 
-def test_it_leases_fills_and_submits(session: Session, arena: Arena) -> None:
-    answers = [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": []}]
-    calls, receipt = play(session.submit(out()), answers)
-    assert commands(calls) == ["lease", "save_images_async"]
-    assert calls[0].message["sizes"] == [3072]
-    (image,) = calls[1].message["images"]
-    assert (image["lease"], image["inline"], image["shape"]) == (1, False, [1, 32, 32, 3])
+def commands(sent: list[dict[str, Any]]) -> list[str]:
+    return [message["cmd"] for message in sent]
+
+
+def test_it_leases_submits_fills_and_seals(session: Session, arena: Arena) -> None:
+    sent, receipt = submitted(session, [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": []}])
+    assert commands(sent) == ["lease", "save_images_async", "seal"]
+    assert sent[0]["sizes"] == [3072]
+    (image,) = sent[1]["images"]
+    assert (image["shape"], sent[1]["want"]) == ([1, 32, 32, 3], [3072])
+    assert sent[2] == {"cmd": "seal", "id": sent[1]["id"], "parts": [[1, 1]]}
     assert bytes(arena.view(PAGE, 3072)) == PIXELS.tobytes()
-    assert not calls[1].payload
     assert receipt == Receipt("j", ("/a",), 1, "m", ())
 
 
-def test_leases_that_came_with_the_answer_spare_the_next_one_a_question(
-    session: Session, arena: Arena
-) -> None:
-    play(session.submit(out()), [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": [lease(arena, 2)]}])
-    calls, _ = play(session.submit(out()), [{**RECEIPT, "leases": []}])
-    assert commands(calls) == ["save_images_async"]
-    assert calls[0].message["images"][0]["lease"] == 2
+def test_prefetched_leases_spare_the_next_submit_a_question(session: Session, arena: Arena) -> None:
+    submitted(session, [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": [lease(arena, 2)]}])
+    sent, _ = submitted(session, [{**RECEIPT, "leases": []}])
+    assert commands(sent) == ["save_images_async", "seal"]
+    assert sent[1]["parts"] == [[2, 1]]
     assert session.release_message() is None
 
 
 def test_leases_that_do_not_fit_are_given_back_first(session: Session, arena: Arena) -> None:
-    play(session.submit(out()), [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": [lease(arena, 2)]}])
+    submitted(session, [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": [lease(arena, 2)]}])
     large = np.zeros((64, 64, 3), np.uint8)
     answers = [{"success": True}, {"leases": [lease(arena, 3, 3 * PAGE)]}, {**RECEIPT, "leases": []}]
-    calls, _ = play(session.submit(out(large)), answers)
-    assert commands(calls) == ["release", "lease", "save_images_async"]
-    assert calls[0].message["leases"] == [2]
+    sent, _ = submitted(session, answers, large)
+    assert commands(sent) == ["release", "lease", "save_images_async", "seal"]
+    assert sent[0]["leases"] == [2]
 
 
 def test_a_lease_far_too_large_is_not_wasted_on_a_small_image(session: Session, arena: Arena) -> None:
     first = [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": [lease(arena, 2, 8 * PAGE)]}]
-    play(session.submit(out()), first)
-    calls, _ = play(session.submit(out()), [{"success": True}])
-    assert commands(calls) == ["release", "lease"]
+    submitted(session, first)
+    sent, _ = submitted(session, [{"success": True}])
+    assert commands(sent) == ["release", "lease"]
 
 
-def test_what_a_submit_without_an_answer_took_is_not_used_again(session: Session, arena: Arena) -> None:
-    play(session.submit(out()), [{"leases": [lease(arena, 1)]}])
-    answers = [{"success": True}, {"leases": [lease(arena, 2)]}, {**RECEIPT, "leases": []}]
-    calls, _ = play(session.submit(out()), answers)
-    assert commands(calls) == ["release", "lease", "save_images_async"]
-    assert calls[0].message["leases"] == [1]
-    assert session.in_doubt == []
-
-
-def test_pixels_that_are_refused_leave_the_lease_for_the_next_ones(session: Session, arena: Arena) -> None:
+def test_refused_pixels_abort_the_submit_and_leave_the_lease(session: Session, arena: Arena) -> None:
     nan = np.full((32, 32, 3), np.nan, np.float32)
     with pytest.raises(ValueError, match="NaN"):
-        play(session.submit(out(nan)), [{"leases": [lease(arena, 1)]}])
-    calls, _ = play(session.submit(out()), [{**RECEIPT, "leases": []}])
-    assert calls[0].message["images"][0]["lease"] == 1
+        submitted(session, [{"leases": [lease(arena, 1)]}, {"success": True, "aborted": True}], nan)
+    sent, _ = submitted(session, [{**RECEIPT, "leases": []}])
+    assert sent[-1]["parts"] == [[1, 1]]
 
 
-LARGE = np.full((1, ANNOUNCED_BYTES, 1, 1), 7, np.uint8)
-
-
-def test_large_images_are_announced_before_they_are_copied(session: Session, arena: Arena) -> None:
-    steps = session.submit(out(LARGE))
-    assert next(steps).message["cmd"] == "lease"
-    told = steps.send({"leases": [lease(arena, 1, LARGE.nbytes)]})
-    assert isinstance(told, Send)
-    assert (told.message["cmd"], told.message["coming"]) == ("save_images_async", True)
-    assert not any(arena.view(PAGE, LARGE.nbytes)), "nothing is copied yet"
-    calls, receipt = play(steps, [{**RECEIPT, "leases": []}])
-    assert calls == [Call({"cmd": "filled"}, told=True)]
-    assert bytes(arena.view(PAGE, LARGE.nbytes)) == LARGE.tobytes()
-    assert receipt.job_id == "j"
-    assert session.release_message() is None
-
-
-def test_an_announced_image_that_is_refused_here_is_taken_back(session: Session, arena: Arena) -> None:
-    nan = np.full(LARGE.shape, np.nan, np.float32)
-    steps = session.submit(out(nan))
-    next(steps)
-    told = steps.send({"leases": [lease(arena, 1, LARGE.nbytes)]})
-    release = worked(next(steps).work, steps)
-    assert isinstance(told, Send)
-    assert release == Call({"cmd": "release", "leases": [1]})
+def test_a_submit_that_was_refused_before_has_its_one_answer(session: Session, arena: Arena) -> None:
+    nan = np.full((32, 32, 3), np.nan, np.float32)
     with pytest.raises(ValueError, match="NaN"):
-        steps.send({"success": True})
-    assert session.release_message() is None
+        submitted(session, [{"leases": [lease(arena, 1)]}, FarmDraining("stopping")], nan)
 
 
-def test_in_a_burst_one_message_does(session: Session, arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+LARGE = np.full((1, LARGE_BYTES, 1, 1), 7, np.uint8)
+
+
+def first_writes(session: Session, arena: Arena) -> list[bool]:
+    """Whether the submit of a large image, and its seal, are flushed."""
+    steps = session.submit(out(LARGE), 0.0)
+    flushed = []
+    step = steps.send(None)
+    while not flushed or not isinstance(step, Receive):
+        if isinstance(step, Send) and step.message["cmd"] != "lease":
+            flushed.append(step.flush)
+        if isinstance(step, Copy):
+            step.work()
+        answer = {"leases": [lease(arena, 1, LARGE.nbytes)]} if isinstance(step, Receive) else None
+        step = steps.send(answer)
+    steps.close()
+    return flushed
+
+
+def test_the_submit_of_large_images_is_sent_before_they_are_copied(session: Session, arena: Arena) -> None:
+    assert first_writes(session, arena) == [True, True]
+
+
+def test_in_a_burst_submit_and_seal_are_one_write(
+    session: Session, arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("luna_farm_client.session.BURST_S", 1e9)
     session.answered_at = time.monotonic()
-    answers = [{"leases": [lease(arena, 1, LARGE.nbytes)]}, {**RECEIPT, "leases": []}]
-    calls, _ = play(session.submit(out(LARGE)), answers)
-    assert commands(calls) == ["lease", "save_images_async"]
+    assert first_writes(session, arena) == [False, True]
 
 
-def test_a_submit_that_is_sent_again_is_not_announced(session: Session, arena: Arena) -> None:
-    again = out(LARGE)
-    play(session.submit(again), [{"leases": [lease(arena, 1, LARGE.nbytes)]}])
-    answers = [{"success": True}, {"leases": [lease(arena, 2, LARGE.nbytes)]}, {**RECEIPT, "leases": []}]
-    calls, _ = play(session.submit(again), answers)
-    assert commands(calls) == ["release", "lease", "save_images_async"]
-    assert "coming" not in calls[2].message
+def test_a_batch_larger_than_its_share_of_the_arena_goes_in_windows(session: Session, arena: Arena) -> None:
+    session.limits["arena_bytes"] = 4 * 2 * 2**20  # a window holds 2 MiB
+    batch = np.zeros((5, 512, 2048, 1), np.uint8)
+    grants = [[Lease(n, arena.name, 0, 2**20) for n in window] for window in ((1, 2), (3, 4), (5,))]
+    answers: list[Any] = [{"leases": [asdict(x) for x in window]} for window in grants]
+    answers.insert(1, FarmBusy("full", 3, 0.0))
+    steps = session.submit(out(batch), 60.0)
+    sent, receipt = play(without_copies(steps), [*answers, {**RECEIPT, "leases": []}])
+    assert commands(sent) == ["lease", "save_images_async", "seal", "lease", "lease", "seal", "lease", "seal"]
+    assert [m["parts"] for m in sent if m["cmd"] == "seal"] == [[[1, 1], [2, 1]], [[3, 1], [4, 1]], [[5, 1]]]
+    assert sent[1]["want"] == [], "leases for all of it would take the arena"
+    assert receipt.job_id == "j"
+
+
+def without_copies(steps: Any) -> Any:
+    """Pass a generator on, and do nothing where it copies."""
+    step = steps.send(None)
+    try:
+        while True:
+            try:
+                done = (yield step) if not isinstance(step, Copy) else None
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(done)
+    except StopIteration as stop:
+        return stop.value
+
+
+def test_a_window_that_stays_busy_ends_the_submit(session: Session, arena: Arena) -> None:
+    session.limits["arena_bytes"] = 4 * 2 * 2**20
+    batch = np.zeros((3, 512, 2048, 1), np.uint8)
+    grant = [asdict(Lease(n, arena.name, 0, 2**20)) for n in (1, 2)]
+    answers = [{"leases": grant}, FarmBusy("full", 3, 0.0), {"success": True, "aborted": True}]
+    sent: list[dict[str, Any]] = []
+    with pytest.raises(FarmBusy):
+        play(noted(without_copies(session.submit(out(batch), 0.0)), sent), answers)
+    assert commands(sent)[-2:] == ["lease", "abort"]
+
+
+def noted(steps: Any, sent: list[dict[str, Any]]) -> Any:
+    """Pass a generator on, and keep what it sends."""
+    step = steps.send(None)
+    try:
+        while True:
+            if isinstance(step, Send):
+                sent.append(step.message)
+            try:
+                done = yield step
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(done)
+    except StopIteration as stop:
+        return stop.value
+
+
+def test_small_images_of_a_batch_share_a_slot() -> None:
+    pieces = out(np.zeros((900, 64, 64, 3), np.uint8)).pieces
+    assert {piece.images for piece in pieces[:-1]} == {85}
+    assert sum(piece.images for piece in pieces) == 900
+    assert all(piece.nbytes == len(piece.pixels) * 64 * 64 * 3 for piece in pieces)
 
 
 def test_at_the_end_it_gives_back_what_it_has(session: Session, arena: Arena) -> None:
     assert session.release_message() is None
-    play(session.submit(out()), [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": [lease(arena, 2)]}])
+    submitted(session, [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": [lease(arena, 2)]}])
     assert session.release_message() == {"cmd": "release", "leases": [2]}
     assert session.release_message() is None
 
@@ -199,11 +245,20 @@ def test_without_the_farms_memory_the_pixels_go_over_the_wire(arena: Arena, chan
     far = Session(MappedSegments())
     play(far.greet("token"), [welcome(arena, **changes)])
     assert not far.shared
-    answers = [{"leases": [lease(arena, 1)]}, {**RECEIPT, "leases": []}]
-    calls, _ = play(far.submit(out()), answers)
-    assert calls[1].message["images"][0]["inline"] is True
-    assert calls[1].message["want"] == []
-    assert b"".join(calls[1].payload) == PIXELS.tobytes()
+    steps, sent = far.submit(out(), 0.0), []
+    answers = iter([{"leases": [lease(arena, 1)]}])
+    step = steps.send(None)
+    while not sent or sent[-1].message["cmd"] != "seal":
+        if isinstance(step, Send):
+            sent.append(step)
+        elif isinstance(step, Copy):
+            step.work()
+        step = steps.send(next(answers) if isinstance(step, Receive) else None)
+    steps.close()
+    assert sent[1].message["want"] == []
+    assert sent[2].message["parts"] == [[1, 1]]
+    assert (sent[2].message["inline"], sent[2].message["sizes"]) == (True, [3072])
+    assert b"".join(sent[2].payload) == PIXELS.tobytes()
     far.segments.close()
 
 

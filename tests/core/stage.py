@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luna_farm.core import events, instructions, recovery
-from luna_farm.core.farm import handle
+from luna_farm.core.farm import advance, handle
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
-from luna_farm.core.schema import Entry, Submit
+from luna_farm.core.schema import Batch, Part, Submit
 from luna_farm.core.state import Farm, Limits
 
 MIB = 1 << 20
@@ -21,7 +21,7 @@ CLIENT = 7
 LIMITS = Limits(arena_bytes=4 * MIB, min_workers=1, max_workers=2, max_jobs=8, kept_reports=4)
 
 
-def entry(lease: int = 0, **fields: Any) -> Entry:
+def batch(**fields: Any) -> Batch:
     """One image of 32 x 32 x 3 under the affix RAW."""
     given = {
         "affix": "RAW",
@@ -32,7 +32,7 @@ def entry(lease: int = 0, **fields: Any) -> Entry:
         "width": 32,
         "channels": 3,
     }
-    return Entry(**{**given, "lease": lease, **fields})
+    return Batch(**{**given, **fields})
 
 
 def options(**fields: Any) -> SaveOptions:
@@ -86,12 +86,22 @@ class Stage:
         queue: deque[events.Event] = deque([event])
         done: list[instructions.Instruction] = []
         while queue:
-            for instruction in handle(self.farm, queue.popleft(), self.now):
-                done.append(instruction)
-                follows = self._carry_out(instruction)
-                if follows is not None:
-                    queue.append(follows)
+            self._carry_out_all(handle(self.farm, queue.popleft(), self.now), done, queue)
+            if not queue:
+                self._carry_out_all(advance(self.farm, self.now), done, queue)
         return done
+
+    def _carry_out_all(
+        self,
+        instructions: list[instructions.Instruction],
+        done: list[instructions.Instruction],
+        queue: deque[events.Event],
+    ) -> None:
+        for instruction in instructions:
+            done.append(instruction)
+            follows = self._carry_out(instruction)
+            if follows is not None:
+                queue.append(follows)
 
     def _carry_out(self, i: Any) -> events.Event | None:
         if type(i) in self.hold:
@@ -102,14 +112,13 @@ class Stage:
         elif isinstance(i, instructions.ReserveNames):
             return events.NamesReserved(i.job_id, self.names(i), i.warnings)
         elif isinstance(i, instructions.SpoolPixels):
-            return events.Spooled(
-                i.job_id, tuple(f"file:/spool/{i.job_id}-{n}" for n in range(len(i.places)))
-            )
-        elif isinstance(i, instructions.AppendJob):
-            self.journal.append(i.record)
-            return events.JobJournaled(i.job_id)
+            files = tuple(f"file:/spool/{i.job_id}-{i.first + n}" for n in range(len(i.places)))
+            return events.PixelsSpooled(i.job_id, files)
+        elif isinstance(i, instructions.CreateSegment):
+            return events.SegmentCreated(i.client, i.reply, i.size, f"file:/large/{i.reply}")
         elif isinstance(i, instructions.Append):
-            self.journal.append(i.record)
+            self.journal += i.records
+            return events.Journaled(i.job_id) if i.job_id else None
         elif isinstance(i, instructions.Dispatch):
             self.dispatched.append(i)
         elif isinstance(i, instructions.Settle):
@@ -119,7 +128,7 @@ class Stage:
                 i.task.job_id, i.task.index, f"npy:/dead/{i.task.job_id}-{i.task.index}.npy", 0
             )
         elif isinstance(i, instructions.Publish):
-            self.published.append(i.event)
+            self.published.append(i.event.to_map())
         return None
 
     def names(self, i: instructions.ReserveNames) -> tuple[str, ...]:
@@ -144,31 +153,52 @@ class Stage:
     def lease(self, *sizes: int, client: int = CLIENT) -> dict[str, Any]:
         """Ask for leases and return the answer."""
         reply = self.reply()
-        self.happens(events.LeaseAsked(client, reply, sizes))
+        self.happens(events.LeaseRequested(client, reply, sizes))
         return self.answer(reply)
 
     def submit(
         self,
         job_id: str,
-        *entries: Entry,
+        *batches: Batch,
         client: int = CLIENT,
         request_id: str = "",
         want: tuple[int, ...] = (),
         **fields: Any,
     ) -> int:
-        """Lease what the entries need, submit them, and return the number of the request."""
-        entries = entries or (entry(),)
-        leases = self.lease(*(e.nbytes for e in entries), client=client)["leases"]
-        filled = tuple(replace(e, lease=lease["lease"]) for e, lease in zip(entries, leases, strict=True))
-        submit = Submit(request_id or f"request-{job_id}", options(**fields), filled, want)
+        """Lease what the batches need, submit them, seal them all, and return the number of the request."""
+        batches = batches or (batch(),)
+        leases = self.lease(*(b.batch * b.image_bytes for b in batches), client=client)["leases"]
+        reply = self.open(job_id, *batches, client=client, request_id=request_id, want=want, **fields)
+        self.seal(
+            reply, *zip((x["lease"] for x in leases), (b.batch for b in batches), strict=True), client=client
+        )
+        return reply
+
+    def open(
+        self,
+        job_id: str,
+        *batches: Batch,
+        client: int = CLIENT,
+        request_id: str = "",
+        want: tuple[int, ...] = (),
+        **fields: Any,
+    ) -> int:
+        """Submit batches without sealing anything; returns the number of the request."""
+        submit = Submit(request_id or f"request-{job_id}", options(**fields), batches or (batch(),), want)
         reply = self.reply()
         self.happens(events.Submitted(client, reply, submit, job_id))
         return reply
 
-    def ask(self, kind: type, job_id: str, *rest: Any) -> dict[str, Any] | None:
+    def seal(
+        self, reply: int, *parts: tuple[int, int], client: int = CLIENT
+    ) -> list[instructions.Instruction]:
+        """Seal (lease, images) of an open submit."""
+        return self.happens(events.Sealed(client, reply, tuple(Part(*part) for part in parts)))
+
+    def ask(self, command: events.JobCommand, job_id: str, until: float = 0.0) -> dict[str, Any] | None:
         """Wait for, cancel or retry a job; returns the answer, None when there is none yet."""
         reply = self.reply()
-        self.happens(kind(CLIENT, reply, job_id, *rest))
+        self.happens(events.JobRequested(CLIENT, reply, command, job_id, until))
         return self.replies.get(reply, [None])[0]
 
     def worker(self, number: int = 1) -> None:

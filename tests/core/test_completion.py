@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from stage import Stage, entry
+from stage import Stage, batch
 
 from luna_farm.core import events, instructions
 from luna_farm.core.completion import BURY_AGAIN_S
+from luna_farm.errors import DiskError
 
 
 def saved(stage: Stage, job_id: str) -> None:
@@ -33,7 +34,7 @@ def test_jobs_with_dead_letters_are_kept_as_long_as_they_are() -> None:
         saved(stage, f"job-{n}")
     assert list(stage.farm.jobs) == ["job-bad", "job-2"]
     assert stage.farm.jobs["job-bad"].options.filename == "a"
-    stage.ask(events.RetryAsked, "job-bad")
+    stage.ask("retry", "job-bad")
     saved_again = stage.finish()
     assert instructions.Forget("npy:/dead/job-bad-0.npy") in saved_again
     for n in range(3, 5):
@@ -61,7 +62,7 @@ def test_a_job_that_is_tried_again_is_not_forgotten_meanwhile() -> None:
     stage.workers()
     stage.submit("job-bad")
     stage.finish(state="failed", code="encode", error="no")
-    stage.ask(events.RetryAsked, "job-bad")
+    stage.ask("retry", "job-bad")
     retried = stage.dispatched.popleft()
     saved(stage, "job-0")
     assert list(stage.farm.jobs) == ["job-bad", "job-0"]
@@ -92,7 +93,7 @@ def test_an_image_that_cannot_be_made_keeps_its_slot_until_its_dead_letter_is_wr
     assert (bury.task.path, bury.reason, bury.options.filename) == ("/out/a_RAW_00001.png", "no", "a")
     assert stage.states("job-0001") == ["burying"]
     assert stage.farm.slots.used_bytes == 4096
-    stage.happens(events.BuryFailed("job-0001", 0, "full"))
+    stage.happens(events.Buried("job-0001", 0, error=DiskError("full")))
     assert stage.tick(BURY_AGAIN_S - 0.1) == []
     assert [type(i) for i in stage.tick(0.1)] == [instructions.Bury]
     assert stage.tick(60.0) == [], "it is on its way"
@@ -120,7 +121,7 @@ def test_what_fails_again_stays_in_its_dead_letter() -> None:
         stage.finish(state="failed", code="encode", error="no")
         assert stage.states("job-0001") == ["failed"]
         assert stage.farm.taken == set()
-        stage.ask(events.RetryAsked, "job-0001")
+        stage.ask("retry", "job-0001")
         assert stage.farm.taken == {"/out/a_raw_00001.png"}
     assert stage.farm.segment_users == {"npy:/dead/job-0001-0.npy": 1}
     done = stage.finish()
@@ -131,7 +132,7 @@ def test_what_fails_again_stays_in_its_dead_letter() -> None:
 def test_a_job_ends_once() -> None:
     stage = Stage()
     stage.workers()
-    stage.submit("job-0001", entry(), entry())
+    stage.submit("job-0001", batch(), batch())
     stage.finish()
     assert stage.told("save_job_done") == []
     stage.finish()
@@ -149,9 +150,8 @@ def test_an_image_whose_worker_cannot_reach_the_shared_memory_is_made_from_its_c
     stage.workers()
     stage.submit("job-0001")
     stage.finish(state="failed", code="arena", error="gone")
-    assert stage.states("job-0001") == ["waiting"]
+    assert stage.states("job-0001") == ["running"]
     assert stage.farm.slots.used_bytes == 0
-    stage.tick(0.25)
     assert stage.dispatched[-1].task.segment == "npy:/dead/job-0001-0.npy"
     assert instructions.Forget("npy:/dead/job-0001-0.npy") in stage.finish()
     assert stage.states("job-0001") == ["saved"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from stage import Disk, Stage, entry
+from stage import Disk, Stage, batch
 
 from luna_farm.core import recovery
 from luna_farm.core.dead_letters import DeadLetter, take_up
@@ -26,7 +26,7 @@ def failed_stage() -> Stage:
     """A job with a image that was saved between two that were set aside."""
     stage = Stage(max_workers=1)
     stage.workers()
-    stage.submit("job-0001", entry(), entry(), entry())
+    stage.submit("job-0001", batch(), batch(), batch())
     stage.finish(state="failed", code="encode", error="no")
     stage.finish()
     stage.finish(state="failed", code="encode", error="no")
@@ -65,7 +65,7 @@ def test_what_the_journal_knows_stays_as_it_is() -> None:
     assert [(i.state, i.task) for i in recovered.jobs["job-0001"].images] == before
 
 
-@pytest.mark.parametrize("state", [ImageState.WAITING, ImageState.LOST])
+@pytest.mark.parametrize("state", [ImageState.QUEUED, ImageState.LOST])
 def test_a_journal_older_than_the_letter_is_corrected(state: ImageState) -> None:
     stage = failed_stage()
     recovered = recovery.read(stage.journal[:2])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from stage import CLIENT, Stage, entry
+from stage import CLIENT, Stage, batch
 
 from luna_farm.core import events, instructions
 from luna_farm.core.completion import BURY_AGAIN_S
 from luna_farm.core.dispatch import BYTES_PER_SECOND, PREFETCHED_BYTES, START_S, STOPPED_S
 from luna_farm.core.retry import FIRST_DELAY_S, MAX_CRASHES
 from luna_farm.core.state import WORKER_TRANSITIONS, Worker, WorkerState
+from luna_farm.errors import DiskError
 
-LARGE = entry(height=512, width=256)
-assert LARGE.nbytes > PREFETCHED_BYTES
+LARGE = batch(height=512, width=256)
+assert LARGE.image_bytes > PREFETCHED_BYTES
 
 
 def of_kind(done: list[instructions.Instruction], kind: type) -> list[instructions.Instruction]:
@@ -51,7 +52,7 @@ def test_the_pool_grows_with_the_queue_up_to_its_bound() -> None:
     stage = Stage(min_workers=1, max_workers=3, max_jobs=100)
     stage.workers()
     for n in range(20):
-        stage.submit(f"job-{n:04d}", LARGE if n < 8 else entry())
+        stage.submit(f"job-{n:04d}", LARGE if n < 8 else batch())
     assert len(stage.farm.workers) == 3
 
 
@@ -87,22 +88,22 @@ def test_images_of_one_job_are_made_in_parallel() -> None:
     stage.workers()
     stage.submit("job-0001", LARGE, LARGE, LARGE)
     assert {d.worker for d in stage.dispatched} == {1, 2}
-    assert stage.states("job-0001") == ["running", "running", "waiting"]
+    assert stage.states("job-0001") == ["running", "running", "queued"]
     assert len(stage.told("save_started")) == 1
 
 
 def test_small_images_are_handed_out_ahead_and_large_ones_only_while_many_wait() -> None:
     stage = Stage(max_workers=1)
     stage.workers()
-    stage.submit("job-0001", entry(), entry(), entry())
-    assert stage.states("job-0001") == ["running", "running", "waiting"]
+    stage.submit("job-0001", batch(), batch(), batch())
+    assert stage.states("job-0001") == ["running", "running", "queued"]
     other = Stage(max_workers=1)
     other.workers()
     other.submit("job-0001", LARGE, LARGE)
-    assert other.states("job-0001") == ["running", "waiting"]
+    assert other.states("job-0001") == ["running", "queued"]
     other.submit("job-0002", LARGE)
     assert other.states("job-0001") == ["running", "running"]
-    assert other.states("job-0002") == ["waiting"], "the last ones are for whoever is free first"
+    assert other.states("job-0002") == ["queued"], "the last ones are for whoever is free first"
 
 
 def test_the_worker_that_was_idle_for_the_shortest_time_is_taken() -> None:
@@ -128,7 +129,7 @@ def test_a_second_ready_changes_nothing() -> None:
 def test_what_a_dead_worker_held_goes_first_to_another() -> None:
     stage = Stage(min_workers=2, max_workers=2)
     stage.workers()
-    stage.submit("job-0001", entry(), entry(), entry(), entry(), entry())
+    stage.submit("job-0001", batch(), batch(), batch(), batch(), batch())
     held = [d.task.index for d in stage.dispatched if d.worker == 1]
     assert len(held) == 2
     stage.happens(events.WorkerGone(1, "ended by SIGKILL"))
@@ -158,7 +159,7 @@ def test_an_image_that_ends_its_worker_three_times_is_set_aside() -> None:
 def test_an_image_that_ended_its_worker_is_not_handed_out_ahead_of_others() -> None:
     stage = Stage(max_workers=1)
     stage.workers()
-    stage.submit("job-0001", entry(), entry())
+    stage.submit("job-0001", batch(), batch())
     stage.happens(events.WorkerGone(1, "killed"))
     stage.dispatched.clear()
     stage.workers()
@@ -177,19 +178,21 @@ def test_an_image_that_ended_its_worker_is_not_handed_out_ahead_of_others() -> N
     busy.farm.waiting.rotate(1)
     busy.worker(2)
     assert busy.dispatched[-1].task.job_id == "job-0002"
-    assert again.state.value == "waiting"
+    assert again.state.value == "queued"
 
 
 def test_a_worker_without_progress_is_killed_at_its_deadline_and_only_once() -> None:
     stage = Stage(worker_deadline_s=10.0)
     stage.workers()
     stage.submit("job-0001", LARGE)
-    deadline = 10.0 + LARGE.nbytes / BYTES_PER_SECOND
+    deadline = 10.0 + LARGE.image_bytes / BYTES_PER_SECOND
     for _ in range(10):
-        assert of_kind(stage.tick(1.0), instructions.Kill) == []
+        assert of_kind(stage.tick(1.0), instructions.EndWorker) == []
     stage.tick(deadline - 10.0)
-    assert of_kind(stage.tick(0.01), instructions.Kill) == [instructions.Kill(1, "no progress for 10 s")]
-    assert of_kind(stage.tick(1.0), instructions.Kill) == []
+    assert of_kind(stage.tick(0.01), instructions.EndWorker) == [
+        instructions.EndWorker(1, "no progress for 10 s", force=True)
+    ]
+    assert of_kind(stage.tick(1.0), instructions.EndWorker) == []
     assert states(stage)[1] == "killed"
     stage.happens(events.WorkerGone(1, "no progress for 10 s"))
     assert stage.farm.waiting[0].crashes == 1
@@ -198,12 +201,12 @@ def test_a_worker_without_progress_is_killed_at_its_deadline_and_only_once() -> 
 def test_every_image_of_a_worker_has_its_own_deadline() -> None:
     stage = Stage(max_workers=1, worker_deadline_s=10.0)
     stage.workers()
-    stage.submit("job-0001", entry(), entry())
+    stage.submit("job-0001", batch(), batch())
     for _ in range(9):
         stage.tick(1.0)
     stage.finish()
     for _ in range(9):
-        assert of_kind(stage.tick(1.0), instructions.Kill) == []
+        assert of_kind(stage.tick(1.0), instructions.EndWorker) == []
 
 
 def test_a_result_that_came_before_the_kill_counts() -> None:
@@ -222,19 +225,19 @@ def test_when_this_process_was_stopped_nobody_was_late_but_us() -> None:
     stage = Stage(worker_deadline_s=10.0)
     stage.workers()
     stage.submit("job-0001")
-    assert of_kind(stage.tick(60.0 + STOPPED_S), instructions.Kill) == []
+    assert of_kind(stage.tick(60.0 + STOPPED_S), instructions.EndWorker) == []
     for _ in range(10):
         stage.tick(1.0)
-    assert of_kind(stage.tick(1.0), instructions.Kill) != []
+    assert of_kind(stage.tick(1.0), instructions.EndWorker) != []
 
 
 def test_one_that_never_gets_ready_is_killed_too() -> None:
     stage = Stage(worker_deadline_s=1.0)
     stage.happens(events.Tick())
     for _ in range(int(START_S)):
-        assert of_kind(stage.tick(1.0), instructions.Kill) == [], "a busy machine starts slowly"
-    (killed, *_) = of_kind(stage.tick(0.1), instructions.Kill)
-    assert killed == instructions.Kill(1, "no progress for 30 s")
+        assert of_kind(stage.tick(1.0), instructions.EndWorker) == [], "a busy machine starts slowly"
+    (killed, *_) = of_kind(stage.tick(0.1), instructions.EndWorker)
+    assert killed == instructions.EndWorker(1, "no progress for 30 s", force=True)
     assert stage.happens(events.WorkerReady(1, 1001, 51.0, {})) == [], "too late"
 
 
@@ -249,14 +252,14 @@ def test_idle_workers_above_the_least_are_reaped_after_their_time() -> None:
     while stage.dispatched:
         stage.finish()
     assert list(states(stage).values()) == ["idle", "idle"]
-    assert of_kind(stage.tick(0.9), instructions.Retire) == []
-    (retire,) = of_kind(stage.tick(0.1), instructions.Retire)
-    assert isinstance(retire, instructions.Retire)
+    assert of_kind(stage.tick(0.9), instructions.EndWorker) == []
+    (retire,) = of_kind(stage.tick(0.1), instructions.EndWorker)
+    assert isinstance(retire, instructions.EndWorker)
     assert states(stage)[retire.worker] == "retiring"
     stage.happens(events.WorkerGone(retire.worker, "idle"))
     assert stage.told("worker_reaped")[0]["reason"] == "idle"
     assert len(stage.farm.workers) == 1
-    assert of_kind(stage.tick(5.0), instructions.Retire) == []
+    assert of_kind(stage.tick(5.0), instructions.EndWorker) == []
 
 
 # --- folders that fail
@@ -285,7 +288,7 @@ def test_a_probe_that_finds_no_worker_is_made_when_there_is_one() -> None:
     stage.finish(state="failed", code="disk", error="full")
     stage.submit("job-0002", LARGE, output_dir="/elsewhere")
     stage.tick(FIRST_DELAY_S)
-    assert stage.states("job-0001") == ["waiting"], "its time has come, but the worker is busy"
+    assert stage.states("job-0001") == ["queued"], "its time has come, but the worker is busy"
     stage.submit("job-0003", output_dir="/elsewhere")
     stage.tick(1.0)
     while stage.dispatched:
@@ -364,13 +367,13 @@ def test_without_another_worker_the_next_one_tidies_up() -> None:
 def test_a_farm_that_stops_finishes_what_it_accepted_and_then_ends_its_workers() -> None:
     stage = Stage(min_workers=2)
     stage.submit("job-0001")
-    stage.happens(events.DrainAsked())
+    stage.happens(events.DrainRequested())
     assert not stage.farm.ready
     assert not stage.farm.drained
     stage.workers()
     stage.finish()
     assert stage.farm.drained
-    assert len(of_kind(stage.tick(), instructions.Retire)) == 2
+    assert len(of_kind(stage.tick(), instructions.EndWorker)) == 2
     for number in list(stage.farm.workers):
         assert of_kind(stage.happens(events.WorkerGone(number, "idle")), instructions.Spawn) == []
 
@@ -378,15 +381,15 @@ def test_a_farm_that_stops_finishes_what_it_accepted_and_then_ends_its_workers()
 def test_what_a_disk_holds_up_does_not_hold_up_the_end() -> None:
     stage = Stage()
     stage.workers()
-    stage.submit("job-0001", entry(), LARGE)
+    stage.submit("job-0001", batch(), LARGE)
     stage.finish(state="failed", code="disk", error="full")
     stage.hold = {instructions.Bury}
-    stage.happens(events.DrainAsked())
+    stage.happens(events.DrainRequested())
     stage.tick(1.0)
     stage.finish(state="failed", code="encode", error="no")
     assert not stage.farm.drained, "its dead letter is being written"
     image = next(i for i in stage.farm.unfinished() if i.state.value == "burying")
-    stage.happens(events.BuryFailed(*image.key, "full"))
+    stage.happens(events.Buried(*image.key, error=DiskError("full")))
     assert stage.farm.drained
     (bury,) = of_kind(stage.tick(BURY_AGAIN_S), instructions.Bury)
     assert isinstance(bury, instructions.Bury)
@@ -410,4 +413,4 @@ def test_the_clock_may_begin_anywhere() -> None:
     stage.now = 1e9
     stage.workers()
     stage.submit("job-0001", client=CLIENT)
-    assert of_kind(stage.tick(), instructions.Kill) == []
+    assert of_kind(stage.tick(), instructions.EndWorker) == []

@@ -18,6 +18,8 @@ from luna_farm.errors import DiskError, InvalidRequest
 
 CLIENTS = st.integers(1, 2)
 ANY = st.integers(0, 1_000)
+IMAGES = st.lists(st.integers(1, 2), min_size=1, max_size=3)
+"""Images of each batch of a submit."""
 OUTCOMES = st.sampled_from(("saved", "saved", "discarded", "dropped", "failed", "failed", "arena"))
 LIMITS = Limits(
     arena_bytes=12 * ALIGN,
@@ -43,45 +45,36 @@ class FarmLife(RuleBasedStateMachine):
 
     # --- clients
 
-    @rule(client=CLIENTS, pages=st.lists(st.integers(1, 2), min_size=1, max_size=3), durable=st.booleans())
-    def submit(self, client: int, pages: list[int], durable: bool) -> None:
-        """A client that asks for what it needs, fills it, and whose job is taken over at once."""
-        self.world.ask(client, events.LeaseAsked, tuple(p * ALIGN for p in pages))
-        self.submit_slowly(client, len(pages), durable, 0, 1)
+    @rule(client=CLIENTS, images=IMAGES, durable=st.booleans())
+    def submit(self, client: int, images: list[int], durable: bool) -> None:
+        """A client that leases what it needs, fills and seals it, and whose job is accepted at once."""
+        self.world.ask(client, events.LeaseRequested, tuple(n * ALIGN for n in images))
+        self.open(client, images, durable, 0, 1)
+        self.seal(client, 8)
         self.carry_out_all()
 
-    @rule(client=CLIENTS, count=st.integers(1, 3), durable=st.booleans(), again=ANY, want=st.integers(0, 1))
-    def submit_slowly(self, client: int, count: int, durable: bool, again: int, want: int) -> None:
-        """A submit with whatever leases are there, which may be one that was sent before."""
-        leases = self._leases(client)
-        if leases:
-            known = 1 + again // 2 % self.requests if again % 2 and self.requests else 0
-            self.requests += not known
-            self.world.submit(client, leases[-count:], f"request-{known or self.requests}", durable, want)
+    @rule(client=CLIENTS, images=IMAGES, durable=st.booleans(), again=ANY, want=st.integers(0, 1))
+    def open(self, client: int, images: list[int], durable: bool, again: int, want: int) -> None:
+        """A submit, which may be one that was sent before, with as many images or not."""
+        known = 1 + again // 2 % self.requests if again % 2 and self.requests else 0
+        self.requests += not known
+        self.world.open(client, images, f"request-{known or self.requests}", durable, want)
 
-    @rule(client=CLIENTS, count=st.integers(1, 3), durable=st.booleans(), fill=st.booleans())
-    def announce(self, client: int, count: int, durable: bool, fill: bool) -> None:
-        """A submit whose pixels are coming: at once, later, or never."""
-        leases = self._leases(client)
-        if leases:
-            self.requests += 1
-            self.world.announce(client, leases[-count:], f"request-{self.requests}", durable)
-        if fill and client in self.world.coming:
-            self.world.fill(client)
+    @precondition(lambda self: self.world.opened)
+    @rule(client=CLIENTS, count=st.integers(1, 8))
+    def seal(self, client: int, count: int) -> None:
+        """The next images of an open submit are sealed: some, or all."""
+        if client in self.world.opened:
+            if not self.world.leases.get(client):
+                self.world.ask(client, events.LeaseRequested, (ALIGN,) * min(count, 3))
+            leases = list(self.world.leases.get(client, {}).values())
+            self.world.seal(client, leases[-count:])
 
-    @precondition(lambda self: self.world.coming)
+    @precondition(lambda self: self.world.opened)
     @rule(pick=ANY)
-    def fill(self, pick: int) -> None:
-        clients = sorted(self.world.coming)
-        self.world.fill(clients[pick % len(clients)])
-
-    def _leases(self, client: int) -> list[dict[str, object]]:
-        """The leases of a client that no submit names, if need be a new one."""
-        coming = self.world.coming.get(client)
-        named = [lease["lease"] for lease in coming[2]] if coming else []
-        if not set(self.world.leases.get(client, {})) - set(named):
-            self.world.ask(client, events.LeaseAsked, (ALIGN,))
-        return [x for number, x in self.world.leases.get(client, {}).items() if number not in named]
+    def abort(self, pick: int) -> None:
+        clients = sorted(self.world.opened)
+        self.world.abort(clients[pick % len(clients)])
 
     @rule(client=CLIENTS, pick=ANY)
     def give_back(self, client: int, pick: int) -> None:
@@ -97,9 +90,9 @@ class FarmLife(RuleBasedStateMachine):
     @rule(client=CLIENTS, pick=ANY, cancel=st.booleans())
     def wait_or_cancel(self, client: int, pick: int, cancel: bool) -> None:
         if cancel:
-            self.world.ask(client, events.CancelAsked, self._job(pick))
+            self.world.ask(client, events.JobRequested, "cancel", self._job(pick))
         else:
-            self.world.ask(client, events.WaitAsked, self._job(pick), self.world.now + pick % 5)
+            self.world.ask(client, events.JobRequested, "wait", self._job(pick), self.world.now + pick % 5)
 
     @precondition(lambda self: "failed" in self.world.accepted.values())
     @rule(client=CLIENTS, pick=ANY)
@@ -107,7 +100,7 @@ class FarmLife(RuleBasedStateMachine):
         failed = sorted({job_id for (job_id, _), state in self.world.accepted.items() if state == "failed"})
         job_id = failed[pick % len(failed)]
         self.world.retried[job_id] += 1
-        self.world.ask(client, events.RetryAsked, job_id)
+        self.world.ask(client, events.JobRequested, "retry", job_id)
 
     def _job(self, pick: int) -> str:
         jobs = list(self.world.farm.open_jobs if pick % 3 else self.world.farm.jobs)
@@ -181,13 +174,13 @@ class FarmLife(RuleBasedStateMachine):
     def time_passes(self, seconds: float, compact: bool) -> None:
         self.world.now += seconds
         self.world.happens(events.Tick())
-        if compact:
+        if compact and not any(isinstance(i, instructions.Append) for i in self.world.held):
             self.world.journal = recovery.snapshot(self.world.farm)
 
     @rule(how=st.sampled_from(("crash", "crash", "reboot", "drain")))
     def supervisor_stops(self, how: str) -> None:
         if how == "drain":
-            self.world.happens(events.DrainAsked())
+            self.world.happens(events.DrainRequested())
         else:
             self.world.restart(how == "reboot")
 

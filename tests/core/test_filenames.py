@@ -28,7 +28,7 @@ from luna_farm.core.filenames import (
     with_number,
 )
 from luna_farm.core.messages import SaveOptions
-from luna_farm.core.schema import Entry, Submit
+from luna_farm.core.schema import Batch, Submit
 from luna_farm.core.template import JobFacts, Resolved
 from luna_farm.errors import InvalidRequest
 
@@ -167,7 +167,7 @@ def test_names_that_begin_like_keys_stay(stem: str) -> None:
 
 
 def test_a_submit_names_its_batches_in_order_and_warns_once() -> None:
-    entries = (Entry("RAW", "png", True, 1, 2, 8, 8, 3), Entry("UP", "webp", False, 2, 1, 16, 16, 3))
+    entries = (Batch("RAW", "png", True, 2, 8, 8, 3), Batch("UP", "webp", False, 1, 16, 16, 3))
     submit = Submit("r" * 8, SaveOptions("/out", "p", "%foo%%width%", timestamp=STAMP), entries)
     names = image_names(submit)
     assert names.relatives == ("p/RAW/%foo%8_RAW_0.png", "p/RAW/%foo%8_RAW_1.png", "p/%foo%16_UP.webp")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
-from stage import CLIENT, MIB, Stage, code, entry, options
+from stage import CLIENT, MIB, Stage, batch, code
 
 from luna_farm.core import events, instructions
-from luna_farm.core.farm import handle
 from luna_farm.core.job_requests import MAX_WAITS
 from luna_farm.core.leases import QUARANTINE_S
-from luna_farm.core.schema import Submit
 from luna_farm.errors import DiskError, InvalidRequest
 
 
@@ -27,11 +22,11 @@ def test_a_job_is_journaled_before_it_is_acknowledged_and_acknowledged_before_it
     stage = Stage()
     stage.workers()
     lease = stage.lease(3072)["leases"][0]["lease"]
-    submit = Submit("request-1", options(), (entry(lease),))
-    done = stage.happens(events.Submitted(CLIENT, 50, submit, "job-0001"))
-    assert kinds(done) == ["ReserveNames", "AppendJob", "Reply", "Publish", "Publish", "Dispatch"]
+    reply = stage.open("job-0001")
+    done = stage.seal(reply, (lease, 1))
+    assert kinds(done) == ["Append", "Reply", "Publish", "Publish", "Dispatch"]
     assert stage.journal[-1]["r"] == "job"
-    assert stage.answer(50) == {
+    assert stage.answer(reply) == {
         "success": True,
         "job_id": "job-0001",
         "message": "Image save job submitted (ID: job-0001)",
@@ -45,19 +40,19 @@ def test_a_job_is_journaled_before_it_is_acknowledged_and_acknowledged_before_it
 
 def test_nothing_is_acknowledged_while_the_journal_is_being_written() -> None:
     stage = Stage()
-    stage.hold = {instructions.AppendJob}
+    stage.hold = {instructions.Append}
     reply = stage.submit("job-0001")
     assert reply not in stage.replies
     assert stage.farm.jobs == {}
-    stage.happens(events.JobJournaled("job-0001"))
+    stage.happens(events.Journaled("job-0001"))
     assert stage.answer(reply)["success"]
 
 
 def test_what_the_journal_refuses_is_not_accepted_and_may_come_again() -> None:
     stage = Stage()
-    stage.hold = {instructions.AppendJob}
+    stage.hold = {instructions.Append}
     reply = stage.submit("job-0001", request_id="request-1")
-    stage.happens(events.JournalFailed("job-0001", DiskError("disk full")))
+    stage.happens(events.Journaled("job-0001", error=DiskError("disk full")))
     answer = stage.answer(reply)
     assert code(answer) == "busy"
     assert "disk full" in answer["error"]
@@ -72,24 +67,24 @@ def test_what_the_journal_refuses_is_not_accepted_and_may_come_again() -> None:
 def test_names_that_cannot_be_had_refuse_the_job() -> None:
     stage = Stage()
     stage.hold = {instructions.ReserveNames}
-    reply = stage.submit("job-0001", entry(batch=2), entry())
-    stage.happens(events.NamesRefused("job-0001", InvalidRequest.of("save_path", "x", "y")))
+    reply = stage.submit("job-0001", batch(batch=2), batch())
+    stage.happens(events.NamesReserved("job-0001", error=InvalidRequest.of("save_path", "x", "y")))
     assert code(stage.answer(reply)) == "invalid"
     assert stage.farm.slots.used_bytes == 0
-    assert stage.farm.requests == stage.farm.pending == {}
+    assert stage.farm.requests == stage.farm.submits == {}
 
 
-def test_a_name_that_cannot_be_made_refuses_the_job_and_leaves_its_leases() -> None:
+def test_a_name_that_cannot_be_made_refuses_the_job() -> None:
     stage = Stage()
     reply = stage.submit("job-0001", output_dir="/" + "x" * 1100)
     assert code(stage.answer(reply)) == "invalid"
-    assert stage.farm.slots.leased_bytes == stage.farm.slots.used_bytes == 4096
-    assert stage.farm.requests == stage.farm.pending == {}
+    assert stage.farm.slots.used_bytes == 0
+    assert stage.farm.requests == stage.farm.submits == {}
 
 
 def test_the_images_of_a_batch_lie_behind_one_another_in_one_slot() -> None:
     stage = Stage()
-    stage.submit("job-0001", entry(batch=3), entry(affix="", subdir=True), entry(affix="X", subdir=True))
+    stage.submit("job-0001", batch(batch=3), batch(affix="", subdir=True), batch(affix="X", subdir=True))
     tasks = [image.task for image in stage.farm.jobs["job-0001"].images]
     assert [task.index for task in tasks] == [0, 1, 2, 3, 4]
     assert [(t.batch_index, t.batch_size) for t in tasks] == [(0, 3), (1, 3), (2, 3), (0, 1), (0, 1)]
@@ -109,110 +104,265 @@ def test_a_failing_folder_is_told_of_with_the_acknowledgement() -> None:
     ]
 
 
-# --- while the pixels are coming
+# --- sealing
 
 
-def announced(stage: Stage, job_id: str = "job-0001", **fields: Any) -> int:
-    """Submit a slot that is still being filled; returns the number of the request."""
-    number = stage.lease(3072)["leases"][0]["lease"]
-    reply = stage.reply()
-    submit = Submit(f"request-{job_id}", options(**fields), (entry(number),), (), True)
-    stage.happens(events.Submitted(CLIENT, reply, submit, job_id))
-    return reply
-
-
-def test_names_are_reserved_while_pixels_come_and_the_job_is_accepted_when_they_are_there() -> None:
+def test_names_are_reserved_before_the_first_seal_and_the_receipt_follows_the_last() -> None:
     stage = Stage()
     stage.workers()
-    reply = announced(stage)
+    reply = stage.open("job-0001", batch(batch=2))
     assert stage.farm.taken
+    first, second = (lease["lease"] for lease in stage.lease(3072, 3072)["leases"])
+    done = stage.seal(reply, (first, 1))
+    assert kinds(done) == ["Append", "Publish", "Publish", "Dispatch"], (
+        "saved while the client copies the next"
+    )
+    assert stage.states("job-0001") == ["running", "filling"]
     assert reply not in stage.replies
-    assert stage.journal[-1]["r"] != "job"
-    done = stage.happens(events.PixelsCame(CLIENT))
-    assert kinds(done) == ["AppendJob", "Reply", "Publish", "Publish", "Dispatch"]
-    assert stage.answer(reply)["paths"] == ["/out/a_RAW_00001.png"]
+    done = stage.seal(reply, (second, 1))
+    assert kinds(done)[:2] == ["Append", "Reply"]
+    assert stage.answer(reply)["paths"] == ["/out/a_RAW_0_00001.png", "/out/a_RAW_1_00002.png"]
+    assert [record["r"] for record in stage.journal[-2:]] == ["job", "image"]
 
 
-def test_pixels_may_be_there_before_the_names() -> None:
+def test_seals_may_come_before_the_names() -> None:
     stage = Stage()
     stage.hold = {instructions.ReserveNames}
-    reply = announced(stage)
-    assert stage.happens(events.PixelsCame(CLIENT)) == []
+    reply = stage.open("job-0001")
+    lease = stage.lease(3072)["leases"][0]["lease"]
+    assert stage.seal(reply, (lease, 1)) == []
     stage.happens(events.NamesReserved("job-0001", ("/out/a.png",)))
     assert stage.answer(reply)["success"]
-    assert stage.happens(events.PixelsCame(CLIENT)) == [], "said twice, it means nothing"
 
 
-def test_a_durable_job_is_spooled_once_its_pixels_are_there() -> None:
+def test_seals_wait_for_the_spool_and_the_journal_of_those_before() -> None:
     stage = Stage()
-    announced(stage, durable=True)
-    assert kinds(stage.happens(events.PixelsCame(CLIENT)))[0] == "SpoolPixels"
+    stage.hold = {instructions.SpoolPixels}
+    reply = stage.open("job-0001", batch(batch=3), durable=True)
+    leases = [lease["lease"] for lease in stage.lease(3072, 3072, 3072)["leases"]]
+    assert kinds(stage.seal(reply, (leases[0], 1))) == ["SpoolPixels"]
+    assert stage.seal(reply, (leases[1], 1), (leases[2], 1)) == []
+    done = stage.happens(events.PixelsSpooled("job-0001", ("file:/spool/0",)))
+    assert kinds(done) == ["Append", "SpoolPixels", "Publish"]
+    assert stage.held[-1] == instructions.SpoolPixels(
+        "job-0001", 1, (("shm:arena", 4096, 3072), ("shm:arena", 8192, 3072))
+    )
+    stage.happens(events.PixelsSpooled("job-0001", ("file:/spool/1", "file:/spool/2")))
+    assert stage.answer(reply)["success"]
 
 
-def test_names_that_cannot_be_had_leave_the_slot_to_the_client_that_fills_it() -> None:
+def test_a_seal_of_a_refused_submit_frees_its_slot() -> None:
     stage = Stage()
     stage.hold = {instructions.ReserveNames}
-    reply = announced(stage)
-    stage.happens(events.NamesRefused("job-0001", InvalidRequest.of("save_path", "x", "y")))
+    reply = stage.open("job-0001")
+    lease = stage.lease(3072)["leases"][0]["lease"]
+    stage.happens(events.NamesReserved("job-0001", error=InvalidRequest.of("save_path", "x", "y")))
     assert code(stage.answer(reply)) == "invalid"
-    assert stage.farm.slots.leased_bytes == 4096
-    assert stage.happens(events.PixelsCame(CLIENT)) == []
+    assert stage.farm.slots.leased_bytes == 4096, "its client may be writing into it"
+    assert stage.seal(reply, (lease, 1), (99, 1)) == []
+    assert stage.farm.slots.used_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "wrong"),
+    [
+        ([(99, 1)], "stale_lease"),
+        ([(1, 1), (1, 1)], "stale_lease"),
+        ([(1, 3)], "invalid"),
+        ([(1, 1), (2, 2)], "invalid"),
+        ([(2, 1)], "too_large"),
+    ],
+    ids=["not held", "twice", "of two batches", "too many", "too small"],
+)
+def test_a_wrong_seal_ends_the_submit(parts: list[tuple[int, int]], wrong: str) -> None:
+    stage = Stage()
+    stage.lease(12 * 1024, 4096)
+    reply = stage.open("job-0001", batch(height=64, batch=2), batch())
+    stage.seal(reply, *parts)
+    assert code(stage.answer(reply)) == wrong
+    assert stage.farm.submits == stage.farm.submitting == {}
+    stage.happens(events.ClientGone(CLIENT, False))
+    stage.workers()
+    while stage.dispatched:
+        stage.finish()
+    assert stage.farm.slots.used_bytes == 0
+    assert stage.farm.taken == set()
+
+
+def test_more_images_than_the_submit_has_are_refused() -> None:
+    stage = Stage()
+    stage.hold = {instructions.ReserveNames}
+    leases = [lease["lease"] for lease in stage.lease(3072, 3072)["leases"]]
+    reply = stage.open("job-0001")
+    stage.seal(reply, (leases[0], 1), (leases[1], 1))
+    assert code(stage.answer(reply)) == "invalid"
 
 
 @pytest.mark.parametrize("may_write", [True, False])
 @pytest.mark.parametrize("held", [set(), {instructions.ReserveNames}], ids=["named", "being named"])
-def test_a_client_that_leaves_while_it_fills_leaves_no_job(may_write: bool, held: set[type]) -> None:
+def test_a_client_that_leaves_before_it_seals_leaves_no_job(may_write: bool, held: set[type]) -> None:
     stage = Stage()
     stage.hold = held
-    announced(stage)
+    stage.lease(3072)
+    stage.open("job-0001")
     stage.happens(events.ClientGone(CLIENT, may_write))
-    assert stage.happens(events.NamesReserved("job-0001", ("/out/a.png",))) == []
-    assert stage.happens(events.NamesRefused("job-0001", DiskError("gone"))) == []
+    if held:
+        assert stage.happens(events.NamesReserved("job-0001", ("/out/a.png",))) == []
     assert stage.farm.taken == set()
-    assert stage.farm.requests == stage.farm.pending == stage.farm.awaited == {}
-    assert stage.farm.slots.used_bytes == (4096 if may_write else 0), "somebody may be writing there"
+    assert stage.farm.requests == stage.farm.submits == stage.farm.submitting == {}
+    assert stage.farm.slots.used_bytes == (4096 if may_write else 0), "its process may be writing there"
     stage.tick(QUARANTINE_S)
     assert stage.farm.slots.used_bytes == 0
 
 
-def test_a_lease_that_is_given_back_takes_the_announced_submit_back() -> None:
+@pytest.mark.parametrize("how", ["gone", "abort"])
+@pytest.mark.parametrize("held", [set(), {instructions.ReserveNames}], ids=["named", "being named"])
+def test_what_was_sealed_stays_accepted_and_the_rest_is_named_as_missing(how: str, held: set[type]) -> None:
     stage = Stage()
-    reply = announced(stage)
-    (number,) = stage.farm.pending["job-0001"].slots
-    stage.happens(events.LeasesReturned(CLIENT, (99,)))
-    assert stage.farm.awaited
-    stage.happens(events.LeasesReturned(CLIENT, (number,)))
+    stage.hold = held
+    reply = stage.open("job-0001", batch(batch=3))
+    lease = stage.lease(3072)["leases"][0]["lease"]
+    stage.seal(reply, (lease, 1))
+    if how == "gone":
+        stage.happens(events.ClientGone(CLIENT, False))
+    else:
+        stage.happens(events.Aborted(CLIENT, reply))
+        assert stage.answer(reply) == {"success": True, "aborted": True, "job_id": "job-0001", "sealed": 1}
+    if held:
+        stage.happens(events.NamesReserved("job-0001", ("/out/a", "/out/b", "/out/c")))
+    assert stage.states("job-0001") == ["queued", "missing", "missing"]
+    assert stage.told("images_missing")[0]["count"] == 2
+    assert len(stage.farm.taken) == 1
+    stage.workers()
+    stage.finish()
+    report = stage.farm.jobs["job-0001"].report()
+    assert (report["state"], report["images"][1]["code"]) == ("failed", "missing")
+    assert stage.told("save_job_done")[0]["images_failed"] == 2
+
+
+def test_an_abort_of_nothing_is_passed_over() -> None:
+    stage = Stage()
+    reply = stage.submit("job-0001")
+    assert stage.happens(events.Aborted(CLIENT, reply)) == []
+    stage.open("job-0002")
+    assert stage.happens(events.Aborted(CLIENT, reply)) == []
+
+
+def test_a_connection_has_one_open_submit() -> None:
+    stage = Stage()
+    stage.open("job-0001")
+    assert code(stage.answer(stage.open("job-0002"))) == "invalid"
+
+
+def test_a_submit_that_is_sent_again_goes_on_with_what_is_missing() -> None:
+    stage = Stage()
+    first = stage.open("job-0001", batch(batch=3), request_id="request-1")
+    stage.seal(first, (stage.lease(3072)["leases"][0]["lease"], 1))
+    stage.happens(events.ClientGone(CLIENT, False))
+    again = stage.open("job-0002", batch(batch=3), request_id="request-1")
+    assert len(stage.farm.taken) == 3, "the names of the job are its own again"
+    (lease,) = stage.lease(9216)["leases"]
+    stage.seal(again, (lease["lease"], 3))
+    answer = stage.answer(again)
+    assert answer["job_id"] == "job-0001"
+    assert answer["paths"][0] == "/out/a_RAW_0_00001.png"
+    assert stage.states("job-0001") == ["queued"] * 3
+    offsets = [image.task.offset for image in stage.farm.jobs["job-0001"].images]
+    assert offsets[0] == 0, "what was accepted before is not taken twice"
+    stage.workers()
+    for _ in range(3):
+        stage.finish()
+    assert stage.farm.jobs["job-0001"].state == "done"
     assert stage.farm.slots.used_bytes == 0
-    assert stage.farm.taken == set()
-    assert reply not in stage.replies
 
 
-def test_an_announced_slot_belongs_to_one_submit() -> None:
+def test_it_cannot_go_on_with_another_number_of_images() -> None:
     stage = Stage()
-    announced(stage)
-    (number,) = stage.farm.pending["job-0001"].slots
-    stage.lease(3072)
-    for coming, wrong in ((False, "stale_lease"), (True, "invalid")):
-        submit = Submit("request-2", options(), (entry(number),), (), coming)
-        stage.happens(events.Submitted(CLIENT, 90 + coming, submit, "job-0002"))
-        assert code(stage.answer(90 + coming)) == wrong
+    first = stage.open("job-0001", batch(batch=3), request_id="request-1")
+    stage.seal(first, (stage.lease(3072)["leases"][0]["lease"], 1))
+    stage.happens(events.ClientGone(CLIENT, False))
+    assert code(stage.answer(stage.open("job-0002", batch(batch=2), request_id="request-1"))) == "invalid"
 
 
-def test_a_submit_that_is_known_cannot_be_coming() -> None:
+def test_a_journal_that_fails_in_the_middle_keeps_what_was_accepted_before() -> None:
     stage = Stage()
-    stage.submit("job-0001", request_id="request-1")
-    number = stage.lease(3072)["leases"][0]["lease"]
-    submit = Submit("request-1", options(), (entry(number),), (), True)
-    stage.happens(events.Submitted(CLIENT, 90, submit, "job-0002"))
-    assert code(stage.answer(90)) == "invalid"
-    assert stage.farm.slots.leased_bytes == 4096, "its client may be writing into it"
+    reply = stage.open("job-0001", batch(batch=3), durable=True)
+    leases = [lease["lease"] for lease in stage.lease(3072, 3072)["leases"]]
+    stage.seal(reply, (leases[0], 1))
+    stage.hold = {instructions.Append}
+    stage.seal(reply, (leases[1], 1))
+    done = stage.happens(events.Journaled("job-0001", error=DiskError("disk full")))
+    assert instructions.Forget("file:/spool/job-0001-1") in done
+    assert code(stage.answer(reply)) == "busy"
+    assert stage.states("job-0001") == ["queued", "missing", "missing"]
+    assert stage.farm.slots.used_bytes == 4096
+
+
+def test_images_that_are_cancelled_before_they_are_sealed_are_not_saved() -> None:
+    stage = Stage()
+    reply = stage.open("job-0001", batch(batch=2))
+    leases = [lease["lease"] for lease in stage.lease(3072, 3072)["leases"]]
+    stage.seal(reply, (leases[0], 1))
+    stage.ask("cancel", "job-0001")
+    assert stage.states("job-0001") == ["cancelled", "cancelled"]
+    stage.seal(reply, (leases[1], 1))
+    assert stage.answer(reply)["success"]
+    assert stage.farm.slots.used_bytes == 0
+    assert stage.farm.open_jobs == stage.farm.submits == {}
 
 
 def test_a_farm_that_stops_does_not_wait_for_pixels_that_may_never_come() -> None:
     stage = Stage()
-    announced(stage)
-    stage.happens(events.DrainAsked())
+    reply = stage.open("job-0001", batch(batch=2))
+    lease = stage.lease(3072)["leases"][0]["lease"]
+    stage.happens(events.DrainRequested())
     assert stage.farm.drained
+    stage.workers()
+    stage.seal(reply, (lease, 1))
+    assert not stage.farm.drained
+    stage.finish()
+    assert stage.farm.drained
+
+
+# --- an image larger than the arena
+
+
+def test_an_image_larger_than_the_arena_gets_a_segment_of_its_own() -> None:
+    stage = Stage(arena_bytes=4096, max_pixels=2**20)
+    (lease,) = stage.lease(12288)["leases"]
+    assert (lease["segment"], lease["offset"], lease["size"]) == ("file:/large/1", 0, 12288)
+    reply = stage.open("job-0001", batch(height=128))
+    stage.workers()
+    stage.seal(reply, (lease["lease"], 1))
+    assert stage.dispatched[0].task.segment == "file:/large/1"
+    done = stage.finish()
+    assert instructions.Forget("file:/large/1") in done
+    assert stage.farm.slots.own_bytes == 0
+
+
+def test_it_is_forgotten_when_its_client_leaves_before_or_after_it_is_there() -> None:
+    stage = Stage(arena_bytes=4096)
+    stage.hold = {instructions.CreateSegment}
+    stage.happens(events.LeaseRequested(CLIENT, 1, (12288,)))
+    stage.happens(events.ClientGone(CLIENT, False))
+    done = stage.happens(events.SegmentCreated(CLIENT, 1, 12288, "file:/large/1"))
+    assert done == [instructions.Forget("file:/large/1")]
+    assert stage.happens(events.SegmentCreated(CLIENT, 1, 12288, error=DiskError("full"))) == []
+    stage.hold = set()
+    segment = stage.lease(12288)["leases"][0]["segment"]
+    assert instructions.Forget(segment) in stage.happens(events.ClientGone(CLIENT, False))
+
+
+def test_such_images_have_a_bound_and_a_disk_without_room_means_busy() -> None:
+    stage = Stage(arena_bytes=4096, max_pixels=4096)
+    assert code(stage.lease(4096 * 4 + 1)) == "too_large"
+    assert "leases" in stage.lease(4096 * 4)
+    assert code(stage.lease(8192)) == "busy"
+    other = Stage(arena_bytes=4096)
+    other.hold = {instructions.CreateSegment}
+    other.happens(events.LeaseRequested(CLIENT, 9, (8192,)))
+    other.happens(events.SegmentCreated(CLIENT, 9, 8192, error=DiskError("no space")))
+    assert code(other.answer(9)) == "busy"
 
 
 # --- durable
@@ -221,25 +371,23 @@ def test_a_farm_that_stops_does_not_wait_for_pixels_that_may_never_come() -> Non
 def test_a_durable_job_is_spooled_before_it_is_journaled_and_its_record_names_the_file() -> None:
     stage = Stage()
     lease = stage.lease(6144)["leases"][0]["lease"]
-    submit = Submit("request-1", options(durable=True), (entry(lease, batch=2),))
-    done = stage.happens(events.Submitted(CLIENT, 50, submit, "job-0001"))
-    assert kinds(done)[:4] == ["ReserveNames", "SpoolPixels", "AppendJob", "Reply"]
+    done = stage.seal(stage.open("job-0001", batch(batch=2), durable=True), (lease, 2))
+    assert kinds(done)[:3] == ["SpoolPixels", "Append", "Reply"]
     tasks = [image["task"] for image in stage.journal[0]["images"]]
     assert [(t["segment"], t["offset"]) for t in tasks] == [
         ("file:/spool/job-0001-0", 0),
-        ("file:/spool/job-0001-0", 3072),
+        ("file:/spool/job-0001-1", 0),
     ]
     images = stage.farm.jobs["job-0001"].images
     assert {image.task.segment for image in images} == {"shm:arena"}, "it is encoded from memory all the same"
 
 
-def test_the_spool_is_forgotten_with_the_last_image_that_needs_it() -> None:
+def test_the_spool_of_an_image_is_forgotten_with_it() -> None:
     stage = Stage(min_workers=2)
     stage.workers()
-    stage.submit("job-0001", entry(batch=2), durable=True)
-    forget = instructions.Forget("file:/spool/job-0001-0")
-    assert forget not in stage.finish()
-    assert forget in stage.finish()
+    stage.submit("job-0001", batch(batch=2), durable=True)
+    assert instructions.Forget("file:/spool/job-0001-0") in stage.finish()
+    assert instructions.Forget("file:/spool/job-0001-1") in stage.finish()
 
 
 def test_a_spool_that_fails_refuses_the_job() -> None:
@@ -248,7 +396,7 @@ def test_a_spool_that_fails_refuses_the_job() -> None:
     reply = stage.submit("job-0001", durable=True)
     assert stage.held[0].places == (("shm:arena", 0, 3072),)
     assert stage.farm.taken == {"/out/a_raw_00001.png"}
-    stage.happens(events.SpoolFailed("job-0001", DiskError("disk full")))
+    stage.happens(events.PixelsSpooled("job-0001", error=DiskError("disk full")))
     assert code(stage.answer(reply)) == "disk"
     assert stage.farm.slots.used_bytes == 0
     assert stage.farm.taken == set()
@@ -256,13 +404,10 @@ def test_a_spool_that_fails_refuses_the_job() -> None:
 
 def test_a_durable_job_that_the_journal_refuses_leaves_no_spool() -> None:
     stage = Stage()
-    stage.hold = {instructions.AppendJob}
-    stage.submit("job-0001", entry(batch=2), entry(), durable=True)
-    done = stage.happens(events.JournalFailed("job-0001", DiskError("disk full")))
-    assert done[1:] == [
-        instructions.Forget("file:/spool/job-0001-0"),
-        instructions.Forget("file:/spool/job-0001-1"),
-    ]
+    stage.hold = {instructions.Append}
+    stage.submit("job-0001", batch(batch=2), batch(), durable=True)
+    done = stage.happens(events.Journaled("job-0001", error=DiskError("disk full")))
+    assert done[1:] == [instructions.Forget(f"file:/spool/job-0001-{n}") for n in range(3)]
 
 
 # --- again, and what is refused
@@ -287,42 +432,21 @@ def test_a_request_that_is_being_taken_over_is_busy() -> None:
 def test_a_farm_that_stops_takes_nothing_new_but_answers_what_it_knows() -> None:
     stage = Stage()
     stage.submit("job-0001", request_id="request-1")
-    lease = stage.lease(3072)["leases"][0]["lease"]
-    stage.happens(events.DrainAsked())
+    stage.happens(events.DrainRequested())
     assert code(stage.lease(1)) == "draining"
-    stage.happens(events.Submitted(CLIENT, 50, Submit("request-2", options(), (entry(lease),)), "job-0002"))
-    assert code(stage.answer(50)) == "draining"
-    stage.happens(
-        events.Submitted(CLIENT, 51, Submit("request-1", options(), (entry(9),), (4096,)), "job-0003")
-    )
-    assert stage.answer(51)["job_id"] == "job-0001"
-    assert stage.answer(51)["leases"] == []
+    assert code(stage.answer(stage.open("job-0002", request_id="request-2"))) == "draining"
+    known = stage.answer(stage.open("job-0003", request_id="request-1", want=(4096,)))
+    assert (known["job_id"], known["leases"]) == ("job-0001", [])
 
 
 def test_the_number_of_open_jobs_is_bounded() -> None:
     stage = Stage(max_jobs=2)
     stage.submit("job-0001")
-    stage.hold = {instructions.AppendJob}
+    stage.hold = {instructions.Append}
     stage.submit("job-0002")
-    stage.hold = set()
-    refused = stage.answer(stage.submit("job-0003"))
+    refused = stage.answer(stage.open("job-0003", client=CLIENT + 1))
     assert code(refused) == "busy"
     assert "max_jobs" in refused["error"]
-
-
-def test_a_lease_must_be_held_once_and_be_large_enough() -> None:
-    stage = Stage()
-    lease = stage.lease(4096)["leases"][0]["lease"]
-
-    def submit(*entries: Any) -> str:
-        reply = stage.reply()
-        stage.happens(events.Submitted(CLIENT, reply, Submit("request-1", options(), entries), "job-0001"))
-        return code(stage.answer(reply))
-
-    assert submit(entry(99)) == "stale_lease"
-    assert submit(entry(lease), entry(lease)) == "stale_lease"
-    assert submit(entry(lease, height=1000)) == "too_large"
-    assert stage.farm.slots.held_by(CLIENT, lease) is not None, "a refusal leaves the lease"
 
 
 def test_leases_for_the_next_submit_come_with_the_answer_while_there_is_room_for_such() -> None:
@@ -351,13 +475,13 @@ def test_a_wait_is_answered_when_the_job_is_finished() -> None:
     stage.submit("job-0001")
     stage.submit("job-0002")
     first, second = stage.reply(), stage.reply()
-    stage.happens(events.WaitAsked(CLIENT, first, "job-0001", 1e9))
-    stage.happens(events.WaitAsked(CLIENT, second, "job-0002", 1e9))
+    stage.happens(events.JobRequested(CLIENT, first, "wait", "job-0001", 1e9))
+    stage.happens(events.JobRequested(CLIENT, second, "wait", "job-0002", 1e9))
     assert not {first, second} & set(stage.replies)
     stage.finish()
     assert stage.answer(first)["state"] == "done"
     assert second not in stage.replies
-    report = stage.ask(events.WaitAsked, "job-0001", 1e9)
+    report = stage.ask("wait", "job-0001", 1e9)
     assert report is not None
     assert report["state"] == "done", "of a finished job at once"
 
@@ -366,9 +490,9 @@ def test_a_wait_ends_with_its_time() -> None:
     stage = Stage()
     stage.submit("job-0001")
     at_once, late = stage.reply(), stage.reply()
-    stage.happens(events.WaitAsked(CLIENT, at_once, "job-0001", stage.now))
+    stage.happens(events.JobRequested(CLIENT, at_once, "wait", "job-0001", stage.now))
     assert stage.answer(at_once)["state"] == "queued"
-    stage.happens(events.WaitAsked(CLIENT, late, "job-0001", stage.now + 5.0))
+    stage.happens(events.JobRequested(CLIENT, late, "wait", "job-0001", stage.now + 5.0))
     stage.tick(4.9)
     assert late not in stage.replies
     stage.tick(0.1)
@@ -377,26 +501,26 @@ def test_a_wait_ends_with_its_time() -> None:
     assert len(stage.replies[late]) == 1
 
 
-@pytest.mark.parametrize("kind", [events.CancelAsked, events.RetryAsked])
-def test_a_job_that_is_not_known_is_said_so(kind: type) -> None:
-    answer = Stage().ask(kind, "job-9999")
+@pytest.mark.parametrize("command", ["cancel", "retry"])
+def test_a_job_that_is_not_known_is_said_so(command: events.JobCommand) -> None:
+    answer = Stage().ask(command, "job-9999")
     assert code(answer) == "unknown_job"
     assert answer is not None
     assert answer["details"] == {"job_id": "job-9999"}
 
 
 def test_a_wait_for_a_job_that_is_not_known_is_said_so() -> None:
-    assert code(Stage().ask(events.WaitAsked, "job-9999", 1e9)) == "unknown_job"
+    assert code(Stage().ask("wait", "job-9999", 1e9)) == "unknown_job"
 
 
 def test_one_client_cannot_ask_for_ever_more_ends_of_jobs() -> None:
     stage = Stage()
     stage.submit("job-0001")
     for _ in range(MAX_WAITS):
-        assert stage.ask(events.WaitAsked, "job-0001", 1e9) is None
-    assert code(stage.ask(events.WaitAsked, "job-0001", 1e9)) == "busy"
+        assert stage.ask("wait", "job-0001", 1e9) is None
+    assert code(stage.ask("wait", "job-0001", 1e9)) == "busy"
     other = stage.reply()
-    stage.happens(events.WaitAsked(CLIENT + 1, other, "job-0001", 1e9))
+    stage.happens(events.JobRequested(CLIENT + 1, other, "wait", "job-0001", 1e9))
     assert other not in stage.replies, "another client may"
 
 
@@ -406,10 +530,10 @@ def test_one_client_cannot_ask_for_ever_more_ends_of_jobs() -> None:
 def test_what_no_worker_has_begun_is_cancelled() -> None:
     stage = Stage(max_workers=1)
     stage.workers()
-    big = entry(height=512, width=256)
+    big = batch(height=512, width=256)
     stage.submit("job-0001", big, big)
-    assert stage.states("job-0001") == ["running", "waiting"]
-    report = stage.ask(events.CancelAsked, "job-0001")
+    assert stage.states("job-0001") == ["running", "queued"]
+    report = stage.ask("cancel", "job-0001")
     assert report is not None
     assert [image["state"] for image in report["images"]] == ["running", "cancelled"]
     assert stage.told("save_job_done") == []
@@ -425,9 +549,9 @@ def test_what_waits_for_a_disk_can_be_cancelled_and_waiters_hear_of_it() -> None
     stage.submit("job-0001")
     stage.finish(state="failed", code="disk", error="full")
     assert stage.states("job-0001") == ["held"]
-    assert stage.ask(events.WaitAsked, "job-0001", 1e9) is None
+    assert stage.ask("wait", "job-0001", 1e9) is None
     waiting = stage.reply() - 1
-    report = stage.ask(events.CancelAsked, "job-0001")
+    report = stage.ask("cancel", "job-0001")
     assert report is not None
     assert report["state"] == stage.answer(waiting)["state"] == "cancelled"
     stage.tick(60)
@@ -439,7 +563,7 @@ def test_what_is_done_cannot_be_cancelled() -> None:
     stage.workers()
     stage.submit("job-0001")
     stage.finish()
-    assert code(stage.ask(events.CancelAsked, "job-0001")) == "not_possible"
+    assert code(stage.ask("cancel", "job-0001")) == "not_possible"
 
 
 # --- trying again
@@ -452,10 +576,10 @@ def test_a_failed_image_is_made_from_its_dead_letter() -> None:
     stage.finish(state="failed", code="encode", error="no")
     assert stage.states("job-0001") == ["failed"]
     assert stage.farm.slots.used_bytes == 0
-    report = stage.ask(events.RetryAsked, "job-0001")
+    report = stage.ask("retry", "job-0001")
     assert report is not None
     assert (report["state"], report["images"][0]["error"]) == ("queued", "")
-    assert [record["state"] for record in stage.journal if record["r"] == "image"] == ["failed", "waiting"]
+    assert [record["state"] for record in stage.journal if record["r"] == "image"] == ["failed", "queued"]
     task = stage.dispatched[0].task
     assert (task.segment, task.offset) == ("npy:/dead/job-0001-0.npy", 0)
     done = stage.finish()
@@ -467,14 +591,13 @@ def test_only_what_failed_is_tried_again() -> None:
     stage = Stage()
     stage.workers()
     stage.submit("job-0001")
-    assert code(stage.ask(events.RetryAsked, "job-0001")) == "not_possible"
+    assert code(stage.ask("retry", "job-0001")) == "not_possible"
 
 
 def test_a_lease_counts_for_the_client_that_has_it() -> None:
     stage = Stage()
     lease = stage.lease(3072)["leases"][0]["lease"]
-    submit = Submit("request-1", options(), (replace(entry(), lease=lease),))
-    done = handle(stage.farm, events.Submitted(CLIENT + 1, 50, submit, "job-0001"), stage.now)
-    (reply,) = done
-    assert isinstance(reply, instructions.Reply)
-    assert reply.message["code"] == "stale_lease"
+    reply = stage.open("job-0001", client=CLIENT + 1)
+    stage.seal(reply, (lease, 1), client=CLIENT + 1)
+    assert code(stage.answer(reply)) == "stale_lease"
+    assert stage.farm.slots.held_by(CLIENT, lease) is not None

@@ -13,7 +13,7 @@ from luna_farm.core.messages import ImageResult, ImageTask
 S = ImageState
 
 
-def image(state: ImageState = S.WAITING, index: int = 0) -> Image:
+def image(state: ImageState = S.QUEUED, index: int = 0) -> Image:
     task = ImageTask("ab12cd34", index, "RAW", "png", 0, 1, f"/out/{index}.png", "shm:arena", 0, 4, 4, 3)
     return Image(task, state)
 
@@ -42,10 +42,11 @@ def test_only_what_the_table_lists_may_happen_to_an_image(start: ImageState, to:
             subject.move(to)
 
 
-def test_what_is_finished_stays_so_except_for_a_retry() -> None:
+def test_what_is_finished_stays_so_except_for_a_retry_or_a_submit_sent_again() -> None:
     for state in S:
         if state not in UNFINISHED:
-            assert TRANSITIONS[state] == (frozenset({S.WAITING}) if state is S.FAILED else frozenset())
+            again = frozenset({S.QUEUED}) if state in (S.FAILED, S.MISSING) else frozenset()
+            assert TRANSITIONS[state] == again
             assert image(state).finished
         else:
             assert not image(state).finished
@@ -56,17 +57,17 @@ def test_a_long_story_keeps_its_end() -> None:
     subject = image()
     for _ in range(40):
         subject.move(S.HELD)
-        subject.move(S.WAITING)
+        subject.move(S.QUEUED)
     assert len(subject.history) == HISTORY_LENGTH
-    assert subject.history[-2:] == ["waiting", "held"]
+    assert subject.history[-2:] == ["queued", "held"]
 
 
 @pytest.mark.parametrize(
     ("states", "expected"),
     [
-        ((S.WAITING, S.WAITING), "queued"),
-        ((S.WAITING, S.RUNNING), "running"),
-        ((S.SAVED, S.WAITING), "running"),
+        ((S.QUEUED, S.QUEUED), "queued"),
+        ((S.QUEUED, S.RUNNING), "running"),
+        ((S.SAVED, S.QUEUED), "running"),
         ((S.HELD,), "running"),
         ((S.BURYING, S.FAILED), "running"),
         ((S.SAVED, S.DISCARDED, S.DROPPED), "done"),
@@ -88,7 +89,7 @@ def test_a_job_is_finished_exactly_when_its_state_says_so(states: list[ImageStat
 
 
 def test_the_report_tells_the_path_that_was_made_or_else_the_one_that_is_reserved() -> None:
-    subject = job(S.SAVED, S.WAITING)
+    subject = job(S.SAVED, S.QUEUED)
     subject.images[0].result = ImageResult(
         "saved",
         path="/out/0_00001.png",
@@ -113,7 +114,7 @@ def test_the_report_tells_the_path_that_was_made_or_else_the_one_that_is_reserve
     )
     assert (second["path"], second["state"], second["ms"], second["error"]) == (
         "/out/1.png",
-        "waiting",
+        "queued",
         {},
         "",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stage import CLIENT, MIB, Stage, code
 
 from luna_farm.core import events
-from luna_farm.core.leases import QUARANTINE_S
+from luna_farm.core.leases import MAX_LEASES, QUARANTINE_S
 
 
 def test_a_lease_says_where_to_write() -> None:
@@ -20,7 +20,7 @@ def test_a_lease_says_where_to_write() -> None:
 
 def test_what_never_fits_is_too_large_and_what_does_not_fit_now_is_busy() -> None:
     stage = Stage()
-    assert code(stage.lease(4 * MIB + 1)) == "too_large"
+    assert code(stage.lease(4 * MIB, 1)) == "too_large"
     assert code(stage.lease(1, 4 * MIB - 1)) == "too_large", "by bytes it fits, by pages never"
     stage.lease(3 * MIB)
     busy = stage.lease(2 * MIB)
@@ -40,8 +40,8 @@ def test_the_hint_grows_with_the_queue_and_shrinks_with_workers() -> None:
 
 
 def test_one_client_cannot_hold_ever_more_leases() -> None:
-    stage = Stage(max_images=4)
-    stage.lease(*[1] * 4)
+    stage = Stage(arena_bytes=64 * MIB)
+    stage.lease(*[1] * (MAX_LEASES - 4))
     stage.lease(*[1] * 3)
     assert code(stage.lease(1, 1)) == "too_large"
     assert "give back" in stage.lease(1, 1)["error"]
@@ -63,7 +63,7 @@ def test_a_client_that_is_gone_leaves_nothing_behind_but_what_was_accepted() -> 
     stage = Stage()
     stage.submit("job-0001")
     stage.lease(MIB)
-    assert stage.ask(events.WaitAsked, "job-0001", 1e9) is None
+    assert stage.ask("wait", "job-0001", 1e9) is None
     stage.happens(events.ClientGone(CLIENT, may_write=False))
     assert stage.farm.slots.used_bytes == 4096
     assert stage.farm.waiters == []

@@ -12,7 +12,7 @@ def test_the_hello_names_the_protocol_its_version_the_token_and_the_process() ->
     assert protocol.hello("secret", 42) == {
         "cmd": "hello",
         "protocol": "luna-farm",
-        "version": 1,
+        "version": 2,
         "token": "secret",
         "pid": 42,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from stage import Disk, Stage, entry
+from stage import Disk, Stage, batch
 
 from luna_farm.core import events, instructions, recovery
 from luna_farm.core.messages import ImageResult
@@ -22,7 +22,7 @@ def busy_stage() -> Stage:
     stage.finish(state="failed", code="encode", error="no")
     stage.submit("job-held", output_dir="/full")
     stage.finish(state="failed", code="disk", error="full")
-    stage.submit("job-run", entry(), entry(batch=2))
+    stage.submit("job-run", batch(), batch(batch=2))
     stage.finish()
     stage.submit("job-hard", durable=True)
     return stage
@@ -30,7 +30,7 @@ def busy_stage() -> Stage:
 
 def history(farm: Farm) -> dict[str, Any]:
     """All that must survive of a farm: jobs, images, names, files in use."""
-    resumed = {"running": "waiting", "held": "waiting", "burying": "waiting"}
+    resumed = {"running": "queued", "held": "queued", "burying": "queued"}
     return {
         "jobs": {
             job.job_id: [(i.task.path, resumed.get(i.state.value, i.state.value)) for i in job.images]
@@ -46,7 +46,7 @@ def test_a_restart_takes_all_jobs_up_again() -> None:
     before = busy_stage()
     after = before.restarted()
     assert history(after.farm) == history(before.farm)
-    assert after.states("job-held") == ["waiting"], "perhaps the disk is back"
+    assert after.states("job-held") == ["queued"], "perhaps the disk is back"
     unfinished = [image.key for image in before.farm.unfinished()]
     assert sorted(image.key for image in after.farm.waiting) == sorted(unfinished)
     assert all(image.task.recovered for image in after.farm.waiting)
@@ -75,7 +75,7 @@ def test_a_known_request_is_answered_after_a_restart() -> None:
 
 def test_pixels_of_a_predecessor_are_read_where_they_are_and_forgotten_when_they_are_not_needed() -> None:
     before = Stage()
-    before.submit("job-0001", entry(), entry())
+    before.submit("job-0001", batch(), batch())
     before.submit("job-hard", durable=True)
     recovered = recovery.read(before.journal)
     assert recovered.segments_in_use() == {"shm:arena", "file:/spool/job-hard-0"}
@@ -91,7 +91,7 @@ def test_pixels_of_a_predecessor_are_read_where_they_are_and_forgotten_when_they
 def test_images_whose_pixels_are_gone_are_lost_by_name() -> None:
     before = Stage()
     before.workers()
-    before.submit("job-0001", entry(), entry())
+    before.submit("job-0001", batch(), batch())
     before.finish()
     after = before.restarted(Disk(pixels=False))
     assert sorted(after.states("job-0001")) == ["lost", "saved"]
@@ -107,14 +107,14 @@ def test_images_whose_pixels_are_gone_are_lost_by_name() -> None:
 
 def test_of_a_lost_image_it_is_told_that_a_file_of_its_name_is_there() -> None:
     before = Stage()
-    before.submit("job-0001", entry(), entry())
+    before.submit("job-0001", batch(), batch())
     after = before.restarted(Disk(pixels=False, files=frozenset({"/out/a_RAW_00002.png"})))
     assert ["look at it" in lost["error"] for lost in after.told("job_lost")] == [False, True]
 
 
 def test_a_file_that_was_published_before_its_pixels_were_lost_is_recognised_and_tidied_up_behind() -> None:
     before = Stage()
-    before.submit("job-0001", entry(), entry())
+    before.submit("job-0001", batch(), batch())
     made = ImageResult("saved", path="/out/a_RAW_00001.png", bytes=10, temp="/out/.luna-job-0001-0.tmp")
     after = before.restarted(Disk(pixels=False, made={("job-0001", 0): made}))
     assert after.states("job-0001") == ["saved", "lost"]
@@ -161,7 +161,7 @@ def test_what_was_under_way_waits_again(state: str) -> None:
     stage = Stage()
     stage.submit("job-0001")
     stage.journal[0]["images"][0]["state"] = state
-    assert stage.restarted().states("job-0001") == ["waiting"]
+    assert stage.restarted().states("job-0001") == ["queued"]
 
 
 def test_finished_reports_stay_bounded_and_are_not_told_again() -> None:
@@ -190,7 +190,7 @@ def test_a_cancelled_image_that_somebody_may_have_published_leaves_no_temporary_
     stage.workers()
     stage.submit("job-0001")
     after = stage.restarted()
-    assert after.ask(events.CancelAsked, "job-0001")["state"] == "cancelled"
+    assert after.ask("cancel", "job-0001")["state"] == "cancelled"
     after.happens(events.Tick())
     done = after.happens(events.WorkerReady(1, 1001, 51.0, {}))
     settled = [i for i in done if isinstance(i, instructions.Settle)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from stage import Stage, entry
+from stage import Stage, batch
 
 from luna_farm.core import events
+from luna_farm.core.farm import handle
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.retry import FALLBACK_AFTER
 
-LARGE = entry(height=512, width=256)
+LARGE = batch(height=512, width=256)
 
 
 def test_a_saved_image_is_journaled_before_its_temporary_link_goes_and_its_slot_is_free() -> None:
@@ -53,7 +54,7 @@ def test_times_are_measured_from_the_acceptance() -> None:
 def test_a_discarded_image_is_rejected_and_saved_and_a_dropped_one_rejected_only() -> None:
     stage = Stage()
     stage.workers()
-    stage.submit("job-0001", entry(), entry(), on_reject="discard")
+    stage.submit("job-0001", batch(), batch(), on_reject="discard")
     stage.finish(state="discarded", path="/out/_discarded/a.png", score=0.1, threshold=0.3)
     stage.finish(state="dropped", path="", temp="", bytes=0, score=0.1, threshold=0.3)
     rejected = stage.told("image_rejected")
@@ -83,7 +84,7 @@ def test_a_image_that_was_dropped_says_nothing_of_its_folder() -> None:
 def test_a_bad_image_fails_alone() -> None:
     stage = Stage()
     stage.workers()
-    stage.submit("job-0001", *[entry()] * 5)
+    stage.submit("job-0001", *[batch()] * 5)
     for n in range(5):
         stage.finish(**({"state": "failed", "code": "encode", "error": "odd"} if n == 2 else {}))
     assert sorted(stage.states("job-0001")) == ["failed", "saved", "saved", "saved", "saved"]
@@ -108,7 +109,7 @@ def test_a_result_that_nobody_waits_for_changes_nothing() -> None:
 
 
 def test_a_temporary_link_of_a_job_that_is_no_longer_kept_may_be_settled() -> None:
-    assert Stage().happens(events.TempSettled("job-9999", 0)) == []
+    assert handle(Stage().farm, events.TempSettled("job-9999", 0), 0.0) == []
 
 
 # --- disks that fail
@@ -117,7 +118,7 @@ def test_a_temporary_link_of_a_job_that_is_no_longer_kept_may_be_settled() -> No
 def test_a_full_disk_keeps_the_pixels_and_is_told_once() -> None:
     stage = Stage(max_workers=1)
     stage.workers()
-    stage.submit("job-0001", entry(), entry())
+    stage.submit("job-0001", batch(), batch())
     for _ in range(2):
         stage.finish(state="failed", code="disk", error="No space left")
     assert stage.states("job-0001") == ["held", "held"]

@@ -13,7 +13,7 @@ from luna_farm.core.messages import EMBED, FORMATS, GATES, ON_REJECT, SaveOption
 from luna_farm.errors import InvalidRequest, ProtocolError, TooLarge
 
 LIMITS = {"max_images": 8, "max_pixels": 10_000, "arena_bytes": 1 << 20}
-IMAGE = {"affix": "RAW", "format": "png", "subdir": False, "lease": 1, "shape": [1, 10, 10, 3]}
+IMAGE = {"affix": "RAW", "format": "png", "subdir": False, "shape": [1, 10, 10, 3]}
 SUBMIT = {
     "request_id": "12345678",
     "output_dir": "/out",
@@ -26,12 +26,6 @@ def submit(defaults: dict[str, Any] | None = None, **fields: Any) -> schema.Subm
     return schema.submit({**SUBMIT, **fields}, defaults or {}, LIMITS)
 
 
-def test_pixels_behind_the_submit_are_not_coming_into_a_slot() -> None:
-    assert submit(coming=True).coming
-    with pytest.raises(InvalidRequest, match=r"coming: True .* false where pixels are inline"):
-        submit(coming=True, images=[{**IMAGE, "inline": True}])
-
-
 def image(**fields: Any) -> schema.Submit:
     return submit(images=[{**IMAGE, **fields}])
 
@@ -39,7 +33,7 @@ def image(**fields: Any) -> schema.Submit:
 def test_the_least_that_a_submit_must_hold() -> None:
     given_submit = submit()
     assert given_submit.options == SaveOptions("/out", timestamp="2026-01-02T03:04:05")
-    assert given_submit.entries == (schema.Entry("RAW", "png", False, 1, 1, 10, 10, 3),)
+    assert given_submit.batches == (schema.Batch("RAW", "png", False, 1, 10, 10, 3),)
     assert (given_submit.want, given_submit.num_images) == ((), 1)
 
 
@@ -69,9 +63,9 @@ def test_all_of_it() -> None:
         "sidecar": "always",
         "model_dirs": "/models",
     }
-    given_submit = submit(**fields, want=[100], images=[{**IMAGE, "shape": [2, 10, 10, 4], "inline": True}])
+    given_submit = submit(**fields, want=[100], images=[{**IMAGE, "shape": [2, 10, 10, 4]}])
     assert given_submit.options.to_map() == {**SaveOptions("").to_map(), **fields}
-    assert (given_submit.entries[0].inline, given_submit.entries[0].nbytes) == (True, 800)
+    assert given_submit.batches[0].image_bytes == 400
     assert (given_submit.num_images, given_submit.want) == (2, (100,))
 
 
@@ -115,7 +109,6 @@ def test_no_workflow_embeds_nothing() -> None:
         ("extra_pnginfo", [1.5], "a text"),
         ("timestamp", ["", "yesterday", 5, "2026-13-01", "x" * 65], ""),
         ("durable", ["yes", 1], "true or false"),
-        ("coming", ["yes", 1, None], "true or false"),
         ("want", [5, [0], [-1], [1.5], [True], ["1"], [1] * 9], "a list of at most 8 sizes"),
     ],
 )
@@ -139,10 +132,6 @@ def test_each_field_says_what_was_given_and_what_is_allowed(
         ({"format": "gif"}, "format"),
         ({"format": []}, "format"),
         ({"subdir": 1}, "subdir"),
-        ({"lease": 0}, "lease"),
-        ({"lease": None}, "lease"),
-        ({"lease": 2**63}, "lease"),
-        ({"inline": "no"}, "inline"),
         ({"dtype": "float32"}, "dtype"),
         ({"dtype": "O"}, "dtype"),
         ({"shape": None}, "shape"),
@@ -181,8 +170,28 @@ def test_bounds_with_a_name_in_the_configuration_are_named() -> None:
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize("channels", schema.CHANNELS)
 def test_every_format_and_number_of_channels_is_allowed(format_name: str, channels: int) -> None:
-    (entry,) = image(format=format_name, shape=[1, 2, 3, channels]).entries
-    assert (entry.format, entry.nbytes) == (format_name, 6 * channels)
+    (batch,) = image(format=format_name, shape=[1, 2, 3, channels]).batches
+    assert (batch.format, batch.image_bytes) == (format_name, 6 * channels)
+
+
+def test_images_are_found_in_their_batches() -> None:
+    given_submit = submit(images=[{**IMAGE, "shape": [n, 10, 10, 3]} for n in (1, 3, 2)])
+    found = [given_submit.batch_of(index) for index in range(6)]
+    assert [place for _, place in found] == [0, 0, 1, 2, 0, 1]
+    assert [batch.batch for batch, _ in found] == [1, 3, 3, 3, 2, 2]
+
+
+def test_the_parts_of_a_seal() -> None:
+    assert schema.parts({"parts": [[3, 1], [9, 4]]}, 2) == (schema.Part(3, 1), schema.Part(9, 4))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [None, [], {}, [3], [[3]], [[3, 0]], [[0, 1]], [[1, True]], [[1, 2**62]], [[1, 1, 1]], [[1, 1]] * 3],
+)
+def test_parts_that_are_none(parts: Any) -> None:
+    with pytest.raises(InvalidRequest, match="pairs"):
+        schema.parts({"parts": parts}, 2)
 
 
 @pytest.mark.parametrize("path", ["/out", "C:\\out", "C:/out", "\\\\server\\share\\x"])
@@ -260,7 +269,7 @@ def test_whatever_is_sent_is_judged_and_what_passes_is_plain(
         return
     assert SaveOptions.from_map(passed.options.to_map()) == passed.options
     assert 1 <= passed.num_images <= 8
-    assert all(0 < entry.nbytes <= 8 * 4 * 10_000 for entry in passed.entries)
+    assert all(0 < batch.batch * batch.image_bytes <= 8 * 4 * 10_000 for batch in passed.batches)
 
 
 @pytest.mark.parametrize(
@@ -268,4 +277,4 @@ def test_whatever_is_sent_is_judged_and_what_passes_is_plain(
     [("PNG", "png"), ("jpg", "jpeg"), ("JPG", "jpeg"), ("Jpeg", "jpeg"), ("tif", "tiff"), ("WebP", "webp")],
 )
 def test_formats_have_several_names_in_any_case(given_name: str, expected: str) -> None:
-    assert submit(images=[{**IMAGE, "format": given_name}]).entries[0].format == expected
+    assert submit(images=[{**IMAGE, "format": given_name}]).batches[0].format == expected

@@ -79,20 +79,20 @@ def test_a_refusal_of_something_large_does_not_pause_an_arena_that_is_mostly_fre
     assert slots.lease(1, (PAGE,)) is not None
 
 
-def test_a_lease_is_held_by_its_client_only_and_only_until_it_is_filled() -> None:
+def test_a_lease_is_held_by_its_client_only_and_only_until_it_is_sealed() -> None:
     slots = Slots(4 * PAGE)
     (slot,) = slots.lease(1, (PAGE,)) or []
     assert slots.held_by(1, slot.number) is slot
     assert slots.held_by(2, slot.number) is None
     assert slots.held_by(1, 99) is None
-    slots.fill(slot, 1)
+    slots.seal(slot, 1)
     assert slots.held_by(1, slot.number) is None
 
 
 def test_the_last_image_of_a_batch_frees_its_slot() -> None:
     slots = Slots(4 * PAGE)
     (slot,) = slots.lease(1, (PAGE,)) or []
-    slots.fill(slot, 2)
+    slots.seal(slot, 2)
     assert slots.leased_bytes == 0
     slots.done_with(slot.number)
     assert slots.used_bytes == PAGE
@@ -103,11 +103,11 @@ def test_the_last_image_of_a_batch_frees_its_slot() -> None:
 
 def test_the_leases_of_a_client_that_is_gone_are_free_at_once() -> None:
     slots = Slots(4 * PAGE)
-    filled, _ = slots.lease(1, (PAGE, PAGE)) or []
+    sealed, _ = slots.lease(1, (PAGE, PAGE)) or []
     (other,) = slots.lease(2, (PAGE,)) or []
-    slots.fill(filled, 1)
+    slots.seal(sealed, 1)
     slots.drop_client(1, None)
-    assert slots.used_bytes == 2 * PAGE, "what is filled belongs to its images"
+    assert slots.used_bytes == 2 * PAGE, "what is sealed belongs to its images"
     assert slots.held_by(2, other.number) is other
 
 
@@ -153,15 +153,15 @@ def test_whatever_happens_no_two_slots_share_a_byte_and_all_comes_back(steps: li
     living: dict[int, Slot] = {}
     now = 0.0
     for step, n in steps:
-        leased = [s for s in living.values() if s.state is SlotState.LEASED]
-        filled = [s for s in living.values() if s.state is SlotState.FILLED]
+        leased = [s for s in living.values() if s.state is SlotState.FILLING]
+        sealed = [s for s in living.values() if s.state is SlotState.SEALED]
         if step == "lease":
             for slot in slots.lease(n % 3, (PAGE * (n + 1) // 2, PAGE)) or []:
                 living[slot.number] = slot
         elif step == "fill" and leased:
-            slots.fill(leased[n % len(leased)], 1 + n % 2)
-        elif step == "done" and filled:
-            slots.done_with(filled[n % len(filled)].number)
+            slots.seal(leased[n % len(leased)], 1 + n % 2)
+        elif step == "done" and sealed:
+            slots.done_with(sealed[n % len(sealed)].number)
         elif step == "gone":
             slots.drop_client(n % 3, now + n if n % 2 else None)
         elif step == "expire":
@@ -170,11 +170,11 @@ def test_whatever_happens_no_two_slots_share_a_byte_and_all_comes_back(steps: li
         living = {number: slot for number, slot in living.items() if slot.state is not SlotState.FREE}
         assert not overlaps(list(living.values()))
         assert slots.used_bytes == sum(s.size for s in living.values())
-        assert slots.leased_bytes == sum(s.size for s in living.values() if s.state is SlotState.LEASED)
+        assert slots.leased_bytes == sum(s.size for s in living.values() if s.state is SlotState.FILLING)
     for client in range(3):
         slots.drop_client(client, None)
     slots.expire(1e9)
-    for slot in [s for s in living.values() if s.state is SlotState.FILLED]:
+    for slot in [s for s in living.values() if s.state is SlotState.SEALED]:
         for _ in range(slot.users):
             slots.done_with(slot.number)
     assert slots.used_bytes == slots.leased_bytes == len(slots) == 0

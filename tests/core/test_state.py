@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from stage import Stage, entry
+from stage import Stage, batch
 
 from luna_farm.core import events
 from luna_farm.core.state import Limits, folder_of
@@ -32,12 +32,12 @@ def test_the_queue_counts_what_is_accepted_and_not_what_is_only_leased() -> None
     stage = Stage(max_workers=1)
     stage.workers()
     stage.lease(4096)
-    stage.submit("job-0001", *[entry()] * 4)
+    stage.submit("job-0001", *[batch()] * 4)
     status = stage.farm.status()
     assert status["queue"] == {"jobs": 1, "images": 4, "bytes": 4 * 4096}
     assert status["arena"]["used_bytes"] == 5 * 4096
     assert status["ready"]
-    stage.happens(events.DrainAsked())
+    stage.happens(events.DrainRequested())
     assert stage.farm.status()["draining"]
 
 

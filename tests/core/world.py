@@ -11,16 +11,17 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from stage import entry, options
+from stage import batch, options
 
 from luna_farm.core import events, recovery
 from luna_farm.core import instructions as do
-from luna_farm.core.farm import handle
+from luna_farm.core.farm import advance, handle
 from luna_farm.core.filenames import collision_key
+from luna_farm.core.job import ImageState
 from luna_farm.core.messages import ImageResult, ImageTask
-from luna_farm.core.schema import Submit
+from luna_farm.core.schema import Part, Submit
 from luna_farm.core.slots import ALIGN
-from luna_farm.core.state import Farm, Limits
+from luna_farm.core.state import Farm, Limits, Step
 
 Key = tuple[str, int]
 FINAL = {"saved", "discarded", "dropped", "cancelled", "lost"}
@@ -78,7 +79,8 @@ class World:
         self.farm = Farm(self.limits, f"shm:{self.starts}")
         self.segments.add(self.farm.segment)
         self.leases: dict[int, dict[int, dict[str, Any]]] = {}
-        self.coming: dict[int, tuple[int, str, list[dict[str, Any]], Submit]] = {}
+        self.opened: dict[int, tuple[int, Submit]] = {}
+        """Client -> its open submit."""
         self.ghosts: list[tuple[float, dict[str, Any]]] = []
         self.asked: dict[int, int] = {}
         self.answered: Counter[int] = Counter()
@@ -116,13 +118,15 @@ class World:
         """Have the farm handle an event, and carry out or put by what it decides."""
         for instruction in handle(self.farm, event, self.now):
             self._carry_out(instruction)
+        for instruction in advance(self.farm, self.now):
+            self._carry_out(instruction)
         self._check_memory()
 
     def _carry_out(self, i: Any) -> None:
         if isinstance(i, do.Reply):
             self._replied(i)
-        elif isinstance(i, do.Append):
-            self._appended(i.record)
+        elif isinstance(i, do.Append) and not i.job_id:
+            self._appended(i.records)
         elif isinstance(i, do.Dispatch):
             self._dispatched(i)
         elif isinstance(i, do.Settle):
@@ -133,10 +137,10 @@ class World:
         elif isinstance(i, do.Spawn):
             self.pids += 1
             self.processes[i.worker] = Process(self.pids)
-        elif isinstance(i, do.Retire):
-            self.processes[i.worker].told.append(i)
-        elif isinstance(i, do.Kill):
+        elif isinstance(i, do.EndWorker) and i.force:
             self.processes[i.worker].dead = True
+        elif isinstance(i, do.EndWorker):
+            self.processes[i.worker].told.append(i)
         elif isinstance(i, do.Forget):
             users = [
                 image.key
@@ -146,7 +150,7 @@ class World:
             assert not users, f"{i.segment} is forgotten while {users} need it"
             self.segments.discard(i.segment)
         elif isinstance(i, do.Publish):
-            self._published(i.event)
+            self._published(i.event.to_map())
         else:
             self.held.append(i)
 
@@ -157,7 +161,7 @@ class World:
         message = i.message
         for lease in message.get("leases", []):
             self.leases.setdefault(i.client, {})[lease["lease"]] = lease
-        if not message.get("success"):
+        if not message.get("success") or message.get("aborted"):
             return
         job_id = message["job_id"]
         records = [r for r in self.journal if r["r"] == "job" and r["job_id"] == job_id]
@@ -166,16 +170,26 @@ class World:
         known = self.receipts.get(record["request_id"])
         assert known in (None, job_id) or known not in self.farm.jobs, "one request became two jobs"
         self.receipts[record["request_id"]] = job_id
-        for image in record["images"]:
-            self.accepted.setdefault((job_id, image["task"]["index"]), "waiting")
+        for index in range(message["num_images"]):
+            assert (job_id, index) in self.accepted, "acknowledged before all of it is in the journal"
 
-    def _appended(self, record: dict[str, Any]) -> None:
-        self.journal.append(record)
-        if record["r"] != "image":
-            return
-        key, state = (record["job_id"], record["index"]), record["state"]
-        assert self.accepted[key] not in FINAL, f"{key} is {state} after it was {self.accepted[key]}"
-        self.accepted[key] = state
+    def _appended(self, records: tuple[dict[str, Any], ...]) -> None:
+        for record in records:
+            self.journal.append(record)
+            if record["r"] == "job":
+                for image in record["images"]:
+                    if image["state"] == "queued":
+                        self.accepted[record["job_id"], image["index"]] = "queued"
+            elif record["r"] == "image":
+                self._image_appended((record["job_id"], record["index"]), record["state"])
+
+    def _image_appended(self, key: Key, state: str) -> None:
+        before = self.accepted.get(key, "filling")
+        assert before not in FINAL, f"{key} is {state} after it was {before}"
+        if state == "missing":
+            assert before == "filling", f"{key} was accepted and is called missing"
+        else:
+            self.accepted[key] = state
 
     def _recorded(self, key: Key) -> str:
         state = ""
@@ -188,7 +202,7 @@ class World:
 
     def _dispatched(self, i: do.Dispatch) -> None:
         key = (i.task.job_id, i.task.index)
-        assert self.accepted[key] == "waiting", f"{key} is handed out, it is {self.accepted[key]}"
+        assert self.accepted[key] == "queued", f"{key} is handed out, it is {self.accepted[key]}"
         for number, process in self.processes.items():
             tasks = [told.task for told in process.told if isinstance(told, do.Dispatch)]
             tasks += [task for task, _ in process.reports]
@@ -254,72 +268,61 @@ class World:
         self.happens(kind(client, self.asked_ever, *rest))
         return self.asked_ever
 
-    def submit(
-        self, client: int, leases: list[dict[str, Any]], request_id: str, durable: bool, want: int
-    ) -> None:
-        """Fill some slots and submit them."""
+    def open(self, client: int, images: list[int], request_id: str, durable: bool, want: int) -> int:
+        """Submit batches of so many images; returns the number of the request."""
         self.jobs += 1
-        job_id = f"job-{self.jobs:04d}"
-        for lease in leases:
-            self.write(lease, (request_id, lease["lease"]))
-            del self.leases[client][lease["lease"]]
-        entries = tuple(entry(x["lease"], batch=1 if x["size"] == ALIGN else 2, affix="") for x in leases)
-        folder = f"/disk{self.jobs % 2}"
-        submit = Submit(request_id, options(output_dir=folder, durable=durable), entries, (3072,) * want)
-        reply = self.ask(client, events.Submitted, submit, job_id)
-        self._taken_over(client, reply, job_id, leases, submit)
+        batches = tuple(batch(batch=count, affix="") for count in images)
+        wanted = options(output_dir=f"/disk{self.jobs % 2}", durable=durable)
+        submit = Submit(request_id, wanted, batches, (3072,) * want)
+        reply = self.ask(client, events.Submitted, submit, f"job-{self.jobs:04d}")
+        mine = self.farm.submitting.get(client)
+        if mine is not None and mine.reply == reply:
+            self.opened[client] = (reply, submit)
+            self.retried[mine.job_id] += mine.job_id in self.farm.jobs  # it goes on, and ends once more
+        return reply
 
-    def announce(self, client: int, leases: list[dict[str, Any]], request_id: str, durable: bool) -> None:
-        """Submit slots that are still being filled; the client goes on writing into them."""
-        self.jobs += 1
-        job_id = f"job-{self.jobs:04d}"
-        entries = tuple(entry(x["lease"], batch=1 if x["size"] == ALIGN else 2, affix="") for x in leases)
-        folder = f"/disk{self.jobs % 2}"
-        submit = Submit(request_id, options(output_dir=folder, durable=durable), entries, (), True)
-        reply = self.ask(client, events.Submitted, submit, job_id)
-        if job_id in self.farm.pending:
-            self.coming[client] = (reply, job_id, leases, submit)
-
-    def fill(self, client: int) -> None:
-        """The slots that were announced are full."""
-        reply, job_id, leases, submit = self.coming.pop(client)
-        awaited = job_id in self.farm.pending
-        if awaited:
+    def seal(self, client: int, leases: list[dict[str, Any]]) -> None:
+        """Fill leases with the next images of the open submit of a client, as many as there are, and seal
+        them."""
+        reply, submit = self.opened[client]
+        opened = self.farm.submitting.get(client)
+        if opened is None or opened.reply != reply:
+            del self.opened[client]  # refused in the meantime
+            parts = [Part(lease["lease"], 1) for lease in leases]
+        else:
+            parts, at = [], opened.sealed
             for lease in leases:
+                if at == submit.num_images:
+                    break
+                of, place = submit.batch_of(at)
+                count = min(lease["size"] // 3072, of.batch - place)
+                parts.append(Part(lease["lease"], count))
+                for n in range(at, at + count):
+                    if self.accepted.get((opened.job_id, n), "filling") == "filling":
+                        self.tags[opened.job_id, n] = (submit.request_id, lease["lease"])
+                at += count
+        named = {part.lease for part in parts}
+        for lease in leases:
+            if lease["lease"] in named:
                 self.write(lease, (submit.request_id, lease["lease"]))
                 del self.leases[client][lease["lease"]]
-        self.happens(events.PixelsCame(client))
-        if awaited:
-            self._taken_over(client, reply, job_id, leases, submit)
+        if parts:
+            self.happens(events.Sealed(client, reply, tuple(parts)))
+
+    def abort(self, client: int) -> None:
+        """Give up the open submit of a client."""
+        reply, _ = self.opened.pop(client)
+        self.happens(events.Aborted(client, reply))
 
     def give_back(self, client: int, number: int) -> None:
-        """Give back a lease; with one that was announced its submit is taken back, and has no answer."""
-        coming = self.coming.get(client)
-        if coming and number in [lease["lease"] for lease in coming[2]]:
-            del self.coming[client]
-            self.asked[coming[0]] = -1
+        """Give back a lease."""
         self.leases.get(client, {}).pop(number, None)
         self.happens(events.LeasesReturned(client, (number,)))
-
-    def _taken_over(
-        self, client: int, reply: int, job_id: str, leases: list[dict[str, Any]], submit: Submit
-    ) -> None:
-        refused = self.answered[reply] and job_id not in self.farm.pending and job_id not in self.farm.jobs
-        for lease in leases:
-            slot = self.farm.slots.held_by(client, lease["lease"])
-            if refused and slot:
-                self.leases[client][lease["lease"]] = lease
-        if not refused:
-            n = 0
-            for e, lease in zip(submit.entries, leases, strict=True):
-                for _ in range(e.batch):
-                    self.tags[job_id, n] = (submit.request_id, lease["lease"])
-                    n += 1
 
     def gone(self, client: int, may_write: bool, rest_s: float) -> None:
         """A client vanishes; what is left of it may go on writing for a while."""
         leases = self.leases.pop(client, {})
-        self.coming.pop(client, None)
+        self.opened.pop(client, None)
         self.asked = {reply: c for reply, c in self.asked.items() if c != client or self.answered[reply]} | {
             reply: -1 for reply, c in self.asked.items() if c == client and not self.answered[reply]
         }
@@ -335,30 +338,26 @@ class World:
         failed: Any = error
         if isinstance(i, do.ReserveNames):
             paths = self._free_names(i)
-            self.happens(
-                events.NamesReserved(i.job_id, paths, i.warnings)
-                if well
-                else events.NamesRefused(i.job_id, failed)
-            )
+            reserved = events.NamesReserved(i.job_id, paths, i.warnings)
+            self.happens(reserved if well else events.NamesReserved(i.job_id, error=failed))
         elif isinstance(i, do.SpoolPixels):
-            segments = tuple(f"file:/spool/{i.job_id}-{n}" for n in range(len(i.places)))
+            segments = tuple(f"file:/spool/{i.job_id}-{i.first + n}" for n in range(len(i.places)))
             self.segments.update(segments if well else ())
-            self.happens(events.Spooled(i.job_id, segments) if well else events.SpoolFailed(i.job_id, failed))
-        elif isinstance(i, do.AppendJob):
+            spooled = events.PixelsSpooled(i.job_id, segments)
+            self.happens(spooled if well else events.PixelsSpooled(i.job_id, error=failed))
+        elif isinstance(i, do.Append):
             if well:
-                self.journal.append(i.record)
-                self.happens(events.JobJournaled(i.job_id))
-            else:
-                self.happens(events.JournalFailed(i.job_id, failed))
+                self._appended(i.records)
+            self.happens(events.Journaled(i.job_id, None if well else failed))
         else:
             assert isinstance(i, do.Bury)
-            segment = f"npy:/dead/{i.task.job_id}-{i.task.index}.npy"
+            key, segment = (i.task.job_id, i.task.index), f"npy:/dead/{i.task.job_id}-{i.task.index}.npy"
             if well:
                 self._read(i.task)
                 self.segments.add(segment)
-                self.happens(events.Buried(i.task.job_id, i.task.index, segment, 0))
+                self.happens(events.Buried(*key, segment))
             else:
-                self.happens(events.BuryFailed(i.task.job_id, i.task.index, str(error)))
+                self.happens(events.Buried(*key, error=failed))
 
     def _free_names(self, i: do.ReserveNames) -> tuple[str, ...]:
         there = {collision_key(file.path) for file in self.files.values()}
@@ -395,7 +394,7 @@ class World:
             if file:
                 file.temp = False
             self.happens(events.TempSettled(i.job_id, i.index))
-        elif isinstance(i, do.Retire):
+        elif isinstance(i, do.EndWorker):
             process.dead = True
         else:
             self._read(i.task)
@@ -464,16 +463,28 @@ class World:
         after = recovery.read(self.journal)
         compact = recovery.read(recovery.snapshot(self.farm))
         for job_id in self.farm.jobs:
+            opened = self.farm.submits.get(job_id)
+            if opened is not None and opened.step is Step.JOURNAL:
+                continue  # its images are on their way into the journal
             assert self._story(after, job_id) == self._story(compact, job_id)
 
     def _story(self, recovered: recovery.RecoveredState, job_id: str) -> list[tuple[str, str, str]]:
         job = recovered.jobs[job_id]
-        images = [(i.task.path, i.state.value, "" if i.finished else i.task.segment) for i in job.images]
+        images = [
+            (
+                i.task.path,
+                i.state.value,
+                "" if i.finished or i.state is ImageState.FILLING else i.task.segment,
+            )
+            for i in job.images
+        ]
         return [*images, (job.request_id, job.state, "")]
 
     def settle_everything(self) -> None:
         """Everybody gets done, and nothing is left: no slot, no name, no link, no unanswered request."""
         self.broken.clear()
+        for client in list(self.opened):
+            self.gone(client, False, 0.0)
         for _ in range(200):
             self.now += 1.9
             self.happens(events.Tick())
@@ -500,7 +511,8 @@ class World:
         assert not [f.path for f in self.files.values() if f.temp], "temporary links are left"
         assert self.farm.slots.used_bytes == self.farm.slots.leased_bytes == len(self.farm.slots) == 0
         assert self.farm.taken == set()
-        assert not self.farm.pending
+        assert not self.farm.submits
+        assert not self.farm.submitting
         left = {s for s in self.farm.segment_users if not s.startswith("npy:")}
         assert not left, f"{left} are never forgotten"
         unanswered = [

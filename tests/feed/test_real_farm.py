@@ -88,13 +88,11 @@ async def test_the_time_that_a_client_takes_to_fill_a_slot_is_not_the_farms(
     with Wire(launched.port) as wire:
         wire.hello(token(tmp_path))
         lease = wire.ask({"cmd": "lease", "sizes": [48], "id": 2})["leases"][0]["lease"]
-        wire.send(
-            {**submit, "output_dir": str(tmp_path), "images": [{**image, "lease": lease}], "coming": True}
-        )
+        wire.send({**submit, "output_dir": str(tmp_path), "images": [image]})
         async with connect(f"ws://127.0.0.1:{launched.feed_port}/?after=0") as connection:
             subscription = Subscription(connection)
             for _ in range(3):  # the status comes once a second
                 await subscription.until(lambda message: message.get("type") == "status")
-            wire.send({"cmd": "filled"})
+            wire.send({"cmd": "seal", "id": 3, "parts": [[lease, 1]]})
             seen = await subscription.until(lambda message: message.get("event") == "save_job_queued")
     assert 0 < seen[-1]["handover_ms"] < 1000

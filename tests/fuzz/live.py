@@ -41,7 +41,7 @@ PATIENCE_S = 0.5
 """Where half a frame or pixels are missing, the farm waits, and its answer is not worth waiting for."""
 HEADER = struct.Struct(">I")
 COMMANDS = (
-    *("ping", "status", "lease", "release", "save_images_async", "filled"),
+    *("ping", "status", "lease", "release", "save_images_async", "seal", "abort"),
     *("job", "jobs", "wait", "cancel", "retry"),
 )
 FIELDS = (
@@ -147,9 +147,11 @@ class Nonsense:
         for name in self.random.sample(FIELDS, self.random.randrange(6)):
             message[name] = self.value()
         if self.random.random() < 0.3:
-            image = {"shape": [1, 8, 8, 3], "lease": self.random.randrange(50), "format": "png"}
-            image[self.random.choice(("shape", "lease", "format", "affix", "inline"))] = self.value()
+            image = {"shape": [1, 8, 8, 3], "format": "png"}
+            image[self.random.choice(("shape", "dtype", "format", "affix", "subdir"))] = self.value()
             message["images"] = [image]
+        if self.random.random() < 0.3:
+            message["parts"] = [[self.random.randrange(50), self.random.choice((1, 2, self.value()))]]
         if message["cmd"] == "wait":
             message["timeout"] = 0.0
         if self.random.random() < 0.0005:

@@ -42,7 +42,7 @@ SUBMIT = {
     "quality_gate": "both",
     "timestamp": "2026-01-02T03:04:05+00:00",
     "prompt": json.dumps(PROMPT),
-    "images": [{"affix": "RAW", "format": "png", "subdir": True, "lease": 1, "shape": [2, 64, 64, 3]}],
+    "images": [{"affix": "RAW", "format": "png", "subdir": True, "shape": [2, 64, 64, 3]}],
     "want": [24576],
 }
 
@@ -104,8 +104,8 @@ def contents() -> dict[str, dict[str, bytes]]:
             "lease": msgpack.packb({"cmd": "lease", "sizes": [1, 2**40], "leases": [1], "want": []}),
             "deep": b"\x81\xa6images" + b"\x91" * 900 + b"\x01",
             "wide": msgpack.packb({"cmd": "x" * 65, "images": [{"shape": [2**63, 2**63, 1, 3]}]}),
-            "inline": msgpack.packb(
-                {**SUBMIT, "images": [{"shape": [1, 8, 8, 3], "lease": 1, "inline": True}]}
+            "seal": msgpack.packb(
+                {"cmd": "seal", "id": 1, "parts": [[1, 1]], "inline": True, "sizes": [192]}
             ),
         },
         "token_language": {

@@ -57,8 +57,10 @@ def message_schema(data: bytes) -> None:
             raise AssertionError("a refusal repeats what it was given") from refused
     else:
         assert 0 < submit.num_images <= LIMITS["max_images"]
-        assert all(0 < entry.nbytes <= 2**24 * 64 for entry in submit.entries)
+        assert all(0 < batch.image_bytes <= 2**24 * 4 for batch in submit.batches)
         assert sum(submit.want) <= LIMITS["arena_bytes"]
+    with contextlib.suppress(InvalidRequest):
+        assert all(part.lease and part.images for part in schema.parts(message, 16))
     for field in ("sizes", "want", "leases"):
         with contextlib.suppress(InvalidRequest):
             schema.sizes(message, field, 16, 2**62)
@@ -70,7 +72,7 @@ def token_language(data: bytes) -> None:
     save_path, filename, model, affix, prompt = (*parts, "", "", "", "", "")[:5]
     given = {"save_path": save_path, "filename": filename, "model_name": model, "prompt": prompt}
     given |= {"timestamp": "2026-01-02T03:04:05+00:00", "request_id": "fuzzfuzz", "images": []}
-    image = {"affix": affix, "shape": [2, 8, 8, 3], "lease": 1}
+    image = {"affix": affix, "shape": [2, 8, 8, 3]}
     try:
         submit = schema.submit({**given, "images": [image]}, DEFAULTS, LIMITS)
         names = filenames.image_names(submit).relatives

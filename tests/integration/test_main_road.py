@@ -257,8 +257,8 @@ def test_a_client_that_leaves_while_it_fills_leaves_nothing(shared_farm: FarmPro
     with shared_farm.wire() as wire:
         wire.hello(shared_farm.token)
         lease = wire.ask({"cmd": "lease", "sizes": [48], "id": 2})["leases"][0]["lease"]
-        given = {**submit, "request_id": "left-alone", "filename": "a", "images": [{**image, "lease": lease}]}
-        wire.send({**given, "coming": True})
+        assert lease
+        wire.send({**submit, "request_id": "left-alone", "filename": "a", "images": [image]})
         assert wire.ask({"cmd": "ping", "id": 4})["id"] == 4, "it was looked at, and has no answer yet"
     with shared_farm.client() as farm:
         before = farm.status()

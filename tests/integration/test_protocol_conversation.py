@@ -15,7 +15,7 @@ import pytest
 from farm_process import FarmProcess, Wire
 
 from luna_farm.core.messages import SaveOptions
-from luna_farm.core.schema import Entry
+from luna_farm.core.schema import Batch
 from luna_farm.errors import FarmError, _all
 from luna_farm.supervisor.commands import Commands
 
@@ -119,7 +119,7 @@ def test_the_page_tells_of_every_command_and_every_code() -> None:
     page = PAGE.read_text("utf-8")
     commands = Commands(None, {})._table  # type: ignore[arg-type]
     assert not [name for name in (*commands, "hello") if f"`{name}`" not in page]
-    fields = {*SaveOptions.__slots__, *Entry.__slots__} - {"batch", "height", "width", "channels"}
+    fields = {*SaveOptions.__slots__, *Batch.__slots__} - {"batch", "height", "width", "channels"}
     assert not [name for name in fields if f"`{name}`" not in page]
     codes = {code for code, kind in _all(FarmError).items() if kind.__module__ == "luna_farm.errors"}
     on_the_wire = codes - {"error", "unavailable", "config", "already_running"}

@@ -41,7 +41,7 @@ def test_foreign_protocols_hear_one_refusal_and_the_end(farm: RealFarm, preamble
     assert not farm.out.exists()
 
 
-HELLO = {"cmd": "hello", "protocol": "luna-farm", "version": 1, "token": "x" * 43, "pid": 1}
+HELLO = {"cmd": "hello", "protocol": "luna-farm", "version": 2, "token": "x" * 43, "pid": 1}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ HELLO = {"cmd": "hello", "protocol": "luna-farm", "version": 1, "token": "x" * 4
         ({"token": b"x"}, "unauthorized"),
         ({"token": "x" * 3000}, "unauthorized"),
         ({"token": "\u202e\u0000é"}, "unauthorized"),
-        ({"version": 2}, "protocol"),
+        ({"version": 1}, "protocol"),
         ({"version": [[1]]}, "protocol"),
         ({"protocol": "http"}, "protocol"),
         ({"cmd": "save_images_async"}, "protocol"),
@@ -119,15 +119,14 @@ def nest(levels: int) -> object:
         {"images": [{"shape": [True, 8, 8, 3]}]},
         {"images": [{}] * 2000},
         {"images": {"a": 1}},
-        {"images": [{"shape": [1, 8, 8, 3], "lease": 1}], "want": [-1]},
-        {"images": [{"shape": [1, 8, 8, 3], "lease": 1}], "output_dir": "../up"},
-        {"images": [{"shape": [1, 8, 8, 3], "lease": 1}], "min_quality_threshold": float("nan")},
-        {"images": [{"shape": [1, 8, 8, 3], "lease": 1}], "custom_metadata": "[" * 100_000},
-        {"images": [{"shape": [1, 8, 8, 3], "lease": 1}], "custom_metadata": "1" * (2**20 + 1)},
-        {"images": [{"shape": [1, 8, 8, 3], "lease": 1}], "timestamp": "9999-99-99"},
-        {"images": [{"shape": [1, 8, 8, 3], "lease": 2**40}]},
-        {"images": [{"shape": [1, 8, 8, 3], "lease": 1}], "save_path": b"\xff"},
-        {"request_id": "../../x", "images": [{"shape": [1, 8, 8, 3], "lease": 1}]},
+        {"images": [{"shape": [1, 8, 8, 3]}], "want": [-1]},
+        {"images": [{"shape": [1, 8, 8, 3]}], "output_dir": "../up"},
+        {"images": [{"shape": [1, 8, 8, 3]}], "min_quality_threshold": float("nan")},
+        {"images": [{"shape": [1, 8, 8, 3]}], "custom_metadata": "[" * 100_000},
+        {"images": [{"shape": [1, 8, 8, 3]}], "custom_metadata": "1" * (2**20 + 1)},
+        {"images": [{"shape": [1, 8, 8, 3]}], "timestamp": "9999-99-99"},
+        {"images": [{"shape": [1, 8, 8, 3]}], "save_path": b"\xff"},
+        {"request_id": "../../x", "images": [{"shape": [1, 8, 8, 3]}]},
     ],
     ids=lambda fields: str(fields)[:60],
 )
@@ -153,7 +152,7 @@ def test_every_field_of_a_submit_has_a_bound(farm: RealFarm, fields: dict[str, o
         ({"cmd": "wait", "job_id": "a", "timeout": 1e9}, "invalid"),
         ({"cmd": "lease", "sizes": [2**62]}, "too_large"),
         ({"cmd": "lease", "sizes": [1] * 100_001}, "protocol"),
-        ({"cmd": "lease", "sizes": [1] * 513}, "protocol"),
+        ({"cmd": "lease", "sizes": [1] * 1025}, "invalid"),
         ({"cmd": "release", "leases": ["a"]}, "invalid"),
     ],
     ids=lambda value: str(value)[:40],
@@ -208,11 +207,10 @@ def test_extensions_are_refused(farm: RealFarm) -> None:
         assert wire.ask({"cmd": "ping", "id": 1})["pong"]
 
 
-def test_a_refused_submit_with_pixels_behind_it_is_told_why(farm: RealFarm) -> None:
+def test_a_refused_seal_with_pixels_behind_it_is_told_why(farm: RealFarm) -> None:
     """The client is in the middle of sending megabytes: it must find the sentence, not a broken pipe."""
     with farm.let_in() as wire:
-        image = {"shape": [1, 1000, 1000, 3], "lease": 1, "inline": True, "format": "gif"}
-        wire.send({"cmd": "save_images_async", "id": 3, "request_id": "abcdefgh", "images": [image]})
+        wire.send({"cmd": "seal", "id": 3, "parts": [[99, 1]], "inline": True, "sizes": [3_000_000]})
         wire.sock.sendall(bytes(3_000_000))
         (told,) = wire.last_words()
     assert told["code"] == "invalid"

@@ -154,9 +154,10 @@ def test_the_token_is_compared_in_constant_time(farm: RealFarm, monkeypatch: pyt
     """Not measurable in a test without depending on speed: what compares is looked at instead."""
     import inspect
 
-    from luna_farm.supervisor import auth, connection
+    from luna_farm.feed import auth
+    from luna_farm.supervisor import connection
 
-    assert "hmac.compare_digest(" in inspect.getsource(connection.Connection._hello)
+    assert "hmac.compare_digest(" in inspect.getsource(connection.ClientConnection._hello)
     assert "hmac.compare_digest(" in inspect.getsource(auth.FeedAuth.knows)
 
 
@@ -468,6 +469,6 @@ def submit_raw(farm: RealFarm, fields: dict[str, object]) -> None:
     """Submit as no honest client does: the output_dir as it is, not made absolute and normal."""
     with farm.let_in() as wire:
         (lease,) = wire.ask({"cmd": "lease", "id": 1, "sizes": [192]})["leases"]
-        image = {"shape": [1, 8, 8, 3], "lease": lease["lease"]}
-        answer = wire.ask({**fields, "cmd": "save_images_async", "id": 2, "images": [image]})
+        wire.send({**fields, "cmd": "save_images_async", "id": 2, "images": [{"shape": [1, 8, 8, 3]}]})
+        answer = wire.ask({"cmd": "seal", "id": 2, "parts": [[lease["lease"], 1]]})
         protocol.check(answer)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from luna_farm.core.instructions import Append, Settle
+from luna_farm.core.instructions import Settle
 from luna_farm.errors import DiskError, FarmBusy
 from luna_farm.storage.journal import Journal
 from luna_farm.supervisor import journal_writer
@@ -34,16 +34,16 @@ def test_a_full_journal_takes_jobs_again_once_others_have_ended(
     monkeypatch.setattr(journal_writer.time, "monotonic", lambda: clock[0])
     kept = JournalWriter(journal, 3000, lambda i: None)
     kept.begin([LARGE, LARGE, LARGE])
-    assert isinstance(kept.append_job(LARGE, sync=False), FarmBusy)
+    assert isinstance(kept.accept([LARGE], sync=False), FarmBusy)
     clock[0] += journal_writer.COMPACT_AGAIN_S
     kept.compact_if_due(lambda: [LARGE] * 3)
     kept.compact_if_due(lambda: pytest.fail("nothing has ended since: writing it all again cannot help"))
-    kept.append_job(LARGE, sync=False)
-    kept.append(Append({"r": "image"}))
+    kept.accept([LARGE], sync=False)
+    kept.append([{"r": "image"}])
     kept.compact_if_due(lambda: pytest.fail("not twice within a second"))
     clock[0] += journal_writer.COMPACT_AGAIN_S
     kept.compact_if_due(lambda: [LARGE])
-    assert kept.append_job(LARGE, sync=False) is None
+    assert kept.accept([LARGE], sync=False) is None
 
 
 def test_a_job_whose_record_cannot_be_synced_does_not_come_back(
@@ -51,14 +51,14 @@ def test_a_job_whose_record_cannot_be_synced_does_not_come_back(
 ) -> None:
     kept = JournalWriter(journal, 10**6, lambda i: None)
     kept.begin([])
-    assert kept.append_job({"r": "job", "n": 1}, sync=True) is None
+    assert kept.accept([{"r": "job", "n": 1}], sync=True) is None
 
     def failing(self: Journal) -> None:
         raise DiskError("Input/output error", "journal")
 
     with monkeypatch.context() as broken:
         broken.setattr(Journal, "sync", failing)
-        assert isinstance(kept.append_job({"r": "job", "n": 2}, sync=True), DiskError)
+        assert isinstance(kept.accept([{"r": "job", "n": 2}], sync=True), DiskError)
     assert found(tmp_path) == [{"r": "job", "n": 1}]
     kept.compact_if_due(lambda: [{"r": "job", "n": 1}, {"r": "anew"}])
     assert found(tmp_path) == [{"r": "job", "n": 1}, {"r": "anew"}], "after a failed sync it is written anew"
@@ -76,9 +76,9 @@ def test_what_happened_waits_for_the_disk_and_links_wait_behind_it(
 
     with monkeypatch.context() as full:
         full.setattr(Journal, "append", failing)
-        kept.append(Append({"r": "image", "n": 1}))
+        kept.append([{"r": "image", "n": 1}])
         kept.settle(SETTLE)
-        assert isinstance(kept.append_job(LARGE, sync=False), DiskError)
+        assert isinstance(kept.accept([LARGE], sync=False), DiskError)
         assert kept.error == "2 records wait for the journal's disk"
         assert settled == []
         kept.compact_if_due(lambda: pytest.fail("not while a record is on its way"))
@@ -106,5 +106,5 @@ def test_what_leans_on_the_journal_asks_whether_it_is_on_the_disk(
     kept.compact_if_due(lambda: [{"r": "anew"}])
     assert found(tmp_path) == [{"r": "anew"}]
     monkeypatch.setattr(Journal, "append", failing)
-    kept.append(Append({"r": "image"}))
+    kept.append([{"r": "image"}])
     assert not kept.synced(), "it is not even written"

@@ -1,0 +1,152 @@
+"""How a client behaves: when it tries again, waits, reconnects and gives up. Sans input and output.
+
+Generators yield `Use` (run steps of a session on a connection) and `Sleep`; `FarmClient` and
+`AsyncFarmClient` carry them out. What is decided here is decided once for both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, InvalidRequest, StaleLease, Unauthorized
+from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveImage, SaveRequest
+from luna_farm_client.session import Session, Sleep, Steps
+
+T = TypeVar("T")
+RESTART_S = 10.0
+"""How long a farm that was there may be away (a restart takes about one second) before it counts as gone."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.25
+DRAINING_S = 0.05
+"""Pause between two tries while the farm finishes what it has."""
+WAIT_STEP_S = 20.0
+"""One `wait` message asks for at most so long, so that a lost connection is noticed."""
+STALE_TRIES = 3
+WHEN_BUSY = ("wait", "report")
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Run `steps` of the session of a free connection and return what they return, or raise."""
+
+    steps: Callable[[Session], Steps]
+
+
+Plan = Generator[Use | Sleep, Any, T]
+
+
+class Policy:
+    """The decisions of one client. `timeout`: seconds that one answer may take, and that a submit goes on
+    trying while the farm is busy."""
+
+    def __init__(self, timeout: float, restart_s: float = RESTART_S) -> None:
+        self.timeout = timeout
+        self._restart_s = min(restart_s, timeout)
+        self.reused = False
+        """The connection of the last `Use` was there before: of a farm that another may have followed."""
+        self.was_there = False
+        """A connection was made once: a farm that is away now may be restarting."""
+        self.closed = False
+
+    def use(self, steps: Callable[[Session], Steps]) -> Plan[Any]:
+        """Run steps on a connection; when a farm that was there is away, try again until it is back."""
+        give_up = 0.0
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                return (yield Use(steps))
+            except (FarmUnavailable, Unauthorized) as error:
+                # Unauthorized: between two farms the token file may still be the old one. The time counts
+                # from here: the call itself may have waited long for a job.
+                give_up = give_up or time.monotonic() + self._restart_s
+                stale = self.reused and not isinstance(error.__cause__, TimeoutError)
+                late = not stale and time.monotonic() + pause > give_up
+                if not self.was_there or self.closed or late:
+                    raise
+            yield Sleep(pause)
+            pause = min(LONGEST_PAUSE_S, pause * 2)
+
+    def call(self, cmd: str, **fields: Any) -> Plan[dict[str, Any]]:
+        """Send one command and return its answer."""
+        timeout = self.timeout + fields["timeout"] if "timeout" in fields else None
+        answer: dict[str, Any] = yield from self.use(lambda s: s.call({"cmd": cmd, **fields}, timeout))
+        answer.pop("id", None)
+        return answer
+
+    def report(self, cmd: str, job: str | Receipt) -> Plan[JobReport]:
+        """Send a command on a job and return its report."""
+        return JobReport.from_answer((yield from self.call(cmd, job_id=job_id(job))))
+
+    def submit(self, request: SaveRequest, when_busy: str) -> Plan[Receipt]:
+        """Hand a request over; an unanswered one is sent again under the same id."""
+        if when_busy not in WHEN_BUSY:
+            raise InvalidRequest.of("when_busy", when_busy, " | ".join(WHEN_BUSY))
+        out = Outgoing(as_request(request))
+        busy_s = self.timeout if when_busy == "wait" else 0.0
+        deadline = time.monotonic() + busy_s
+        stale = 0
+        while True:
+            try:
+                receipt: Receipt = yield from self.use(lambda s: s.submit(out, busy_s))
+                return receipt
+            except (FarmBusy, FarmDraining) as later:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+                yield Sleep(min(getattr(later, "retry_after_s", DRAINING_S), left))
+            except StaleLease:
+                stale += 1
+                if stale >= STALE_TRIES:
+                    raise
+
+    def wait(self, job: str | Receipt, timeout: float | None) -> Plan[JobReport]:
+        """Return the report of a job once it is finished, or after `timeout` seconds as it is then."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = WAIT_STEP_S
+            if deadline is not None:
+                left = max(0.0, min(WAIT_STEP_S, deadline - time.monotonic()))
+            report = JobReport.from_answer((yield from self.call("wait", job_id=job_id(job), timeout=left)))
+            if report.finished or (deadline is not None and time.monotonic() >= deadline):
+                return report
+
+    def jobs(self, limit: int) -> Plan[list[JobReport]]:
+        """Return the reports of the latest jobs, newest first."""
+        answer = yield from self.call("jobs", limit=limit)
+        return [JobReport.from_answer(job) for job in answer["jobs"]]
+
+    def ping(self) -> Plan[float]:
+        """Return the round trip time in seconds."""
+        started = time.perf_counter()
+        yield from self.call("ping")
+        return time.perf_counter() - started
+
+    def shutdown(self, now: bool) -> Plan[int]:
+        """Have the farm stop and return its process id."""
+        answer = yield from self.call("shutdown" if now else "drain")
+        return int(answer["pid"])
+
+
+def job_id(job: object) -> str:
+    """Return the id of a job that is given by its receipt, its report or its id."""
+    found = getattr(job, "job_id", job)
+    if not isinstance(found, str):
+        raise InvalidRequest.of("job", job, "a receipt, a report, or the id of a job as text")
+    return found
+
+
+def as_request(given: object) -> SaveRequest:
+    """Return a request as it is, and make one of a SaveImage, a list of them, or an array or tensor."""
+    if isinstance(given, SaveRequest):
+        return given
+    if isinstance(given, SaveImage):
+        return SaveRequest([given])
+    if isinstance(given, list | tuple) and given and all(isinstance(image, SaveImage) for image in given):
+        return SaveRequest(list(given))
+    if hasattr(given, "shape") and hasattr(given, "dtype"):
+        return SaveRequest([SaveImage(given)])
+    raise InvalidRequest.of(
+        "request", given, "a SaveRequest, a SaveImage, a list of them, or an array or tensor"
+    )
