@@ -7,6 +7,7 @@ which calls it, must never import numpy.
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
@@ -24,6 +25,8 @@ from luna_farm.testing.faults import crash_point
 
 MAX_LETTERS = 1000
 """How many letters are kept at most."""
+BYTES = "$base64"
+"""Key of a map that stands for bytes."""
 MAX_BYTES = 4 << 30
 """How many bytes of pixels they hold together at most."""
 
@@ -93,7 +96,7 @@ class DeadLetters:
         content = {"reason": reason, "at": letter.at, "job": dict(job), "task": dict(task)}
         files.replace(letter.pixels_path, (npy_header(shape), pixels))
         crash_point("dead_letter.pixels_written")
-        files.replace(path, (json.dumps(content, indent=1).encode("ascii"),))
+        files.replace(path, (json.dumps(content, indent=1, default=_text_of).encode("ascii"),))
         self._letters[letter_id] = letter
         return path
 
@@ -107,7 +110,7 @@ class DeadLetters:
         path = self._letter(letter_id).path
         try:
             with open(path, "rb") as file:
-                content = json.load(file)
+                content = json.load(file, object_hook=_bytes_of)
             return content["job"], content["task"]
         except OSError as error:
             raise system.disk_error("read the dead letter", path, error) from error
@@ -166,6 +169,17 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     before = len(_NPY_MAGIC) + _NPY_LENGTH.size
     length = -(-(before + len(text) + 1) // _NPY_ALIGN) * _NPY_ALIGN - before
     return _NPY_MAGIC + _NPY_LENGTH.pack(length) + text.ljust(length - 1) + b"\n"
+
+
+def _text_of(value: object) -> dict[str, str]:
+    """What JSON holds in the place of bytes, such as an ICC profile."""
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(value).__name__} is not in a dead letter")
+    return {BYTES: base64.b64encode(value).decode("ascii")}
+
+
+def _bytes_of(found: dict[str, Any]) -> Any:
+    return base64.b64decode(found[BYTES]) if found.keys() == {BYTES} else found
 
 
 def _npy(json_path: str) -> str:

@@ -207,7 +207,7 @@ def test_metadata_may_be_an_object_with_fields(given_metadata: Any, expected: di
     images = [SaveImage(np.zeros((2, 2, 3), np.uint8), metadata=given_metadata)]
     out = Outgoing(SaveRequest(images, metadata=given_metadata))
     assert json.loads(out.fields["metadata"]) == expected
-    assert json.loads(out.message([1], inline=False)["images"][0]["metadata"]) == expected
+    assert json.loads(out.message()["images"][0]["metadata"]) == expected
 
 
 def test_model_folders_are_sent_absolute(tmp_path: Path) -> None:
