@@ -102,42 +102,73 @@ static PyObject *py_idat(PyObject *self, PyObject *args) {
 }
 
 PyDoc_STRVAR(filter_doc,
-"filter(pixels, height, row_bytes, pixel_bytes, sample_bytes, level, filter, out) -> (filter, method)\n\n"
-"Filters all rows into `out`, height * (row_bytes + 1) bytes, as a PNG's zlib stream holds them, with the GIL released.\n"
-"filter: 0 to 4; 5 for the best of each row; 6 for the best one by a sample, as the level chooses it. Returns the one\n"
-"that was taken, and for 6 what the sample said of the image: 0 and 1 where matches gain nothing, 2 where they do.\n"
-"Nothing is written to `out` then if the method is not 2.");
+"filter(pixels, height, row_bytes, pixel_bytes, sample_bytes, first_row, last_row, filter, out) -> None\n\n"
+"Filters rows first_row .. last_row - 1 into `out`, row_bytes + 1 bytes each, as a PNG's zlib stream holds them, with\n"
+"the GIL released. filter: 0 to 4, or 5 for the best of each row.");
 
 static PyObject *py_filter(PyObject *self, PyObject *args) {
     strip s;
     buffers b;
-    int filter, method = METHOD_SCAN, done;
+    int filter, done;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*O&O&O&O&iiw*:filter", &b.pixels, to_size, &s.height, to_size, &s.row_bytes, to_size,
-                          &s.pixel_bytes, to_size, &s.sample_bytes, &s.level, &filter, &b.out))
+    if (!PyArg_ParseTuple(args, "y*O&O&O&O&O&O&iw*:filter", &b.pixels, to_size, &s.height, to_size, &s.row_bytes, to_size,
+                          &s.pixel_bytes, to_size, &s.sample_bytes, to_size, &s.first_row, to_size, &s.last_row, &filter,
+                          &b.out))
         return NULL;
     s.pixels = b.pixels.buf;
-    s.first_row = 0;
-    s.last_row = s.height;
+    s.level = 6;
     const char *wrong = judge_image(&s, (size_t)b.pixels.len);
     if (!wrong && (size_t)b.out.len != stream_bytes(&s))
-        wrong = "the destination holds height * (row bytes + 1) bytes";
+        wrong = "the destination holds row bytes + 1 bytes for each row";
     if (!wrong && overlap(&b.pixels, &b.out))
         wrong = "the destination overlaps the pixels";
-    if (!wrong && (filter < 0 || filter > FILTER_BEST + 1))
-        wrong = "filter is 0..6";
+    if (!wrong && (filter < 0 || filter > FILTER_BEST))
+        wrong = "filter is 0..5";
     if (wrong) {
         release(&b);
         PyErr_SetString(PyExc_ValueError, wrong);
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    done = put_filtered_rows(&s, &filter, &method, b.out.buf);
+    done = put_filtered_rows(&s, filter, b.out.buf);
     Py_END_ALLOW_THREADS
     release(&b);
     if (!done)
         return PyErr_NoMemory();
-    return Py_BuildValue("ii", filter, method);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(sample_doc,
+"sample(pixels, height, row_bytes, pixel_bytes, sample_bytes) -> (filter, method, symbols)\n\n"
+"What a sample says of the whole image: the filter that leaves most to matches; 0 or 1 where matches gain nothing over\n"
+"runs, 2 where they do; and how many symbols runs leave of 100 bytes.");
+
+static PyObject *py_sample(PyObject *self, PyObject *args) {
+    strip s;
+    Py_buffer pixels;
+    plan p;
+    int done;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*O&O&O&O&:sample", &pixels, to_size, &s.height, to_size, &s.row_bytes, to_size,
+                          &s.pixel_bytes, to_size, &s.sample_bytes))
+        return NULL;
+    s.pixels = pixels.buf;
+    s.first_row = 0;
+    s.last_row = s.height;
+    s.level = 6;
+    const char *wrong = judge_image(&s, (size_t)pixels.len);
+    if (wrong) {
+        PyBuffer_Release(&pixels);
+        PyErr_SetString(PyExc_ValueError, wrong);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    done = plan_strip(&s, &p);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&pixels);
+    if (!done)
+        return PyErr_NoMemory();
+    return Py_BuildValue("iiI", p.filter, p.method, p.symbols);
 }
 
 PyDoc_STRVAR(bound_doc, "bound(rows, row_bytes) -> int\n\nThe most bytes that idat() writes for so many rows.");
@@ -226,6 +257,7 @@ static PyObject *py_quantize_planes(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"idat", py_idat, METH_VARARGS, idat_doc},
     {"filter", py_filter, METH_VARARGS, filter_doc},
+    {"sample", py_sample, METH_VARARGS, sample_doc},
     {"bound", py_bound, METH_VARARGS, bound_doc},
     {"adler_join", py_adler_join, METH_VARARGS, adler_doc},
     {"quantize", py_quantize, METH_VARARGS, quantize_doc},

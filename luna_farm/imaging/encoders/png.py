@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,6 @@ _THREADS = 4
 # An IDAT chunk holds less than 2**31 bytes, and the kernel counts positions in 32 bits.
 _STRIP_LIMIT_BYTES = 2**29
 MAX_ROW_BYTES = 2**29
-# libdeflate's levels for ours.
-_LIBDEFLATE_LEVELS = {5: 6, 6: 7, 7: 8, 8: 10, 9: 12}
-_BY_SAMPLE, _WITH_MATCHES = 6, 2  # of _png.filter
 
 
 def backend() -> str:
@@ -84,8 +81,14 @@ def _data(pixels: NDArray[Any], level: int) -> list[bytes | memoryview]:
     strips = min(height, _strip_count(pixels.nbytes))
     cuts = [height * i // strips for i in range(strips + 1)]
     if strips == 1:
-        if level >= 5 and (stream := _repetitive(pixels, level)):
-            return [chunk(b"IDAT", stream)]
+        if level >= 5:
+            # Imported here, because few ask for these levels.
+            from luna_farm.imaging.encoders import png_small
+
+            stream = png_small.stream(pixels, level)
+            if isinstance(stream, bytes):
+                return [chunk(b"IDAT", stream)]
+            level = stream
         return [_strip(pixels, level, 0, height)[0]]
     # Imported here, because few images are that large.
     from concurrent.futures import ThreadPoolExecutor
@@ -110,25 +113,6 @@ def _strip(pixels: NDArray[Any], level: int, first: int, last: int) -> tuple[mem
     out = np.empty(_png.bound(last - first, row), np.uint8)
     written, adler = _png.idat(pixels, height, row, step, pixels.itemsize, first, last, level, out)
     return out[:written].data, adler
-
-
-def _repetitive(pixels: NDArray[Any], level: int) -> bytes | None:
-    """The zlib stream by libdeflate, if the image repeats itself and the library is there."""
-    compress = _libdeflate()
-    if compress is None:
-        return None
-    height, row, step = _geometry(pixels)
-    rows = np.empty(height * (row + 1), np.uint8)
-    _, method = _png.filter(pixels, height, row, step, pixels.itemsize, level, _BY_SAMPLE, rows)
-    return compress(rows.data, _LIBDEFLATE_LEVELS[level]) if method == _WITH_MATCHES else None
-
-
-def _libdeflate() -> Callable[[memoryview, int], bytes] | None:
-    try:
-        import deflate
-    except ImportError:
-        return None
-    return lambda data, level: bytes(deflate.zlib_compress(data, level))
 
 
 def _geometry(pixels: NDArray[Any]) -> tuple[int, int, int]:

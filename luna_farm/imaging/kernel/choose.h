@@ -20,7 +20,7 @@ enum { ENOUGH_SYMBOLS = 8000 };
 typedef struct {
     int filter; /* FILTER_NONE .. FILTER_PAETH, or FILTER_BEST: each row its own */
     int method;
-    int repetitive; /* whether matches were worth a closer look */
+    unsigned symbols; /* that runs leave, in percent of the bytes */
     u64 cost[FILTER_COUNT + 1]; /* of the tiles with matches, by filter */
     u64 runs_cost, short_runs_cost;
 } plan;
@@ -103,7 +103,7 @@ static void scan_tile(tile_memory *m, const strip *s, size_t n, size_t skipped, 
 
 /* What is left with matches, in thousandths of what is left with runs alone, must be below this for matches to be worth
  * their time at a level. */
-static const u16 SCAN_PAYS[10] = {0, 900, 950, 970, 985, 1000, 1000, 1000, 1000, 1000};
+static const u16 SCAN_PAYS[10] = {0, 900, 950, 970, 985, 990, 990, 990, 990, 990};
 /* The same for a few small tiles, which tell less; and for runs of SHORTEST_RUN against SHORT_RUN. */
 enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 988, DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
 
@@ -167,9 +167,9 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     u64 scanned = up < none ? up : none;
     if (s->level > 2 && whole_cost(&sum->runs[1]) * 1000 < whole_cost(&sum->runs[0]) * SHORT_RUNS_PAY)
         p.method = METHOD_SHORT_RUNS;
-    if (symbols_of(&sum->runs[0]) * 100 > sum->bytes * DENSE_SYMBOLS && scanned * 1000 >= runs * (u64)(SCAN_PAYS[s->level] + GLANCE_PAYS))
+    int dense = symbols_of(&sum->runs[0]) * 100 > sum->bytes * DENSE_SYMBOLS;
+    if (s->level < 5 && dense && scanned * 1000 >= runs * (u64)(SCAN_PAYS[s->level] + GLANCE_PAYS))
         return p;
-    p.repetitive = 1;
     m->scan.skip = 5;
     /* Where nearly nothing is left, the ends of rows count: whole rows, which cost little then. */
     int wide = symbols_of(&sum->runs[0]) * 100 < sum->bytes * SPARSE_SYMBOLS;
@@ -197,12 +197,15 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     p.runs_cost = whole_cost(&sum->runs[0]);
     p.short_runs_cost = s->level > 2 ? whole_cost(&sum->runs[1]) : p.runs_cost;
     runs = p.short_runs_cost < p.runs_cost ? p.short_runs_cost : p.runs_cost;
-    int sparse = symbols_of(&sum->runs[0]) * 100 < sum->bytes * SPARSE_SYMBOLS;
+    p.symbols = (unsigned)(symbols_of(&sum->runs[0]) * 100 / sum->bytes);
+    int sparse = p.symbols < SPARSE_SYMBOLS;
     if (p.cost[best] * 1000 < runs * (sparse ? SPARSE_SCAN_PAYS : SCAN_PAYS[s->level])) {
         p.filter = best;
         p.method = METHOD_SCAN;
         learn_scan_costs(&m->scan, &sum->scanned[best], sum->bytes);
     } else {
+        if (s->level >= 5) /* all matches will be looked for */
+            p.filter = best;
         p.method = p.short_runs_cost * 1000 < p.runs_cost * SHORT_RUNS_PAY ? METHOD_SHORT_RUNS : METHOD_RUNS;
     }
     return p;

@@ -32,7 +32,7 @@ typedef struct {
 static const effort EFFORTS[10] = {
     /* depth nice passes patience */
     {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0},
-    {2, 32, 0, 5}, {6, 32, 0, 6}, {2, 20, 1, 6}, {8, 48, 1, 7}, {12, 64, 2, 7},
+    {2, 32, 0, 5}, {8, 48, 1, 7}, {12, 64, 2, 7}, {24, 96, 2, 7}, {32, 128, 3, 7},
 };
 
 /* The most bytes that put_idat writes for this strip, whatever the level: all stored, after the last block went wrong
@@ -211,29 +211,31 @@ static size_t put_idat(const strip *s, u8 *out, u32 *adler) {
     return data + 12;
 }
 
-/* Filters the whole image into `out`, stream_bytes() of it, for a library to compress. *filter: see FILTER_BEST; one more
- * chooses by a sample, and then nothing is written unless *method is METHOD_SCAN. Returns 0 if memory ran out. */
-static int put_filtered_rows(const strip *s, int *filter, int *method, u8 *out) {
+/* Filters the strip into `out`, stream_bytes() of it, for a library to compress. Returns 0 if memory ran out. */
+static int put_filtered_rows(const strip *s, int filter, u8 *out) {
     size_t room = block_bytes(s, SMALL_BLOCK_BYTES), buffers = whole_lines(row_buffer_bytes(room));
-    size_t tiles = *filter > FILTER_BEST ? sizeof(tile_memory) : 0;
-    u8 *memory = malloc(buffers + room + 2 * MARGIN + tiles);
+    u8 *memory = malloc(buffers + room + 2 * MARGIN);
     if (!memory)
         return 0;
-    int isa = detect_isa();
     row_buffers rows = row_buffers_in(memory, room);
-    u8 *block = memory + buffers;
-    if (tiles) {
-        tile_memory *m = open_tiles(block);
-        plan p = choose(isa, s, &rows, m, s->first_row, s->last_row);
-        *filter = p.filter;
-        *method = p.method;
-    }
     cursor at = {s->first_row, 0, 0};
-    while (*method == METHOD_SCAN && at.y < s->last_row) {
-        size_t n = fill_block(isa, s, &rows, &at, *filter, block, room);
-        memcpy(out, block, n);
+    while (at.y < s->last_row) { /* by way of a block, since rows are filtered in whole vectors */
+        size_t n = fill_block(detect_isa(), s, &rows, &at, filter, memory + buffers, room);
+        memcpy(out, memory + buffers, n);
         out += n;
     }
+    free(memory);
+    return 1;
+}
+
+/* What a sample says of the whole strip. Returns 0 if memory ran out. */
+static int plan_strip(const strip *s, plan *p) {
+    size_t longest = WIDE_BYTES, buffers = whole_lines(row_buffer_bytes(longest));
+    u8 *memory = malloc(buffers + sizeof(tile_memory));
+    if (!memory)
+        return 0;
+    row_buffers rows = row_buffers_in(memory, longest);
+    *p = choose(detect_isa(), s, &rows, open_tiles(memory + buffers), s->first_row, s->last_row);
     free(memory);
     return 1;
 }
