@@ -57,7 +57,8 @@ def test_whatever_is_asked_of_the_kernel_is_done_or_refused(data: st.DataObject)
     call(kernel.quantize_planes, draw(ANYTHING), draw(ANYTHING), draw(NUMBERS), draw(NUMBERS))
     pixels, out = draw(BUFFERS), bytearray(draw(st.sampled_from([0, 100, 6000, 40_000])))
     call(kernel.idat, pixels, *(draw(NUMBERS) for _ in range(7)), out)
-    call(kernel.filter, pixels, *(draw(NUMBERS) for _ in range(6)), out)
+    call(kernel.filter, pixels, *(draw(NUMBERS) for _ in range(7)), out)
+    call(kernel.sample, pixels, *(draw(NUMBERS) for _ in range(4)))
     call(kernel.idat, *(draw(ANYTHING) for _ in range(draw(st.integers(0, 10)))))
 
 
@@ -67,14 +68,15 @@ def test_whatever_is_asked_of_the_kernel_is_done_or_refused(data: st.DataObject)
     st.integers(1, 30),
     st.sampled_from([1, 2, 3, 4, 6, 8]),
     st.integers(0, 9),
-    st.integers(0, 6),
+    st.integers(0, 5),
 )
 def test_what_fits_is_done(height: int, width: int, step: int, level: int, chosen: int) -> None:
     pixels = np.random.default_rng(height * width).integers(0, 3, height * width * step, np.uint8)
     row = width * step
     out = bytearray(kernel.bound(height, row))
     assert kernel.idat(pixels, height, row, step, 1, 0, height, level, out)[0] <= len(out)
-    kernel.filter(pixels, height, row, step, 1, max(1, level), chosen, bytearray(height * (row + 1)))
+    kernel.filter(pixels, height, row, step, 1, 0, height, chosen, bytearray(height * (row + 1)))
+    assert kernel.sample(pixels, height, row, step, 1)[0] in (0, 1, 2, 4, 5)
 
 
 def test_a_size_that_overflows_does_not_end_the_interpreter() -> None:
@@ -96,4 +98,4 @@ def test_the_destination_may_not_be_the_pixels() -> None:
     with pytest.raises(ValueError, match="overlaps"):
         kernel.idat(both, 10, 30, 3, 1, 0, 10, 4, both)
     with pytest.raises(ValueError, match="overlaps"):
-        kernel.filter(memoryview(both)[: 10 * 30], 10, 30, 3, 1, 4, 0, memoryview(both)[5 : 5 + 10 * 31])
+        kernel.filter(memoryview(both)[: 10 * 30], 10, 30, 3, 1, 0, 10, 0, memoryview(both)[5 : 5 + 10 * 31])

@@ -5,7 +5,7 @@
 
 #include "codebook.h"
 #include "literals.h"
-#ifdef LUNA_DISPATCH
+#ifdef LUNA_AVX512
 #include "lanes_avx512.h"
 #endif
 
@@ -218,7 +218,7 @@ static void put_block(int isa, bitstream *s, codebook *book, const histogram *h,
     (void)isa;
     (void)covered;
     if (begin_block(s, book, h, n, final)) {
-#ifdef LUNA_DISPATCH
+#ifdef LUNA_AVX512
         if (isa == ISA_AVX512 && covered)
             put_tokens_vbmi(s, book, data, n, tokens, covered);
         else

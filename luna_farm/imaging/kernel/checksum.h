@@ -2,7 +2,7 @@
 #ifndef LUNA_CHECKSUM_H
 #define LUNA_CHECKSUM_H
 
-#include "common.h"
+#include "cpu.h"
 
 #define ADLER_MOD 65521u
 
@@ -31,7 +31,7 @@ static adler_sums adler_sums_base(const u8 *p, size_t blocks) {
 }
 
 #ifdef LUNA_DISPATCH
-__attribute__((target("avx2"))) static u32 sum_lanes(__m256i v) {
+LUNA_TARGET("avx2") static u32 sum_lanes(__m256i v) {
     u32 lane[8], sum = 0;
     _mm256_storeu_si256((__m256i *)(void *)lane, v);
     for (int i = 0; i < 8; i++)
@@ -39,7 +39,7 @@ __attribute__((target("avx2"))) static u32 sum_lanes(__m256i v) {
     return sum;
 }
 
-__attribute__((target("avx2"))) static adler_sums adler_sums_avx2(const u8 *p, size_t blocks) {
+LUNA_TARGET("avx2") static adler_sums adler_sums_avx2(const u8 *p, size_t blocks) {
     const __m256i weights = _mm256_set_epi8(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
                                             22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32);
     const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
@@ -53,8 +53,11 @@ __attribute__((target("avx2"))) static adler_sums adler_sums_avx2(const u8 *p, s
     return (adler_sums){sum_lanes(plain), sum_lanes(before), sum_lanes(weighted)};
 }
 
+#endif
+
+#ifdef LUNA_AVX512
 /* Two blocks at a time: `before` counts for both, and the first of them comes before the second. */
-__attribute__((target("avx512f,avx512bw"))) static adler_sums adler_sums_avx512(const u8 *p, size_t pairs) {
+LUNA_TARGET("avx512f,avx512bw") static adler_sums adler_sums_avx512(const u8 *p, size_t pairs) {
     const __m256i down = _mm256_set_epi8(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
                                          23, 24, 25, 26, 27, 28, 29, 30, 31, 32);
     const __m512i weights = _mm512_broadcast_i64x4(down), zero = _mm512_setzero_si512(), ones = _mm512_set1_epi16(1);
@@ -78,11 +81,14 @@ static u32 adler32_update(int isa, u32 adler, const u8 *p, size_t n) {
     while (n >= 32) {
         size_t blocks = n / 32 < ADLER_BLOCKS ? n / 32 : ADLER_BLOCKS;
         adler_sums sums;
-#ifdef LUNA_DISPATCH
+#ifdef LUNA_AVX512
         if (isa == ISA_AVX512 && blocks > 1) {
             blocks &= ~(size_t)1;
             sums = adler_sums_avx512(p, blocks / 2);
-        } else if (isa >= ISA_AVX2)
+        } else
+#endif
+#ifdef LUNA_DISPATCH
+        if (isa >= ISA_AVX2)
             sums = adler_sums_avx2(p, blocks);
         else
 #endif
@@ -135,7 +141,7 @@ static u32 crc32_plain(u32 crc, const u8 *p, size_t n) { /* crc: the inner state
 }
 
 #ifdef LUNA_DISPATCH
-#define CLMUL __attribute__((target("pclmul,sse4.1")))
+#define CLMUL LUNA_TARGET("pclmul,sse4.1")
 
 CLMUL INLINE __m128i fold(__m128i x, __m128i next, __m128i k) {
     return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(x, k, 0x00), _mm_clmulepi64_si128(x, k, 0x11)), next);
@@ -161,7 +167,10 @@ CLMUL static u32 crc32_folded(u32 crc, const u8 *p, size_t n) {
     return crc32_plain(crc32_plain(0, last, 16), p, n);
 }
 
-#define WIDE_CLMUL __attribute__((target("avx512f,vpclmulqdq,pclmul,sse4.1")))
+#endif
+
+#ifdef LUNA_AVX512
+#define WIDE_CLMUL LUNA_TARGET("avx512f,vpclmulqdq,pclmul,sse4.1")
 
 /* The same 256 bytes at a time, by x^(2048 + 32) and x^(2048 - 32). n is at least 256. */
 WIDE_CLMUL static u32 crc32_wide(u32 crc, const u8 *p, size_t n) {
@@ -187,10 +196,12 @@ WIDE_CLMUL static u32 crc32_wide(u32 crc, const u8 *p, size_t n) {
 static u32 crc32_of(int isa, const u8 *p, size_t n) {
     u32 crc = 0xffffffffu;
     (void)isa;
-#ifdef LUNA_DISPATCH
-    if (n >= 256 && isa == ISA_AVX512 && __builtin_cpu_supports("vpclmulqdq"))
+#ifdef LUNA_AVX512
+    if (n >= 256 && isa == ISA_AVX512 && cpu_features() & CPU_WIDE_CLMUL)
         return ~crc32_wide(crc, p, n);
-    if (n >= 64 && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1"))
+#endif
+#ifdef LUNA_DISPATCH
+    if (n >= 64 && cpu_features() & CPU_CLMUL)
         return ~crc32_folded(crc, p, n);
 #endif
     return ~crc32_plain(crc, p, n);

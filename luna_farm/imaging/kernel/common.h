@@ -14,6 +14,7 @@ typedef uint32_t u32;
 typedef uint64_t u64;
 
 #if defined(_MSC_VER) && !defined(__clang__)
+#define LUNA_MSVC 1
 #include <intrin.h>
 #define INLINE static __forceinline
 #define RESTRICT __restrict
@@ -26,12 +27,21 @@ typedef uint64_t u64;
 #if (defined(__x86_64__) || defined(_M_X64)) && !defined(LUNA_PORTABLE)
 #define LUNA_X86 1
 #include <immintrin.h>
-/* Functions for processors newer than the one compiled for need a per-function target, which MSVC lacks. */
-#if defined(__GNUC__) || defined(__clang__)
+/* Functions for newer processors than the one compiled for: gcc and clang want a target on each of them. MSVC takes any
+ * intrinsic anywhere; it gets AVX2, which can be tried by its detection (cpu.h), not AVX-512, which nobody has tried. */
 #define LUNA_DISPATCH 1
-#define TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
-#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,bmi,bmi2,popcnt")))
+#ifdef LUNA_MSVC
+#define LUNA_TARGET(features)
+#else
+#define LUNA_TARGET(features) __attribute__((target(features)))
+#define LUNA_AVX512 1
 #endif
+#define TARGET_AVX2 LUNA_TARGET("avx2,bmi,bmi2,popcnt")
+#define TARGET_AVX512 LUNA_TARGET("avx512f,avx512bw,avx512vl,bmi,bmi2,popcnt")
+#endif
+
+#ifdef LUNA_X86
+INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 #endif
 
 /* Deflate and x86 and ARM as compiled for here are little-endian; on a big-endian machine bytes are swapped. */
@@ -75,7 +85,7 @@ INLINE void store32_big(u8 *p, u32 v) {
 
 /* The number of zero bits below the lowest one; v must not be 0. */
 INLINE unsigned low_zeros(u64 v) {
-#if defined(_MSC_VER) && !defined(__clang__)
+#ifdef LUNA_MSVC
     unsigned long at;
     _BitScanForward64(&at, v);
     return (unsigned)at;
@@ -86,7 +96,7 @@ INLINE unsigned low_zeros(u64 v) {
 
 /* The position of the highest one bit; v must not be 0. */
 INLINE unsigned high_bit(u32 v) {
-#if defined(_MSC_VER) && !defined(__clang__)
+#ifdef LUNA_MSVC
     unsigned long at;
     _BitScanReverse(&at, v);
     return (unsigned)at;
@@ -96,7 +106,7 @@ INLINE unsigned high_bit(u32 v) {
 }
 
 INLINE unsigned count_ones(u64 v) {
-#if defined(_MSC_VER) && !defined(__clang__)
+#ifdef LUNA_MSVC
     unsigned ones = 0;
     for (; v; v &= v - 1)
         ones++;
@@ -104,26 +114,6 @@ INLINE unsigned count_ones(u64 v) {
 #else
     return (unsigned)__builtin_popcountll(v);
 #endif
-}
-
-/* Which instructions this processor has beyond the ones compiled for. */
-enum { ISA_BASE, ISA_AVX2, ISA_AVX512 };
-
-/* The tests lower this to run on one machine what others run. */
-#ifndef LUNA_MOST_ISA
-#define LUNA_MOST_ISA ISA_AVX512
-#endif
-
-static int detect_isa(void) {
-#ifdef LUNA_DISPATCH
-    __builtin_cpu_init();
-    if (LUNA_MOST_ISA >= ISA_AVX512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vbmi"))
-        return ISA_AVX512;
-    if (LUNA_MOST_ISA >= ISA_AVX2 && __builtin_cpu_supports("avx2"))
-        return ISA_AVX2;
-#endif
-    return ISA_BASE;
 }
 
 #endif

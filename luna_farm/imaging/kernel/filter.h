@@ -2,7 +2,7 @@
 #ifndef LUNA_FILTER_H
 #define LUNA_FILTER_H
 
-#include "common.h"
+#include "cpu.h"
 
 /* Zero bytes on either side of a row in its buffer: the widest vector. */
 enum { MARGIN = 64, LONG_ROW = 1024 };
@@ -24,6 +24,8 @@ static const u8 COSTS[16] = {0, 8, 12, 16, 18, 20, 22, 24, 25, 26, 27, 28, 29, 3
 #include "simd.h"
 #include "filter_rows.h"
 #undef LUNA_ISA
+#endif
+#ifdef LUNA_AVX512
 #define LUNA_ISA 512
 #include "simd.h"
 #include "filter_rows.h"
@@ -31,11 +33,13 @@ static const u8 COSTS[16] = {0, 8, 12, 16, 18, 20, 22, 24, 25, 26, 27, 28, 29, 3
 #endif
 
 static void filter_row(int isa, int filter, const u8 *row, const u8 *above, size_t bytes, size_t pixel_bytes, u8 *out) {
-#ifdef LUNA_DISPATCH
+#ifdef LUNA_AVX512
     if (isa == ISA_AVX512) {
         filter_row_avx512(filter, row, above, bytes, pixel_bytes, out);
         return;
     }
+#endif
+#ifdef LUNA_DISPATCH
     if (isa == ISA_AVX2) {
         filter_row_avx2(filter, row, above, bytes, pixel_bytes, out);
         return;
@@ -46,11 +50,13 @@ static void filter_row(int isa, int filter, const u8 *row, const u8 *above, size
 }
 
 static void cost_row(int isa, const u8 *row, const u8 *above, size_t bytes, size_t pixel_bytes, size_t skip, u64 *costs) {
-#ifdef LUNA_DISPATCH
+#ifdef LUNA_AVX512
     if (isa == ISA_AVX512) {
         cost_row_avx512(row, above, bytes, pixel_bytes, skip, costs);
         return;
     }
+#endif
+#ifdef LUNA_DISPATCH
     if (isa == ISA_AVX2) {
         cost_row_avx2(row, above, bytes, pixel_bytes, skip, costs);
         return;

@@ -4,7 +4,7 @@
 
 #include "codebook.h"
 
-#define VBMI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi,bmi,bmi2")))
+#define VBMI LUNA_TARGET("avx512f,avx512bw,avx512vl,avx512vbmi,bmi,bmi2")
 
 /* A lane holds the bits of eight neighbouring bytes, and behind them those of the match that begins there. A match must
  * not end in the lane it begins in, so every match is at least that long. A lane with more bits than LONGEST_LANE does

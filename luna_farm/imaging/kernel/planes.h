@@ -19,7 +19,7 @@ static void interleave_base(const u8 *RESTRICT r, const u8 *RESTRICT g, const u8
 
 #ifdef LUNA_DISPATCH
 /* Byte k of the 48 that 16 pixels make is channel k % 3 of pixel k / 3. */
-__attribute__((target("avx2"))) static void interleave_avx2(const u8 *RESTRICT r, const u8 *RESTRICT g,
+LUNA_TARGET("avx2") static void interleave_avx2(const u8 *RESTRICT r, const u8 *RESTRICT g,
                                                             const u8 *RESTRICT b, u8 *RESTRICT dst, size_t n) {
     u8 from[3][3][16];
     for (int k = 0; k < 48; k++)

@@ -2,7 +2,7 @@
 #ifndef LUNA_QUANTIZE_H
 #define LUNA_QUANTIZE_H
 
-#include "common.h"
+#include "cpu.h"
 
 static int quantize_base(const float *RESTRICT src, u8 *RESTRICT dst, size_t n) {
     int32_t nan = 0;
@@ -23,20 +23,20 @@ static int quantize_base(const float *RESTRICT src, u8 *RESTRICT dst, size_t n) 
 #define QUANTIZE_AHEAD 2048
 
 /* Eight floats to whole numbers 0..255. The order of the operands makes NaN, which max passes over, a 0. */
-__attribute__((target("avx2"))) static __m256i quantize_eight(const float *src, __m256 *nan) {
+LUNA_TARGET("avx2") static __m256i quantize_eight(const float *src, __m256 *nan) {
     __m256 v = _mm256_loadu_ps(src);
     *nan = _mm256_or_ps(*nan, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
     v = _mm256_max_ps(_mm256_mul_ps(v, _mm256_set1_ps(255.0f)), _mm256_setzero_ps());
     return _mm256_cvttps_epi32(_mm256_min_ps(v, _mm256_set1_ps(255.0f)));
 }
 
-__attribute__((target("avx2"))) static int quantize_avx2(const float *src, u8 *dst, size_t n) {
+LUNA_TARGET("avx2") static int quantize_avx2(const float *src, u8 *dst, size_t n) {
     const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing takes the 128-bit halves in turns */
     __m256 nan = _mm256_setzero_ps();
     size_t i = 0;
     for (; i + 32 <= n; i += 32) {
-        __builtin_prefetch(src + i + QUANTIZE_AHEAD);
-        __builtin_prefetch(src + i + QUANTIZE_AHEAD + 16);
+        prefetch(src + i + QUANTIZE_AHEAD);
+        prefetch(src + i + QUANTIZE_AHEAD + 16);
         __m256i low = _mm256_packs_epi32(quantize_eight(src + i, &nan), quantize_eight(src + i + 8, &nan));
         __m256i high = _mm256_packs_epi32(quantize_eight(src + i + 16, &nan), quantize_eight(src + i + 24, &nan));
         __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), in_order);

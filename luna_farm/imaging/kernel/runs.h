@@ -112,6 +112,9 @@ TARGET_AVX2 static size_t mark_runs_avx2(const u8 *data, size_t n, int least, u6
     return note_edges(n, least, covered, edge);
 }
 
+#endif
+
+#ifdef LUNA_AVX512
 TARGET_AVX512 static size_t mark_runs_avx512(const u8 *data, size_t n, int least, u64 *covered, u32 *edge) {
     for (size_t i = 0; i <= n / 64; i++)
         covered[i] = _mm512_cmpeq_epu8_mask(_mm512_loadu_si512(data + 64 * i), _mm512_loadu_si512(data + 64 * i - 1));
@@ -120,9 +123,11 @@ TARGET_AVX512 static size_t mark_runs_avx512(const u8 *data, size_t n, int least
 #endif
 
 static size_t mark_runs(int isa, const u8 *data, size_t n, int least, u64 *covered, u32 *edge) {
-#ifdef LUNA_DISPATCH
+#ifdef LUNA_AVX512
     if (isa == ISA_AVX512)
         return mark_runs_avx512(data, n, least, covered, edge);
+#endif
+#ifdef LUNA_DISPATCH
     if (isa == ISA_AVX2)
         return mark_runs_avx2(data, n, least, covered, edge);
 #endif

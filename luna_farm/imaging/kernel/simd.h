@@ -32,7 +32,7 @@
 #if LUNA_ISA == 512
 
 #define FN(name) name##_avx512
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,bmi,bmi2,popcnt")))
+#define TARGET TARGET_AVX512
 #define V __m512i
 #define M __mmask64
 #define C __m512i
@@ -61,7 +61,7 @@
 #elif LUNA_ISA == 256
 
 #define FN(name) name##_avx2
-#define TARGET __attribute__((target("avx2,bmi,bmi2,popcnt")))
+#define TARGET TARGET_AVX2
 #define V __m256i
 #define M __m256i
 #define C __m256i
