@@ -349,9 +349,12 @@ class Supervisor:
         if left:
             log.warning("%d images are left to the journal; the next start finishes them", len(left))
             self._note_left(left)
+        services.segments.close()  # first: Windows removes no file that this process has mapped
         if not any(image.task.segment == self.arena.name for image in left):
-            self.arena.unlink()
-        services.segments.close()
+            try:
+                self.arena.unlink()
+            except ArenaError as error:  # Windows, while a client still maps it: the next start removes it
+                log.info("%s", error)
         services.journal_writer.close()
         self._notifier.close()
 
