@@ -19,6 +19,7 @@ from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.errors import FarmError
 from luna_farm.storage import names, writer
 from luna_farm.worker import pipeline
+from luna_farm_client import oversize
 from luna_farm_client.pixels import copy_into
 from luna_farm_client.requests import JobReport, Outgoing, SaveRequest
 
@@ -31,7 +32,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     """
     out = Outgoing(request)
     defaults = {"output_dir": str(Path("output").absolute())}
-    fields = out.message()
+    fields = out.message(here=True)
     limits = {"max_images": 2**31, "max_pixels": 2**40, "arena_bytes": 2**62}
     submit = schema.submit(fields, defaults, limits)
     job_id = secrets.token_hex(4)
@@ -57,6 +58,9 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         image_of_job.state = ImageState(image_of_job.result.state)
         if progress:
             progress(done, submit.num_images)
+    if out.left:
+        first = job.images[0]
+        oversize.write_beside((first.result and first.result.path) or first.task.path, out.left)
     return JobReport.from_answer(job.report())
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from luna_farm.core import schema
 from luna_farm.errors import InvalidRequest, ProtocolError
+from luna_farm_client import oversize
 from luna_farm_client.pixels import PixelInfo, describe
 
 PIECE_BYTES = 2**20
@@ -209,6 +210,8 @@ class Outgoing:
     pieces: list[Piece] = field(default_factory=list)
     nbytes: int = 0
     """Bytes of all images."""
+    left: dict[str, str] = field(default_factory=dict)
+    """JSON texts that are more than a request holds, by name."""
 
     def __post_init__(self) -> None:
         images = self.request.images
@@ -227,6 +230,9 @@ class Outgoing:
         ]
         settings, documents = _settings(self.request), _documents(self.request)
         schema.settings({"output_dir": os.sep, **settings})
+        custom = len(documents["custom_metadata"])
+        if custom > schema.TYPED_LIMIT or sum(map(len, documents.values())) > schema.DOCUMENTS_LIMIT:
+            documents, self.left = oversize.cut(documents)
         if any(documents.values()):
             schema.documents(documents)
         moment = _moment(self.request.timestamp)
@@ -246,9 +252,9 @@ class Outgoing:
         """Bytes of each slot that is needed."""
         return [piece.nbytes for piece in self.pieces]
 
-    def message(self, want: Sequence[int] = ()) -> dict[str, Any]:
+    def message(self, want: Sequence[int] = (), *, here: bool = True) -> dict[str, Any]:
         """Return the submit. `want`: sizes of the leases that its receipt shall bring; the next submit of a
-        node is mostly like this one."""
+        node is mostly like this one. `here`: the files will lie on this host."""
         images = [
             {
                 "affix": image.affix,
@@ -259,7 +265,8 @@ class Outgoing:
             }
             for image, info in zip(self.request.images, self.infos, strict=True)
         ]
-        return {**self.fields, "cmd": "save_images_async", "images": images, "want": list(want)}
+        told = {"told": [oversize.sentence(self.left, here)]} if self.left else {}
+        return {**self.fields, **told, "cmd": "save_images_async", "images": images, "want": list(want)}
 
 
 def _settings(request: SaveRequest) -> dict[str, Any]:

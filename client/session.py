@@ -17,6 +17,7 @@ from typing import Any
 from luna_farm.core import protocol
 from luna_farm.errors import ArenaError, FarmBusy, FarmUnavailable
 from luna_farm.storage.arena import Arena
+from luna_farm_client import oversize
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.pixels import copy_into
 from luna_farm_client.requests import Outgoing, Piece, Receipt
@@ -135,7 +136,7 @@ class Session:
         number = self._next_id()
         want = out.sizes if self.shared and len(windows) == 1 else []
         overlap = self.shared and alone and out.nbytes >= LARGE_BYTES
-        yield Send({**out.message(want), "id": number}, flush=overlap)
+        yield Send({**out.message(want, here=self.shared), "id": number}, flush=overlap)
         for window in windows:
             if window is not windows[0]:
                 yield Receive(number, wait=False)  # raises when the submit was refused meanwhile
@@ -153,7 +154,10 @@ class Session:
         answer = yield Receive(number)
         self.answered_at = time.monotonic()
         self.spare += [Lease(**lease) for lease in answer["leases"]]
-        return Receipt.from_answer(answer)
+        receipt = Receipt.from_answer(answer)
+        if out.left and self.shared and receipt.paths:
+            oversize.write_aside(receipt.paths[0], out.left)
+        return receipt
 
     def _next_id(self) -> int:
         self.last_id += 1

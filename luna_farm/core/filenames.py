@@ -77,7 +77,7 @@ def image_names(submit: Submit, path_bytes: int = PATH_BYTES) -> Names:
         for batch in submit.batches
         for index in range(batch.batch)
     ]
-    warnings = dict.fromkeys(warning for name in named for warning in name.warnings)
+    warnings = dict.fromkeys((*submit.told, *(warning for name in named for warning in name.warnings)))
     return Names(tuple(name.text for name in named), tuple(warnings))
 
 

@@ -90,12 +90,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """A submit. `want` are the sizes of the leases that the receipt shall bring for the next one."""
+    """A submit. `want` are the sizes of the leases that the receipt shall bring for the next one. `told` are
+    sentences of the client for the report."""
 
     request_id: str
     options: SaveOptions
     batches: tuple[Batch, ...]
     want: tuple[int, ...] = ()
+    told: tuple[str, ...] = ()
     _ends: tuple[int, ...] = field(init=False, compare=False)
     """How many images the batches hold up to and including each."""
 
@@ -322,6 +324,14 @@ def sizes(given: Mapping[str, Any], field: str, max_images: int, max_bytes: int)
     return tuple(value)
 
 
+def sentences(given: Mapping[str, Any], field: str) -> tuple[str, ...]:
+    """Return a list of at most 8 texts for the report."""
+    value = given.get(field, [])
+    if not isinstance(value, list) or len(value) > 8:
+        raise InvalidRequest.of(field, value, "a list of at most 8 texts")
+    return tuple(text({field: one}, field) for one in value)
+
+
 def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mapping[str, int]) -> Submit:
     """Judge a whole submit. `limits`: max_images, max_pixels, arena_bytes. Raises InvalidRequest."""
     request_id = given.get("request_id")
@@ -341,7 +351,7 @@ def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mappin
             "images", total, f"at most {limits['max_images']} images a job (setting max_images)"
         )
     want = sizes(given, "want", limits["max_images"], limits["arena_bytes"])
-    return Submit(request_id, options(given, defaults), batches, want)
+    return Submit(request_id, options(given, defaults), batches, want, sentences(given, "told"))
 
 
 def command(message: Mapping[str, Any]) -> str:

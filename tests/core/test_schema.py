@@ -91,6 +91,7 @@ def test_no_workflow_embeds_nothing() -> None:
         ("save_path", [5, "\0", "x" * 65_537, ["a"], b"x"], "at most 65536 characters"),
         ("batch_digits", [-1, 10, "4", True], "a whole number from 0 to 9"),
         ("numbers", ["last", None, 5], "after_last | first_gap"),
+        ("told", ["x", [5], ["x"] * 9], ""),
         ("sidecar", ["yes", True], "auto | always | never"),
         ("filename", ["\ud800"], "without lone surrogates"),
         ("model_name", [{}], "a text"),
