@@ -1,12 +1,12 @@
 """Images of a program, as arrays or tensors, into the bytes of a slot: one pass, no full-size temporary.
 
-    info = describe(x)                  # raises InvalidRequest for what is no image
-    copy_into(x, slot[: info.nbytes])   # uint8, C-contiguous [B, H, W, C]
+    info = describe(x)                              # raises InvalidRequest for what is no image
+    flaws = copy_into(x, slot[: info.nbytes], info.dtype)   # C-contiguous [B, H, W, C]
 
-Floats become bytes exactly as ComfyUI does it, `np.clip(255. * x, 0, 255).astype(np.uint8)`: truncated, in
-the arithmetic of their own type (bfloat16, which numpy lacks, in float32). What that formula leaves
-undefined, NaN, is refused: it is the sign of a decoder that overflowed, and a black hole in a file tells
-nobody.
+Floats become 8-bit values exactly as in ComfyUI, `np.clip(255. * x, 0, 255).astype(np.uint8)`: truncated, in
+the arithmetic of their own type (bfloat16, which numpy lacks, in float32). They become 16-bit values by
+rounding, `floor(65535 * x + 0.5)` in float32, and stay floats for files that store floats. NaN becomes 0 and
+infinities the nearest value that can be stored; `copy_into` counts both per image. Bool means 0 and 255.
 
 This module must never import torch: whoever passes a tensor has loaded it.
 """
@@ -24,34 +24,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from luna_farm.core.formats import DTYPES, wire_dtype
 from luna_farm.errors import InvalidRequest
-from luna_farm.imaging.quantize import copy_bytes, quantize, quantize_planes
+from luna_farm.imaging.quantize import LARGEST, copy_bytes, quantize, quantize_planes, round_to_16
 
 _BLOCK = 128 * 1024  # elements: 512 KB of float32, which stays in a core's second level cache
 _DEVICE_BLOCK = 16 * 1024 * 1024  # elements: 64 MB of float32 beside the models in the memory of a GPU
 _CHANNELS = (1, 3, 4)
 _SHAPES = "[H, W], [H, W, C] or [B, H, W, C] with C = 1, 3 or 4"
-_DTYPES = "uint8 (0..255), or float16, bfloat16, float32, float64 (0..1)"
+_DTYPES = "uint8 (0..255), uint16 (0..65535), bool, or float16, bfloat16, float32, float64 (0..1)"
+
+Flaws = dict[int, int]
+"""Index of an image in its batch -> how many of its values were NaN or infinite."""
 
 
 @dataclass(frozen=True, slots=True)
 class PixelInfo:
-    """What an array or tensor holds: `batch` images of `height` x `width` pixels; `nbytes` of them all."""
+    """What an array or tensor holds: `batch` images of `height` x `width` pixels.
+
+    `dtype` is the type in which they travel and `nbytes` the size of all images in it.
+    """
 
     batch: int
     height: int
     width: int
     channels: int
     nbytes: int
+    dtype: str = "uint8"
 
 
-def describe(x: object) -> PixelInfo:
-    """Check that `x` is a image or a batch of them and say what it holds. Costs microseconds: looks at no
+def describe(x: object, *, bit_depth: str = "auto", formats: tuple[str, ...] = ("png",)) -> PixelInfo:
+    """Check that `x` is an image or a batch of them and say what it holds. Costs microseconds: looks at no
     pixel.
 
     x: a numpy array or a torch tensor (on any device, contiguous or not) of shape [H, W], [H, W, C] or [B,
-    H, W, C], C = 1, 3 or 4, of uint8 or of floats 0..1. Raises InvalidRequest with what was given and what
-    is allowed.
+    H, W, C], C = 1, 3 or 4, of uint8, uint16, bool, or of floats 0..1. bit_depth and formats: of the files
+    to make; they decide in which type floats travel. Raises InvalidRequest with what was given and what is
+    allowed.
     """
     given: Any = x
     torch = _torch_of(x)
@@ -62,41 +71,50 @@ def describe(x: object) -> PixelInfo:
             what = f"a tensor without memory of its own ({given.layout}, {given.device})"
             raise InvalidRequest.of("pixels", what, "a dense tensor")
     elif isinstance(x, np.ndarray):
-        if not (x.dtype == np.uint8 or (x.dtype.kind == "f" and x.dtype.itemsize in (2, 4, 8))):
+        if x.dtype.kind + str(x.dtype.itemsize) not in ("u1", "u2", "b1", "f2", "f4", "f8"):
             raise InvalidRequest.of("pixels.dtype", str(x.dtype), _DTYPES)
     else:
         kind = type(x)
         hint = " (of a PIL image: numpy.asarray(image))" if kind.__module__.startswith("PIL.") else ""
         what = f"{kind.__module__}.{kind.__qualname__}"
         raise InvalidRequest.of("pixels", what, f"a numpy array or torch tensor{hint}")
-    return _measured(tuple(given.shape))
+    return _measured(tuple(given.shape), wire_dtype(_kind(str(given.dtype)), bit_depth, formats))
 
 
-def copy_into(x: object, view: memoryview) -> None:
-    """Write the bytes of `x` into `view`, as uint8 [B, H, W, C], C-contiguous.
+def copy_into(x: object, view: memoryview, dtype: str = "uint8") -> Flaws:
+    """Write `x` into `view` as [B, H, W, C] of `dtype`, C-contiguous, and return what was wrong with it.
 
-    x: what `describe` accepts. view: writable, contiguous, exactly `describe(x).nbytes` long (else
-    ValueError). A tensor on a GPU is turned into bytes there, which are then copied straight into `view`;
-    the function returns when they have arrived. Raises InvalidRequest for what `describe` refuses and for
-    NaN; `view` then holds rubbish.
+    x: what `describe` accepts. dtype: `describe(x).dtype`, or "uint8". view: writable, contiguous, exactly as
+    long as the pixels (else ValueError). A tensor on a GPU is turned into bytes there, which are then copied
+    straight into `view`; the function returns when they have arrived. NaN and infinities are replaced and
+    counted. Raises InvalidRequest for what `describe` refuses, and for floats far above 1 that are to become
+    integers; `view` then holds rubbish.
     """
     info = describe(x)
-    if view.nbytes != info.nbytes or view.readonly or not view.contiguous:
+    nbytes = DTYPES[dtype] * math.prod((info.batch, info.height, info.width, info.channels))
+    if view.nbytes != nbytes or view.readonly or not view.contiguous:
         raise ValueError(
-            f"pixels of {info.nbytes} bytes need a writable view of just that length, not {view.nbytes}"
+            f"pixels of {nbytes} bytes need a writable view of just that length, not {view.nbytes}"
         )
     given: Any = x
     if isinstance(x, np.ndarray):
-        _from_array(np.asarray(x), np.frombuffer(view, np.uint8).reshape(x.shape))
+        array, bfloat = np.asarray(x), False
     elif given.device.type == "cpu":
-        array = _array_of(given)
-        _from_array(
-            array,
-            np.frombuffer(view, np.uint8).reshape(array.shape),
-            bfloat=str(given.dtype) == "torch.bfloat16",
-        )
+        array, bfloat = _array_of(given), str(given.dtype) == "torch.bfloat16"
+    elif dtype == "uint8" and _kind(str(given.dtype)) != "uint16":
+        return _from_device(given, view)
     else:
-        _from_device(given, view)
+        array, bfloat = _array_of(given.cpu()), str(given.dtype) == "torch.bfloat16"
+    if _kind(str(given.dtype)) in ("uint8", "uint16") and dtype != info.dtype:
+        raise ValueError(f"integers travel as they are ({info.dtype}), not as {dtype}")
+    target = np.frombuffer(view, dtype).reshape(array.shape)
+    if dtype != "uint8":
+        return _at_depth(array, target, bfloat)
+    if _from_array(array.view(np.uint8) if array.dtype == np.bool_ else array, target, bfloat=bfloat):
+        return _inspected(array, bfloat, limited=True)
+    if array.dtype == np.bool_:
+        np.multiply(target, 255, out=target)
+    return {}
 
 
 def is_on_gpu(x: object) -> bool:
@@ -143,10 +161,19 @@ def _torch_of(x: object) -> Any:
 @lru_cache(maxsize=1)
 def _tensor_types() -> frozenset[Any]:
     torch = sys.modules["torch"]
-    return frozenset((torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64))
+    names = ("uint8", "uint16", "bool", "float16", "bfloat16", "float32", "float64")
+    return frozenset(getattr(torch, name) for name in names if hasattr(torch, name))  # uint16: torch 2.3
 
 
-def _measured(shape: tuple[int, ...]) -> PixelInfo:
+def _kind(dtype: str) -> str:
+    """Return the one of DTYPES that holds `dtype` (of numpy or torch), so far as a file can."""
+    name = dtype.removeprefix("torch.").lstrip("<>=|")
+    if name in ("float16", "f2", "uint16", "u2"):
+        return "float16" if name[0] == "f" else "uint16"
+    return "uint8" if name in ("uint8", "bool") else "float32"
+
+
+def _measured(shape: tuple[int, ...], dtype: str) -> PixelInfo:
     if not 2 <= len(shape) <= 4:
         raise InvalidRequest.of("pixels.shape", list(shape), _SHAPES)
     batch, height, width, channels = {2: (1, *shape, 1), 3: (1, *shape), 4: shape}[len(shape)]
@@ -158,7 +185,8 @@ def _measured(shape: tuple[int, ...]) -> PixelInfo:
     if min(batch, height, width) < 1:
         raise InvalidRequest.of("pixels.shape", list(shape), "at least one image of at least one pixel")
     # math.prod: numpy's would overflow without a word.
-    return PixelInfo(batch, height, width, channels, math.prod((batch, height, width, channels)))
+    nbytes = DTYPES[dtype] * math.prod((batch, height, width, channels))
+    return PixelInfo(batch, height, width, channels, nbytes, dtype)
 
 
 def _blocks(shape: tuple[int, ...], largest: int) -> Iterator[tuple[slice, ...]]:
@@ -174,10 +202,11 @@ def _blocks(shape: tuple[int, ...], largest: int) -> Iterator[tuple[slice, ...]]
             yield (slice(start, start + step),)
 
 
-def _from_array(src: NDArray[Any], dst: NDArray[np.uint8], *, bfloat: bool = False) -> None:
+def _from_array(src: NDArray[Any], dst: NDArray[np.uint8], *, bfloat: bool = False) -> bool:
     """Convert block by block, so that each stays in cache. `bfloat`: `src` holds the bits of bfloat16.
 
     src: any strides. dst: the same shape, C-contiguous or one channel of what is: it can be flattened.
+    Returns whether a value needs a closer look: NaN, infinite, or beyond LARGEST.
     """
     if src.flags.c_contiguous:
         src, dst = src.reshape(-1), dst.reshape(-1)
@@ -189,50 +218,103 @@ def _from_array(src: NDArray[Any], dst: NDArray[np.uint8], *, bfloat: bool = Fal
         if whole and src.dtype == np.float32 and src.shape[-1] == 3:
             height, width = src.shape[-3:-1]
             batch = planes.reshape(-1, 3, height, width)
-            _refuse_nan(quantize_planes(batch, dst.reshape(-1, height, width, 3)))
-            return
+            return quantize_planes(batch, dst.reshape(-1, height, width, 3))
+        odd = False
         for block in _blocks(src.shape[:-1], _BLOCK):
             for channel in range(src.shape[-1]):
-                _from_array(src[block][..., channel], dst[block][..., channel], bfloat=bfloat)
-        return
+                odd |= _from_array(src[block][..., channel], dst[block][..., channel], bfloat=bfloat)
+        return odd
     if src.dtype == np.uint8:
         if src.ndim == 1 and src.flags.c_contiguous and dst.flags.c_contiguous:
             copy_bytes(src, dst)
         else:
             np.copyto(dst, src)
-        return
+        return False
     if src.dtype == np.float32 and src.flags.c_contiguous and dst.flags.c_contiguous:
-        _refuse_nan(quantize(src, dst))
-        return
-    native, straight = src.dtype.newbyteorder("="), dst.flags.c_contiguous
+        return quantize(src, dst)
+    native, straight, odd = src.dtype.newbyteorder("="), dst.flags.c_contiguous, False
     with np.errstate(invalid="ignore", over="ignore"):
         for block in _blocks(src.shape, _BLOCK):
             # A strided or byte-swapped block becomes a small plain one; a plain one stays a view.
             piece = np.ascontiguousarray(src[block], native)
             if straight:
-                _convert(piece, dst[block], bfloat)
+                odd |= _convert(piece, dst[block], bfloat)
             else:
                 plain = np.empty(piece.shape, np.uint8)
-                _convert(piece, plain, bfloat)
+                odd |= _convert(piece, plain, bfloat)
                 dst[block] = plain
+    return odd
 
 
-def _convert(src: NDArray[Any], dst: NDArray[np.uint8], bfloat: bool) -> None:
-    """Convert one block; both are C-contiguous."""
+def _convert(src: NDArray[Any], dst: NDArray[np.uint8], bfloat: bool) -> bool:
+    """Convert one block; both are C-contiguous. Returns as `_from_array` does."""
     if src.dtype.itemsize == 2:
         # Sixteen bits have few values: looking each up is exact, and thirteen times as fast as half floats
-        # in numpy.
+        # in numpy. Without their sign they sort as the numbers do, with infinity and NaN last.
         bits = src.view(np.uint16)
-        infinity = 0x7F80 if bfloat else 0x7C00
-        _refuse_nan(int((bits & 0x7FFF).max()) > infinity)
         np.take(_table(bfloat), bits, out=dst, mode="clip")  # "raise" would copy the whole of dst first
-        return
+        return int((bits & 0x7FFF).max()) > (0x4100 if bfloat else 0x4800)  # LARGEST in their formats
     if src.dtype.itemsize == 4:
-        _refuse_nan(quantize(src, dst))
-    else:
-        _refuse_nan(math.isnan(np.minimum.reduce(src, axis=None)))  # a minimum is NaN if anything is
-        product = np.multiply(src, 255.0)
-        np.copyto(dst, np.clip(product, 0, 255, out=product), casting="unsafe")
+        return quantize(src, dst)
+    product = np.multiply(src, 255.0)
+    odd = not max(abs(product.min()), abs(product.max())) <= 255.0 * LARGEST  # NaN compares false
+    np.fmin(np.fmax(product, 0, out=product), 255, out=product)
+    np.copyto(dst, product, casting="unsafe")
+    return odd
+
+
+def _at_depth(src: NDArray[Any], dst: NDArray[Any], bfloat: bool) -> Flaws:
+    """Convert to uint16, float16 or float32, block by block, and look for NaN and infinities."""
+    if src.dtype.kind == "u" and not bfloat:
+        np.copyto(dst, src)
+        return {}
+    odd = False
+    largest = np.finfo(dst.dtype).max if dst.dtype.kind == "f" else None
+    with np.errstate(invalid="ignore", over="ignore"):
+        for block in _blocks(src.shape, _BLOCK):
+            piece = _floats(src[block], bfloat)
+            if largest is None:
+                odd |= round_to_16(piece, dst[block])
+            else:
+                odd |= not np.isfinite(piece).all()
+                held = np.nan_to_num(piece, nan=0.0, posinf=float(largest), neginf=-float(largest))
+                dst[block] = np.clip(held, -largest, largest)
+    return _inspected(src, bfloat, limited=largest is None) if odd else {}
+
+
+def _floats(src: NDArray[Any], bfloat: bool) -> NDArray[np.float32]:
+    """Return floats as C-contiguous float32. `bfloat`: `src` holds the bits of bfloat16."""
+    if bfloat:
+        return (np.ascontiguousarray(src, np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(src, np.float32)
+
+
+def _inspected(src: NDArray[Any], bfloat: bool, *, limited: bool) -> Flaws:
+    """Look closer at floats of which some are odd: count NaN and infinities per image.
+
+    Raises InvalidRequest if `limited` and the largest number is beyond LARGEST.
+    """
+    flaws: Flaws = {}
+    images = src[None] if src.ndim < 4 else src
+    for index, image in enumerate(images):
+        bad, most = 0, 0.0
+        for block in _blocks(image.shape, _BLOCK):
+            piece = _floats(image[block], bfloat)
+            finite = np.isfinite(piece)
+            bad += piece.size - int(np.count_nonzero(finite))
+            most = max(most, float(np.max(piece, where=finite, initial=0.0)))
+        if limited and most > LARGEST:
+            raise InvalidRequest(
+                f"pixels: floats up to {most:g} are not allowed; allowed: 0 to 1 (up to {LARGEST:g} is "
+                "clipped to 1, as ComfyUI does). Divide values of 0..255 by 255; high dynamic range is kept "
+                "by format exr, or tiff with bit_depth half or float.",
+                "pixels",
+                f"{most:g}",
+                "floats from 0 to 1",
+            )
+        if bad:
+            flaws[index] = bad
+    return flaws
 
 
 @lru_cache(maxsize=2)
@@ -249,17 +331,6 @@ def _table(bfloat: bool) -> NDArray[np.uint8]:
     return table
 
 
-def _refuse_nan(found: bool) -> None:
-    if found:
-        raise InvalidRequest(
-            "pixels: NaN is not allowed; allowed: numbers, 0 to 1. A decoder that overflows in 16 bits "
-            "makes it; run it in float32 (ComfyUI: --fp32-vae), or use torch.nan_to_num or numpy.nan_to_num.",
-            "pixels",
-            "NaN",
-            "numbers, 0 to 1",
-        )
-
-
 def _array_of(tensor: Any) -> NDArray[Any]:
     """Return a CPU tensor as an array on the same memory; bfloat16, which numpy lacks, as its bits."""
     torch = sys.modules["torch"]
@@ -271,43 +342,46 @@ def _array_of(tensor: Any) -> NDArray[Any]:
     return array
 
 
-def _from_device(tensor: Any, view: memoryview) -> None:
+def _from_device(tensor: Any, view: memoryview) -> Flaws:
     """Turn a tensor into bytes on its own device and copy those over; wait until they have arrived."""
     torch = sys.modules["torch"]
     tensor = tensor.detach()
+    bfloat = tensor.dtype == torch.bfloat16
     try:
-        found_nan = _quantize_there(tensor, view)
+        odd = _quantize_there(tensor, view)
     except torch.cuda.OutOfMemoryError:
         # Models fill the memory of a GPU to the brim: then the floats come over, piece by piece, to be
         # turned here.
+        odd = False
         target = np.frombuffer(view, np.uint8).reshape(tensor.shape)
         for piece, place in _pieces(tensor, target):
-            _from_array(_array_of(piece.cpu()), place, bfloat=tensor.dtype == torch.bfloat16)
-        return
+            odd |= _from_array(_array_of(piece.cpu()), place, bfloat=bfloat)
     finally:
         if tensor.is_cuda:  # nothing may still be writing into a slot that the caller gives back
             torch.cuda.current_stream(tensor.device).synchronize()
-    _refuse_nan(found_nan)
+    return _inspected(_array_of(tensor.cpu()), bfloat, limited=True) if odd else {}
 
 
 def _quantize_there(tensor: Any, view: memoryview) -> bool:
-    """Queue the work for a device and return whether it met NaN.
+    """Queue the work for a device and return whether a value needs a closer look, as `_from_array` does.
 
-    Few and late calls, since for a image of a megapixel each costs more than the GPU's work: the search
-    for NaN is queued while the bytes travel, and reading its answer waits for both.
+    Few and late calls, since for an image of a megapixel each costs more than the GPU's work: the search
+    for the extremes is queued while the bytes travel, and reading its answer waits for both.
     """
     torch = sys.modules["torch"]
     target = torch.frombuffer(view, dtype=torch.uint8).view(tensor.shape)
-    lowest = None
+    most = None
     for piece, place in _pieces(tensor, target):
-        if piece.dtype == torch.uint8:
-            place.copy_(piece, non_blocking=tensor.is_cuda)
+        if piece.dtype in (torch.uint8, torch.bool):
+            whole = piece if piece.dtype == torch.uint8 else piece.to(torch.uint8) * 255
+            place.copy_(whole, non_blocking=tensor.is_cuda)
             continue
         floats = piece.float() if piece.dtype == torch.bfloat16 else piece
         place.copy_((floats * 255.0).clamp_(0, 255).to(torch.uint8), non_blocking=tensor.is_cuda)
-        least = piece.amin()  # NaN if anything is
-        lowest = least if lowest is None else torch.minimum(lowest, least)
-    return lowest is not None and math.isnan(lowest.item())
+        low, high = torch.aminmax(piece)  # both NaN if anything is
+        furthest = torch.maximum(high, -low)
+        most = furthest if most is None else torch.maximum(most, furthest)
+    return most is not None and not most.item() <= LARGEST
 
 
 def _pieces(tensor: Any, target: Any) -> Iterator[tuple[Any, Any]]:

@@ -203,11 +203,11 @@ static PyObject *py_adler_join(PyObject *self, PyObject *args) {
 
 PyDoc_STRVAR(quantize_doc, "quantize(src, dst) -> bool\n\n"
 "dst[i] = truncate(255 * src[i]) clipped to 0..255, NaN as 0; src float32, dst bytes, with the GIL released. "
-"Returns whether there was a NaN.");
+"Returns whether a value needs a closer look: NaN, infinite, or further from 0 than 8.");
 
 static PyObject *py_quantize(PyObject *self, PyObject *args) {
     buffers b;
-    int nan = 0;
+    int odd = 0;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*w*:quantize", &b.pixels, &b.out))
         return NULL;
@@ -215,7 +215,7 @@ static PyObject *py_quantize(PyObject *self, PyObject *args) {
     fits = fits && !overlap(&b.pixels, &b.out);
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        nan = quantize_floats(b.pixels.buf, b.out.buf, (size_t)b.out.len);
+        odd = quantize_floats(b.pixels.buf, b.out.buf, (size_t)b.out.len);
         Py_END_ALLOW_THREADS
     }
     release(&b);
@@ -223,7 +223,7 @@ static PyObject *py_quantize(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "src holds as many aligned float32 as dst holds bytes, elsewhere");
         return NULL;
     }
-    return PyBool_FromLong(nan);
+    return PyBool_FromLong(odd);
 }
 
 PyDoc_STRVAR(planes_doc, "quantize_planes(src, dst, first, count) -> bool\n\n"
@@ -233,7 +233,7 @@ PyDoc_STRVAR(planes_doc, "quantize_planes(src, dst, first, count) -> bool\n\n"
 static PyObject *py_quantize_planes(PyObject *self, PyObject *args) {
     buffers b;
     size_t first, count;
-    int nan = 0;
+    int odd = 0;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*w*O&O&:quantize_planes", &b.pixels, &b.out, to_size, &first, to_size, &count))
         return NULL;
@@ -243,7 +243,7 @@ static PyObject *py_quantize_planes(PyObject *self, PyObject *args) {
     fits = fits && first <= plane && count <= plane - first;
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        nan = quantize_planes((const float *)b.pixels.buf + first, plane, (u8 *)b.out.buf + 3 * first, count);
+        odd = quantize_planes((const float *)b.pixels.buf + first, plane, (u8 *)b.out.buf + 3 * first, count);
         Py_END_ALLOW_THREADS
     }
     release(&b);
@@ -251,7 +251,7 @@ static PyObject *py_quantize_planes(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "src holds three planes of as many aligned float32 as dst holds pixels");
         return NULL;
     }
-    return PyBool_FromLong(nan);
+    return PyBool_FromLong(odd);
 }
 
 static PyMethodDef methods[] = {

@@ -33,8 +33,8 @@ _BLOCK = 64 * 1024  # elements: 256 KB of float32, which stays in a core's secon
 
 
 def quantize(src: NDArray[np.floating[Any]], dst: NDArray[np.uint8]) -> bool:
-    """Fills `dst` with the bytes of `src`: truncate(255 * x), clipped to 0..255. Returns whether there was a
-    NaN, which becomes 0.
+    """Fill `dst` with the bytes of `src`: truncate(255 * x), clipped to 0..255, NaN as 0. Return whether a
+    value needs a closer look: NaN, infinite, or further from 0 than LARGEST.
 
     src: any shape, C-contiguous, float16, float32 or float64 (computed in float32, as ComfyUI does).
     dst: uint8, the same shape, C-contiguous, writable. Infinities are clipped.
@@ -82,13 +82,13 @@ def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
                 for at in range(0, pixels, step)
             ]
         )
-    found_nan = False
+    odd = False
     plain = np.empty(src.shape[-1], np.uint8)
     for planes, out in zip(src, dst, strict=True):
         for channel, row in np.ndindex(planes.shape[:2]):
-            found_nan |= _in_blocks(planes[channel, row], plain)
+            odd |= _in_blocks(planes[channel, row], plain)
             out[row, :, channel] = plain
-    return found_nan
+    return odd
 
 
 def _shared(work: Sequence[Callable[[], bool | None]]) -> bool:
@@ -131,7 +131,7 @@ def round_to_16(src: NDArray[np.float32], dst: NDArray[np.uint16]) -> bool:
 
 
 def _in_blocks(src: NDArray[Any], dst: NDArray[np.uint8]) -> bool:
-    found_nan = False
+    odd = False
     block = np.empty(min(_BLOCK, src.size), np.float32)
     for start in range(0, src.size, _BLOCK):
         piece = block[: min(_BLOCK, src.size - start)]
@@ -144,8 +144,9 @@ def _in_blocks(src: NDArray[Any], dst: NDArray[np.uint8]) -> bool:
                 dtype=np.float32,
                 casting="same_kind",
             )
-        found_nan = found_nan or bool(np.isnan(piece.min()))  # a minimum is NaN if anything is
+            # Both extremes are NaN if anything is, and NaN compares false.
+            odd = odd or not max(abs(piece.min()), abs(piece.max())) <= 255 * LARGEST
         # fmax and fmin pass over NaN, so that it ends as 0; clip would keep it and the cast be undefined.
         np.fmin(np.fmax(piece, 0, out=piece), 255, out=piece)
         np.copyto(dst[start : start + piece.size], piece, casting="unsafe")
-    return found_nan
+    return odd

@@ -52,9 +52,9 @@ def test_every_level_and_its_neighbours_are_truncated_alike(dtype):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_any_finite_or_infinite_number(data):
+def test_any_number_near_the_range_and_infinities(data):
     dtype = data.draw(st.sampled_from([*FLOATS]))
-    elements = st.floats(width=FLOATS[dtype], allow_nan=False)
+    elements = st.floats(-8, 8, width=FLOATS[dtype]) | st.sampled_from([np.inf, -np.inf])
     x = data.draw(hnp.arrays(dtype, (3, 5, 3), elements=elements))
     with np.errstate(over="ignore"):
         expected = _comfyui(x)
@@ -104,19 +104,99 @@ def test_no_full_size_temporary(layout):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_infinities_are_clipped(dtype):
-    _same(np.array([[np.inf, -np.inf, 0.5]], dtype), [255, 0, 127])
+def test_infinities_are_clipped_and_counted(dtype):
+    x = np.array([[np.inf, -np.inf, 0.5]], dtype)
+    _same(x, [255, 0, 127])
+    assert copy_into(x, memoryview(bytearray(3))) == {0: 2}
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("place", [0, 1_000, -1])
-def test_nan_is_refused_wherever_it_is(dtype, place):
-    x = np.full((400, 300, 3), 0.5, dtype)
-    x.reshape(-1)[place] = np.nan
-    for given_ in (x, x[:, ::-1]):
-        with pytest.raises(InvalidRequest, match=r"NaN is not allowed; .*--fp32-vae") as caught:
-            _bytes(given_)
-        assert caught.value.given == "NaN"
+def test_nan_becomes_black_and_is_counted_for_its_image_alone(dtype, place):
+    x = np.full((3, 100, 100, 3), 0.5, dtype)
+    x[1].reshape(-1)[place] = np.nan
+    for given_ in (x, x[:, :, ::-1], np.ascontiguousarray(x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)):
+        out = bytearray(given_.size)
+        assert copy_into(given_, memoryview(out)) == {1: 1}
+        assert sorted(set(out)) == [0, 127]
+        assert out.count(0) == 1
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("wire", ["uint8", "uint16"])
+def test_floats_far_above_1_are_refused_with_the_range(dtype, wire):
+    x = np.zeros((64, 64, 3), dtype)
+    x[40, 2, 1] = 255
+    with pytest.raises(InvalidRequest, match=r"floats up to 255 are not allowed; allowed: 0 to 1.*by 255"):
+        copy_into(x, memoryview(bytearray(x.size * (1 if wire == "uint8" else 2))), wire)
+    x[40, 2, 1] = -255  # far below is clipped: an image of range 0..255 has no negative values
+    x[3, 3, 1] = 1.5
+    copy_into(x, memoryview(bytearray(x.size * (1 if wire == "uint8" else 2))), wire)
+
+
+def _at(x, dtype):
+    out = bytearray(x.size * np.dtype(dtype).itemsize)
+    flaws = copy_into(x, memoryview(out), dtype)
+    return np.frombuffer(out, dtype).reshape(x.shape), flaws
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_floats_are_rounded_to_16_bits(dtype):
+    x = np.random.default_rng(4).uniform(-0.1, 1.1, (2, 40, 30, 3)).astype(dtype)
+    expected = np.floor(np.clip(x.astype(np.float32) * np.float32(65535) + np.float32(0.5), 0, 65535))
+    for given_, then in ((x, expected), (x[:, ::-1, 1:], expected[:, ::-1, 1:])):
+        got, flaws = _at(given_, "uint16")
+        assert np.array_equal(got, then.astype(np.uint16))
+        assert flaws == {}
+
+
+def test_each_16_bit_level_survives_its_float():
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    got, _ = _at(levels.astype(np.float32) / np.float32(65535), "uint16")
+    assert np.array_equal(got, levels)
+
+
+@pytest.mark.parametrize("wire", ["float16", "float32"])
+def test_floats_beyond_the_range_survive_where_floats_are_stored(wire):
+    x = np.array([[-3.5, 0.25, 1000.0, np.nan, np.inf, -np.inf, 70000.0]], np.float32)
+    got, flaws = _at(x, wire)
+    largest = np.finfo(wire).max
+    top = largest if wire == "float16" else 70000.0
+    assert got.tolist() == [[-3.5, 0.25, 1000.0, 0, largest, -largest, top]]
+    assert flaws == {0: 3}
+
+
+def test_integers_travel_as_they_are():
+    deep = np.arange(5 * 7 * 3, dtype=np.uint16).reshape(5, 7, 3) * 600
+    got, flaws = _at(deep[::-1], "uint16")
+    assert np.array_equal(got, deep[::-1])
+    assert flaws == {}
+    assert describe(deep) == PixelInfo(1, 5, 7, 3, 210, "uint16")
+
+
+def test_bool_is_black_and_white():
+    x = np.array([[True, False, True]])
+    _same(x, [255, 0, 255])
+    _same(x[:, ::-1], [255, 0, 255])
+
+
+@pytest.mark.parametrize(
+    ("bit_depth", "formats", "expected"),
+    [
+        ("auto", ("png",), "uint8"),
+        ("auto", ("exr",), "float32"),
+        ("auto", ("png", "exr"), "float32"),
+        ("16", ("png", "jpeg"), "uint16"),
+        ("16", ("jpeg",), "uint8"),
+        ("half", ("exr",), "float16"),
+        ("float", ("tiff",), "float32"),
+    ],
+)
+def test_floats_travel_in_what_the_deepest_file_needs(bit_depth, formats, expected):
+    x = np.zeros((4, 5, 3), np.float32)
+    info = describe(x, bit_depth=bit_depth, formats=formats)
+    assert (info.dtype, info.nbytes) == (expected, 60 * np.dtype(expected).itemsize)
+    assert describe(x.astype(np.uint8), bit_depth=bit_depth, formats=formats).dtype == "uint8"
 
 
 @pytest.mark.parametrize(
@@ -132,11 +212,11 @@ def test_describe(shape, expected):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["int32", "int64", "uint16", "bool", "object", "complex64", "longdouble", "U1", "M8[s]"]
+    "dtype", ["int32", "int64", "int16", "uint32", "object", "complex64", "longdouble", "U1", "M8[s]"]
 )
 def test_other_types_are_refused(dtype):
     with pytest.raises(
-        InvalidRequest, match=r"pixels\.dtype: .*allowed: uint8 \(0\.\.255\), or float16, bfloat16"
+        InvalidRequest, match=r"pixels\.dtype: .*allowed: uint8 \(0\.\.255\), uint16 \(0\.\.65535\), bool"
     ):
         describe(np.zeros((4, 4, 3), dtype))
 
@@ -217,12 +297,27 @@ def test_bfloat16_is_computed_in_float32(torch):
     _same(x.contiguous(), _comfyui(x.float().numpy()))
 
 
-def test_nan_in_a_tensor_is_refused(torch):
+def test_nan_in_a_tensor_is_counted(torch):
     for name in ("float16", "bfloat16", "float32"):
         x = torch.zeros(4, 4, 3, dtype=getattr(torch, name))
         x[3, 3, 2] = float("nan")
-        with pytest.raises(InvalidRequest, match="NaN"):
+        assert copy_into(x, memoryview(bytearray(48))) == {0: 1}
+        x[3, 3, 2] = 300.0
+        with pytest.raises(InvalidRequest, match="floats up to 300"):
             _bytes(x)
+
+
+def test_tensors_of_other_depths(torch):
+    deep = torch.tensor([[[0, 258, 65535]]], dtype=torch.uint16)
+    assert _at(deep.numpy(), "uint16")[0].tolist() == [[[0, 258, 65535]]]
+    out = bytearray(6)
+    copy_into(deep, memoryview(out), describe(deep).dtype)
+    assert np.frombuffer(out, np.uint16).tolist() == [0, 258, 65535]
+    assert list(_bytes(torch.tensor([[True, False]]))) == [255, 0]
+    halves = torch.tensor([[0.5, 3.0]], dtype=torch.bfloat16)
+    out = bytearray(8)
+    copy_into(halves, memoryview(out), "float32")
+    assert np.frombuffer(out, np.float32).tolist() == [0.5, 3.0]
 
 
 def test_bytes_of_a_tensor(torch):
@@ -231,7 +326,7 @@ def test_bytes_of_a_tensor(torch):
 
 
 def test_tensors_that_are_no_images_are_refused(torch):
-    for name in ("int32", "int64", "bool", "complex64", "int8", "float8_e5m2"):
+    for name in ("int32", "int64", "uint32", "complex64", "int8", "float8_e5m2"):
         with pytest.raises(InvalidRequest, match=rf"pixels\.dtype: '{name}'"):
             describe(torch.zeros(4, 4, 3, dtype=getattr(torch, name)))
     with pytest.raises(InvalidRequest, match="dense tensor"):
@@ -243,14 +338,15 @@ def test_tensors_that_are_no_images_are_refused(torch):
 def test_the_road_of_a_gpu_gives_the_same_bytes(torch, monkeypatch):
     """No GPU is needed to walk it: everything but the address is as there."""
     monkeypatch.setattr(pixels, "_DEVICE_BLOCK", 5_000)
-    for name in ("float16", "float32", "float64", "bfloat16", "uint8"):
+    for name in ("float16", "float32", "float64", "bfloat16", "uint8", "bool"):
         x = torch.rand(2, 3, 40, 33).movedim(1, -1)
-        x = (x * 255).byte() if name == "uint8" else x.to(getattr(torch, name))
+        x = (x * 255).byte() if name == "uint8" else x > 0.5 if name == "bool" else x.to(getattr(torch, name))
         out = bytearray(describe(x).nbytes)
         pixels._from_device(x, memoryview(out))
         assert np.array_equal(np.frombuffer(out, np.uint8), _bytes(x))
-    with pytest.raises(InvalidRequest, match="NaN"):
-        pixels._from_device(torch.full((4, 4, 3), float("nan")), memoryview(bytearray(48)))
+    assert pixels._from_device(torch.full((4, 4, 3), float("nan")), memoryview(bytearray(48))) == {0: 48}
+    with pytest.raises(InvalidRequest, match="floats up to 255"):
+        pixels._from_device(torch.full((4, 4, 3), 255.0), memoryview(bytearray(48)))
 
 
 def test_a_gpu_without_room_sends_its_floats(torch, monkeypatch):
