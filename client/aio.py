@@ -77,7 +77,7 @@ class AsyncConnection:
             await asyncio.sleep(step.seconds)
         else:
             self.broken = True  # a thread whose task is cancelled goes on writing into the slot
-            await asyncio.to_thread(step.work)
+            return await asyncio.to_thread(step.work)
         return None
 
     async def _send(self, step: Send) -> None:

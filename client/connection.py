@@ -59,7 +59,7 @@ class Connection:
         except StopIteration as stop:
             return stop.value
 
-    def _carry_out(self, step: Send | Receive | Copy | Sleep) -> dict[str, Any] | None:
+    def _carry_out(self, step: Send | Receive | Copy | Sleep) -> Any:
         if isinstance(step, Send):
             self._send(step)
         elif isinstance(step, Receive):
@@ -67,7 +67,7 @@ class Connection:
         elif isinstance(step, Sleep):
             time.sleep(step.seconds)
         else:
-            step.work()
+            return step.work()
         return None
 
     def _send(self, step: Send) -> None:

@@ -47,12 +47,15 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         sidecars=options.sidecar != "never",
     )
     images: list[Any] = []
-    for image, batch in zip(request.images, submit.batches, strict=True):
-        pixels = np.empty((batch.batch, batch.height, batch.width, batch.channels), np.uint8)
-        copy_into(image.pixels, pixels.data.cast("B"))
+    for given, batch in zip(out.pixels, submit.batches, strict=True):
+        shape = (batch.batch, *((batch.frames,) if batch.frames > 1 else ()))
+        pixels = np.empty((*shape, batch.height, batch.width, batch.channels), batch.dtype)
+        flaws = copy_into(given, pixels.reshape(-1).view(np.uint8).data, batch.dtype)
         images += list(pixels)
         for batch_index in range(batch.batch):
-            job.images.append(Image(_task(job, batch, batch_index, paths[len(job.images)])))
+            bad = flaws.get(batch_index, 0) if batch.frames == 1 else sum(flaws.values())
+            task = _task(job, batch, batch_index, paths[len(job.images)])
+            job.images.append(Image(replace(task, flaws=bad)))
     for done, (image_of_job, array) in enumerate(zip(job.images, images, strict=True), 1):
         image_of_job.result = _saved(array, image_of_job.task, submit.options)
         image_of_job.state = ImageState(image_of_job.result.state)
@@ -78,6 +81,8 @@ def _task(job: Job, batch: schema.Batch, batch_index: int, path: str) -> ImageTa
         height=batch.height,
         width=batch.width,
         channels=batch.channels,
+        dtype=batch.dtype,
+        frames=batch.frames,
         metadata=batch.metadata,
         in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
         root=job.options.output_dir,

@@ -117,6 +117,45 @@ def copy_into(x: object, view: memoryview, dtype: str = "uint8") -> Flaws:
     return {}
 
 
+def with_alpha(x: object, mask: object) -> Any:
+    """Return an image or a batch with a mask as its alpha, as a new array.
+
+    x: what `describe` accepts, C = 1, 3 or 4; an alpha that it has is replaced. mask: [H, W] or [B, H, W] of
+    floats, 1 where the image is transparent (ComfyUI's MASK; its JoinImageWithAlpha does the same). One mask
+    serves a batch; one of another size is scaled, as ComfyUI does. Raises InvalidRequest.
+    """
+    info, given = describe(x), describe(mask)
+    if given.channels != 1 or (given.batch not in (1, info.batch)):
+        shape = list(getattr(mask, "shape", ()))
+        allowed = "[H, W] or [B, H, W], one mask or one for each image"
+        raise InvalidRequest.of("mask.shape", shape, allowed)
+    pixels = _plain(x).reshape(info.batch, info.height, info.width, info.channels)
+    hidden = _plain(mask).reshape(given.batch, given.height, given.width)
+    full = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0
+    most = float(np.iinfo(hidden.dtype).max) if hidden.dtype.kind == "u" else 1.0
+    alpha = np.clip(1.0 - hidden.astype(np.float32) / most, 0, 1)
+    if (given.height, given.width) != (info.height, info.width):
+        alpha = np.stack([_scaled(one, info.height, info.width) for one in alpha])
+    out = np.empty((*pixels.shape[:3], 4), pixels.dtype)
+    out[..., :3] = pixels[..., :3]
+    out[..., 3] = alpha * full + (0.5 if pixels.dtype.kind == "u" else 0)
+    return out
+
+
+def _plain(x: Any) -> NDArray[Any]:
+    """Return an array of uint8, uint16 or floats; of bfloat16 and bool, what they mean."""
+    array = x if isinstance(x, np.ndarray) else _array_of(x.cpu())
+    if str(x.dtype) == "torch.bfloat16":
+        return _floats(array, True)
+    return array.astype(np.uint8) * np.uint8(255) if array.dtype == np.bool_ else array
+
+
+def _scaled(mask: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR))
+
+
 def is_on_gpu(x: object) -> bool:
     """Tell whether `x` is a tensor in the memory of a CUDA device."""
     return _torch_of(x) is not None and bool(getattr(x, "is_cuda", False))

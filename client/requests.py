@@ -6,6 +6,7 @@ sockets here.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
@@ -16,10 +17,11 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from luna_farm.core import schema
+from luna_farm.core import presets, schema
+from luna_farm.core.formats import ANIMATED, BIT_DEPTHS
 from luna_farm.errors import InvalidRequest, ProtocolError
 from luna_farm_client import oversize
-from luna_farm_client.pixels import PixelInfo, describe
+from luna_farm_client.pixels import PixelInfo, describe, with_alpha
 
 PIECE_BYTES = 2**20
 """Images of a batch that are smaller share a slot up to this size."""
@@ -30,9 +32,10 @@ Json = Mapping[str, Any] | str | None
 class SaveImage:
     """One image, or a batch of the same size.
 
-    `pixels`: numpy array or torch tensor, [H,W], [H,W,C] or [B,H,W,C], uint8 or float 0..1, on CPU or CUDA, C
-    = 1, 3, 4.
-    `affix` ends the name and, with `subdir`, names the folder. `format`: png, webp, jpeg, avif, jxl or tiff.
+    `pixels`: numpy array or torch tensor, [H,W], [H,W,C] or [B,H,W,C], uint8, uint16, bool or float 0..1, on
+    CPU or CUDA, C = 1, 3, 4.
+    `affix` ends the name and, with `subdir`, names the folder. `format`: a name of `core.formats.FORMATS`.
+    `mask`: [H,W] or [B,H,W], 1 where the image is transparent, as ComfyUI's masks are; it becomes alpha.
     `metadata`: generation parameters of this image; they come before those of the request.
     """
 
@@ -41,6 +44,7 @@ class SaveImage:
     format: str = "png"
     subdir: bool = False
     metadata: Json = None
+    mask: Any = None
 
 
 @dataclass(slots=True)
@@ -53,6 +57,13 @@ class SaveRequest:
     "parameters" or "none".
     `batch_digits`: 0 for as many as the batch needs. `numbers`: after_last or first_gap. `sidecar`: "auto"
     (metadata that does not fit into the image), "always" or "never".
+    `preset`: fast, balanced, small, archive or web; it fills in what is left at its default.
+    `bit_depth`: auto, 8, 16, half or float. `colorspace`: what the values mean: srgb, linear, hlg or pq;
+    `icc_profile`: a whole profile that says it instead. `background`: the colour under transparent pixels in
+    JPEG. `exr_compression`: zip, dwaa or none; `exr_linear`: EXR in linear light with alpha multiplied in.
+    `animation`: {"fps": 24, "loop": 0}: a batch becomes one moving image (png, webp, avif).
+    `provenance`: off, xmp or c2pa; `source_type`: generated or composite; `aigc`: fields of China's label;
+    None for what the farm is configured with. `ingredient`: path of the image that went in.
     `on_reject`: None for what the farm is configured with. `durable`: pixels go to disk before the job is
     accepted.
     """
@@ -81,6 +92,20 @@ class SaveRequest:
     numbers: str = "after_last"
     sidecar: str = "auto"
     model_dirs: Sequence[str | os.PathLike[str]] = ()
+    preset: str = "balanced"
+    bit_depth: str = "auto"
+    background: str = "#ffffff"
+    colorspace: str = "srgb"
+    icc_profile: bytes = b""
+    exr_compression: str = "zip"
+    exr_linear: bool = False
+    avif_speed: int = 8
+    jxl_effort: int = 3
+    animation: Mapping[str, Any] | None = None
+    provenance: str | None = None
+    source_type: str | None = None
+    aigc: Mapping[str, str] | str | None = None
+    ingredient: str | os.PathLike[str] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,30 +199,37 @@ _SETTINGS = (
     *("batch_digits", "numbers", "sidecar"),
 )
 _read_settings = attrgetter(*_SETTINGS)
+_OF_FORMATS = (
+    *("bit_depth", "background", "colorspace", "exr_compression", "exr_linear", "avif_speed", "jxl_effort"),
+)
+"""Sent where they are not at their default, as most are."""
+_DEFAULTS = {name: declared.default for name, declared in SaveRequest.__dataclass_fields__.items()}
+_DEFAULTS_OF_FORMATS = {name: _DEFAULTS[name] for name in _OF_FORMATS}
 _FOR_NAMES = ("custom_metadata", "metadata", "prompt")
 """Documents that tokens of names read, wherever nothing is embedded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What goes into one slot: `images` images of one batch, `nbytes` bytes as uint8."""
+    """What goes into one slot: `images` images of one batch, `nbytes` bytes of `dtype`."""
 
     pixels: Any
     images: int
     nbytes: int
+    dtype: str = "uint8"
 
 
 def _pieces(pixels: Any, info: PixelInfo) -> Iterator[Piece]:
     """Split a batch into images; small ones stay together, since a slot and a message of their own cost
     more."""
     if info.batch == 1:
-        yield Piece(pixels, 1, info.nbytes)
+        yield Piece(pixels, 1, info.nbytes, info.dtype)
         return
     size = info.nbytes // info.batch
     count = max(1, PIECE_BYTES // size)
     for first in range(0, info.batch, count):
         part = pixels[first : first + count]
-        yield Piece(part, len(part), len(part) * size)
+        yield Piece(part, len(part), len(part) * size, info.dtype)
 
 
 @dataclass(slots=True)
@@ -212,6 +244,8 @@ class Outgoing:
     """Bytes of all images."""
     left: dict[str, str] = field(default_factory=dict)
     """JSON texts that are more than a request holds, by name."""
+    pixels: list[Any] = field(default_factory=list)
+    """Of each image, with its mask as alpha."""
 
     def __post_init__(self) -> None:
         images = self.request.images
@@ -221,14 +255,24 @@ class Outgoing:
             or not all(isinstance(i, SaveImage) for i in images)
         ):
             raise InvalidRequest.of("images", images, "a list of at least one SaveImage")
-        self.infos = [describe(image.pixels) for image in images]
+        self.pixels = [
+            image.pixels if image.mask is None else with_alpha(image.pixels, image.mask) for image in images
+        ]
+        settings, documents = _settings(self.request), _documents(self.request)
+        depth = settings.get("bit_depth", "auto")
+        schema.choice(settings, "bit_depth", BIT_DEPTHS, "auto")
+        forms = [schema.image_format({"format": image.format}) for image in images]
+        self.infos = [
+            describe(pixels, bit_depth=depth, formats=(form,))
+            for pixels, form in zip(self.pixels, forms, strict=True)
+        ]
+        moving = "animation_fps" in settings
         self.nbytes = sum(info.nbytes for info in self.infos)
         self.pieces = [
             piece
-            for image, info in zip(images, self.infos, strict=True)
-            for piece in _pieces(image.pixels, info)
+            for pixels, info in zip(self.pixels, self.infos, strict=True)
+            for piece in ([Piece(pixels, 1, info.nbytes, info.dtype)] if moving else _pieces(pixels, info))
         ]
-        settings, documents = _settings(self.request), _documents(self.request)
         schema.settings({"output_dir": os.sep, **settings})
         custom = len(documents["custom_metadata"])
         if custom > schema.TYPED_LIMIT or sum(map(len, documents.values())) > schema.DOCUMENTS_LIMIT:
@@ -242,8 +286,9 @@ class Outgoing:
             "timestamp": moment,
             **documents,
         }
-        for image in images:
-            schema.image_format({"format": image.format})
+        for image, form, info in zip(images, forms, self.infos, strict=True):
+            if moving and info.batch > 1 and form not in ANIMATED:
+                raise InvalidRequest.of("animation", form, f"a format of {', '.join(ANIMATED)}")
             schema.text({"affix": image.affix}, "affix", limit=schema.NAME_LIMIT)
             schema.boolean({"subdir": image.subdir}, "subdir", False)
 
@@ -260,7 +305,7 @@ class Outgoing:
                 "affix": image.affix,
                 "format": image.format,
                 "subdir": image.subdir,
-                "shape": [info.batch, info.height, info.width, info.channels],
+                **_shape(info, "animation_fps" in self.fields),
                 **({"metadata": json_text("metadata", image.metadata)} if image.metadata else {}),
             }
             for image, info in zip(self.request.images, self.infos, strict=True)
@@ -269,8 +314,33 @@ class Outgoing:
         return {**self.fields, **told, "cmd": "save_images_async", "images": images, "want": list(want)}
 
 
+def _shape(info: PixelInfo, moving: bool) -> dict[str, Any]:
+    batch, frames = (1, info.batch) if moving else (info.batch, 1)
+    shape: dict[str, Any] = {"shape": [batch, info.height, info.width, info.channels]}
+    if frames > 1:
+        shape["frames"] = frames
+    if info.dtype != "uint8":
+        shape["dtype"] = info.dtype
+    return shape
+
+
 def _settings(request: SaveRequest) -> dict[str, Any]:
     fields = dict(zip(_SETTINGS, _read_settings(request), strict=True))
+    fields |= {n: getattr(request, n) for n in _OF_FORMATS if getattr(request, n) != _DEFAULTS[n]}
+    if request.preset != "balanced":
+        schema.choice({"preset": request.preset}, "preset", presets.NAMES, "balanced")
+        fields = presets.filled({**_DEFAULTS_OF_FORMATS, **fields}, request.preset, _DEFAULTS)
+    if request.icc_profile:
+        fields["icc_profile"] = base64.b64encode(request.icc_profile).decode()
+    if request.animation is not None:
+        fields |= _animation(request.animation)
+    for name in ("provenance", "source_type"):
+        if getattr(request, name) is not None:
+            fields[name] = getattr(request, name)
+    if request.aigc is not None:
+        fields["aigc"] = json_text("aigc", request.aigc)
+    if request.ingredient:
+        fields["ingredient"] = os.path.abspath(request.ingredient)
     if request.output_dir is not None:
         if not isinstance(request.output_dir, str | os.PathLike):
             raise InvalidRequest.of("output_dir", request.output_dir, "a path as text or os.PathLike")
@@ -284,6 +354,17 @@ def _settings(request: SaveRequest) -> dict[str, Any]:
     if request.durable is not None:
         fields["durable"] = request.durable
     return fields
+
+
+def _animation(given: Mapping[str, Any]) -> dict[str, Any]:
+    allowed = f'{{"fps": above 0 to {schema.MOST_FPS}, "loop": 0 (for ever) to {schema.MOST_LOOPS}}}'
+    if not isinstance(given, Mapping) or not {*given} <= {"fps", "loop"}:
+        raise InvalidRequest.of("animation", given, allowed)
+    fps = schema.number(given, "fps", 0, schema.MOST_FPS, 24)
+    if fps <= 0:
+        raise InvalidRequest.of("animation", given, allowed)
+    loop = schema.integer(given, "loop", 0, schema.MOST_LOOPS, 0)
+    return {"animation_fps": fps, "animation_loop": loop}
 
 
 def _documents(request: SaveRequest) -> dict[str, str]:

@@ -19,7 +19,7 @@ from luna_farm.errors import ArenaError, FarmBusy, FarmUnavailable
 from luna_farm.storage.arena import Arena
 from luna_farm_client import oversize
 from luna_farm_client.mapped import MappedSegments
-from luna_farm_client.pixels import copy_into
+from luna_farm_client.pixels import Flaws, copy_into
 from luna_farm_client.requests import Outgoing, Piece, Receipt
 
 FIT = 2
@@ -63,7 +63,7 @@ class Copy:
     """Run `work`, which copies pixels: up to some milliseconds for large ones. Its exception is raised in the
     generator."""
 
-    work: Callable[[], None]
+    work: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,34 +204,43 @@ class Session:
         """Copy the pieces into their slots and seal them, the leases of those that were sealed leave the
         list."""
         sealed: list[tuple[Piece, Lease]] = []
+        flaws: list[Flaws] = []
         payload: list[memoryview] = []
         for piece, lease in zip(pieces, list(leases), strict=True):
             if self.shared:
-                yield Copy(lambda piece=piece, lease=lease: self._copy(piece, lease))  # type: ignore[misc]
+                found = yield Copy(lambda piece=piece, lease=lease: self._copy(piece, lease))  # type: ignore[misc]
             else:
                 payload.append(memoryview(bytearray(piece.nbytes)))
-                yield Copy(lambda piece=piece, into=payload[-1]: copy_into(piece.pixels, into))  # type: ignore[misc]
+                found = yield Copy(
+                    lambda piece=piece, into=payload[-1]: copy_into(piece.pixels, into, piece.dtype)  # type: ignore[misc]
+                )
             sealed.append((piece, lease))
+            flaws.append(found or {})
             if sum(piece.nbytes for piece, _ in sealed) >= SEAL_BYTES or piece is pieces[-1]:
                 del leases[: len(sealed)]
-                yield Send(self._seal(number, sealed), payload)
-                sealed, payload = [], []
+                yield Send(self._seal(number, sealed, flaws), payload)
+                sealed, flaws, payload = [], [], []
 
-    def _seal(self, number: int, sealed: Sequence[tuple[Piece, Lease]]) -> dict[str, Any]:
+    def _seal(
+        self, number: int, sealed: Sequence[tuple[Piece, Lease]], flaws: Sequence[Flaws]
+    ) -> dict[str, Any]:
         message: dict[str, Any] = {
             "cmd": "seal",
             "id": number,
-            "parts": [[lease.lease, piece.images] for piece, lease in sealed],
+            "parts": [
+                [lease.lease, piece.images, *_counts(piece, found)]
+                for (piece, lease), found in zip(sealed, flaws, strict=True)
+            ],
         }
         if not self.shared:
             message.update(inline=True, sizes=[piece.nbytes for piece, _ in sealed])
         return message
 
-    def _copy(self, piece: Piece, lease: Lease) -> None:
+    def _copy(self, piece: Piece, lease: Lease) -> Flaws:
         arena = self.segments.arena(lease.segment)
         self.segments.about_to_fill(arena, piece.pixels)
         self._warm(arena, lease)
-        copy_into(piece.pixels, arena.view(lease.offset, piece.nbytes))
+        return copy_into(piece.pixels, arena.view(lease.offset, piece.nbytes), piece.dtype)
 
     def _warm(self, arena: Arena, lease: Lease) -> None:
         """Map what was not mapped yet in one go: page faults one by one cost ten times as much."""
@@ -254,6 +263,15 @@ def _windows(pieces: Sequence[Piece], arena_bytes: int) -> Generator[list[Piece]
         window.append(piece)
         size += piece.nbytes
     yield window
+
+
+def _counts(piece: Piece, found: Flaws) -> list[list[int]]:
+    """Return how many values of each image are flawed, nothing where none is. Frames are one image."""
+    if not found:
+        return []
+    if piece.images == 1:
+        return [[sum(found.values())]]
+    return [[found.get(index, 0) for index in range(piece.images)]]
 
 
 def _ignore_answer(number: int) -> Steps:

@@ -121,7 +121,7 @@ def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
             answer = refusal(error or _stale(part), opened.job_id)
             return [Reply(event.client, event.reply, answer), *_leave(farm, opened, now)]
         farm.slots.seal(slot, part.images)
-        opened.parts.append((slot, part.images))
+        opened.parts.append((slot, part.images, part.flaws))
         opened.sealed += part.images
     return _accept(farm, opened, now)
 
@@ -164,7 +164,7 @@ def _take_parts(farm: Farm, opened: OpenSubmit) -> tuple[tuple[str, int, int], .
     places: list[tuple[str, int, int]] = []
     assert opened.job is not None, "parts are taken once the names are reserved"
     while opened.parts:
-        slot, count = opened.parts.popleft()
+        slot, count, flaws = opened.parts.popleft()
         size = opened.submit.batch_of(opened.taken)[0].image_bytes
         for place in range(count):
             image = opened.job.images[opened.taken]
@@ -176,7 +176,8 @@ def _take_parts(farm: Farm, opened: OpenSubmit) -> tuple[tuple[str, int, int], .
                 farm.slots.done_with(slot.number)
                 continue
             segment, offset = slot.segment or farm.segment, slot.offset + place * size
-            image.task = replace(image.task, segment=segment, offset=offset)
+            bad = flaws[place] if flaws else 0
+            image.task = replace(image.task, segment=segment, offset=offset, flaws=bad)
             image.slot, image.result = slot.number, NOTHING_YET
             opened.taking.append(image)
             places.append((segment, offset, size))
@@ -276,7 +277,7 @@ def _fail(farm: Farm, opened: OpenSubmit, error: FarmError, now: float) -> list[
     done: list[Instruction] = []
     if opened.listening:
         done.append(Reply(opened.client, opened.reply, refusal(error, opened.job_id)))
-    for slot, count in opened.parts:
+    for slot, count, _ in opened.parts:
         for _ in range(count):
             farm.slots.done_with(slot.number)
     for image in opened.taking:
@@ -342,6 +343,8 @@ def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> lis
                 height=batch.height,
                 width=batch.width,
                 channels=batch.channels,
+                dtype=batch.dtype,
+                frames=batch.frames,
                 metadata=batch.metadata,
                 in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
                 root=names.root or opened.submit.options.output_dir,

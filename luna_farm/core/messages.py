@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any, ClassVar, TypeVar
 
 from luna_farm.core import formats
+from luna_farm.core.formats import DTYPES
 
 GATES = ("disabled", "variance", "edge_density", "both")
 ON_REJECT = ("discard", "keep", "drop")
@@ -96,8 +97,8 @@ class SaveOptions(Message):
     """Colour under transparent pixels where a format holds no transparency."""
     colorspace: str = "srgb"
     """What the values mean: "srgb", "linear" (Rec. 709), "hlg" or "pq" (Rec. 2100)."""
-    icc_profile: Bytes = b""
-    """A whole ICC profile that describes the values instead of `colorspace`, b"" for none."""
+    icc_profile: str = ""
+    """A whole ICC profile (base64) that describes the values instead of `colorspace`, "" for none."""
     exr_compression: str = "zip"
     """"zip" (exact), "dwaa" (small, lossy) or "none"."""
     avif_speed: int = 8
@@ -112,6 +113,10 @@ class SaveOptions(Message):
     """JSON text of the fields of China's labelling standard, "" for none."""
     ingredient: str = ""
     """Path of the image that went in, for the manifest, "" for none."""
+    animation_fps: float = 0.0
+    """Frames a second where a batch becomes one moving image, 0 where each image is a file."""
+    animation_loop: int = 0
+    """How often it is shown, 0 for ever."""
     exr_linear: bool = False
     """EXR holds linear light with alpha multiplied in, as compositing programs expect; else the values as
     they are."""
@@ -132,7 +137,7 @@ def temp_name(job_id: str, index: int, kind: str = "") -> str:
 class ImageTask(Message):
     """One file to make: what a worker is handed together with the `SaveOptions` of its job.
 
-    Pixels are uint8, C-contiguous, `height * width * channels` bytes from `offset` in `segment`
+    Pixels are of `dtype`, C-contiguous, `nbytes` bytes from `offset` in `segment`
     ("shm:NAME" or "file:PATH").
     """
 
@@ -148,6 +153,12 @@ class ImageTask(Message):
     height: int
     width: int
     channels: int
+    dtype: str = "uint8"
+    """Of `formats.DTYPES`."""
+    frames: int = 1
+    """Images of the same size behind one another that become one moving image."""
+    flaws: int = 0
+    """Values that were NaN or infinite before they were replaced."""
     in_affix_folder: bool = False
     """The last folder of `path` is that of the affix (`subdir`); rejected images go beside it."""
     attempt: int = 1
@@ -183,7 +194,7 @@ class ImageTask(Message):
     @property
     def nbytes(self) -> int:
         """Size of the pixels in bytes."""
-        return self.height * self.width * self.channels
+        return self.frames * self.height * self.width * self.channels * DTYPES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)

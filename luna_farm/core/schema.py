@@ -6,6 +6,7 @@ silently.
 
 from __future__ import annotations
 
+import binascii
 import json
 import math
 import ntpath
@@ -19,6 +20,8 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
+from luna_farm.config_provenance import PROVENANCES, SOURCE_TYPES, aigc_fields
+from luna_farm.core.formats import ANIMATED, BIT_DEPTHS, DTYPES
 from luna_farm.core.messages import (
     EMBED,
     FORMAT_NAMES,
@@ -42,6 +45,12 @@ DOCUMENTS_LIMIT = 15 * 2**20
 """Characters of all JSON texts of a submit together, so that the frame of a submit holds them."""
 REQUEST_ID = re.compile(r"[0-9a-zA-Z_-]{8,64}")
 CHANNELS = (1, 3, 4)
+COLORSPACES = ("srgb", "linear", "hlg", "pq")
+EXR_COMPRESSIONS = ("zip", "dwaa", "none")
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+PROFILE_LIMIT = -(-(2**20) // 3) * 4
+"""Characters of an ICC profile of 1 MiB in base64."""
+MOST_FPS, MOST_LOOPS, MOST_FRAMES = 240, 65_535, 10_000
 KEPT_JUDGEMENTS = 128
 """Sets of settings that are known to be allowed."""
 _SETTINGS = (
@@ -56,13 +65,15 @@ _SETTINGS = (
     ),
     *("png_compression", "lossy_quality", "lossless_webp", "webp_method", "embed", "embed_workflow"),
     *("filename_index", "durable", "batch_digits", "numbers", "sidecar", "model_dirs"),
+    *("bit_depth", "background", "colorspace", "icc_profile", "exr_compression", "exr_linear", "avif_speed"),
+    *("jxl_effort", "provenance", "source_type", "aigc", "ingredient", "animation_fps", "animation_loop"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One element of `images` in a submit: `batch` images of the same size, [height, width, channels]
-    uint8."""
+    """One element of `images` in a submit: `batch` images of the same size, each `frames` times [height,
+    width, channels] of `dtype`; several frames become one moving image."""
 
     affix: str
     format: str
@@ -72,11 +83,13 @@ class Batch:
     width: int
     channels: int
     metadata: str = ""
+    dtype: str = "uint8"
+    frames: int = 1
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image."""
-        return math.prod((self.height, self.width, self.channels))
+        """Bytes of one image, with all its frames."""
+        return math.prod((self.frames, self.height, self.width, self.channels)) * DTYPES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +99,8 @@ class Part:
 
     lease: int
     images: int
+    flaws: tuple[int, ...] = ()
+    """How many values of each image were NaN or infinite; empty where none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,14 +282,52 @@ def _judged(names: tuple[str, ...], values: tuple[Any, ...], _: tuple[type, ...]
         "numbers": choice(given, "numbers", NUMBERS, "after_last"),
         "sidecar": choice(given, "sidecar", SIDECARS, "auto"),
         "model_dirs": text(given, "model_dirs", limit=NAME_LIMIT),
+        "bit_depth": choice(given, "bit_depth", BIT_DEPTHS, "auto"),
+        "background": colour(given, "background"),
+        "colorspace": choice(given, "colorspace", COLORSPACES, "srgb"),
+        "icc_profile": base64_text(given, "icc_profile"),
+        "exr_compression": choice(given, "exr_compression", EXR_COMPRESSIONS, "zip"),
+        "exr_linear": boolean(given, "exr_linear", False),
+        "avif_speed": integer(given, "avif_speed", 0, 10, 8),
+        "jxl_effort": integer(given, "jxl_effort", 1, 9, 3),
+        "provenance": choice(given, "provenance", PROVENANCES, "off"),
+        "source_type": choice(given, "source_type", tuple(SOURCE_TYPES), "generated"),
+        "aigc": aigc(given),
+        "ingredient": text(given, "ingredient"),
+        "animation_fps": number(given, "animation_fps", 0, MOST_FPS, 0),
+        "animation_loop": integer(given, "animation_loop", 0, MOST_LOOPS, 0),
     }
+
+
+def colour(given: Mapping[str, Any], field: str) -> str:
+    """Return a colour written #rrggbb."""
+    value = text(given, field, "#ffffff")
+    if not COLOUR.fullmatch(value):
+        raise InvalidRequest.of(field, value, "a colour as #rrggbb, such as #ffffff")
+    return value
+
+
+def base64_text(given: Mapping[str, Any], field: str) -> str:
+    """Return a text that is base64 of at most 1 MiB, "" for none."""
+    value = text(given, field, limit=PROFILE_LIMIT)
+    try:
+        binascii.a2b_base64(value, strict_mode=True) if value else None
+    except ValueError:
+        raise InvalidRequest.of(field, value, "an ICC profile in base64, at most 1 MiB") from None
+    return value
+
+
+def aigc(given: Mapping[str, Any]) -> str:
+    """Return JSON text of China's label, checked."""
+    value = text(given, "aigc")
+    aigc_fields(value)
+    return value
 
 
 def batch_of_images(given: Any, max_pixels: int) -> Batch:
     """Judge one element of `images`."""
     if not isinstance(given, dict):
         raise InvalidRequest.of("images", given, "a list of maps")
-    choice(given, "dtype", ("uint8",), "uint8")
     shape = given.get("shape")
     if not isinstance(shape, list) or len(shape) != 4 or not all(type(n) is int and n > 0 for n in shape):
         raise InvalidRequest.of("shape", shape, "[batch, height, width, channels], each above 0")
@@ -283,14 +336,19 @@ def batch_of_images(given: Any, max_pixels: int) -> Batch:
         raise InvalidRequest.of("channels", channels, "1, 3 or 4")
     if height * width > max_pixels:
         raise TooLarge.of("shape", shape, f"at most {max_pixels:,} pixels an image (setting max_pixels)")
+    form = image_format(given)
+    if given.get("frames", 1) != 1 and form not in ANIMATED:
+        raise InvalidRequest.of("animation", form, f"a format of {', '.join(ANIMATED)}")
     return Batch(
         affix=text(given, "affix", limit=NAME_LIMIT),
-        format=image_format(given),
+        format=form,
         subdir=boolean(given, "subdir", True),
         batch=batch,
         height=height,
         width=width,
         channels=channels,
+        dtype=choice(given, "dtype", tuple(DTYPES), "uint8"),
+        frames=integer(given, "frames", 1, MOST_FRAMES, 1),
         metadata=text(given, "metadata", limit=TYPED_LIMIT),
     )
 
@@ -298,16 +356,22 @@ def batch_of_images(given: Any, max_pixels: int) -> Batch:
 def parts(given: Mapping[str, Any], most: int) -> tuple[Part, ...]:
     """Return the parts of a seal, at most `most`: a list of [lease, images]."""
     value = given.get("parts")
-    if (
-        not isinstance(value, list)
-        or not 0 < len(value) <= most
-        or not all(
-            isinstance(p, list) and len(p) == 2 and all(type(n) is int and 0 < n < 2**62 for n in p)
-            for p in value
-        )
-    ):
-        raise InvalidRequest.of("parts", value, f"a list of 1 to {most} pairs [lease, images], each above 0")
-    return tuple(Part(*pair) for pair in value)
+    if not isinstance(value, list) or not 0 < len(value) <= most or not all(_is_part(part) for part in value):
+        allowed = f"a list of 1 to {most} times [lease, images] or [lease, images, [flaws of each]]"
+        raise InvalidRequest.of("parts", value, allowed)
+    return tuple(Part(part[0], part[1], tuple(*part[2:])) for part in value)
+
+
+def _is_part(part: Any) -> bool:
+    if not isinstance(part, list) or len(part) not in (2, 3):
+        return False
+    if not all(type(n) is int and 0 < n < 2**62 for n in part[:2]):
+        return False
+    if len(part) == 2:
+        return True
+    flaws = part[2]
+    counted = isinstance(flaws, list) and all(type(n) is int and 0 <= n < 2**62 for n in flaws)
+    return counted and len(flaws) == part[1]
 
 
 def sizes(given: Mapping[str, Any], field: str, max_images: int, max_bytes: int) -> tuple[int, ...]:

@@ -120,7 +120,7 @@ class OpenSubmit:
     job: Job | None = None
     """Known once the names are reserved."""
     step: Step = Step.NAMES
-    parts: deque[tuple[Slot, int]] = field(default_factory=deque)
+    parts: deque[tuple[Slot, int, tuple[int, ...]]] = field(default_factory=deque)
     """Sealed slots with the number of their images."""
     sealed: int = 0
     """Images whose parts have arrived, in order."""

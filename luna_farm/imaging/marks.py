@@ -6,8 +6,10 @@ for. This module must never read a file or a key.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 
+from luna_farm.config_provenance import aigc_fields
 from luna_farm.core.messages import SaveOptions
 from luna_farm.imaging import xmp
 from luna_farm.imaging.colour import COLORSPACES, Colour
@@ -40,5 +42,5 @@ def marks(options: SaveOptions) -> Marks:
     """Collect the marks of an image."""
     packet = b""
     if options.provenance != "off":
-        packet = xmp.packet(options.source_type, options.timestamp, xmp.aigc_fields(options.aigc))
-    return Marks(options.colorspace, bytes(options.icc_profile), packet)
+        packet = xmp.packet(options.source_type, options.timestamp, aigc_fields(options.aigc))
+    return Marks(options.colorspace, base64.b64decode(options.icc_profile), packet)

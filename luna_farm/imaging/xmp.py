@@ -15,18 +15,10 @@ from datetime import datetime
 from xml.sax.saxutils import escape
 
 from luna_farm import __version__
-from luna_farm.config_provenance import SOURCE_TYPES
-from luna_farm.errors import InvalidRequest
+from luna_farm.config_provenance import AIGC_FIELDS, SOURCE_TYPES
 
 NEWSCODES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 CREATOR_TOOL = f"Luna Farm {__version__}"
-AIGC_FIELDS = (
-    *("Label", "ContentProducer", "ProduceID", "ReservedCode1"),
-    *("ContentPropagator", "PropagateID", "ReservedCode2"),
-)
-AIGC_LIMIT = 150
-"""Characters of one field, so that a packet stays below 2 KB with all of them in ASCII."""
-
 _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" \
@@ -50,29 +42,6 @@ def packet(source_type: str, timestamp: str = "", aigc: Mapping[str, str] | None
         more += f'\n<TC260:AIGC xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/">{text}</TC260:AIGC>'
     source = NEWSCODES + SOURCE_TYPES[source_type]
     return _PACKET.format(source=source, tool=escape(CREATOR_TOOL), more=more).encode()
-
-
-def aigc_fields(text: str) -> dict[str, str]:
-    """Return the fields of a JSON text as a request or the configuration holds it ("" for none).
-
-    Raises InvalidRequest for another field than AIGC_FIELDS, and for one that is no text of at most
-    AIGC_LIMIT characters.
-    """
-    if not text.strip():
-        return {}
-    allowed = f"a JSON object of {', '.join(AIGC_FIELDS)}, texts of at most {AIGC_LIMIT} characters"
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidRequest.of("aigc", text, allowed) from None
-    if not isinstance(fields, dict):
-        raise InvalidRequest.of("aigc", text, allowed)
-    for name, value in fields.items():
-        if name not in AIGC_FIELDS or not isinstance(value, str) or len(value) > AIGC_LIMIT:
-            raise InvalidRequest.of("aigc", {name: value}, allowed)
-        if not value.isprintable():
-            raise InvalidRequest.of("aigc", {name: value}, "texts without control characters")
-    return fields
 
 
 def _moment(timestamp: str) -> str:

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,6 +20,7 @@ from math import prod
 from typing import Any
 
 from luna_farm import system
+from luna_farm.core.formats import DTYPES
 from luna_farm.errors import DiskError, UnknownJob
 from luna_farm.storage import files
 from luna_farm.testing.faults import crash_point
@@ -30,6 +32,11 @@ BYTES = "$base64"
 MAX_BYTES = 4 << 30
 """How many bytes of pixels they hold together at most."""
 
+_DESCRIPTIONS = {"uint8": "|u1"} | {
+    name: f"{'<' if sys.byteorder == 'little' else '>'}{name[0]}{size}"
+    for name, size in DTYPES.items()
+    if size > 1
+}
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 _NPY_LENGTH = struct.Struct("<H")
 _NPY_ALIGN = 64
@@ -74,7 +81,7 @@ class DeadLetters:
     def put(self, job: Mapping[str, Any], task: Mapping[str, Any], pixels: memoryview, reason: str) -> str:
         """Set one image aside and return the path of its JSON file; both files are synced then.
 
-        `job` is a map of SaveOptions, `task` one of ImageTask, `pixels` its height * width * channels bytes.
+        `job` is a map of SaveOptions, `task` one of ImageTask, `pixels` its pixels.
         The same image again replaces its letter. Raises DiskError: no room on the disk, or the bounds are
         reached (errno EDQUOT); the caller keeps the slot then and tries again.
         """
@@ -90,11 +97,11 @@ class DeadLetters:
             pixels.nbytes,
             path,
         )
-        shape = (task["height"], task["width"], task["channels"])
-        if prod(shape) != pixels.nbytes:
+        shape, dtype = _shape(task)
+        if prod(shape) * DTYPES[dtype] != pixels.nbytes:
             raise AssertionError(f"{letter_id}: {pixels.nbytes} bytes of pixels for the shape {shape}")
         content = {"reason": reason, "at": letter.at, "job": dict(job), "task": dict(task)}
-        files.replace(letter.pixels_path, (npy_header(shape), pixels))
+        files.replace(letter.pixels_path, (npy_header(shape, dtype), pixels))
         crash_point("dead_letter.pixels_written")
         files.replace(path, (json.dumps(content, indent=1, default=_text_of).encode("ascii"),))
         self._letters[letter_id] = letter
@@ -152,7 +159,8 @@ class DeadLetters:
             with open(path, "rb") as file:
                 content = json.load(file)
             task = content["task"]
-            size = prod((task["height"], task["width"], task["channels"]))
+            shape, dtype = _shape(task)
+            size = prod(shape) * DTYPES[dtype]
             return Letter(
                 name[:-5], task["job_id"], task["index"], content["reason"], content["at"], size, path
             )
@@ -160,12 +168,19 @@ class DeadLetters:
             return None
 
 
-def npy_header(shape: tuple[int, ...]) -> bytes:
-    """Return the start of a .npy file (format 1.0) of uint8 pixels in C order; the pixels follow as they are.
+def _shape(task: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:
+    """Return the shape and the dtype of the pixels; of several frames, they come first."""
+    frames, dtype = task.get("frames", 1), task.get("dtype", "uint8")
+    shape = (task["height"], task["width"], task["channels"])
+    return (shape if frames == 1 else (frames, *shape)), dtype
+
+
+def npy_header(shape: tuple[int, ...], dtype: str = "uint8") -> bytes:
+    """Return the start of a .npy file (format 1.0) of pixels in C order; the pixels follow as they are.
 
     Source: NEP 1 of numpy. The header ends on a multiple of 64 bytes, by spaces and a newline.
     """
-    text = repr({"descr": "|u1", "fortran_order": False, "shape": shape}).encode("ascii")
+    text = repr({"descr": _DESCRIPTIONS[dtype], "fortran_order": False, "shape": shape}).encode("ascii")
     before = len(_NPY_MAGIC) + _NPY_LENGTH.size
     length = -(-(before + len(text) + 1) // _NPY_ALIGN) * _NPY_ALIGN - before
     return _NPY_MAGIC + _NPY_LENGTH.pack(length) + text.ljust(length - 1) + b"\n"

@@ -77,6 +77,9 @@ class Supervisor:
             "on_reject": config.on_reject,
             "model_dirs": "\n".join(map(str, config.model_dirs)),
             "durable": config.durable,
+            "provenance": config.provenance,
+            "source_type": config.source_type,
+            "aigc": config.aigc,
         }
         viewers = 0 if config.feed_port == FEED_OFF else MAX_CONNECTIONS
         places, self._viewers, few = places_for(config.max_connections, viewers, config.max_workers)

@@ -7,8 +7,10 @@ reads the slot. This module must never know of pipes or jobs.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any, cast
 
 import numpy as np
 
@@ -29,7 +31,9 @@ def encoders() -> dict[str, str]:
 
 
 def view(segments: Segments, task: ImageTask) -> Pixels:
-    """Return the pixels of a task, [H,W,C] uint8, as a view on the slot; raises ArenaError if they are gone.
+    """Return the pixels of a task, [H,W,C], as a view on the slot; raises ArenaError if they are gone.
+
+    Several frames are [N,H,W,C].
 
     `np.frombuffer` pins the mapping, `np.ndarray(buffer=...)` would not (a segmentation fault once it is
     closed).
@@ -37,8 +41,9 @@ def view(segments: Segments, task: ImageTask) -> Pixels:
     if task.segment.startswith("npy:"):
         dead: Pixels = np.load(task.segment[4:], mmap_mode="r", allow_pickle=False)
         return dead
-    flat = np.frombuffer(segments.view(task.segment, task.offset, task.nbytes), dtype=np.uint8)
-    return flat.reshape(task.height, task.width, task.channels)
+    flat = np.frombuffer(segments.view(task.segment, task.offset, task.nbytes), dtype=task.dtype)
+    frames = () if task.frames == 1 else (task.frames,)
+    return flat.reshape(*frames, task.height, task.width, task.channels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,8 @@ def encoded(
     EncodeError and InvalidRequest, and DiskError where it cannot be signed now."""
     ms: dict[str, float] = {}
     started = time.perf_counter()
-    verdict = quality.judge(pixels, options.quality_gate, options.min_quality_threshold)
+    frames = cast(Sequence[Pixels], pixels if task.frames > 1 else pixels[None])
+    verdict = _judged(frames, options)
     ms["gate"] = _lap(started)
     state, warnings = "saved", []
     if not verdict.passed:
@@ -87,16 +93,47 @@ def encoded(
             warnings.append(
                 f"The quality gate rejects it ({verdict.score:.3f} of {verdict.threshold:.3f}); it is kept."
             )
+    if task.flaws:
+        warnings.append(
+            f"{task.flaws} values were NaN or infinite and were replaced (NaN by 0). A decoder that "
+            "overflows in 16 bits makes them; run it in float32 (ComfyUI: --fp32-vae)."
+        )
     started = time.perf_counter()
     if signing.watermark:
-        pixels = watermark.marked(pixels, signing.watermark)
-    file = encode(pixels, task.format, options, metadata.embed(options, task))
+        frames = Marked(frames, signing.watermark)
+    embedded = metadata.embed(options, task)
+    if task.frames > 1:
+        fps, loop = options.animation_fps, options.animation_loop
+        from luna_farm.imaging.encoders import animated  # loads Pillow, which a worker of PNG needs not
+
+        file = animated.encode_animation(frames, task.format, options, embedded, fps=fps, loop=loop)
+    else:
+        file = encode(frames[0], task.format, options, embedded)
     if options.provenance == "c2pa":
         sign(file, task, options, signing)
     ms["encode"] = _lap(started)
     crash_point("worker.encoded")
-    small = thumbnail.thumbnail(pixels) if task.thumbnail else b""
+    small = thumbnail.thumbnail(frames[0]) if task.thumbnail else b""
     return Made(task, options, state, verdict, file, [*warnings, *file.warnings], ms, small)
+
+
+def _judged(frames: Sequence[Pixels], options: SaveOptions) -> quality.Verdict:
+    """Judge one image, or a moving one by its best frame."""
+    verdicts = (quality.judge(frame, options.quality_gate, options.min_quality_threshold) for frame in frames)
+    return max(verdicts, key=lambda verdict: (verdict.passed, verdict.score or 0.0))
+
+
+class Marked(Sequence[Pixels]):
+    """Frames with a watermark, each marked when it is asked for."""
+
+    def __init__(self, frames: Sequence[Pixels], name: str) -> None:
+        self._frames, self._name = frames, name
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: Any) -> Any:
+        return watermark.marked(self._frames[index], self._name)
 
 
 def sign(file: Encoded, task: ImageTask, options: SaveOptions, signing: Signing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
@@ -19,6 +20,10 @@ from luna_farm.imaging.metadata import NOTHING, embed
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 MODULES = {"jxl": "imagecodecs", "exr": "OpenEXR", "heic": "pillow_heif"}
 EXIFTOOL = shutil.which("exiftool")
+
+
+def _b64(profile):
+    return base64.b64encode(profile).decode()
 
 
 def _file(pixels, name, job, embedded=NOTHING):
@@ -41,7 +46,7 @@ def _exiftool(tmp_path, file, suffix, *more):
 @pytest.mark.parametrize("texts", [False, True], ids=["bare", "with texts"])
 @pytest.mark.parametrize("name", ["png", "jpeg", "webp", "avif", "tiff", "heic"])
 def test_a_given_profile_stands_in_the_file(options, task, picture, name, texts):
-    job = options(icc_profile=PROFILE)
+    job = options(icc_profile=_b64(PROFILE))
     file = _file(picture(20, 30, 3), name, job, embed(job, task()) if texts else NOTHING)
     if name == "heic":
         import pillow_heif
@@ -57,11 +62,11 @@ def test_a_given_profile_stands_in_the_file(options, task, picture, name, texts)
 @pytest.mark.parametrize("size", [65_519, 65_520, 200_001])
 def test_a_large_profile_in_a_jpeg(options, picture, size):
     profile = PROFILE + bytes(size - len(PROFILE))
-    file = _file(picture(20, 30, 3), "jpeg", options(icc_profile=profile))
+    file = _file(picture(20, 30, 3), "jpeg", options(icc_profile=_b64(profile)))
     with Image.open(io.BytesIO(file)) as image:
         assert image.info["icc_profile"] == profile
     with pytest.raises(EncodeError, match="at most 16 MB"):
-        _file(picture(2, 3, 3), "jpeg", options(icc_profile=bytes(17_000_000)))
+        _file(picture(2, 3, 3), "jpeg", options(icc_profile=_b64(bytes(17_000_000))))
 
 
 @pytest.mark.parametrize("quality", [90, 100])
@@ -70,7 +75,7 @@ def test_avif_of_10_bits_keeps_texts_profile_and_alpha(options, task, quality):
     from luna_farm.testing import readers
 
     pixels = np.random.default_rng(0).integers(0, 65536, (40, 50, 4)).astype(np.uint16)
-    job = options(icc_profile=PROFILE, lossy_quality=quality)
+    job = options(icc_profile=_b64(PROFILE), lossy_quality=quality)
     file = _file(pixels, "avif", job, embed(job, task()))
     with Image.open(io.BytesIO(file)) as image:
         assert image.mode == "RGBA"
@@ -118,7 +123,7 @@ def test_a_format_that_cannot_say_it_is_reported(options, picture, name):
 @pytest.mark.parametrize("name", ["jxl", "exr"])
 def test_a_profile_without_a_place_is_reported(options, picture, name):
     pytest.importorskip(MODULES[name], reason=f"{name} needs this optional package")
-    encoded = encode(picture(8, 9, 3), name, options(icc_profile=PROFILE), NOTHING)
+    encoded = encode(picture(8, 9, 3), name, options(icc_profile=_b64(PROFILE)), NOTHING)
     assert "no place here for an ICC profile" in encoded.warnings[-1]
 
 

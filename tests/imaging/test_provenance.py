@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luna_farm.config_provenance import SOURCE_TYPES, Signing
+from luna_farm.config_provenance import AIGC_FIELDS, AIGC_LIMIT, SOURCE_TYPES, Signing, aigc_fields
 from luna_farm.errors import DiskError, EncodeError, InvalidRequest
 from luna_farm.imaging import c2pa, xmp
 from luna_farm.imaging.encoders import encode
@@ -57,7 +57,7 @@ def test_exiftool_reads_how_an_image_was_made(options, task, picture, tmp_path, 
     fields = next(value for key, value in said.items() if key.lower().endswith(":aigc"))
     assert {**json.loads(fields)} == {
         "Label": "1",
-        **dict.fromkeys(xmp.AIGC_FIELDS[1:], ""),
+        **dict.fromkeys(AIGC_FIELDS[1:], ""),
         **AIGC,
     }
 
@@ -76,7 +76,7 @@ def test_the_frontend_still_loads_the_workflow(options, task, picture, name, pro
 
 
 def test_the_packet_is_small_and_says_nothing_else(options, task, picture):
-    full = dict.fromkeys(xmp.AIGC_FIELDS, "x" * xmp.AIGC_LIMIT)
+    full = dict.fromkeys(AIGC_FIELDS, "x" * AIGC_LIMIT)
     assert len(xmp.packet("composite", TIME, AIGC)) < 1200
     assert len(xmp.packet("composite", TIME, full)) < 2048
     assert len(xmp.packet("generated")) < 700
@@ -92,11 +92,11 @@ def test_the_packet_is_small_and_says_nothing_else(options, task, picture):
 )
 def test_other_fields_are_refused(text):
     with pytest.raises(InvalidRequest, match="aigc"):
-        xmp.aigc_fields(text)
+        aigc_fields(text)
 
 
 def test_no_fields():
-    assert xmp.aigc_fields(" ") == {}
+    assert aigc_fields(" ") == {}
 
 
 def test_exr_reports_that_it_holds_no_mark(options, picture):
