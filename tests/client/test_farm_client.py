@@ -121,12 +121,12 @@ def test_what_is_larger_than_the_arena_is_refused_with_its_setting(farm: FarmCli
         np.zeros((0, 4, 3), np.uint8),
         np.zeros((4, 4, 3), np.int64),
         np.zeros(4, np.uint8),
-        np.full((4, 4, 3), np.nan, np.float32),
-        np.full((400, 400, 3), np.nan, np.float32),
+        np.full((4, 4, 3), 200.0, np.float32),
+        np.full((400, 400, 3), 200.0, np.float32),
         [[1, 2], [3, 4]],
         None,
     ],
-    ids=["channels", "empty", "dtype", "shape", "nan", "large nan", "list", "none"],
+    ids=["channels", "empty", "dtype", "shape", "far above 1", "large and far above 1", "list", "none"],
 )
 def test_bad_pixels_are_refused_here_and_nothing_is_handed_over(
     farm: FarmClient, tmp_path: Path, pixels: object

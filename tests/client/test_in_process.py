@@ -64,9 +64,9 @@ def test_one_image_that_fails_does_not_keep_the_others(
 
 
 def test_nothing_is_written_of_a_request_that_is_refused(tmp_path: Path) -> None:
-    nan = np.full((4, 4, 3), np.nan, np.float32)
-    with pytest.raises(InvalidRequest, match="NaN"):
-        save_here(SaveRequest([SaveImage(PIXELS), SaveImage(nan)], output_dir=tmp_path))
+    far = np.full((4, 4, 3), 200.0, np.float32)
+    with pytest.raises(InvalidRequest, match="floats up to 200"):
+        save_here(SaveRequest([SaveImage(PIXELS), SaveImage(far)], output_dir=tmp_path))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InvalidRequest, match="not a folder"):
         save_here(

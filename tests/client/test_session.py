@@ -125,17 +125,17 @@ def test_a_lease_far_too_large_is_not_wasted_on_a_small_image(session: Session, 
 
 
 def test_refused_pixels_abort_the_submit_and_leave_the_lease(session: Session, arena: Arena) -> None:
-    nan = np.full((32, 32, 3), np.nan, np.float32)
-    with pytest.raises(ValueError, match="NaN"):
-        submitted(session, [{"leases": [lease(arena, 1)]}, {"success": True, "aborted": True}], nan)
+    far = np.full((32, 32, 3), 200.0, np.float32)
+    with pytest.raises(ValueError, match="floats up to 200"):
+        submitted(session, [{"leases": [lease(arena, 1)]}, {"success": True, "aborted": True}], far)
     sent, _ = submitted(session, [{**RECEIPT, "leases": []}])
     assert sent[-1]["parts"] == [[1, 1]]
 
 
 def test_a_submit_that_was_refused_before_has_its_one_answer(session: Session, arena: Arena) -> None:
-    nan = np.full((32, 32, 3), np.nan, np.float32)
-    with pytest.raises(ValueError, match="NaN"):
-        submitted(session, [{"leases": [lease(arena, 1)]}, FarmDraining("stopping")], nan)
+    far = np.full((32, 32, 3), 200.0, np.float32)
+    with pytest.raises(ValueError, match="floats up to 200"):
+        submitted(session, [{"leases": [lease(arena, 1)]}, FarmDraining("stopping")], far)
 
 
 LARGE = np.full((1, LARGE_BYTES, 1, 1), 7, np.uint8)

@@ -133,7 +133,9 @@ def test_each_field_says_what_was_given_and_what_is_allowed(
         ({"format": "gif"}, "format"),
         ({"format": []}, "format"),
         ({"subdir": 1}, "subdir"),
-        ({"dtype": "float32"}, "dtype"),
+        ({"dtype": "float64"}, "dtype"),
+        ({"frames": 0}, "frames"),
+        ({"frames": 2, "format": "jpeg"}, "animation"),
         ({"dtype": "O"}, "dtype"),
         ({"shape": None}, "shape"),
         ({"shape": [10, 10, 3]}, "shape"),
@@ -188,11 +190,61 @@ def test_the_parts_of_a_seal() -> None:
 
 @pytest.mark.parametrize(
     "parts",
-    [None, [], {}, [3], [[3]], [[3, 0]], [[0, 1]], [[1, True]], [[1, 2**62]], [[1, 1, 1]], [[1, 1]] * 3],
+    [
+        None,
+        [],
+        {},
+        [3],
+        [[3]],
+        [[3, 0]],
+        [[0, 1]],
+        [[1, True]],
+        [[1, 2**62]],
+        [[1, 1, 1]],
+        [[1, 1, [1, 2]]],
+        [[1, 1, [-1]]],
+        [[1, 1]] * 3,
+    ],
 )
 def test_parts_that_are_none(parts: Any) -> None:
-    with pytest.raises(InvalidRequest, match="pairs"):
+    with pytest.raises(InvalidRequest, match=r"\[lease, images, \[flaws of each\]\]"):
         schema.parts({"parts": parts}, 2)
+
+
+def test_parts_with_flaws() -> None:
+    assert schema.parts({"parts": [[3, 2, [0, 5]], [4, 1]]}, 2) == (
+        schema.Part(3, 2, (0, 5)),
+        schema.Part(4, 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("bit_depth", ["10", "32", 8, None]),
+        ("background", ["white", "#fff", "#12345g", 3]),
+        ("colorspace", ["aces", 1]),
+        ("icc_profile", ["===", "a", 3, "A" * 2_000_000]),
+        ("exr_compression", ["zips", None]),
+        ("exr_linear", [1, "yes"]),
+        ("avif_speed", [-1, 11, True]),
+        ("jxl_effort", [0, 10]),
+        ("provenance", ["on", True]),
+        ("source_type", ["photo"]),
+        ("aigc", ["[]", '{"Colour": "1"}', "{"]),
+        ("animation_fps", [-1, 241, float("nan"), "24"]),
+        ("animation_loop", [-1, 65_536]),
+    ],
+)
+def test_settings_of_formats(field: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(InvalidRequest, match=field.partition("_")[0]):
+            submit(**{field: value})
+
+
+def test_pixels_of_other_depths_and_several_frames_take_more_room() -> None:
+    given = submit(images=[{**IMAGE, "shape": [2, 10, 10, 4], "dtype": "float32", "frames": 3}])
+    assert given.batches[0].image_bytes == 10 * 10 * 4 * 4 * 3
 
 
 @pytest.mark.parametrize("path", ["/out", "C:\\out", "C:/out", "\\\\server\\share\\x"])
