@@ -45,6 +45,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         (),
         numbers=options.numbers,
         sidecars=options.sidecar != "never",
+        if_exists=options.if_exists,
     )
     images: list[Any] = []
     for given, batch in zip(out.pixels, submit.batches, strict=True):

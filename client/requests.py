@@ -56,7 +56,8 @@ class SaveRequest:
     `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata`: maps, or JSON text. `embed`: "full",
     "parameters" or "none".
     `batch_digits`: 0 for as many as the batch needs. `numbers`: after_last or first_gap. `sidecar`: "auto"
-    (metadata that does not fit into the image), "always" or "never".
+    (metadata that does not fit into the image), "always" or "never". `if_exists`: "number", "overwrite",
+    "skip" (the image is not saved) or "fail" (the request is refused).
     `preset`: fast, balanced, small, archive or web; it fills in what is left at its default.
     `bit_depth`: auto, 8, 16, half or float. `colorspace`: what the values mean: srgb, linear, hlg or pq;
     `icc_profile`: a whole profile that says it instead. `background`: the colour under transparent pixels in
@@ -91,6 +92,7 @@ class SaveRequest:
     batch_digits: int = 0
     numbers: str = "after_last"
     sidecar: str = "auto"
+    if_exists: str = "number"
     model_dirs: Sequence[str | os.PathLike[str]] = ()
     preset: str = "balanced"
     bit_depth: str = "auto"
@@ -196,7 +198,7 @@ class JobReport:
 _SETTINGS = (
     *("save_path", "filename", "model_name", "quality_gate", "min_quality_threshold", "png_compression"),
     *("lossy_quality", "lossless_webp", "webp_method", "embed", "filename_index"),
-    *("batch_digits", "numbers", "sidecar"),
+    *("batch_digits", "numbers", "sidecar", "if_exists"),
 )
 _read_settings = attrgetter(*_SETTINGS)
 _OF_FORMATS = (

@@ -29,6 +29,7 @@ class ReserveNames:
     warnings: tuple[str, ...] = ()
     numbers: str = "after_last"
     sidecar: str = "auto"
+    if_exists: str = "number"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
             names.warnings,
             options.numbers,
             options.sidecar,
+            options.if_exists,
         )
     ]
 

@@ -24,6 +24,8 @@ FORMAT_NAMES = {name: name for name in FORMATS} | {"jpg": "jpeg", "tif": "tiff"}
 """Every name of a format, in lower case -> its key of FORMATS."""
 NUMBERS = ("after_last", "first_gap")
 """Which number a name gets that exists: the one after the last, or the first that is free."""
+IF_EXISTS = ("number", "overwrite", "skip", "fail")
+"""What happens where a name exists: a number, the old file is replaced, not saved, the request is refused."""
 SIDECARS = ("auto", "always", "never")
 """When a .json with the metadata is written beside an image: what does not fit into it, everything, never."""
 
@@ -124,6 +126,7 @@ class SaveOptions(Message):
     """Digits of the batch number in a name; 0 for as many as the last one of the batch needs."""
     numbers: str = "after_last"
     sidecar: str = "auto"
+    if_exists: str = "number"
     model_dirs: str = ""
     """Folders of models, one a line: where files are hashed for the metadata. "" hashes none."""
 

@@ -46,12 +46,15 @@ def reserve_all(
     *,
     numbers: str = "after_last",
     sidecars: bool = True,
+    if_exists: str = "number",
 ) -> list[str]:
     """Return absolute paths, below `output_dir`, that are free: the names as given, or with `_00001` and on.
 
     relatives: from `filenames.image_names`, in order. Names that differ in their extension only get the same
     number, and all that hold `%counter%` share one. taken: `collision_key` of the paths that other jobs have.
     numbers: "after_last" for the number behind the last that exists, "first_gap" for the first that is free.
+    if_exists: "number"; with "overwrite" and "skip" names stay as they are, with "fail" one that exists
+    raises InvalidRequest.
     sidecars: a name is free only if the .json beside it is, too. Raises InvalidRequest if a part is not a
     plain name, or a link or a file is where a folder should be; DiskError if the disk cannot be asked.
     """
@@ -62,7 +65,7 @@ def reserve_all(
         parts_below(root + relative.replace("/", os.sep), output_dir)
     for names in (relatives, [shorten(relative, SHORT_PART_BYTES) for relative in relatives]):
         try:
-            return _Reservation(root, taken, numbers, sidecars).paths(names)
+            return _Reservation(root, taken, numbers, sidecars, if_exists).paths(names)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG or names is not relatives:
                 path = root + relatives[0].replace("/", os.sep)
@@ -114,11 +117,14 @@ def _remember(key: str, number: int) -> None:
 class _Reservation:
     """Finds the names of one request."""
 
-    def __init__(self, root: str, taken: Container[str], numbers: str, sidecars: bool) -> None:
+    def __init__(
+        self, root: str, taken: Container[str], numbers: str, sidecars: bool, if_exists: str
+    ) -> None:
         self._root = root
         self._taken = taken
         self._after_last = numbers == "after_last"
-        self._sidecars = sidecars
+        self._sidecars = sidecars and if_exists == "number"
+        self._if_exists = if_exists
         self._mine: set[str] = set()
 
     def paths(self, relatives: Sequence[str]) -> list[str]:
@@ -154,8 +160,15 @@ class _Reservation:
         def is_taken(number: int) -> bool:
             return any(self._is_taken(_numbered(relative, number)) for relative in group)
 
-        if COUNTER not in group[0] and not is_taken(0):
-            return 0
+        if COUNTER not in group[0]:
+            if not is_taken(0):
+                return 0
+            mine = any(collision_key(self._path(relative)) in self._mine for relative in group)
+            if self._if_exists in ("overwrite", "skip") and not mine:
+                return 0
+            if self._if_exists == "fail" and not mine:
+                allowed = "a name that is free, or if_exists number, overwrite or skip"
+                raise InvalidRequest.of("filename", self._path(group[0]), allowed)
         key = self._root + group[0]
         if not self._after_last:
             return first_free(key, is_taken)

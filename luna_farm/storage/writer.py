@@ -43,9 +43,18 @@ class Published:
 
 
 def publish(
-    path: str, buffers: Sequence[Buffer], *, output_dir: str, temp_name: str, fsync: bool, recovered: bool
+    path: str,
+    buffers: Sequence[Buffer],
+    *,
+    output_dir: str,
+    temp_name: str,
+    fsync: bool,
+    recovered: bool,
+    replace: bool = False,
 ) -> Published:
     """Write `buffers` to `path`, or to the next free number behind it if that is taken; folders are made.
+
+    `replace`: on the caller's wish a file of that name is replaced, whole by whole, and gets no number.
 
     `temp_name` is unique to this file, so that what a crash left is recognised. With `recovered` (it may
     have been published before) a file with the same bytes under its name counts as this one. `fsync`: on
@@ -61,7 +70,7 @@ def publish(
             if known is None and recovered:
                 known = _same_bytes(folder, name, temp_name, views)
             if known is None:
-                return _report(path, temp_name, _publish(folder, name, views, temp_name, fsync))
+                return _report(path, temp_name, _publish(folder, name, views, temp_name, fsync, replace))
             if fsync:
                 folder.sync()
             return _report(path, temp_name, known)
@@ -127,7 +136,9 @@ def _report(path: str, temp_name: str, named: _Named) -> Published:
     return Published(folder + named.name, named.size, folder + temp_name if named.linked else "")
 
 
-def _publish(folder: Folder, name: str, views: list[memoryview], temp_name: str, fsync: bool) -> _Named:
+def _publish(
+    folder: Folder, name: str, views: list[memoryview], temp_name: str, fsync: bool, replace: bool
+) -> _Named:
     try:
         fd = folder.create(temp_name)
     except FileExistsError:
@@ -136,13 +147,17 @@ def _publish(folder: Folder, name: str, views: list[memoryview], temp_name: str,
     named = None
     try:
         size = _fill(fd, views, fsync)
-        named = _give_name(folder, fd, temp_name, name, size)
+        if replace:
+            folder.replace(temp_name, name)
+            named = _Named(name, size, False)
+        else:
+            named = _give_name(folder, fd, temp_name, name, size)
         crash_point("writer.linked")
         if fsync:
             folder.sync()
         crash_point("writer.folder_synced")
     except BaseException:
-        if named and folder.is_file(named.name, fd):
+        if named and not replace and folder.is_file(named.name, fd):
             folder.discard(named.name)
         folder.discard(temp_name)
         raise

@@ -106,7 +106,12 @@ class Folders:
             root, rest = self._allowed.place(i.output_dir)
             relatives = [rest + relative for relative in i.relatives]
             reserved = names.reserve_all(
-                root, relatives, self._taken, numbers=i.numbers, sidecars=i.sidecar != "never"
+                root,
+                relatives,
+                self._taken,
+                numbers=i.numbers,
+                sidecars=i.sidecar != "never",
+                if_exists=i.if_exists,
             )
         except Exception as error:
             return _refused(i, error)

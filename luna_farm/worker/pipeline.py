@@ -6,6 +6,7 @@ reads the slot. This module must never know of pipes or jobs.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -167,6 +168,9 @@ def written(made: Made, *, fsync: bool = True) -> ImageResult:
     task, warnings = made.task, made.warnings
     path = task.discarded_path if made.state == "discarded" else task.path
     started = time.perf_counter()
+    if made.options.if_exists == "skip" and not task.recovered and os.path.lexists(path):
+        told = f"{PurePath(path).name} exists already and was left as it is (if_exists = skip)."
+        return ImageResult("dropped", path=path, warnings=(*warnings, told), ms=made.ms)
     published = writer.publish(
         path,
         made.encoded.buffers,
@@ -174,6 +178,7 @@ def written(made: Made, *, fsync: bool = True) -> ImageResult:
         temp_name=writer.temp_name(task.job_id, task.index),
         fsync=fsync,
         recovered=task.recovered,
+        replace=made.options.if_exists == "overwrite",
     )
     if made.encoded.sidecar is not None:
         warnings += _beside(published.path, made.encoded.sidecar, task, made.options, fsync)
@@ -206,6 +211,7 @@ def _beside(path: str, sidecar: bytes, task: ImageTask, options: SaveOptions, fs
             temp_name=writer.temp_name(task.job_id, task.index, "json"),
             fsync=fsync,
             recovered=task.recovered,
+            replace=options.if_exists == "overwrite",
         )
         writer.settle(written.temp, root)
     except FarmError as error:

@@ -11,6 +11,7 @@ from PIL import Image
 from luna_farm.errors import EncodeError, InvalidRequest
 from luna_farm.worker import pipeline
 from luna_farm_client import SaveImage, SaveRequest, save_here
+from luna_farm_client.requests import JobReport
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (2, 12, 16, 3), np.uint8)
 
@@ -94,3 +95,37 @@ def test_names_as_people_write_them(tmp_path: Path) -> None:
     long = save_here(SaveRequest([SaveImage(PIXELS[0])], tmp_path, filename="f" * 6000))
     assert long.images[0].state == "saved"
     assert any("was too long and was cut" in warning for warning in long.warnings)
+
+
+def _as_wished(folder: Path, if_exists: str, images: int = 1) -> JobReport:
+    given = [SaveImage(PIXELS[1], format="jpeg") for _ in range(images)]
+    request = SaveRequest(
+        given, folder, filename="a", if_exists=if_exists, sidecar="always", metadata={"steps": 5}
+    )
+    return save_here(request)
+
+
+def test_a_file_is_replaced_where_that_is_wished(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"old")
+    (tmp_path / "a.json").write_bytes(b"old")
+    report = _as_wished(tmp_path, "overwrite", images=2)
+    assert [Path(path).name for path in report.paths] == ["a.jpg", "a_00001.jpg"]
+    assert (tmp_path / "a.jpg").stat().st_size > 100
+    assert '"steps": 5' in (tmp_path / "a.json").read_text().replace(":5", ": 5")
+    assert names(tmp_path) == ["a.jpg", "a.json", "a_00001.jpg", "a_00001.json"]
+
+
+def test_a_file_that_exists_is_left_as_it_is_where_that_is_wished(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"old")
+    report = _as_wished(tmp_path, "skip")
+    assert (report.images[0].state, report.paths) == ("dropped", ())
+    assert "a.jpg exists already and was left as it is" in report.images[0].warnings[-1]
+    assert (tmp_path / "a.jpg").read_bytes() == b"old"
+    assert names(tmp_path) == ["a.jpg"]
+
+
+def test_a_request_is_refused_where_that_is_wished(tmp_path: Path) -> None:
+    assert _as_wished(tmp_path, "fail").state == "done"
+    with pytest.raises(InvalidRequest, match="allowed: a name that is free"):
+        _as_wished(tmp_path, "fail")
+    assert names(tmp_path) == ["a.jpg", "a.json"]

@@ -61,6 +61,7 @@ def test_all_of_it() -> None:
         "batch_digits": 4,
         "numbers": "first_gap",
         "sidecar": "always",
+        "if_exists": "skip",
         "model_dirs": "/models",
     }
     given_submit = submit(**fields, want=[100], images=[{**IMAGE, "shape": [2, 10, 10, 4]}])
@@ -91,6 +92,7 @@ def test_no_workflow_embeds_nothing() -> None:
         ("save_path", [5, "\0", "x" * 65_537, ["a"], b"x"], "at most 65536 characters"),
         ("batch_digits", [-1, 10, "4", True], "a whole number from 0 to 9"),
         ("numbers", ["last", None, 5], "after_last | first_gap"),
+        ("if_exists", ["replace", True], "number | overwrite | skip | fail"),
         ("told", ["x", [5], ["x"] * 9], ""),
         ("sidecar", ["yes", True], "auto | always | never"),
         ("filename", ["\ud800"], "without lone surrogates"),
