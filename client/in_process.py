@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from luna_farm.core import filenames, schema
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.errors import FarmError
-from luna_farm.storage import names, writer
+from luna_farm.storage import names
 from luna_farm.worker import pipeline
 from luna_farm_client import oversize
 from luna_farm_client.pixels import copy_into
@@ -92,10 +91,7 @@ def _task(job: Job, batch: schema.Batch, batch_index: int, path: str) -> ImageTa
 
 def _saved(pixels: Any, task: ImageTask, options: SaveOptions) -> ImageResult:
     try:
-        result = pipeline.make(pixels, task, options)
-        if result.temp:
-            writer.settle(result.temp, task.root)
-        return replace(result, temp="")
+        return pipeline.make(pixels, task, options)
     except FarmError as error:
         return ImageResult("failed", path=task.path, error=str(error), code=error.code)
     except Exception as error:  # an encoder's bug must cost its image, not the workflow

@@ -77,15 +77,13 @@ def write_beside(path: str, left: Mapping[str, str]) -> None:
     folder, name = os.path.split(path)
     target = os.path.join(folder, os.path.splitext(name)[0] + ".more.json")
     try:
-        written = writer.publish(
+        writer.publish(
             target,
             [body],
             output_dir=folder,
             temp_name=writer.temp_name(os.urandom(4).hex(), 0, "more"),
             fsync=False,
-            recovered=False,
         )
-        writer.settle(written.temp, folder)
     except FarmError as error:
         _log.warning("The metadata that did not fit could not be written to %s: %s", target, error)
 

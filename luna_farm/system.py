@@ -250,16 +250,25 @@ def raise_open_file_limit() -> None:
 # --- files --------------------------------------------------------------------------------------------------
 
 
+_NO_SYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY})
+"""What file systems say that cannot sync a file or a folder."""
+
+
 def sync_data(fd: int) -> None:
     """Return once the bytes of `fd` are on the disk. Linux: fdatasync. macOS: F_FULLFSYNC, since fsync there
     only reaches the drive's cache. Windows: FlushFileBuffers (os.fsync). Never call it again after it failed:
-    the kernel has dropped the pages by then, and a second call would report success."""
-    if sys.platform == "darwin":
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-    elif hasattr(os, "fdatasync"):
-        os.fdatasync(fd)
-    else:
-        os.fsync(fd)
+    the kernel has dropped the pages by then, and a second call would report success. File systems that have
+    no sync (some network and FUSE ones) are taken at their word."""
+    try:
+        if sys.platform == "darwin":
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        elif hasattr(os, "fdatasync"):
+            os.fdatasync(fd)
+        else:
+            os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:
@@ -279,7 +288,7 @@ def sync_open_folder(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+        if error.errno not in _NO_SYNC:
             raise
 
 

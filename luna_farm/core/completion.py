@@ -5,6 +5,7 @@ Decides, as `farm.handle` documents; acts on nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from luna_farm.core import events
 from luna_farm.core.feed_events import ImageFailed, ImagesMissing, JobDone
 from luna_farm.core.instructions import Append, Bury, Instruction, Publish, Reply
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
-from luna_farm.core.messages import ImageResult
+from luna_farm.core.messages import ImageResult, ImageTask, Note
 from luna_farm.core.state import Farm
 from luna_farm.errors import ArenaError
 
@@ -33,8 +34,6 @@ def image_record(image: Image) -> dict[str, Any]:
     if image.result is not NOTHING_YET:
         result = image.result.to_map()
         record["result"] = {name: value for name, value in result.items() if value}
-        if image.settled:
-            record["result"].pop("temp", None)
     return record
 
 
@@ -42,6 +41,12 @@ def whole_record(image: Image) -> dict[str, Any]:
     """The record of an image that does not lean on an earlier one."""
     image.journaled = None
     return image_record(image)
+
+
+def attempted(task: ImageTask, notes: Iterable[Note]) -> ImageTask:
+    """The task of an image whose last attempt died and left `notes`: the latest of each file counts."""
+    noted = {**(task.noted or {}), **{note.temp: note.to_map() for note in notes if note.is_of(task)}}
+    return replace(task, recovered=True, noted=noted or None)
 
 
 def missing(job: Job) -> list[Instruction]:
@@ -89,14 +94,13 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
 
 
 def _forget_old(farm: Farm) -> None:
-    """Drop the oldest reports above the bound; a job with dead letters is kept as long as they are, and one
-    with temporary links until they are gone: only its records tell a successor of them."""
+    """Drop the oldest reports above the bound; a job with dead letters is kept as long as they are."""
     for _ in range(len(farm.finished_order) - farm.limits.kept_reports):
         job_id = farm.finished_order.popleft()
         job = farm.jobs.get(job_id)
         if job is None or job_id in farm.open_jobs:
             continue
-        if job.count(S.FAILED) or any(image.result.temp and not image.settled for image in job.images):
+        if job.count(S.FAILED):
             farm.finished_order.append(job_id)
             continue
         del farm.jobs[job_id]

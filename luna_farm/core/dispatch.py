@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events
-from luna_farm.core.completion import bury
+from luna_farm.core.completion import attempted, bury, image_record
 from luna_farm.core.feed_events import JobStarted, WorkerIsReady, WorkerLost, WorkerReaped, WorkerStarted
 from luna_farm.core.instructions import (
     Append,
@@ -21,7 +21,6 @@ from luna_farm.core.instructions import (
     Instruction,
     Publish,
     Reply,
-    Settle,
     Spawn,
 )
 from luna_farm.core.job import Image, ImageState
@@ -118,7 +117,6 @@ def worker_ready(farm: Farm, event: events.WorkerReady, now: float) -> list[Inst
     return [
         Append((worker_record(worker),)),
         Publish(WorkerIsReady(worker.number, worker.pid)),
-        *settle_left(farm),
     ]
 
 
@@ -127,29 +125,11 @@ def worker_record(worker: Worker) -> dict[str, Any]:
     return {"r": "worker", "pid": worker.pid, "created": worker.created}
 
 
-def settle(worker: Worker, image: Image) -> Settle:
-    """Have a worker tidy up behind a published image."""
-    worker.settling[image.key] = image
-    # Of one that was cancelled nobody knows how far somebody came with it.
-    temps = image.task.temp_paths if image.state is S.CANCELLED else (image.result.temp,)
-    return Settle(worker.number, *image.key, temps, image.task.root)
-
-
-def settle_left(farm: Farm) -> list[Instruction]:
-    """Tidy up behind what workers or a farm published that had no time for it."""
-    worker = next((w for w in farm.workers.values() if w.state in (W.IDLE, W.BUSY)), None)
-    if worker is None:
-        return []
-    left, farm.unsettled = farm.unsettled, []
-    return [settle(worker, image) for image in left]
-
-
 def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instruction]:
     """A worker has ended and was collected: what it held goes to another."""
     worker = farm.workers.pop(event.worker)
     expected = worker.state is W.RETIRING or (farm.draining and not worker.images)
     worker.move(W.GONE, now)
-    farm.unsettled += worker.settling.values()
     if not worker.pid:
         # What is wrong (a broken library, no memory) is not better at once, and a try costs most of a core.
         farm.failed_starts += 1
@@ -158,7 +138,7 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
     done: list[Instruction] = [Publish(ended(worker.number, worker.pid, event.why))]
     suspect = worker.images[0] if worker.images else None
     for image in reversed(worker.images):
-        image.task = replace(image.task, recovered=True)
+        image.task = attempted(image.task, event.notes)
         folder = farm.folders.get(folder_of(image))
         if folder:
             folder.probing = False
@@ -170,7 +150,9 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
                 continue
         image.move(S.QUEUED)
         farm.waiting.appendleft(image)
-    return [*done, *settle_left(farm)]
+        if image.task.noted:  # the file of the notes goes now
+            done.append(Append((image_record(image),)))
+    return done
 
 
 def drain_requested(farm: Farm, event: events.DrainRequested, now: float) -> list[Instruction]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from luna_farm.core.messages import ImageResult
+from luna_farm.core.messages import ImageResult, Note
 from luna_farm.core.schema import Part, Submit
 from luna_farm.errors import FarmError
 
@@ -153,10 +153,13 @@ class WorkerReady:
 
 @dataclass(frozen=True, slots=True)
 class WorkerGone:
-    """A worker process has ended **and was collected**; nothing of it can write any more."""
+    """A worker process has ended **and was collected**; nothing of it can write any more.
+
+    `notes`: which files it was about to give which names."""
 
     worker: int
     why: str
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +170,6 @@ class ImageFinished:
     job_id: str
     index: int
     result: ImageResult
-
-
-@dataclass(frozen=True, slots=True)
-class TempSettled:
-    """The temporary link of a published file is gone."""
-
-    job_id: str
-    index: int
 
 
 # --- from the supervisor itself
@@ -206,7 +201,6 @@ Event = (
     | WorkerReady
     | WorkerGone
     | ImageFinished
-    | TempSettled
     | DrainRequested
     | Tick
 )

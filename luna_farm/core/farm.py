@@ -30,7 +30,6 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
     events.WorkerReady: dispatch.worker_ready,
     events.WorkerGone: dispatch.worker_gone,
     events.ImageFinished: results.image_finished,
-    events.TempSettled: results.temp_settled,
     events.Buried: completion.buried,
     events.DrainRequested: dispatch.drain_requested,
     events.Tick: dispatch.tick,

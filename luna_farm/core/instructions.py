@@ -72,13 +72,9 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
-    """Have a worker remove the temporary link of a published file, wherever it is; answers with
-    TempSettled."""
+class RemoveTemps:
+    """Remove the temporary files below `root` that an attempt may have left whose image is given up."""
 
-    worker: int
-    job_id: str
-    index: int
     temps: tuple[str, ...]
     root: str
 
@@ -129,7 +125,7 @@ Instruction = (
     | SpoolPixels
     | Append
     | Dispatch
-    | Settle
+    | RemoveTemps
     | Spawn
     | EndWorker
     | Bury

@@ -72,8 +72,6 @@ class Image:
     started_at: float = 0.0
     journaled: ImageTask | None = None
     """The task as the journal knows it; a record tells it again only once it has changed."""
-    settled: bool = False
-    """The temporary link of the published file is gone."""
     history: list[str] = field(default_factory=list)
 
     def move(self, to: ImageState) -> None:

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from luna_farm.core import events
 from luna_farm.core.completion import close, finish, image_record
-from luna_farm.core.dispatch import settle_left
 from luna_farm.core.filenames import collision_key
-from luna_farm.core.instructions import Append, Instruction, Reply
+from luna_farm.core.instructions import Append, Instruction, RemoveTemps, Reply
 from luna_farm.core.job import ImageState, Job
 from luna_farm.core.leases import busy
 from luna_farm.core.protocol import refusal
@@ -63,15 +62,13 @@ def _cancel(farm: Farm, job: Job, event: events.JobRequested, now: float) -> lis
             farm.waiting.remove(image)
         image.move(S.CANCELLED)
         if image.task.recovered:  # a worker began it, and may have left a temporary file
-            image.result = replace(image.result, temp=image.task.temp_paths[0])
-            farm.unsettled.append(image)
+            done.append(RemoveTemps(image.task.temp_paths, image.task.root))
         done += finish(farm, image)
     return [
         Append(tuple(map(image_record, stoppable))),
         *done,
         Reply(event.client, event.reply, job.report()),
         *close(farm, job, now),
-        *settle_left(farm),
     ]
 
 

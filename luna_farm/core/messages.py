@@ -137,6 +137,35 @@ def temp_name(job_id: str, index: int, kind: str = "") -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Note(Message):
+    """Which file was about to get which name: what tells, after a crash, whether the name was given.
+
+    `temp` is the temporary name of the file (`temp_name`), `name` the final one, without folder. The rest is
+    the identity of the file: its inode number, its size in bytes, its time of modification.
+    """
+
+    temp: str
+    name: str
+    inode: int
+    size: int
+    mtime_ns: int
+    moved: bool = False
+    """The name is given by a rename: it was given if the temporary name is gone."""
+
+    @classmethod
+    def of(cls, task: ImageTask, kind: str = "") -> Note | None:
+        """Return what an attempt that died noted last of the file of a task, or of the `kind` of file that
+        goes with it."""
+        given = (task.noted or {}).get(temp_name(task.job_id, task.index, kind))
+        return cls.from_map(given) if given else None
+
+    def is_of(self, task: ImageTask) -> bool:
+        """Whether it is about the file of a task, or one that goes with it."""
+        stem = temp_name(task.job_id, task.index).removesuffix(".tmp")
+        return self.temp.startswith((f"{stem}.", f"{stem}-"))
+
+
+@dataclass(frozen=True, slots=True)
 class ImageTask(Message):
     """One file to make: what a worker is handed together with the `SaveOptions` of its job.
 
@@ -172,11 +201,14 @@ class ImageTask(Message):
     root: str = ""
     """Folder below which the file must stay; "" for the output_dir of the job (a fallback folder
     otherwise)."""
+    noted: Mapping[str, Any] | None = None
+    """Temporary name -> map of the `Note` that an attempt left which ended before its result was
+    journaled."""
 
     @property
     def temp_paths(self) -> tuple[str, str]:
-        """The temporary file, or link to the published one, that somebody who died may have left: beside the
-        image, or where the gate would have put it."""
+        """The temporary file that an attempt which died may have left: beside the image, or where the gate
+        would have put it."""
         name = temp_name(self.job_id, self.index)
         folder, separator, _ = self._parts()
         discarded = self.discarded_path.rpartition(separator)[0]
@@ -205,15 +237,13 @@ class ImageResult(Message):
     """What came of one image.
 
     `state` is "saved", "discarded" (rejected by the gate, written to `_discarded`), "dropped" (rejected, not
-    written) or "failed". `temp` names a temporary link to remove once the result is journaled. `code` is ""
-    or an error code; "disk" means that the same write may succeed later. `ms` holds the milliseconds of gate,
-    encode and write.
+    written) or "failed". `code` is "" or an error code; "disk" means that the same write may succeed later.
+    `ms` holds the milliseconds of gate, encode and write.
     """
 
     state: str
     path: str = ""
     bytes: int = 0
-    temp: str = ""
     score: float | None = None
     threshold: float | None = None
     error: str = ""

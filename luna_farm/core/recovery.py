@@ -5,18 +5,18 @@ Pure: records in, state out. Which segments can still be read is told by the cal
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from luna_farm.core.completion import close, image_record, missing
+from luna_farm.core.completion import attempted, close, image_record, missing
 from luna_farm.core.dispatch import worker_record
 from luna_farm.core.feed_events import ImageLost
 from luna_farm.core.filenames import collision_key
-from luna_farm.core.instructions import Append, Instruction, Publish
+from luna_farm.core.instructions import Append, Instruction, Publish, RemoveTemps
 from luna_farm.core.intake import job_record
 from luna_farm.core.job import Image, ImageState, Job
-from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.core.state import Farm
 
 S = ImageState
@@ -95,8 +95,10 @@ class DiskProbe(Protocol):
         """Whether something lies under a name that was free when it was reserved."""
 
 
-def restore(farm: Farm, recovered: RecoveredState, probe: DiskProbe, now: float) -> list[Instruction]:
-    """Take the jobs of a predecessor up again.
+def restore(
+    farm: Farm, recovered: RecoveredState, probe: DiskProbe, now: float, notes: Sequence[Note] = ()
+) -> list[Instruction]:
+    """Take the jobs of a predecessor up again; `notes` are those of its workers.
 
     Images whose pixels are gone (a reboot) and that were not published are lost, and reported by name.
     """
@@ -107,17 +109,16 @@ def restore(farm: Farm, recovered: RecoveredState, probe: DiskProbe, now: float)
         job.accepted_at = now
         for image in job.images:
             if image.state is S.QUEUED:
+                image.task = attempted(image.task, notes)
                 done += _resume(farm, image, probe, now)
             elif image.state is S.FAILED:
                 farm.keep_pixels(image)
         done += missing(job) if job.count(S.FILLING) else []
-        farm.unsettled += [image for image in job.images if image.result.temp]
         done += _close_quietly(farm, job, now) if not _news(job) else close(farm, job, now)
     return done
 
 
 def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float) -> list[Instruction]:
-    image.task = replace(image.task, recovered=True)
     image.queued_at = now
     if probe.readable(image.task.segment):
         farm.keep_pixels(image)
@@ -139,7 +140,8 @@ def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float) -> list[Inst
         )
     image.result = ImageResult("", path=image.task.path, error=reason, code="lost")
     lost = ImageLost(image.task.job_id, image.task.index, image.task.path, reason)
-    return [Append((image_record(image),)), Publish(lost)]
+    temps = RemoveTemps(image.task.temp_paths, image.task.root)
+    return [temps, Append((image_record(image),)), Publish(lost)]
 
 
 def _news(job: Job) -> bool:

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from luna_farm.core import events
 from luna_farm.core.completion import bury, close, finish, image_record
-from luna_farm.core.dispatch import settle
 from luna_farm.core.feed_events import FolderFailing, FolderRecovered, ImageRejected, ImageSaved
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, Publish
@@ -55,8 +54,6 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
     farm.totals["bytes_written"] += result.bytes
     job = farm.jobs[image.task.job_id]
     done: list[Instruction] = [Append((image_record(image),))]
-    if result.temp:
-        done.append(settle(worker, image))
     done += finish(farm, image)
     if result.state != "dropped":
         done += _folder_works(farm, image)
@@ -97,7 +94,7 @@ def _disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> l
     later."""
     image.move(S.HELD)
     image.result = replace(result, state="")
-    image.task = replace(image.task, recovered=True)
+    image.task = replace(image.task, recovered=True, noted=None)
     path = folder_of(image)
     done: list[Instruction] = []
     if path not in farm.folders:
@@ -144,13 +141,3 @@ def _folder_works(farm: Farm, image: Image) -> list[Instruction]:
             held.move(S.QUEUED)
             farm.waiting.append(held)
     return [Publish(FolderRecovered(path))]
-
-
-def temp_settled(farm: Farm, event: events.TempSettled, now: float) -> list[Instruction]:
-    """The temporary link is gone: a successor need not look for it."""
-    for worker in farm.workers.values():
-        worker.settling.pop((event.job_id, event.index), None)
-    image = farm.image(event.job_id, event.index)
-    if image:
-        image.settled = True
-    return []

@@ -81,8 +81,6 @@ class Worker:
     """Start time of the process as the system tells it: with the pid, its identity."""
     state: WorkerState = W.STARTING
     images: deque[Image] = field(default_factory=deque)
-    settling: dict[tuple[str, int], Image] = field(default_factory=dict)
-    """Published images whose temporary link it was told to remove."""
     images_saved: int = 0
     bytes_written: int = 0
 
@@ -176,8 +174,6 @@ class Farm:
         self.totals = dict.fromkeys(
             ("jobs", "images_saved", "images_discarded", "images_failed", "bytes_written"), 0
         )
-        self.unsettled: list[Image] = []
-        """Published by a worker or farm that is gone, temporary link perhaps still there."""
         self.draining = False
         self.last_worker = 0
         self.failed_starts = 0
@@ -216,7 +212,6 @@ class Farm:
             self.draining
             # A client may take for ever to seal the rest, and was promised nothing for it.
             and all(submit.step is Step.CLIENT for submit in self.submits.values())
-            and not self.unsettled
             and all(
                 i.state in (ImageState.HELD, ImageState.FILLING) or i.key in self.bury_at
                 for i in self.unfinished()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -30,8 +29,7 @@ _CREATE = (
     os.O_WRONLY | os.O_CREAT | os.O_EXCL
     | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 )  # fmt: skip
-_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_COMPARED_BYTES = 1 << 20
+_UNNAMED = getattr(os, "O_TMPFILE", 0)
 _OPEN_FILES = "/proc/self/fd" if os.path.isdir("/proc/self/fd") and sys.platform == "linux" else ""
 
 
@@ -88,6 +86,20 @@ class Folder:
         mode."""
         return os.open(self._at(name), _CREATE, 0o666, dir_fd=self._fd)
 
+    def create_unnamed(self) -> int:
+        """Create a file without a name, which `link` gives one, and return its descriptor for writing.
+
+        Nothing is left of it if this process dies. Linux, on most file systems of its own; elsewhere OSError.
+        """
+        if not _UNNAMED or not _OPEN_FILES or self._fd is None:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), self.path)
+        return os.open(".", os.O_WRONLY | _UNNAMED | getattr(os, "O_CLOEXEC", 0), 0o666, dir_fd=self._fd)
+
+    @property
+    def device(self) -> int:
+        """The number of the file system that the folder is on."""
+        return os.stat(self.path if self._fd is None else self._fd).st_dev
+
     def stat(self, name: str) -> os.stat_result | None:
         """Return the status of what has the name (of a link itself, not its target), or None."""
         try:
@@ -95,39 +107,21 @@ class Folder:
         except FileNotFoundError:
             return None
 
-    def same(self, one: str, other: str) -> bool:
-        """Whether both names are names of one file."""
-        first, second = self.stat(one), self.stat(other)
-        return first is not None and second is not None and os.path.samestat(first, second)
-
     def is_file(self, name: str, fd: int) -> bool:
         """Whether the name is one of the open file `fd`."""
         status = self.stat(name)
         return status is not None and os.path.samestat(status, os.fstat(fd))
 
-    def names(self) -> list[str]:
-        """Return everything that lies in the folder."""
-        return os.listdir(self.path if self._fd is None else self._fd)
-
-    def holds(self, name: str, views: Sequence[memoryview]) -> bool:
-        """Whether the file of that name holds exactly these bytes."""
-        status = self.stat(name)
-        if status is None or not stat.S_ISREG(status.st_mode) or status.st_size != sum(map(len, views)):
-            return False
-        fd = os.open(self._at(name), _READ, dir_fd=self._fd)
-        with open(fd, "rb") as file:
-            for view in views:
-                for start in range(0, len(view), _COMPARED_BYTES):
-                    wanted = view[start : start + _COMPARED_BYTES]
-                    if file.read(len(wanted)) != wanted:
-                        return False
-        return True
+    def named(self, inode: int) -> list[str]:
+        """Return the names in the folder of the file with this inode number."""
+        with os.scandir(self.path if self._fd is None else self._fd) as entries:
+            return [entry.name for entry in entries if entry.inode() == inode]
 
     def link(self, fd: int, source: str, target: str) -> None:
-        """Give the open file `fd`, which has the name `source`, a second name, which must not exist.
+        """Give the open file `fd`, whose temporary name is `source`, a name that must not exist.
 
-        Where the system has names for open files (Linux), `source` is not even looked at: should another
-        process have put a file of its own there, that one is not published. Raises FileNotFoundError then.
+        Where the system has names for open files (Linux), `source` is not even looked at: if another process
+        has put a file of its own there, that one is not published. Raises FileNotFoundError then.
         """
         if _OPEN_FILES:
             os.link(f"{_OPEN_FILES}/{fd}", target, dst_dir_fd=self._fd, follow_symlinks=True)

@@ -1,21 +1,24 @@
 """Publishes a file: whole, under its final name, below its folder, and never over another.
 
-The road: a temporary file beside the final name, all bytes, sync, a hard link to the final name (which
-fails if that exists), sync of the folder. The temporary name stays until the result is in the journal
-(`settle`): a temporary file with two links was published before a crash, so the one fact that recovery
-needs lies in the file system itself. This module must never open a path that it did not walk without links,
-never replace a file, never retry a sync.
+The file is written without a name, or under a temporary one, and synced; then it is given its final name in
+a way that fails if that exists; then the folder is synced. Before the name is given, the worker notes which
+file gets which name (`notes.py`): after a crash the note tells whether the file was published. Which of the
+WAYS to give a name a folder takes is found out by trying, once for each file system. This module must never
+open a path that it did not walk without links, never replace a file, never retry a sync.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
 from luna_farm.core.filenames import with_number
+from luna_farm.core.messages import Note
 from luna_farm.core.messages import temp_name as temp_name
 from luna_farm.errors import InvalidRequest
 from luna_farm.storage.folder import Folder
@@ -25,21 +28,58 @@ from luna_farm.testing.faults import crash_point, half_write
 
 Buffer = bytes | bytearray | memoryview
 
-COMPARED_NAMES = 1000
-"""How many numbered names recovery looks through for a file with its bytes."""
-
 _IOV_MAX = 1024
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
-_NO_RENAME = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+
+
+class Way(IntEnum):
+    """How a file gets its name, the best way first. None of them replaces a file.
+
+    UNNAMED: a file without a name is linked, so that a crash leaves nothing (O_TMPFILE, Linux). LINK: a
+    temporary file is linked and its temporary name removed. RENAME: it is renamed by a call that replaces
+    nothing (exFAT, FAT, many network folders). CLAIM: an empty file of our own takes the name, and the
+    rename replaces that one; for an instant, or until the next start if the process dies in it, the file of
+    that name is empty (FUSE file systems without links).
+    """
+
+    UNNAMED = 0
+    LINK = 1
+    RENAME = 2
+    CLAIM = 3
+
+
+REFUSED = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOENT, getattr(errno, "ESTALE", errno.EIO)),
+    }
+)
+"""Errors that say that this file or disk is refused now. After any other one the next way is tried: file
+systems report a missing link() as EPERM, EOPNOTSUPP, ENOSYS, EMLINK, EINVAL, EACCES, EXDEV, EIO or ENOTTY."""
+
+_ways: dict[int, Way] = {}
+"""Device number -> the first way that worked there. Numbers are used again after an unmount: a way that
+stopped working is left for the next one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A file that is there: its final path, its size, the temporary path to settle ("" if none is left)."""
+    """A file that is there: its final path and its size in bytes."""
 
     path: str
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What is published: its wanted name, its temporary one, its content, and how careful to be."""
+
+    name: str
     temp: str
+    views: list[memoryview]
+    fsync: bool
+    note: Callable[[Note], None] | None
+    claimed: str = ""
+    """The name that an attempt before took by an empty file and died."""
 
 
 def publish(
@@ -49,31 +89,34 @@ def publish(
     output_dir: str,
     temp_name: str,
     fsync: bool,
-    recovered: bool,
     replace: bool = False,
+    noted: Note | None = None,
+    note: Callable[[Note], None] | None = None,
 ) -> Published:
     """Write `buffers` to `path`, or to the next free number behind it if that is taken; folders are made.
 
-    `replace`: on the caller's wish a file of that name is replaced, whole by whole, and gets no number.
-
-    `temp_name` is unique to this file, so that what a crash left is recognised. With `recovered` (it may
-    have been published before) a file with the same bytes under its name counts as this one. `fsync`: on
-    disk before this returns. Raises InvalidRequest for a path that is not below `output_dir`, DiskError for
-    everything that a disk may refuse; no file is left behind then.
+    `replace`: on the wish of the user a file of that name is replaced, whole by whole, and gets no number.
+    `temp_name` is unique to this file. `note` is called with the identity of the file before it gets its
+    name; `noted` is what an attempt that died noted last: if that one was published, it counts as this one.
+    `fsync`: on disk before this returns. Raises InvalidRequest for a path that is not below `output_dir`,
+    DiskError for everything that a disk may refuse; no file is left behind then.
     """
     *folders, name = parts_below(path, output_dir)
     _check_temp(temp_name)
     views = [memoryview(buffer).cast("B") for buffer in buffers]
+    file = _File(name, temp_name, views, fsync, note)
     try:
         with Folder.open(output_dir, folders, create=True, sync=fsync) as folder:
-            known = _published_before(folder, name, temp_name)
-            if known is None and recovered:
-                known = _same_bytes(folder, name, temp_name, views)
-            if known is None:
-                return _report(path, temp_name, _publish(folder, name, views, temp_name, fsync, replace))
-            if fsync:
-                folder.sync()
-            return _report(path, temp_name, known)
+            known = _published(folder, noted) if noted else None
+            if replace:
+                known = _replace(folder, file)
+            elif known is None:
+                known = _publish(folder, file, noted)
+            else:
+                folder.discard(temp_name)
+                if fsync:
+                    folder.sync()
+            return _report(path, known)
     except OSError as error:
         raise disk_error("write", path, error) from error
     except UnicodeEncodeError as error:
@@ -81,40 +124,46 @@ def publish(
         raise InvalidRequest.of("path", path, allowed) from error
 
 
-def published_before(path: str, output_dir: str, temp_name: str) -> Published | None:
-    """Return the file that was published as `path` (or the next free number) and not reported, or None.
+def published_before(path: str, output_dir: str, noted: Note) -> Published | None:
+    """Return the file that was published in the folder of `path` as `noted` and not reported, or None.
 
-    It shows by its temporary name, which is a second name of it. Raises InvalidRequest and DiskError.
+    Raises InvalidRequest and DiskError.
     """
-    *folders, name = parts_below(path, output_dir)
+    *folders, _ = parts_below(path, output_dir)
     try:
         with Folder.open(output_dir, folders, create=False, sync=False) as folder:
-            known = _published_before(folder, name, temp_name)
-            return _report(path, temp_name, known) if known else None
+            known = _published(folder, noted)
+            if known is not None:
+                folder.discard(noted.temp)
+            return _report(path, known) if known else None
     except FileNotFoundError:
         return None
     except OSError as error:
         raise disk_error("look at", path, error) from error
 
 
-def settle(temp: str, output_dir: str) -> None:
-    """Remove a temporary name once its result is in the journal or its job is given up. "" is fine.
+def remove_temp(path: str, output_dir: str) -> None:
+    """Remove the temporary file that an attempt which died left, if there is one.
 
-    Raises InvalidRequest if `temp` is no temporary file below `output_dir`, DiskError if it cannot be
+    Raises InvalidRequest if `path` is no temporary file below `output_dir`, DiskError if it cannot be
     removed.
     """
-    if not temp:
-        return
-    *folders, name = parts_below(temp, output_dir)
+    *folders, name = parts_below(path, output_dir)
     _check_temp(name)
     try:
         with Folder.open(output_dir, folders, create=False, sync=False) as folder:
             folder.unlink(name)
     except FileNotFoundError:
-        pass
+        return
     except OSError as error:
-        raise disk_error("remove", temp, error) from error
-    crash_point("writer.settled")
+        raise disk_error("remove", path, error) from error
+
+
+def way_of(folder: str) -> Way | None:
+    """Return how files get their names in a folder, None until one was published on its file system."""
+    with suppress(OSError):
+        return _ways.get(os.stat(folder).st_dev)
+    return None
 
 
 def _check_temp(name: str) -> None:
@@ -124,59 +173,125 @@ def _check_temp(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A file under its final name; `linked`: the temporary name is still there."""
+    """A file under its final name."""
 
     name: str
     size: int
-    linked: bool
 
 
-def _report(path: str, temp_name: str, named: _Named) -> Published:
-    folder = path[: -len(os.path.basename(path))]
-    return Published(folder + named.name, named.size, folder + temp_name if named.linked else "")
+def _report(path: str, named: _Named) -> Published:
+    return Published(path[: -len(os.path.basename(path))] + named.name, named.size)
 
 
-def _publish(
-    folder: Folder, name: str, views: list[memoryview], temp_name: str, fsync: bool, replace: bool
-) -> _Named:
+def _published(folder: Folder, noted: Note) -> _Named | None:
+    """Return the noted file if it has its name, or another one that a person gave it since."""
+    if noted.moved:
+        status = folder.stat(noted.name)
+        gone = folder.stat(noted.temp) is None
+        return _Named(noted.name, noted.size) if gone and status and status.st_size == noted.size else None
+    if _is_noted(folder.stat(noted.name), noted):
+        return _Named(noted.name, noted.size)
+    for other in folder.named(noted.inode):
+        if other != noted.temp and _is_noted(folder.stat(other), noted):
+            return _Named(other, noted.size)
+    return None  # not published, or moved out of the folder: written once more rather than lost
+
+
+def _is_noted(status: os.stat_result | None, noted: Note) -> bool:
+    identity = (noted.inode, noted.size, noted.mtime_ns)
+    return status is not None and (status.st_ino, status.st_size, status.st_mtime_ns) == identity
+
+
+def _first_way(device: int) -> Way:
+    return _ways.get(device, Way.UNNAMED)
+
+
+def _replace(folder: Folder, file: _File) -> _Named:
+    """Write a file and rename it over the one that has its name, if there is one; doing it twice is harmless."""
+    fd = _create(folder, file.temp, Way.LINK)
     try:
-        fd = folder.create(temp_name)
-    except FileExistsError:
-        folder.unlink(temp_name)  # half a file, left by a crash
-        fd = folder.create(temp_name)
-    named = None
-    try:
-        size = _fill(fd, views, fsync)
-        if replace:
-            folder.replace(temp_name, name)
-            named = _Named(name, size, False)
-        else:
-            named = _give_name(folder, fd, temp_name, name, size)
-        crash_point("writer.linked")
-        if fsync:
+        named = _Named(file.name, _fill(fd, file.views, file.fsync))
+        folder.replace(file.temp, file.name)
+        if file.fsync:
             folder.sync()
-        crash_point("writer.folder_synced")
     except BaseException:
-        if named and not replace and folder.is_file(named.name, fd):
-            folder.discard(named.name)
-        folder.discard(temp_name)
+        folder.discard(file.temp)
         raise
     finally:
         os.close(fd)
     return named
 
 
+def _publish(folder: Folder, file: _File, noted: Note | None) -> _Named:
+    way = _first_way(folder.device)
+    if way is Way.UNNAMED:
+        try:
+            return _write(folder, file, way)
+        except _NotThisWay:
+            way = Way.LINK
+    if noted and noted.moved and (status := folder.stat(noted.name)) and not status.st_size:
+        file, way = replace(file, claimed=noted.name), Way.CLAIM
+    return _write(folder, file, way)
+
+
+class _NotThisWay(Exception):
+    """This file system does not give names in this way."""
+
+
+def _write(folder: Folder, file: _File, way: Way) -> _Named:
+    """Write a file and give it its name, in this way or, once it has a temporary name, a worse one."""
+    fd = _create(folder, file.temp, way)
+    named = None
+    try:
+        size = _fill(fd, file.views, file.fsync)
+        named, way = _give_name(folder, fd, file, way, size)
+        crash_point("writer.named")
+        if way is Way.LINK:
+            folder.discard(file.temp)
+        if file.fsync:
+            if way is Way.UNNAMED and not os.major(folder.device):
+                sync_data(fd)  # btrfs does not log a file that has no name yet
+            folder.sync()
+        crash_point("writer.folder_synced")
+    except BaseException:
+        if named and folder.is_file(named.name, fd):
+            folder.discard(named.name)
+        if way is not Way.UNNAMED:
+            folder.discard(file.temp)
+        raise
+    finally:
+        os.close(fd)
+    _ways[folder.device] = way
+    return named
+
+
+def _create(folder: Folder, temp: str, way: Way) -> int:
+    if way is Way.UNNAMED:
+        try:
+            return folder.create_unnamed()
+        except OSError as error:
+            if error.errno in REFUSED:
+                raise
+            raise _NotThisWay from error
+    try:
+        return folder.create(temp)
+    except FileExistsError:
+        folder.unlink(temp)  # half a file, left by a crash
+        return folder.create(temp)
+
+
 def _fill(fd: int, views: list[memoryview], fsync: bool) -> int:
     """Write everything and sync; return the size in bytes."""
-    crash_point("writer.temp_created")
+    crash_point("writer.created")
     half_write("writer.half_written", fd, views[-1] if views else b"")
     size = write_all(fd, views)
     crash_point("writer.written")
+    if os.utime in os.supports_fd:
+        with suppress(OSError):  # part of the identity: the clock of the kernel ticks only every 4 ms
+            os.utime(fd, ns=(time.time_ns(),) * 2)
     if fsync:
         sync_data(fd)
-    os.close(
-        os.dup(fd)
-    )  # some network folders tell of a full disk at a close: ask before the file has its name
+    os.close(os.dup(fd))  # some network folders report a full disk at close: before the file has its name
     crash_point("writer.synced")
     return size
 
@@ -195,65 +310,51 @@ def write_all(fd: int, views: Sequence[memoryview]) -> int:
     return size
 
 
-def _give_name(folder: Folder, fd: int, temp_name: str, name: str, size: int) -> _Named:
-    """Give the temporary file, open as `fd`, its name or the next free number behind it."""
-    candidate = name
+def _give_name(folder: Folder, fd: int, file: _File, way: Way, size: int) -> tuple[_Named, Way]:
+    """Give the file, open as `fd`, its name or the next free number behind it; return the way that worked."""
+    candidate = file.claimed or file.name
     while True:
+        if file.note:
+            status = os.fstat(fd)
+            moved = way > Way.LINK
+            file.note(Note(file.temp, candidate, status.st_ino, size, status.st_mtime_ns, moved))
+            crash_point("writer.noted")
         try:
-            return _Named(candidate, size, _give(folder, fd, temp_name, candidate))
+            _give(folder, fd, file, candidate, way)
+            return _Named(candidate, size), way
         except FileExistsError:
-            number = first_free(folder.path + name, lambda n: folder.stat(with_number(name, n)) is not None)
-            candidate = with_number(name, number)
+            number = first_free(
+                folder.path + file.name, lambda n: folder.stat(with_number(file.name, n)) is not None
+            )
+            candidate = with_number(file.name, number)
+        except OSError as error:
+            if folder.is_file(candidate, fd):  # NFS: it was done, the answer got lost, the repetition failed
+                return _Named(candidate, size), way
+            if error.errno in REFUSED or way is Way.CLAIM:
+                raise
+            if way is Way.UNNAMED:
+                raise _NotThisWay from error
+            way = Way(way + 1)
 
 
-def _give(folder: Folder, fd: int, temp_name: str, name: str) -> bool:
-    """Give one name or raise FileExistsError; return whether the temporary name stays.
-
-    A hard link where there are such; else (FAT, exFAT, some network folders) a rename that replaces
-    nothing. Where there is neither, the name is taken by an empty file of our own making, which the rename
-    then replaces: still nothing of others is lost, but for an instant, or for good if the process dies in
-    it, that file is empty.
-    """
-    try:
-        folder.link(fd, temp_name, name)
-        return True
-    except OSError as error:
-        if folder.is_file(name, fd):  # NFS: it was done, the answer got lost, and the repeated call failed
-            return True
-        if error.errno not in _NO_LINKS:
+def _give(folder: Folder, fd: int, file: _File, name: str, way: Way) -> None:
+    """Give one name in one way. Raises FileExistsError if it is taken."""
+    if way <= Way.LINK:
+        try:
+            folder.link(fd, file.temp, name)
+        except FileExistsError:
+            if not folder.is_file(name, fd):  # else it was done, see above
+                raise
+    elif not folder.is_file(file.temp, fd):  # another process put a file of its own there
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file.temp)
+    elif way is Way.RENAME:
+        folder.rename(file.temp, name)
+    else:
+        if name != file.claimed:
+            os.close(folder.create(name))
+            crash_point("writer.claimed")
+        try:
+            folder.replace(file.temp, name)
+        except OSError:
+            folder.discard(name)
             raise
-    try:
-        folder.rename(temp_name, name)
-    except OSError as error:
-        if error.errno not in _NO_RENAME:
-            raise
-        os.close(folder.create(name))
-        folder.replace(temp_name, name)
-    return False
-
-
-def _published_before(folder: Folder, name: str, temp_name: str) -> _Named | None:
-    """Return what a predecessor published and could not report: its temporary file has a second name."""
-    status = folder.stat(temp_name)
-    if status is None or not stat.S_ISREG(status.st_mode) or status.st_nlink < 2:
-        return None
-    for other in (name, *folder.names()):
-        if other != temp_name and folder.same(temp_name, other):
-            return _Named(other, status.st_size, True)
-    return None  # moved out of the folder by somebody: written once more rather than lost
-
-
-def _same_bytes(folder: Folder, name: str, temp_name: str, views: Sequence[memoryview]) -> _Named | None:
-    """Return the file with these bytes that has the name or a number behind it.
-
-    What recovery goes by where the temporary name goes with publishing (a rename) or was settled before the
-    crash.
-    """
-    for number in range(COMPARED_NAMES):
-        candidate = with_number(name, number) if number else name
-        if folder.stat(candidate) is None:
-            return None
-        if folder.holds(candidate, views):
-            folder.discard(temp_name)
-            return _Named(candidate, sum(map(len, views)), False)
-    return None

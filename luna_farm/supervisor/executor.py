@@ -23,6 +23,7 @@ from luna_farm.errors import FarmError
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.server import Feed
 from luna_farm.storage import arena as arenas
+from luna_farm.storage import writer
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.large_segments import LargeSegments
@@ -96,7 +97,7 @@ class Executor:
             instructions.SpoolPixels: self._spool_pixels,
             instructions.Append: self._append,
             instructions.Dispatch: self._dispatch,
-            instructions.Settle: services.journal_writer.settle,
+            instructions.RemoveTemps: self._remove_temps,
             instructions.Spawn: lambda i: services.pool.spawn(i.worker),
             instructions.EndWorker: self._end_worker,
             instructions.Bury: self._bury,
@@ -222,6 +223,14 @@ class Executor:
                 return events.Buried(task.job_id, task.index, error=error)
             log.warning("Pixels of image %d of job %s: %s (%s)", task.index, task.job_id, letter, i.reason)
             return events.Buried(task.job_id, task.index, f"npy:{PurePath(letter).with_suffix('.npy')}", 0)
+
+        self._aside(work)
+
+    def _remove_temps(self, i: instructions.RemoveTemps) -> None:
+        def work() -> None:
+            for temp in i.temps:
+                with contextlib.suppress(FarmError):  # its folder is away
+                    writer.remove_temp(temp, i.root)
 
         self._aside(work)
 

@@ -2,7 +2,7 @@
 compacted.
 
 A new job is refused when its record cannot be written. Everything else has happened already and is written as
-soon as it can be; what must come after it (the removal of temporary links) waits with it, in order.
+soon as it can be, in order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from luna_farm.core.instructions import Settle
 from luna_farm.errors import DiskError, FarmBusy, FarmError
 from luna_farm.storage.journal import Journal
 from luna_farm.testing.faults import crash_point
@@ -25,13 +24,12 @@ COMPACT_AGAIN_S = 1.0
 
 
 class JournalWriter:
-    """The journal of one supervisor. `settle` carries out what waited behind a record."""
+    """The journal of one supervisor."""
 
-    def __init__(self, journal: Journal, max_bytes: int, settle: Callable[[Settle], None]) -> None:
+    def __init__(self, journal: Journal, max_bytes: int) -> None:
         self._journal = journal
         self._max_bytes = max_bytes
-        self._settle = settle
-        self._behind: deque[dict[str, Any] | Settle] = deque()
+        self._behind: deque[dict[str, Any]] = deque()
         self._compact_at = max_bytes // 2
         self._refused = False
         """A job found the journal full since it was compacted."""
@@ -87,13 +85,6 @@ class JournalWriter:
         self.catch_up()
         crash_point("supervisor.result_journaled")
 
-    def settle(self, instruction: Settle) -> None:
-        """Remove a temporary link, but not before the record in front of it is written."""
-        if self._behind:
-            self._behind.append(instruction)
-        else:
-            self._settle(instruction)
-
     def synced(self) -> bool:
         """Put all that was told so far on the disk; False if that is not to be had now."""
         if self._behind:
@@ -109,15 +100,11 @@ class JournalWriter:
     def catch_up(self) -> None:
         """Write what waits, in order, until the disk refuses."""
         while self._behind:
-            first = self._behind[0]
-            if not isinstance(first, Settle):
-                try:
-                    self._journal.append(first)
-                except FarmError as error:
-                    log.error("The journal cannot be written, no new jobs are taken: %s", error)
-                    return
-            else:
-                self._settle(first)
+            try:
+                self._journal.append(self._behind[0])
+            except FarmError as error:
+                log.error("The journal cannot be written, no new jobs are taken: %s", error)
+                return
             self._behind.popleft()
 
     def compact_if_due(self, snapshot: Callable[[], Iterable[dict[str, Any]]]) -> None:
@@ -146,5 +133,5 @@ class JournalWriter:
         """Close the file; what could not be written is told."""
         self.catch_up()
         if self._behind:
-            log.error("%s; the next start finds the files by their temporary links.", self.error)
+            log.error("%s; the next start finds the files by the notes of the workers.", self.error)
         self._journal.close()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import time
@@ -25,6 +26,7 @@ from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core import events, frames
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.errors import FarmError
+from luna_farm.storage import notes
 from luna_farm.testing.faults import crash_point
 from luna_farm.worker import spawned
 
@@ -61,8 +63,14 @@ class Pool:
     """All worker processes of this supervisor. `handle_event` takes the events."""
 
     def __init__(
-        self, handle_event: Callable[[events.Event], None], fsync: bool, signing: Signing = UNSIGNED
+        self,
+        handle_event: Callable[[events.Event], None],
+        fsync: bool,
+        notes: str | os.PathLike[str],
+        signing: Signing = UNSIGNED,
     ) -> None:
+        """`notes` is the folder for the notes of workers."""
+        self._notes = os.fspath(notes)
         self._handle_event = handle_event
         self._fsync = fsync
         self._signing = signing
@@ -106,7 +114,7 @@ class Pool:
             with theirs, signals_blocked():
                 process = self._context.Process(
                     target=spawned.start,
-                    args=(theirs, self._fsync, self._signing),
+                    args=(theirs, self._fsync, self._notes_of(worker), self._signing),
                     name=f"luna-farm worker {worker}",
                     daemon=True,
                 )
@@ -118,10 +126,6 @@ class Pool:
     def dispatch(self, worker: int, task: ImageTask, options: SaveOptions) -> None:
         """Hand an image to a worker."""
         self._tell(worker, {"t": "image", "task": task.to_map(), "options": options.to_map()})
-
-    def settle(self, worker: int, job_id: str, index: int, temps: tuple[str, ...], root: str) -> None:
-        """Have a worker remove a temporary link."""
-        self._tell(worker, {"t": "settle", "job_id": job_id, "index": index, "temps": temps, "root": root})
 
     def retire(self, worker: int, why: str) -> None:
         """Ask a worker to end."""
@@ -157,8 +161,6 @@ class Pool:
         kind = message["t"]
         if kind == "result":
             result = ImageResult.from_map(message["result"])
-            for job_id, index in message["settled"]:
-                self._handle_event(events.TempSettled(job_id, index))
             crash_point("supervisor.result_received")
             self._handle_event(events.ImageFinished(worker, message["job_id"], message["index"], result))
         elif kind == "ready":
@@ -184,12 +186,18 @@ class Pool:
         process.close()
         del self._processes[worker]
         why = self._why.pop(worker, "") or exit_reason(code)
-        self._handle_event(events.WorkerGone(worker, why))
+        left = notes.read(self._notes_of(worker))
+        self._handle_event(events.WorkerGone(worker, why, tuple(left)))
+        if not self._closing:  # else the next start reads them
+            notes.remove(self._notes_of(worker))
+
+    def _notes_of(self, worker: int) -> str:
+        return os.path.join(self._notes, str(worker))
 
     async def close(self, patience_s: float) -> None:
         """End all that are left and wait until they are collected.
 
-        They have `patience_s` to do what they were told before, such as to remove temporary links.
+        They have `patience_s` to do what they were told before.
         """
         self._closing = True
         for worker in list(self._pipes):

@@ -23,6 +23,7 @@ TOKEN = "token"  # noqa: S105  the name of its file
 ENDPOINT = "endpoint.json"
 LOCK = "lock"
 JOURNAL = "journal"
+NOTES = "notes"
 LEFT = "left.json"
 LISTED = 3
 """Jobs and folders that a sentence names before it only counts."""
@@ -39,6 +40,7 @@ def secure(state_dir: Path) -> None:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(state_dir)
         state_dir.chmod(0o700)
+        (state_dir / NOTES).mkdir(mode=0o700, exist_ok=True)
         for folder in made:  # or a power cut could take the folder with all that was synced in it
             system.sync_folder(folder.parent)
         with os.scandir(state_dir) as entries:

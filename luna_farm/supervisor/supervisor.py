@@ -25,12 +25,12 @@ from luna_farm.core import dead_letters, events, instructions, protocol, recover
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.job import Image
 from luna_farm.core.leases import MAX_LEASES
-from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.core.state import Farm, Limits, folder_of
 from luna_farm.errors import ArenaError, FarmError
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.server import MAX_CONNECTIONS, Feed
-from luna_farm.storage import names, writer
+from luna_farm.storage import names, notes, writer
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.storage.arena_size import establish
@@ -49,7 +49,6 @@ from luna_farm.supervisor.notify import Notifier
 from luna_farm.supervisor.pool import Pool, fence
 from luna_farm.supervisor.status import Status
 from luna_farm.supervisor.tls import server_context
-from luna_farm.testing.faults import crash_point
 
 log = logging.getLogger("luna_farm.supervisor")
 
@@ -85,8 +84,8 @@ class Supervisor:
         places, self._viewers, few = places_for(config.max_connections, viewers, config.max_workers)
         self.services = Services(
             farm=self.farm,
-            pool=Pool(self.handle_event, config.fsync, config.signing),
-            journal_writer=JournalWriter(journal, config.journal_bytes, self._settle),
+            pool=Pool(self.handle_event, config.fsync, config.state_dir / state_dir.NOTES, config.signing),
+            journal_writer=JournalWriter(journal, config.journal_bytes),
             listener=Listener(
                 Commands(self, defaults),
                 self.token,
@@ -152,10 +151,13 @@ class Supervisor:
         """Take the jobs of a predecessor up again, and begin the journal anew with them."""
         for segment in dead_letters.take_up(recovered, self._dead_letters()):
             self.services.letters.remove(PurePath(segment).stem)
-        self._inherited = recovery.restore(self.farm, recovered, self, self.now())
+        folder = self.config.state_dir / state_dir.NOTES
+        left_notes = notes.read_all(folder)
+        self._inherited = recovery.restore(self.farm, recovered, self, self.now(), left_notes)
         self.services.spool.sweep(self.farm.segment_users)
         self.services.large.sweep(self.farm.segment_users)
         self.services.journal_writer.begin(recovery.snapshot(self.farm))
+        notes.remove_all(folder)
         left = sum(1 for _ in self.farm.unfinished())
         if left:
             log.warning("%d images of the farm that ran before are taken up again", left)
@@ -183,13 +185,15 @@ class Supervisor:
         return segment.startswith(f"file:{self.services.spool.folder}") or header.boot_id == system.boot_id()
 
     def published(self, task: ImageTask) -> ImageResult | None:
-        """What a predecessor made of an image and could not report; found by its temporary link."""
-        name = writer.temp_name(task.job_id, task.index)
+        """What a predecessor made of an image and could not report; found by its note."""
+        noted = Note.of(task)
+        if noted is None:
+            return None
         for state, path in (("saved", task.path), ("discarded", task.discarded_path)):
             with contextlib.suppress(FarmError):  # a folder that cannot be looked at shows nothing
-                found = writer.published_before(path, task.root, name)
+                found = writer.published_before(path, task.root, noted)
                 if found:
-                    return ImageResult(state, path=found.path, bytes=found.bytes, temp=found.temp)
+                    return ImageResult(state, path=found.path, bytes=found.bytes)
         return None
 
     def there(self, path: str) -> bool:
@@ -227,10 +231,6 @@ class Supervisor:
         self._executor.arrivals.keep(self.farm.submits)
         self.services.pool.flush()
         self.services.journal_writer.compact_if_due(lambda: recovery.snapshot(self.farm))
-
-    def _settle(self, i: instructions.Settle) -> None:
-        self.services.pool.settle(i.worker, i.job_id, i.index, i.temps, i.root)
-        crash_point("supervisor.settled")
 
     def status(self) -> dict[str, Any]:
         """The status of the whole farm."""

@@ -25,13 +25,14 @@ import sys
 from collections.abc import Callable, Mapping
 
 POINTS = (
-    "writer.temp_created",
+    "writer.created",
     "writer.half_written",
     "writer.written",
     "writer.synced",
-    "writer.linked",
+    "writer.noted",
+    "writer.claimed",
+    "writer.named",
     "writer.folder_synced",
-    "writer.settled",
     "worker.received",
     "worker.encoded",
     "worker.reported",
@@ -42,7 +43,6 @@ POINTS = (
     "supervisor.dispatched",
     "supervisor.result_received",
     "supervisor.result_journaled",
-    "supervisor.settled",
     "journal.half_record",
     "journal.compacting",
     "spool.half_written",
@@ -160,7 +160,7 @@ def _nothing_written(name: str, fd: int, data: bytes | memoryview) -> None:
 _faults = Faults(os.environ)
 
 crash_point: Callable[[str], None] = _faults.at if _faults else _nothing
-"""`crash_point("writer.linked")`: fails here if the environment says so. Chosen once, at import: off costs 30
+"""`crash_point("writer.named")`: fails here if the environment says so. Chosen once, at import: off costs 30
 ns."""
 
 half_write: Callable[[str, int, bytes | memoryview], None] = (

@@ -1,5 +1,5 @@
-"""The loop of a worker: a message from the supervisor, an image or a temporary link to tidy up, a message
-back. While one image is written and synced, the next is encoded; results go back in order.
+"""The loop of a worker: an image from the supervisor, a result back. While one image is written and synced,
+the next is encoded; results go back in order.
 
 When the pipe ends the supervisor is dead: the worker has finished its file by then and leaves without a word.
 It must never decide anything about jobs.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -18,10 +17,10 @@ from typing import Any, TypeVar
 from luna_farm import system
 from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core import frames
-from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.errors import FarmError
-from luna_farm.storage import writer
 from luna_farm.storage.arena import Segments
+from luna_farm.storage.notes import Notes
 from luna_farm.testing.faults import crash_point
 from luna_farm.worker import pipeline
 
@@ -34,18 +33,19 @@ ASIDE_BYTES = 256 * 1024
 times as many images of 64x64)."""
 
 
-def serve(pipe: socket.socket, fsync: bool, signing: Signing = UNSIGNED) -> None:
-    """Serve until the supervisor says stop or its end of the pipe closes."""
-    Worker(pipe, fsync, signing).run()
+def serve(pipe: socket.socket, fsync: bool, notes: str, signing: Signing = UNSIGNED) -> None:
+    """Serve until the supervisor says stop or its end of the pipe closes; `notes` is the file for them."""
+    Worker(pipe, fsync, Notes(notes), signing).run()
 
 
 class Worker:
     """One worker: its pipe, the segments it has mapped, and a thread that writes while the next image is
     encoded."""
 
-    def __init__(self, pipe: socket.socket, fsync: bool, signing: Signing = UNSIGNED) -> None:
+    def __init__(self, pipe: socket.socket, fsync: bool, notes: Notes, signing: Signing = UNSIGNED) -> None:
         self._pipe = pipe
         self._fsync = fsync
+        self._notes = notes
         self._signing = signing
         self._segments = Segments()
         self._frames = frames.FrameBuffer()
@@ -54,8 +54,6 @@ class Worker:
         """At most one image is being written; until it is reported, nothing else is."""
         self._worked = False
         """Something was encoded since memory was last given back."""
-        self._settled: deque[list[str | int]] = deque()
-        """Published with the next result: nobody waits for it, and every message wakes the supervisor up."""
 
     def run(self) -> None:
         """Report ready, then work through what comes."""
@@ -67,8 +65,6 @@ class Worker:
                 break
             if kind == "image":
                 self._image(message)
-            elif kind == "settle":
-                self._settle(message)
             elif kind == "forget":
                 self._segments.forget(message["segment"])
         self._wait_for_disk()
@@ -113,7 +109,12 @@ class Worker:
         return pipeline.encoded(pipeline.view(self._segments, task), task, options, self._signing)
 
     def _write(self, made: pipeline.Made) -> None:
-        self._report(made.task, _attempt(made.task, lambda: pipeline.written(made, fsync=self._fsync)))
+        def note(note: Note) -> None:
+            self._notes.write(note, sync=self._fsync and made.options.durable)
+
+        self._report(
+            made.task, _attempt(made.task, lambda: pipeline.written(made, fsync=self._fsync, note=note))
+        )
 
     def _wait_for_disk(self) -> None:
         writing, self._writing = self._writing, None
@@ -125,18 +126,9 @@ class Worker:
         return bool(self._frames.pending or select.select([self._pipe], [], [], 0)[0])
 
     def _report(self, task: ImageTask, result: ImageResult) -> None:
-        settled = [self._settled.popleft() for _ in range(len(self._settled))]
         key = {"job_id": task.job_id, "index": task.index}
-        self._send({"t": "result", **key, "result": result.to_map(), "settled": settled})
+        self._send({"t": "result", **key, "result": result.to_map()})
         crash_point("worker.reported")
-
-    def _settle(self, message: dict[str, Any]) -> None:
-        try:
-            for temp in message["temps"]:
-                writer.settle(temp, message["root"])
-        except FarmError:
-            return  # the folder is gone for now; the link is found again when the journal is read
-        self._settled.append([message["job_id"], message["index"]])
 
 
 def _attempt(task: ImageTask, work: Callable[[], T]) -> T | ImageResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, cast
@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from luna_farm.config_provenance import UNSIGNED, Signing
-from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.errors import FarmError
 from luna_farm.imaging import metadata, quality, thumbnail, watermark
 from luna_farm.imaging.depth import Pixels
@@ -163,8 +163,9 @@ def sign(file: Encoded, task: ImageTask, options: SaveOptions, signing: Signing)
     file.buffers = [signed]
 
 
-def written(made: Made, *, fsync: bool = True) -> ImageResult:
-    """Write an encoded image. Raises DiskError and InvalidRequest."""
+def written(made: Made, *, fsync: bool = True, note: Callable[[Note], None] | None = None) -> ImageResult:
+    """Write an encoded image; `note` is called before a file gets its name. Raises DiskError and
+    InvalidRequest."""
     task, warnings = made.task, made.warnings
     path = task.discarded_path if made.state == "discarded" else task.path
     started = time.perf_counter()
@@ -177,11 +178,12 @@ def written(made: Made, *, fsync: bool = True) -> ImageResult:
         output_dir=task.root or made.options.output_dir,
         temp_name=writer.temp_name(task.job_id, task.index),
         fsync=fsync,
-        recovered=task.recovered,
         replace=made.options.if_exists == "overwrite",
+        noted=Note.of(task),
+        note=note,
     )
     if made.encoded.sidecar is not None:
-        warnings += _beside(published.path, made.encoded.sidecar, task, made.options, fsync)
+        warnings += _beside(published.path, made, fsync, note)
     if published.path != path:
         warnings.append(
             f"{PurePath(path).name} was made by somebody else in the meantime; this is the next free name."
@@ -190,7 +192,6 @@ def written(made: Made, *, fsync: bool = True) -> ImageResult:
         made.state,
         path=published.path,
         bytes=published.bytes,
-        temp=published.temp,
         score=made.verdict.score,
         threshold=made.verdict.threshold,
         warnings=tuple(warnings),
@@ -199,21 +200,22 @@ def written(made: Made, *, fsync: bool = True) -> ImageResult:
     )
 
 
-def _beside(path: str, sidecar: bytes, task: ImageTask, options: SaveOptions, fsync: bool) -> list[str]:
+def _beside(path: str, made: Made, fsync: bool, note: Callable[[Note], None] | None) -> list[str]:
     """Write the metadata that does not fit into the file beside it; its failure costs a warning, not the
     image."""
-    root = task.root or options.output_dir
+    task, sidecar = made.task, made.encoded.sidecar
+    assert sidecar is not None, "called for an image that has one"
     try:
-        written = writer.publish(
+        writer.publish(
             str(PurePath(path).with_suffix(".json")),
             [sidecar],
-            output_dir=root,
+            output_dir=task.root or made.options.output_dir,
             temp_name=writer.temp_name(task.job_id, task.index, "json"),
             fsync=fsync,
-            recovered=task.recovered,
-            replace=options.if_exists == "overwrite",
+            replace=made.options.if_exists == "overwrite",
+            noted=Note.of(task, "json"),
+            note=note,
         )
-        writer.settle(written.temp, root)
     except FarmError as error:
         return [f"The metadata beside it could not be written: {error}"]
     return []

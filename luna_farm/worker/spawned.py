@@ -20,7 +20,7 @@ def start_uploader(pipe: socket.socket, destinations: tuple[Destination, ...]) -
     serve(pipe, destinations)
 
 
-def start(pipe: socket.socket, fsync: bool, signing: Signing = UNSIGNED) -> None:
+def start(pipe: socket.socket, fsync: bool, notes: str, signing: Signing = UNSIGNED) -> None:
     """Become a worker that serves the supervisor at the other end of `pipe`, until told to stop or left
     alone."""
     _become_a_child()
@@ -29,7 +29,7 @@ def start(pipe: socket.socket, fsync: bool, signing: Signing = UNSIGNED) -> None
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from luna_farm.worker.main import serve
 
-    serve(pipe, fsync, signing)
+    serve(pipe, fsync, notes, signing)
 
 
 def _become_a_child() -> None:

@@ -121,8 +121,6 @@ class Stage:
             return events.Journaled(i.job_id) if i.job_id else None
         elif isinstance(i, instructions.Dispatch):
             self.dispatched.append(i)
-        elif isinstance(i, instructions.Settle):
-            return events.TempSettled(i.job_id, i.index)
         elif isinstance(i, instructions.Bury):
             return events.Buried(
                 i.task.job_id, i.task.index, f"npy:/dead/{i.task.job_id}-{i.task.index}.npy", 0
@@ -215,7 +213,7 @@ class Stage:
     def finish(self, **result: Any) -> list[instructions.Instruction]:
         """The image dispatched first is finished: saved, or with the result given."""
         d = self.dispatched.popleft()
-        made = {"state": "saved", "path": d.task.path, "bytes": 10, "temp": d.task.path + ".tmp", **result}
+        made = {"state": "saved", "path": d.task.path, "bytes": 10, **result}
         return self.happens(events.ImageFinished(d.worker, d.task.job_id, d.task.index, ImageResult(**made)))
 
     def tick(self, after_s: float = 0.25) -> list[instructions.Instruction]:

@@ -42,21 +42,6 @@ def test_jobs_with_dead_letters_are_kept_as_long_as_they_are() -> None:
     assert list(stage.farm.jobs) == ["job-4"]
 
 
-def test_a_job_is_not_forgotten_before_its_temporary_links_are_gone() -> None:
-    stage = Stage(kept_reports=1)
-    stage.workers()
-    stage.hold = {instructions.Settle}
-    for n in range(3):
-        saved(stage, f"job-{n}")
-    assert list(stage.farm.jobs) == ["job-0", "job-1", "job-2"], (
-        "only they tell a successor where the links are"
-    )
-    for n in range(3):
-        stage.happens(events.TempSettled(f"job-{n}", 0))
-    saved(stage, "job-3")
-    assert list(stage.farm.jobs) == ["job-3"]
-
-
 def test_a_job_that_is_tried_again_is_not_forgotten_meanwhile() -> None:
     stage = Stage(kept_reports=1, max_workers=1)
     stage.workers()

@@ -8,6 +8,7 @@ from stage import CLIENT, Stage, batch
 from luna_farm.core import events, instructions
 from luna_farm.core.completion import BURY_AGAIN_S
 from luna_farm.core.dispatch import BYTES_PER_SECOND, PREFETCHED_BYTES, START_S, STOPPED_S
+from luna_farm.core.messages import Note
 from luna_farm.core.retry import FIRST_DELAY_S, MAX_CRASHES
 from luna_farm.core.state import WORKER_TRANSITIONS, Worker, WorkerState
 from luna_farm.errors import DiskError
@@ -319,46 +320,27 @@ def test_new_images_for_a_failing_folder_are_held_without_a_try() -> None:
     assert stage.farm.status()["queue"] == {"jobs": 2, "images": 2, "bytes": 8192}
 
 
-# --- tidying up
+# --- what a dead worker noted
 
 
-def test_what_a_dead_worker_had_no_time_to_tidy_up_another_does() -> None:
-    stage = Stage(min_workers=2, max_workers=2)
-    stage.workers()
-    stage.hold = {instructions.Settle}
-    stage.submit("job-0001")
-    maker = stage.dispatched[0].worker
-    stage.finish()
-    (first,) = stage.held
-    assert first.worker == maker
-    stage.held.clear()
-    stage.happens(events.WorkerGone(maker, "killed"))
-    (second,) = stage.held
-    assert second.worker != maker
-    assert (second.job_id, second.index, second.temps, second.root) == (
-        first.job_id,
-        first.index,
-        first.temps,
-        first.root,
-    )
-    stage.happens(events.TempSettled("job-0001", 0))
-    assert stage.farm.jobs["job-0001"].images[0].settled
-    stage.held.clear()
-    stage.happens(events.WorkerGone(second.worker, "killed"))
-    assert not stage.held, "it is tidy"
-
-
-def test_without_another_worker_the_next_one_tidies_up() -> None:
+def test_the_notes_of_a_dead_worker_go_with_its_images_and_into_the_journal() -> None:
     stage = Stage(max_workers=1)
     stage.workers()
-    stage.hold = {instructions.Settle}
     stage.submit("job-0001")
-    stage.finish()
-    stage.held.clear()
-    stage.happens(events.WorkerGone(1, "killed"))
-    assert not stage.held
-    stage.worker(2)
-    assert [settle.worker for settle in stage.held] == [2]
+    old = Note(".luna-job-0001-0.tmp", "a.png", 1, 2, 3)
+    new = Note(".luna-job-0001-0.tmp", "a_00001.png", 1, 2, 3)
+    beside = Note(".luna-job-0001-0-json.tmp", "a.json", 4, 5, 6)
+    noted = {note.temp: note.to_map() for note in (new, beside)}
+    other = Note(".luna-job-0001-01.tmp", "b.png", 7, 8, 9)
+    stage.happens(events.WorkerGone(1, "killed", (old, other, beside, new)))
+    assert stage.journal[-1]["task"]["noted"] == noted
+    stage.workers()
+    assert stage.dispatched[-1].task.noted == noted
+    assert stage.restarted().farm.jobs["job-0001"].images[0].task.noted == noted
+    stage.dispatched.popleft()
+    stage.finish(state="failed", code="disk", error="full")
+    stage.tick(1.0)
+    assert stage.dispatched[-1].task.noted is None, "a write that was refused leaves nothing behind"
 
 
 # --- stopping

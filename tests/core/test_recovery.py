@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from stage import Disk, Stage, batch
+from stage import CLIENT, Disk, Stage, batch
 
 from luna_farm.core import events, instructions, recovery
 from luna_farm.core.messages import ImageResult
@@ -112,30 +112,14 @@ def test_of_a_lost_image_it_is_told_that_a_file_of_its_name_is_there() -> None:
     assert ["look at it" in lost["error"] for lost in after.told("job_lost")] == [False, True]
 
 
-def test_a_file_that_was_published_before_its_pixels_were_lost_is_recognised_and_tidied_up_behind() -> None:
+def test_a_file_that_was_published_before_its_pixels_were_lost_is_recognised() -> None:
     before = Stage()
     before.submit("job-0001", batch(), batch())
-    made = ImageResult("saved", path="/out/a_RAW_00001.png", bytes=10, temp="/out/.luna-job-0001-0.tmp")
+    made = ImageResult("saved", path="/out/a_RAW_00001.png", bytes=10)
     after = before.restarted(Disk(pixels=False, made={("job-0001", 0): made}))
     assert after.states("job-0001") == ["saved", "lost"]
-    told = [(r["index"], r["state"], r["result"].get("temp")) for r in after.journal if r["r"] == "image"]
-    assert told == [(0, "saved", "/out/.luna-job-0001-0.tmp"), (1, "lost", None)]
-    after.hold = {instructions.Settle}
-    after.workers()
-    assert [settle.temps for settle in after.held] == [("/out/.luna-job-0001-0.tmp",)]
-
-
-def test_the_first_worker_removes_the_temporary_links_that_were_left() -> None:
-    before = Stage()
-    before.workers()
-    before.hold = {instructions.Settle}
-    before.submit("job-0001")
-    before.finish()
-    after = before.restarted()
-    after.workers()
-    assert after.farm.unsettled == []
-    assert after.farm.jobs["job-0001"].images[0].settled
-    assert before.journal[-1]["result"]["temp"] == "/out/a_RAW_00001.png.tmp"
+    told = [(r["index"], r["state"]) for r in after.journal if r["r"] == "image"]
+    assert told == [(0, "saved"), (1, "lost")]
 
 
 def test_old_workers_are_known_by_pid_and_time_of_birth() -> None:
@@ -169,7 +153,7 @@ def test_finished_reports_stay_bounded_and_are_not_told_again() -> None:
     before.workers()
     for n in range(3):
         before.submit(f"job-{n}")
-        before.finish(temp="")
+        before.finish()
     after = before.restarted(kept_reports=2)
     assert list(after.farm.jobs) == ["job-1", "job-2"]
     assert after.published == []
@@ -185,17 +169,11 @@ def test_warnings_and_results_come_back() -> None:
     assert was["warnings"]
 
 
-def test_a_cancelled_image_that_somebody_may_have_published_leaves_no_temporary_link() -> None:
+def test_a_cancelled_image_that_was_begun_leaves_no_temporary_file() -> None:
     stage = Stage()
     stage.workers()
     stage.submit("job-0001")
     after = stage.restarted()
-    assert after.ask("cancel", "job-0001")["state"] == "cancelled"
-    after.happens(events.Tick())
-    done = after.happens(events.WorkerReady(1, 1001, 51.0, {}))
-    settled = [i for i in done if isinstance(i, instructions.Settle)]
-    (settle,) = settled
-    assert settle.temps == ("/out/.luna-job-0001-0.tmp", "/out/_discarded/.luna-job-0001-0.tmp")
-    assert settle.root == "/out"
-    assert after.journal[-2]["result"]["temp"] == "/out/.luna-job-0001-0.tmp", "a successor would know, too"
-    assert after.farm.jobs["job-0001"].images[0].settled
+    done = after.happens(events.JobRequested(CLIENT, after.reply(), "cancel", "job-0001"))
+    temps = ("/out/.luna-job-0001-0.tmp", "/out/_discarded/.luna-job-0001-0.tmp")
+    assert instructions.RemoveTemps(temps, "/out") in done

@@ -1,31 +1,26 @@
-"""What the result of an image means: the journal first, then the tidying up, then the news."""
+"""What the result of an image means: the journal first, then the events."""
 
 from __future__ import annotations
 
 from stage import Stage, batch
 
 from luna_farm.core import events
-from luna_farm.core.farm import handle
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.retry import FALLBACK_AFTER
 
 LARGE = batch(height=512, width=256)
 
 
-def test_a_saved_image_is_journaled_before_its_temporary_link_goes_and_its_slot_is_free() -> None:
+def test_a_saved_image_is_journaled_and_its_slot_is_free() -> None:
     stage = Stage()
     stage.workers()
     stage.submit("job-0001")
     assert stage.farm.slots.used_bytes == 4096
     done = stage.finish(thumbnail=b"jpeg", ms={"gate": 1.0, "encode": 2.0, "write": 3.0})
     kinds = [type(i).__name__ for i in done]
-    assert kinds == ["Append", "Settle", "Publish", "Publish"]
+    assert kinds == ["Append", "Publish", "Publish"]
     record = stage.journal[-1]
-    assert (record["r"], record["state"], record["result"]["temp"]) == (
-        "image",
-        "saved",
-        "/out/a_RAW_00001.png.tmp",
-    )
+    assert (record["r"], record["state"]) == ("image", "saved")
     assert "thumbnail" not in record["result"]
     assert stage.farm.slots.used_bytes == 0
     assert stage.farm.taken == set()
@@ -56,7 +51,7 @@ def test_a_discarded_image_is_rejected_and_saved_and_a_dropped_one_rejected_only
     stage.workers()
     stage.submit("job-0001", batch(), batch(), on_reject="discard")
     stage.finish(state="discarded", path="/out/_discarded/a.png", score=0.1, threshold=0.3)
-    stage.finish(state="dropped", path="", temp="", bytes=0, score=0.1, threshold=0.3)
+    stage.finish(state="dropped", path="", bytes=0, score=0.1, threshold=0.3)
     rejected = stage.told("image_rejected")
     assert [(e["index"], e["on_reject"], e["score"], e["threshold"]) for e in rejected] == [
         (0, "discard", 0.1, 0.3),
@@ -75,7 +70,7 @@ def test_a_image_that_was_dropped_says_nothing_of_its_folder() -> None:
     stage.submit("job-0001", LARGE, LARGE)
     stage.finish(state="failed", code="disk", error="full")
     stage.tick(1.0)
-    stage.finish(state="dropped", path="", temp="", bytes=0)
+    stage.finish(state="dropped", path="", bytes=0)
     assert "/out" in stage.farm.folders
     stage.tick(1.0)
     assert stage.states("job-0001").count("running") == 1, "another one probes"
@@ -106,10 +101,6 @@ def test_a_result_that_nobody_waits_for_changes_nothing() -> None:
     stage.finish()
     assert stage.happens(events.ImageFinished(worker, "job-0001", 0, saved)) == [], "it was finished before"
     assert stage.farm.totals["images_saved"] == 1
-
-
-def test_a_temporary_link_of_a_job_that_is_no_longer_kept_may_be_settled() -> None:
-    assert handle(Stage().farm, events.TempSettled("job-9999", 0), 0.0) == []
 
 
 # --- disks that fail

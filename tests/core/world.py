@@ -41,10 +41,9 @@ class Process:
 
 @dataclass
 class File:
-    """A published file; `temp`: its second, temporary name is still there."""
+    """A published file."""
 
     path: str
-    temp: bool
     state: str
 
 
@@ -110,7 +109,7 @@ class World:
 
     def published(self, task: ImageTask) -> ImageResult | None:
         file = self.files.get((task.job_id, task.index))
-        return self._result(file) if file and file.temp else None
+        return self._result(file) if file else None
 
     # --- events in, instructions out
 
@@ -129,11 +128,8 @@ class World:
             self._appended(i.records)
         elif isinstance(i, do.Dispatch):
             self._dispatched(i)
-        elif isinstance(i, do.Settle):
-            recorded = self._recorded((i.job_id, i.index))
-            assert recorded in FINAL, f"a link is removed while the journal says {recorded}"
-            if i.worker in self.processes:
-                self.processes[i.worker].told.append(i)
+        elif isinstance(i, do.RemoveTemps):
+            assert {temp.rpartition("/")[2][:6] for temp in i.temps} == {".luna-"}
         elif isinstance(i, do.Spawn):
             self.pids += 1
             self.processes[i.worker] = Process(self.pids)
@@ -190,15 +186,6 @@ class World:
             assert before == "filling", f"{key} was accepted and is called missing"
         else:
             self.accepted[key] = state
-
-    def _recorded(self, key: Key) -> str:
-        state = ""
-        for record in self.journal:
-            if record["r"] == "job" and record["job_id"] == key[0]:
-                state = record["images"][key[1]]["state"]
-            elif record["r"] == "image" and (record["job_id"], record["index"]) == key:
-                state = record["state"]
-        return state
 
     def _dispatched(self, i: do.Dispatch) -> None:
         key = (i.task.job_id, i.task.index)
@@ -388,13 +375,7 @@ class World:
         """A worker does the next thing that it was told."""
         process = self.processes[number]
         i = process.told.popleft()
-        if isinstance(i, do.Settle):
-            file = self.files.get((i.job_id, i.index))
-            assert file or self.accepted[i.job_id, i.index] == "cancelled", "a link is removed of no file"
-            if file:
-                file.temp = False
-            self.happens(events.TempSettled(i.job_id, i.index))
-        elif isinstance(i, do.EndWorker):
+        if isinstance(i, do.EndWorker):
             process.dead = True
         else:
             self._read(i.task)
@@ -415,11 +396,11 @@ class World:
         path = task.path
         while any(file.path == path for file in self.files.values()):
             path += "~"
-        self.files[key] = File(path, True, outcome)
+        self.files[key] = File(path, outcome)
         return self._result(self.files[key])
 
     def _result(self, file: File) -> ImageResult:
-        return ImageResult(file.state, path=file.path, bytes=1, temp=file.path + ".tmp" if file.temp else "")
+        return ImageResult(file.state, path=file.path, bytes=1)
 
     def report(self, number: int) -> None:
         """A result comes up the pipe."""
@@ -500,7 +481,7 @@ class World:
                     self.work(number, "saved")
                 while process.reports:
                     self.report(number)
-            busy = self.farm.open_jobs or self.held or any(f.temp for f in self.files.values())
+            busy = self.farm.open_jobs or self.held
             if not busy and not any(p.told or p.reports for p in self.processes.values()):
                 break
         for client in list(self.leases):
@@ -508,7 +489,6 @@ class World:
         self.now += 1e6
         self.happens(events.Tick())
         assert not self.farm.open_jobs
-        assert not [f.path for f in self.files.values() if f.temp], "temporary links are left"
         assert self.farm.slots.used_bytes == self.farm.slots.leased_bytes == len(self.farm.slots) == 0
         assert self.farm.taken == set()
         assert not self.farm.submits

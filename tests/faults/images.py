@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from running_farm import until
 
 from luna_farm.errors import UnknownJob
 from luna_farm_client import FarmClient, JobReport, Receipt, SaveImage, SaveRequest
@@ -91,9 +90,8 @@ class Album:
         return reports
 
     def settled(self, client: FarmClient) -> dict[str, int]:
-        """Wait until all is finished and tidied up, and `count`."""
+        """Wait until all is finished, and `count`."""
         reports = self.wait(client)
-        until(lambda: not any(self.out.rglob(".luna-*")), "temporary links are gone")
         return self.count(reports)
 
     def count(self, reports: list[JobReport | None]) -> dict[str, int]:

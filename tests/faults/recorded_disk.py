@@ -88,6 +88,10 @@ Call = Callable[..., Any]
 def _open(notes: Recorder, real: Call) -> Call:
     def call(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         before = None
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            unnamed: int = real(path, flags, mode, dir_fd=dir_fd)
+            notes.node(os.fstat(unnamed), fresh=True)
+            return unnamed
         if flags & os.O_CREAT:
             try:
                 before = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)

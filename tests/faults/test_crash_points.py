@@ -20,7 +20,9 @@ from luna_farm_client import FarmClient, SaveImage, SaveRequest
 ROW = "crash points"
 SPOOL = {point for point in POINTS if point.startswith("spool.")}
 DEAD_LETTER = {point for point in POINTS if point.startswith("dead_letter.")}
-IN_WORKERS = [point for point in POINTS if point.startswith(("writer.", "worker."))]
+EVERYWHERE = [point for point in POINTS if point != "writer.claimed"]
+"""The points on a file system that has links."""
+IN_WORKERS = [point for point in EVERYWHERE if point.startswith(("writer.", "worker."))]
 MOST_JOBS = 200
 
 
@@ -45,9 +47,13 @@ def set_aside(farm: RunningFarm, client: FarmClient) -> None:
     assert client.wait(receipt.job_id, 60).state == "failed"
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "24 MB"])
+@pytest.mark.parametrize(
+    ("size", "disk", "points"),
+    [(SMALL, "", EVERYWHERE), (LARGE, "", EVERYWHERE), (SMALL, "no links", POINTS)],
+    ids=["small", "24 MB", "no links"],
+)
 def test_killed_at_every_point_nothing_is_lost_or_there_twice(
-    farm: Start, figures: Figures, tmp_path: Path, size: tuple[int, int]
+    farm: Start, figures: Figures, tmp_path: Path, size: tuple[int, int], disk: str, points: list[str]
 ) -> None:
     fired = tmp_path / "fired"
     fired.mkdir()
@@ -55,23 +61,24 @@ def test_killed_at_every_point_nothing_is_lost_or_there_twice(
         started=False,
         bare=True,
         arena_bytes="160MiB",
-        LUNA_FARM_CRASH=",".join(POINTS),
+        LUNA_FARM_CRASH=",".join(points),
         LUNA_FARM_CRASH_ONCE=str(fired),
+        **({"LUNA_FARM_TEST_MUTATION": disk} if disk else {}),
     )
     one.process = one.launch()
     album = Album(one.out, size)
     with Keeper(one) as keeper, one.client() as client:
         until(lambda: one.listens, "the farm listens")
-        drive(one, client, album, fired, set(POINTS))
+        drive(one, client, album, fired, set(points))
         reports = album.wait(client)
         set_aside(one, client)
-        until(lambda: not one.temps(), "temporary links are gone")
     assert one.stop() == 0
     letters = {path.suffix for path in (one.state / "dead").iterdir()}
     count = album.count(reports)
     shutdown = {"processes": len(one.left_processes()), "segments": len(one.segments())}
-    what = "killed at each point, " + ("small images" if size == SMALL else "24 MB images")
-    figures.none(ROW, what, fired=len(list(fired.iterdir())), of=len(POINTS), deaths=keeper.deaths, **count)
+    what = f"killed at each point, {'small images' if size == SMALL else '24 MB images'}"
+    what += f", a disk with {disk}" if disk else ""
+    figures.none(ROW, what, fired=len(list(fired.iterdir())), of=len(points), deaths=keeper.deaths, **count)
     assert (letters, shutdown) == ({".json", ".npy"}, {"processes": 0, "segments": 0})
     assert list((one.state / "spool").iterdir()) == []
 
@@ -92,18 +99,18 @@ def test_stopped_at_every_point_of_a_worker_it_is_replaced(
         for pid in [int(path.read_text()) for path in fired.iterdir()]:
             if psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_STOPPED:
                 os.kill(pid, signal.SIGCONT)
-        until(lambda: not one.temps(), "temporary links are gone")
     assert one.stop() == 0
     figures.none(ROW, "SIGSTOP at each point of a worker", fired=len(IN_WORKERS), **album.count(reports))
     assert one.left_processes() == []
 
 
 FULL = [
-    "writer.temp_created",
+    "writer.created",
     "writer.half_written",
     "writer.written",
     "writer.synced",
-    "writer.linked",
+    "writer.noted",
+    "writer.named",
     "writer.folder_synced",
 ]
 

@@ -81,7 +81,6 @@ def test_saves_go_on_while_everything_is_killed(
         killer.join()
         assert killer.error is None, killer.error
         reports = album.wait(client, 300)
-        until(lambda: not one.temps(), "temporary links are gone")
     assert one.stop() == 0
     count = album.count(reports)
     count["duplicate"] -= len(foreign)  # they are no images, and stay

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from images import Album
 from measured import Figures
-from running_farm import IMPORTED_FROM, MUTATED, RunningFarm, Start, until
+from running_farm import IMPORTED_FROM, MUTATED, Start, until
 from test_names import race
 from test_restart import fence_off
 
@@ -21,10 +21,10 @@ ROW = "mutations"
 
 def published_and_not_reported(farm: Start, tmp_path: Path, memory: bool, **environ: str) -> dict[str, int]:
     """Worker and supervisor die when a file has just got its name. With `memory` the pixels survive, and the
-    user renames the file before the farm starts again; without, only the second link tells of the file."""
+    user renames the file before the farm starts again; without, only the note tells of the file."""
     fired = tmp_path / "fired"
     fired.mkdir()
-    one = farm(LUNA_FARM_CRASH="writer.linked:1:stop", LUNA_FARM_CRASH_ONCE=str(fired))
+    one = farm(LUNA_FARM_CRASH="writer.named:1:stop", LUNA_FARM_CRASH_ONCE=str(fired))
     album = Album(one.out)
     with one.client() as client:
         receipt = album.add(client).receipt
@@ -45,8 +45,8 @@ def published_and_not_reported(farm: Start, tmp_path: Path, memory: bool, **envi
 
 
 @pytest.mark.parametrize("memory", [True, False], ids=["renamed", "memory gone"])
-@pytest.mark.parametrize("mutation", ["", "no nlink check"])
-def test_a_file_that_was_published_before_a_crash_is_known_by_its_second_link(
+@pytest.mark.parametrize("mutation", ["", "no notes"])
+def test_a_file_that_was_published_before_a_crash_is_known_by_the_note_of_its_worker(
     farm: Start, figures: Figures, tmp_path: Path, memory: bool, mutation: str
 ) -> None:
     environ = {"LUNA_FARM_TEST_MUTATION": mutation} if mutation else {}
@@ -120,25 +120,19 @@ def test_flipped_bits_are_noticed(tmp_path: Path, figures: Figures, mutation: st
     judge(figures, mutation, {"phantoms": int(done.stdout)})
 
 
-@pytest.mark.parametrize("mutation", ["", "settle before journal"])
-def test_a_file_whose_result_was_not_journaled_keeps_its_second_link(
-    farm: Start, figures: Figures, mutation: str
+@pytest.mark.parametrize("mutation", ["", "note after naming"])
+def test_a_file_whose_result_was_not_reported_was_noted_before(
+    farm: Start, figures: Figures, tmp_path: Path, mutation: str
 ) -> None:
-    """The supervisor dies between file and record, the memory goes, and the link alone tells of the file."""
+    """The worker dies between the name and the report: another worker gets the image."""
+    fired = tmp_path / "fired"
+    fired.mkdir()
     environ = {"LUNA_FARM_TEST_MUTATION": mutation} if mutation else {}
-    one = farm(LUNA_FARM_CRASH="supervisor.result_received", **environ)
+    one = farm(LUNA_FARM_CRASH="writer.named", LUNA_FARM_CRASH_ONCE=str(fired), **environ)
     album = Album(one.out)
     with one.client() as client:
-        receipt = album.add(client).receipt
-        one.process.wait(timeout=60)
-    forget_memory(one)
-    one.restart()
-    with one.client() as client:
-        state = client.wait(receipt.job_id, 60).state
+        album.add(client)
+        reports = album.wait(client)
     one.stop()
-    judge(figures, mutation, {"lost": int(state != "done")})
-
-
-def forget_memory(one: RunningFarm) -> None:
-    for name in one.segments():
-        arena.remove(name)
+    assert list(fired.iterdir())
+    judge(figures, mutation, {name: album.count(reports)[name] for name in ("lost", "duplicate")})

@@ -23,8 +23,7 @@ out, who, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sys.stdin.readline()
 for n in range(count):
     done = writer.publish(f"{out}/a.png", [f"{who} {n}".encode()], output_dir=out,
-                          temp_name=writer.temp_name(who, n), fsync=False, recovered=False)
-    writer.settle(done.temp, out)
+                          temp_name=writer.temp_name(who, n), fsync=False)
     print(done.path)
 """
 
@@ -96,7 +95,6 @@ def test_1000_swaps_of_a_folder_for_a_link(tmp_path: Path, figures: Figures) -> 
                 output_dir=str(out),
                 temp_name=writer.temp_name("swapped", saved + refused),
                 fsync=False,
-                recovered=False,
             )
         except (DiskError, InvalidRequest):
             refused += 1

@@ -41,17 +41,15 @@ def save_all(root: Path, mark: Callable[[str], None]) -> None:
         journal.append({"r": "job", "job_id": job})
         journal.sync()
         mark(f"accepted {number}")
-        done = writer.publish(
+        writer.publish(
             path,
             content(number),
             output_dir=str(out),
             temp_name=writer.temp_name(job, 0),
             fsync=True,
-            recovered=False,
         )
         mark(f"saved {number}")
         journal.append({"r": "image", "job_id": job, "state": "saved"})
-        writer.settle(done.temp, str(out))
         arena.remove(segment)
     lock.release()
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from plain_process import ROOT
 
-from luna_farm.storage import arena, arena_size, names
+from luna_farm.storage import arena, arena_size, names, writer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -41,8 +41,9 @@ def python() -> Run:
 
 @pytest.fixture(autouse=True)
 def _forget() -> None:
-    """No test starts counting names where another one stopped."""
+    """No test starts with the names or the ways to publish that another one found."""
     names._numbers.clear()
+    writer._ways.clear()
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from publishing import TEMP, files, linux_only, posix_only, publish
+from publishing import TEMP, fail, files, linux_only, posix_only, publish
 
 from luna_farm import system_files
 from luna_farm.errors import DiskError
 from luna_farm.storage import folder as folder_module
 from luna_farm.storage import writer
+from luna_farm.storage.folder import Folder
 
 
 @linux_only
@@ -24,6 +25,7 @@ def test_what_another_process_puts_under_the_temporary_name_is_not_published(
         (tmp_path / TEMP).unlink()
         (tmp_path / TEMP).write_bytes(b"half of another wor")
 
+    monkeypatch.setattr(Folder, "create_unnamed", fail(errno.EOPNOTSUPP))
     monkeypatch.setattr(writer, "sync_data", slow)
     with pytest.raises(DiskError):
         publish(tmp_path, "x.png")
@@ -36,20 +38,19 @@ def test_without_names_for_open_files_it_works_all_the_same(
 ) -> None:
     monkeypatch.setattr(folder_module, "_OPEN_FILES", "")
     (tmp_path / "x.png").touch()
-    published = publish(tmp_path, "x.png")
-    writer.settle(published.temp, str(tmp_path))
+    publish(tmp_path, "x.png")
     assert files(tmp_path) == {"x.png": b"", "x_00001.png": b"content"}
 
 
 MANY = """
 import sys
 from luna_farm.storage import writer
+from luna_farm.storage.folder import Folder
 out, mine = sys.argv[1:]
 for number in range(500):
     data = f"{mine} {number} ".encode() * 50
     published = writer.publish(f"{out}/shots/x.png", [data[:99], data[99:]], output_dir=out,
-                               temp_name=writer.temp_name(mine, number), fsync=False, recovered=False)
-    writer.settle(published.temp, out)
+                               temp_name=writer.temp_name(mine, number), fsync=False)
 """
 
 
@@ -116,13 +117,11 @@ def test_by_path_where_folders_cannot_be_held_open(tmp_path: Path, monkeypatch: 
     (tmp_path / "outside").mkdir()
     out = tmp_path / "new/out"
     for number in range(2):
-        published = publish(out, "a/x.png", temp_name=writer.temp_name("j", number))
-        writer.settle(published.temp, str(out))
+        publish(out, "a/x.png", temp_name=writer.temp_name("j", number))
     assert sorted(files(out)) == ["a/x.png", "a/x_00001.png"]
     (out / "link").symlink_to(tmp_path / "outside")
     (out / "file").touch()
     for relative in ("link/x.png", "file/x.png"):
         with pytest.raises(DiskError, match="a link or a file is where a folder should be"):
             publish(out, relative)
-    writer.settle(str(out / "gone" / TEMP), str(out))
     assert list((tmp_path / "outside").iterdir()) == []

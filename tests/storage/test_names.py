@@ -246,10 +246,7 @@ def test_ten_thousand_hostile_names_stay_inside(tmp_path: Path) -> None:
             ).text
             path = names.reserve(str(out), relative, ())
             temp = writer.temp_name("hostile", number)
-            published = writer.publish(
-                path, [b"x"], output_dir=str(out), temp_name=temp, fsync=False, recovered=False
-            )
-            writer.settle(published.temp, str(out))
+            published = writer.publish(path, [b"x"], output_dir=str(out), temp_name=temp, fsync=False)
         except InvalidRequest:
             refused += 1
             continue

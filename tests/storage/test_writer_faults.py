@@ -8,93 +8,116 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from publishing import TEMP, fail, files, posix_only, publish
+from publishing import TEMP, fail, files, noted, posix_only, publish
 
 from luna_farm.errors import DiskError
 from luna_farm.storage import writer
 from luna_farm.storage.folder import Folder
-from luna_farm.storage.writer import Published
+from luna_farm.storage.writer import Published, Way
 
 # --- after a crash ----------------------------------------------------------------------------------------
 
 CRASH = """
-import sys
-from luna_farm.storage import writer
-out, relative, temp, recovered = sys.argv[1:]
+import errno, sys
+from luna_farm.storage import notes, writer
+from luna_farm.storage.folder import Folder
+
+def missing(*args):
+    raise OSError(errno.EOPNOTSUPP, "no")
+
+out, relative, temp, state, way = sys.argv[1:]
+for method in ("create_unnamed", "link", "rename")[:int(way)]:
+    setattr(Folder, method, missing)
+left = notes.read(f"{state}/1")
+kept = notes.Notes(f"{state}/1")
 published = writer.publish(f"{out}/{relative}", [b"pic", b"ture" * 1000], output_dir=out, temp_name=temp,
-                           fsync=True, recovered=bool(recovered))
-writer.settle(published.temp, out)
+                           fsync=True, noted=left[-1] if left else None,
+                           note=lambda note: kept.write(note, sync=False))
 print(published.path)
 """
-POINTS = ["temp_created", "half_written", "written", "synced", "linked", "folder_synced", "settled"]
+POINTS = ["created", "half_written", "written", "synced", "noted", "claimed", "named", "folder_synced"]
 
 
 @posix_only
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize("way", Way)
 def test_killed_anywhere_the_next_try_leaves_one_whole_file(
-    tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]], point: str, taken: bool
+    tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]], point: str, way: Way
 ) -> None:
-    wanted = {"a/x.png": b"pic" + b"ture" * 1000}
-    if taken:
-        (tmp_path / "a").mkdir()
-        (tmp_path / "a/x.png").write_bytes(b"of somebody else")
-        wanted = {"a/x.png": b"of somebody else", "a/x_00001.png": b"pic" + b"ture" * 1000}
-    killed = python(CRASH, str(tmp_path), "a/x.png", TEMP, "", LUNA_FARM_CRASH=f"writer.{point}")
+    if point == "claimed" and way is not Way.CLAIM:
+        return
+    out, state = tmp_path / "out", tmp_path / "state"
+    state.mkdir()
+    (out / "a").mkdir(parents=True)
+    (out / "a/x.png").write_bytes(b"of another program")
+    wanted = {"a/x.png": b"of another program", "a/x_00001.png": b"pic" + b"ture" * 1000}
+    given = (str(out), "a/x.png", TEMP, str(state), str(int(way)))
+    killed = python(CRASH, *given, LUNA_FARM_CRASH=f"writer.{point}")
     assert killed.returncode == -9, killed.stderr
-    half = {name: data for name, data in files(tmp_path).items() if not name.endswith(".tmp")}
-    assert half in ({name: data for name, data in wanted.items() if taken and name == "a/x.png"}, wanted)
-    again = python(CRASH, str(tmp_path), "a/x.png", TEMP, "yes")
-    assert again.stdout.strip() == str(tmp_path / max(wanted)), again.stderr
-    assert files(tmp_path) == wanted
+    half = {name: data for name, data in files(out).items() if not name.endswith(".tmp")}
+    if point == "claimed":
+        assert half.pop("a/x_00001.png") == b""
+    assert half in ({"a/x.png": wanted["a/x.png"]}, wanted)
+    again = python(CRASH, *given)
+    assert again.stdout.strip() == str(out / max(wanted)), again.stderr
+    assert files(out) == wanted
 
 
 @pytest.mark.parametrize("fsync", [True, False])
 def test_a_file_published_before_the_crash_is_found_under_another_name(tmp_path: Path, fsync: bool) -> None:
-    first = publish(tmp_path, "a/x.png")
-    os.rename(first.path, tmp_path / "a/renamed by the user.png")
-    again = publish(tmp_path, "a/x.png", b"other bytes", recovered=True, fsync=fsync)
-    assert again == Published(str(tmp_path / "a/renamed by the user.png"), 7, first.temp)
+    note = noted(tmp_path, "a/x.png", named=True)
+    os.rename(tmp_path / "a/x.png", tmp_path / "a/renamed by the user.png")
+    again = publish(tmp_path, "a/x.png", b"other bytes", noted=note, fsync=fsync)
+    assert again == Published(str(tmp_path / "a/renamed by the user.png"), 7)
+    assert writer.published_before(str(tmp_path / "a/x.png"), str(tmp_path), note) == again
     os.rename(again.path, tmp_path / "moved away.png")
-    last = publish(tmp_path, "a/x.png", recovered=True)
+    assert writer.published_before(str(tmp_path / "a/x.png"), str(tmp_path), note) is None
+    last = publish(tmp_path, "a/x.png", noted=note)
     assert last.path == str(tmp_path / "a/x.png")
 
 
-def test_the_same_bytes_under_the_name_count_after_a_crash_only(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(b"another")
-    (tmp_path / "x_00001.png").write_bytes(b"content")
-    (tmp_path / TEMP).write_bytes(b"pict")
-    assert publish(tmp_path, "x.png", recovered=True) == Published(str(tmp_path / "x_00001.png"), 7, "")
-    assert not (tmp_path / TEMP).exists()
-    assert publish(tmp_path, "x.png").path == str(tmp_path / "x_00002.png")
+def test_another_file_with_the_same_bytes_is_another_image(tmp_path: Path) -> None:
+    """Two equal rejected images of one name: the second meets a worker that dies."""
+    publish(tmp_path, "x.png")
+    note = noted(tmp_path, "x.png", temp_name=writer.temp_name("job1", 1))
+    assert publish(tmp_path, "x.png", noted=note).path == str(tmp_path / "x_00001.png")
+    assert files(tmp_path) == {"x.png": b"content", "x_00001.png": b"content"}
 
 
-def test_other_bytes_of_the_same_length_a_link_or_a_folder_do_not_count(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(b"Image")
-    (tmp_path / "x_00001.png").symlink_to("x_00003.png")
-    (tmp_path / "x_00002.png").mkdir()
-    assert publish(tmp_path, "x.png", recovered=True).path == str(tmp_path / "x_00003.png")
+def test_an_inode_number_that_is_used_again_is_another_file(tmp_path: Path) -> None:
+    note = noted(tmp_path, "x.png")
+    (tmp_path / "y.png").write_bytes(b"another")
+    found = replace(note, inode=os.stat(tmp_path / "y.png").st_ino)
+    assert publish(tmp_path, "x.png", noted=found).path == str(tmp_path / "x.png")
 
 
-def test_the_search_for_the_same_bytes_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "COMPARED_NAMES", 2)
-    for name in ("x.png", "x_00001.png"):
-        (tmp_path / name).write_bytes(b"another")
-    (tmp_path / "x_00002.png").write_bytes(b"content")
-    assert publish(tmp_path, "x.png", recovered=True).path == str(tmp_path / "x_00003.png")
+def test_a_folder_that_cannot_be_looked_at_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = noted(tmp_path, "x.png", named=True)
+    assert writer.published_before(str(tmp_path / "gone/x.png"), str(tmp_path), note) is None
+    monkeypatch.setattr(Folder, "stat", fail(errno.EIO))
+    with pytest.raises(DiskError, match="Cannot look at"):
+        writer.published_before(str(tmp_path / "x.png"), str(tmp_path), note)
 
 
-@pytest.mark.parametrize("recovered", [True, False])
-def test_what_lies_under_the_temporary_name_is_replaced_not_followed(tmp_path: Path, recovered: bool) -> None:
+@pytest.mark.parametrize("way", [Way.UNNAMED, Way.LINK])
+def test_what_lies_under_the_temporary_name_is_replaced_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    if way is Way.LINK:
+        monkeypatch.setattr(Folder, "create_unnamed", fail(errno.EISDIR))
     (tmp_path / "outside").write_bytes(b"precious")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / TEMP).symlink_to(tmp_path / "outside")
-    published = publish(tmp_path / "out", "x.png", recovered=recovered)
-    writer.settle(published.temp, str(tmp_path / "out"))
-    assert files(tmp_path) == {"outside": b"precious", "out/x.png": b"content"}
+    publish(tmp_path / "out", "x.png")
+    found = files(tmp_path)
+    assert found.pop(f"out/{TEMP}", b"precious") == b"precious"
+    assert found == {"outside": b"precious", "out/x.png": b"content"}
 
 
 # --- disks that refuse ------------------------------------------------------------------------------------
@@ -164,8 +187,7 @@ os.setgid(65534)
 os.setuid(65534)
 for folder in ("of root", "of nobody"):
     try:
-        writer.publish(f"{out}/{folder}/x.png", [b"x"], output_dir=out, temp_name=".luna-x.tmp", fsync=True,
-                       recovered=False)
+        writer.publish(f"{out}/{folder}/x.png", [b"x"], output_dir=out, temp_name=".luna-x.tmp", fsync=True)
         print("saved")
     except DiskError as error:
         print(error.errno)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from luna_farm.core.instructions import Settle
 from luna_farm.errors import DiskError, FarmBusy
 from luna_farm.storage.journal import Journal
 from luna_farm.supervisor import journal_writer
@@ -15,7 +14,6 @@ from luna_farm.supervisor.journal_writer import JournalWriter
 
 Record = dict[str, Any]
 LARGE: Record = {"r": "job", "text": "x" * 1000}
-SETTLE = Settle(1, "job", 0, ("/out/.luna-job-0.tmp",), "/out")
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def test_a_full_journal_takes_jobs_again_once_others_have_ended(
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr(journal_writer.time, "monotonic", lambda: clock[0])
-    kept = JournalWriter(journal, 3000, lambda i: None)
+    kept = JournalWriter(journal, 3000)
     kept.begin([LARGE, LARGE, LARGE])
     assert isinstance(kept.accept([LARGE], sync=False), FarmBusy)
     clock[0] += journal_writer.COMPACT_AGAIN_S
@@ -49,7 +47,7 @@ def test_a_full_journal_takes_jobs_again_once_others_have_ended(
 def test_a_job_whose_record_cannot_be_synced_does_not_come_back(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = JournalWriter(journal, 10**6, lambda i: None)
+    kept = JournalWriter(journal, 10**6)
     kept.begin([])
     assert kept.accept([{"r": "job", "n": 1}], sync=True) is None
 
@@ -64,11 +62,10 @@ def test_a_job_whose_record_cannot_be_synced_does_not_come_back(
     assert found(tmp_path) == [{"r": "job", "n": 1}, {"r": "anew"}], "after a failed sync it is written anew"
 
 
-def test_what_happened_waits_for_the_disk_and_links_wait_behind_it(
+def test_what_happened_waits_for_the_disk(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled: list[Settle] = []
-    kept = JournalWriter(journal, 10**6, settled.append)
+    kept = JournalWriter(journal, 10**6)
     kept.begin([])
 
     def failing(self: Journal, record: Record) -> None:
@@ -77,15 +74,11 @@ def test_what_happened_waits_for_the_disk_and_links_wait_behind_it(
     with monkeypatch.context() as full:
         full.setattr(Journal, "append", failing)
         kept.append([{"r": "image", "n": 1}])
-        kept.settle(SETTLE)
         assert isinstance(kept.accept([LARGE], sync=False), DiskError)
-        assert kept.error == "2 records wait for the journal's disk"
-        assert settled == []
+        assert kept.error == "1 records wait for the journal's disk"
         kept.compact_if_due(lambda: pytest.fail("not while a record is on its way"))
     kept.catch_up()
-    assert (settled, kept.error) == ([SETTLE], "")
-    kept.settle(SETTLE)
-    assert len(settled) == 2
+    assert kept.error == ""
     kept.close()
     assert found(tmp_path) == [{"r": "image", "n": 1}]
 
@@ -93,7 +86,7 @@ def test_what_happened_waits_for_the_disk_and_links_wait_behind_it(
 def test_what_leans_on_the_journal_asks_whether_it_is_on_the_disk(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = JournalWriter(journal, 10**6, lambda i: None)
+    kept = JournalWriter(journal, 10**6)
     kept.begin([])
     assert kept.synced()
 

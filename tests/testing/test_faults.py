@@ -21,7 +21,7 @@ PACKAGE = Path(luna_farm.__file__).parent
 def test_off_is_an_empty_function(tmp_path: Path) -> None:
     assert faults.crash_point is faults._nothing
     assert faults.half_write is faults._nothing_written
-    faults.crash_point("writer.linked")
+    faults.crash_point("writer.named")
     with (tmp_path / "file").open("wb") as file:
         faults.half_write("journal.half_record", file.fileno(), b"whole")
     assert (tmp_path / "file").read_bytes() == b""
@@ -39,28 +39,28 @@ def test_the_catalogue_and_the_code_name_the_same_points() -> None:
 
 
 def test_a_point_fires_at_the_passing_it_was_given_and_only_then() -> None:
-    plan = Faults({"LUNA_FARM_CRASH": "writer.linked:2:raise:ENOSPC,worker.encoded::stop"})
-    assert [plan.due("writer.linked") for _ in range(4)] == ["", "raise:ENOSPC", "", ""]
+    plan = Faults({"LUNA_FARM_CRASH": "writer.named:2:raise:ENOSPC,worker.encoded::stop"})
+    assert [plan.due("writer.named") for _ in range(4)] == ["", "raise:ENOSPC", "", ""]
     assert [plan.due("worker.encoded") for _ in range(2)] == ["stop", ""]
     assert plan.due("writer.written") == ""
 
 
 def test_a_star_fires_every_time_while_the_file_is_there(tmp_path: Path) -> None:
     full = tmp_path / "disk is full"
-    plan = Faults({"LUNA_FARM_CRASH": "writer.linked:*:raise:EIO", "LUNA_FARM_CRASH_WHILE": str(full)})
-    plan.at("writer.linked")
+    plan = Faults({"LUNA_FARM_CRASH": "writer.named:*:raise:EIO", "LUNA_FARM_CRASH_WHILE": str(full)})
+    plan.at("writer.named")
     full.touch()
     for _ in range(3):
         with pytest.raises(OSError, match=r"\[Errno 5\] .*simulated"):
-            plan.at("writer.linked")
+            plan.at("writer.named")
     full.unlink()
-    plan.at("writer.linked")
+    plan.at("writer.named")
 
 
 def test_once_over_all_processes_leaves_a_file_as_proof(tmp_path: Path) -> None:
-    environ = {"LUNA_FARM_CRASH": "writer.linked:*", "LUNA_FARM_CRASH_ONCE": str(tmp_path)}
-    assert [Faults(environ).due("writer.linked") for _ in range(3)] == ["kill", "", ""]
-    assert (tmp_path / "writer.linked").read_text() == str(os.getpid())
+    environ = {"LUNA_FARM_CRASH": "writer.named:*", "LUNA_FARM_CRASH_ONCE": str(tmp_path)}
+    assert [Faults(environ).due("writer.named") for _ in range(3)] == ["kill", "", ""]
+    assert (tmp_path / "writer.named").read_text() == str(os.getpid())
 
 
 def test_half_a_write_is_half_a_write(tmp_path: Path) -> None:
@@ -75,13 +75,13 @@ def test_half_a_write_is_half_a_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plan", "complaint"),
     [
-        ("writer.nowhere", "is no crash point; there are: writer.temp_created"),
-        ("writer.linked:0", "has the count '0'"),
-        ("writer.linked:x", "has the count 'x'"),
-        ("writer.linked:1:burn", "ends in 'burn'; allowed: kill, stop"),
-        ("writer.linked:1:raise:ENOTHING", "ends in 'raise:ENOTHING'"),
-        ("writer.linked:1:raise", "ends in 'raise'"),
-        ("writer.linked:1:kill:now", "ends in 'kill:now'"),
+        ("writer.nowhere", "is no crash point; there are: writer.created"),
+        ("writer.named:0", "has the count '0'"),
+        ("writer.named:x", "has the count 'x'"),
+        ("writer.named:1:burn", "ends in 'burn'; allowed: kill, stop"),
+        ("writer.named:1:raise:ENOTHING", "ends in 'raise:ENOTHING'"),
+        ("writer.named:1:raise", "ends in 'raise'"),
+        ("writer.named:1:kill:now", "ends in 'kill:now'"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_at_the_start(plan: str, complaint: str) -> None:
@@ -91,7 +91,7 @@ def test_a_plan_that_cannot_be_is_refused_at_the_start(plan: str, complaint: str
 
 CODE = """
 from luna_farm.testing.faults import crash_point
-crash_point("writer.linked")
+crash_point("writer.named")
 print("passed", flush=True)
 """
 
@@ -102,13 +102,13 @@ def _start(plan: str) -> subprocess.Popen[str]:
 
 
 def test_kill_is_a_real_kill() -> None:
-    with _start("writer.linked") as process:
+    with _start("writer.named") as process:
         assert process.communicate(timeout=30)[0] == ""
         assert process.returncode == -signal.SIGKILL
 
 
 def test_stop_hangs_until_it_is_continued() -> None:
-    with _start("writer.linked:1:stop") as process:
+    with _start("writer.named:1:stop") as process:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         process.send_signal(signal.SIGCONT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -18,11 +19,11 @@ def another_boot() -> None:
     system.boot_id = lambda: "00000000-0000-0000-0000-000000000000"
 
 
-def no_nlink_check() -> None:
-    """What was published just before a crash is not recognised by its second link."""
-    from luna_farm.storage import writer
+def no_notes() -> None:
+    """What was published just before a crash is not recognised by the note of its worker."""
+    from luna_farm.storage import notes
 
-    writer._published_before = lambda folder, name, temp_name: None
+    notes.read = lambda path: []
 
 
 def acknowledge_before_journal() -> None:
@@ -60,15 +61,17 @@ def no_fence() -> None:
     supervisor.fence = lambda workers: 0
 
 
-def settle_before_journal() -> None:
-    """Temporary links go before the result is in the journal."""
+def note_after_naming() -> None:
+    """A worker notes which file got which name once it has the name."""
     from luna_farm.storage import writer
 
     real = writer.publish
 
     def publish(*args: Any, **named: Any) -> Any:
-        published = real(*args, **named)
-        writer.settle(published.temp, named["output_dir"])
+        write, kept = named["note"], []
+        published = real(*args, **{**named, "note": kept.append})
+        for note in kept:
+            write(note)
         return published
 
     writer.publish = publish
@@ -78,13 +81,33 @@ def exists_then_rename() -> None:
     """Names are looked at first and taken later, as most programs do."""
     from luna_farm.storage import writer
 
-    def give(folder: Any, fd: int, temp_name: str, name: str) -> bool:
+    def give(folder: Any, fd: int, file: Any, name: str, way: Any) -> None:
         if folder.stat(name) is not None:
             raise FileExistsError(name)
-        folder.replace(temp_name, name)
-        return False
+        folder.replace(file.temp, name)
 
     writer._give = give
+    writer._first_way = lambda device: writer.Way.LINK
+
+
+def no_links() -> None:
+    """No mutation of the farm but of its disks: neither links nor renames that replace nothing, as exFAT."""
+    from luna_farm.storage.folder import Folder
+
+    def missing(*args: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    Folder.create_unnamed = Folder.link = Folder.rename = missing
+
+
+def no_unnamed_files() -> None:
+    """No mutation of the farm but of its disks: files have a name from the start, as on NFS or macOS."""
+    from luna_farm.storage.folder import Folder
+
+    def missing(*args: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    Folder.create_unnamed = missing
 
 
 def clock_a_day_forth() -> None:
@@ -113,12 +136,14 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", " "): function
     for function in (
         another_boot,
-        no_nlink_check,
+        no_notes,
         acknowledge_before_journal,
         no_checksum,
         no_fence,
-        settle_before_journal,
+        note_after_naming,
         exists_then_rename,
+        no_links,
+        no_unnamed_files,
         clock_a_day_forth,
         workers_cannot_start,
         little_time_to_drain,
