@@ -108,8 +108,8 @@ before the job is accepted, and closes that gap too.
 - Pixels lie in shared memory that outlives every process. The journal has the job before the client hears
   yes; a new supervisor reads it, ends the workers of the old one, and goes on.
 - A file is written without a name (or under a temporary one), synced, and then linked to its name: nothing
-  is ever replaced, no half file is ever seen. Before that its worker notes which file gets which name, so that
-  a file that was published just before a crash is recognised and not written twice.
+  is ever replaced, no half file is ever seen. Before that its worker notes which file gets which name, so
+  that a file that was published just before a crash is recognised and not written twice.
 - A worker that dies or hangs costs its image a second try; an image that ends three workers, or that no
   encoder takes, is set aside with its pixels (`luna-farm retry ID`). A disk that refuses costs time only:
   the pixels stay where they are, one image probes the folder, and all follow once it is back.
