@@ -218,7 +218,7 @@ class Executor:
             try:
                 pixels = services.segments.view(task.segment, task.offset, task.nbytes)
                 letter = services.letters.put(i.options.to_map(), task.to_map(), pixels, i.reason)
-            except FarmError as error:
+            except Exception as error:  # whatever it is, the image is not forgotten
                 log.error("Image %d of job %s cannot be set aside: %s", task.index, task.job_id, error)
                 return events.Buried(task.job_id, task.index, error=error)
             log.warning("Pixels of image %d of job %s: %s (%s)", task.index, task.job_id, letter, i.reason)
