@@ -207,7 +207,7 @@ def _first_way(device: int) -> Way:
 
 
 def _replace(folder: Folder, file: _File) -> _Named:
-    """Write a file and rename it over the one that has its name, if there is one; doing it twice is harmless."""
+    """Write a file and rename it over what has its name, if anything does; doing it twice is harmless."""
     fd = _create(folder, file.temp, Way.LINK)
     try:
         named = _Named(file.name, _fill(fd, file.views, file.fsync))

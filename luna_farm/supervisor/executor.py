@@ -220,7 +220,10 @@ class Executor:
                 letter = services.letters.put(i.options.to_map(), task.to_map(), pixels, i.reason)
             except Exception as error:  # whatever it is, the image is not forgotten
                 log.error("Image %d of job %s cannot be set aside: %s", task.index, task.job_id, error)
-                return events.Buried(task.job_id, task.index, error=error)
+                known = (
+                    error if isinstance(error, FarmError) else FarmError(f"{type(error).__name__}: {error}")
+                )
+                return events.Buried(task.job_id, task.index, error=known)
             log.warning("Pixels of image %d of job %s: %s (%s)", task.index, task.job_id, letter, i.reason)
             return events.Buried(task.job_id, task.index, f"npy:{PurePath(letter).with_suffix('.npy')}", 0)
 
