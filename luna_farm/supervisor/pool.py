@@ -13,9 +13,11 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
@@ -75,6 +77,7 @@ class Pool:
         self._fsync = fsync
         self._signing = signing
         self._context = multiprocessing.get_context("spawn")
+        _without_tracker()
         self._processes: dict[int, SpawnProcess] = {}
         self._pipes: dict[int, asyncio.Transport] = {}
         self._collecting: set[asyncio.Task[None]] = set()
@@ -218,6 +221,15 @@ class Pool:
                 await asyncio.sleep(
                     0.002
                 )  # dead or about to be, and the loop has not seen the end of its pipe yet
+
+
+def _without_tracker() -> None:
+    """Keep multiprocessing from starting its resource tracker beside the first worker: a process of 6 MB that
+    unlinks what was registered with it, and nothing of ours ever is (see `storage/mapping.py`). It takes any
+    descriptor that can be written to for that of a tracker that runs."""
+    tracker: Any = getattr(resource_tracker, "_resource_tracker", None)
+    if sys.platform != "win32" and getattr(tracker, "_fd", 0) is None:
+        tracker._fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def exit_reason(code: int | None) -> str:

@@ -174,7 +174,7 @@ def test_too_many_connections(farm: Start, figures: Figures) -> None:
         late = clients.enter_context(one.client())
         took_s = how_fast(late.ping)
     with one.client() as client:
-        until(lambda: _pings(client), "a place is free again", 2.0)
+        until(lambda: _pings(client), "a place is free again")
     figures.within("shared memory", "max_connections reached: busy", took_s, BUSY_S)
 
 

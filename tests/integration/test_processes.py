@@ -58,6 +58,32 @@ def test_nobody_loads_what_is_not_for_them(start_farm: Start, tmp_path: Path) ->
         assert "/numpy/" in loaded(worker.pid), "that is how it would show"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: memory by process is asked of /proc")
+def test_an_idle_farm_takes_little_memory(
+    start_farm: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Supervisor, workers and shared memory together, each shared page counted once."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+    monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)
+    farm = start_farm(arena_bytes="1GiB", min_workers=2)
+    until(lambda: len(workers(farm)) == 2, "both workers are ready")
+
+    def all_bytes() -> int:
+        processes = [psutil.Process(farm.pid), *psutil.Process(farm.pid).children(recursive=True)]
+        with farm.client() as client:
+            reserved = client.status()["arena"]["reserved_bytes"]
+        return reserved + sum(process.memory_full_info().pss for process in processes)
+
+    assert [p.pid for p in psutil.Process(farm.pid).children()] == [p.pid for p in workers(farm)]
+    assert all_bytes() < 80 << 20
+    with farm.client() as client:
+        frames = np.zeros((40, 1024, 1024, 3), np.uint8)
+        receipt = client.submit(SaveRequest([SaveImage(frames)], output_dir=tmp_path))
+        assert client.wait(receipt.job_id, timeout=60).state == "done"
+        arena = client.status()["arena"]
+    assert arena["used_bytes"] <= arena["reserved_bytes"] < arena["bytes"] == 1 << 30
+
+
 def test_workers_yield_to_the_program_that_makes_the_images(start_farm: Start) -> None:
     farm = start_farm()
     until(lambda: workers(farm), "a worker is ready")
