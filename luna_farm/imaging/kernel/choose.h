@@ -28,6 +28,7 @@ typedef struct {
 /* The statistics of all tiles looked at so far: with matches, by filter, and with short and shortest runs. */
 typedef struct {
     histogram scanned[FILTER_COUNT + 1], runs[2];
+    histogram single[FILTER_COUNT]; /* with long runs alone: for level 1, which has one filter for all rows */
     size_t bytes;
 } sample;
 
@@ -149,6 +150,29 @@ static u64 runs_cost(const sample *sum, int level) {
     return shortest < usual ? shortest : usual;
 }
 
+/* The filter for all rows that leaves least to literals and long runs; Paeth unless another one gains 1 %. */
+static int single_filter(int isa, const strip *s, const row_buffers *b, tile_memory *m, size_t first, size_t last) {
+    static const u8 TRIED[3] = {FILTER_NONE, FILTER_SUB, FILTER_UP};
+    int best = FILTER_PAETH;
+    u64 least = 0;
+    for (int k = -1; k < 3; k++) {
+        int filter = k < 0 ? FILTER_PAETH : TRIED[k];
+        for (int i = 0; i < GLANCES; i++) {
+            tile t = place_tile(s, first, last, i, GLANCES, GLANCE_ROWS, GLANCE_BYTES);
+            size_t n = filter_tile(isa, s, b, t, filter, m->stream + WINDOW);
+            add_runs(isa, m, m->stream + WINDOW, n, LONG_RUN, &m->sum.single[filter]);
+        }
+        u64 cost = whole_cost(&m->sum.single[filter]);
+        if (k < 0) {
+            least = cost * 99 / 100;
+        } else if (cost < least) {
+            least = cost;
+            best = filter;
+        }
+    }
+    return best;
+}
+
 /* Decides for rows first .. last - 1. The costs in m->scan are then those of the filter that is taken. */
 static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m, size_t first, size_t last) {
     static const u8 SCANNED[5] = {FILTER_UP, FILTER_NONE, FILTER_BEST, FILTER_PAETH, FILTER_SUB};
@@ -163,6 +187,8 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
         for (int k = 0; k < 3; k++)
             sum->bytes += sample_tile(isa, s, b, m, t, SCANNED[k], k < 2) / 3;
     }
+    if (s->level == 1)
+        p.filter = single_filter(isa, s, b, m, first, last);
     u64 runs = runs_cost(sum, s->level), up = whole_cost(&sum->scanned[FILTER_UP]), none = whole_cost(&sum->scanned[FILTER_NONE]);
     u64 scanned = up < none ? up : none;
     if (s->level > 2 && whole_cost(&sum->runs[1]) * 1000 < whole_cost(&sum->runs[0]) * SHORT_RUNS_PAY)
