@@ -265,15 +265,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int prepare(PyObject *module) {
-    (void)module;
-    crc32_prepare();
-    symbols_prepare();
-    return 0;
-}
-
 static PyModuleDef_Slot slots[] = {
-    {Py_mod_exec, (void *)prepare},
     {0, NULL},
 };
 

@@ -234,8 +234,6 @@ int main(int count, char **arguments) {
     static const u8 PIXELS[6] = {1, 2, 3, 4, 6, 8};
     int rounds = count > 1 ? atoi(arguments[1]) : 20;
     state = count > 2 ? (u64)atoi(arguments[2]) : 1;
-    symbols_prepare();
-    crc32_prepare();
     if (!check_floats()) {
         printf("FAILED: floats\n");
         return 1;

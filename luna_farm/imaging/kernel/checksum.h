@@ -113,20 +113,32 @@ static u32 adler32_join(u32 first, u32 second, u64 second_bytes) {
     return b << 16 | a;
 }
 
-/* CRC tables for eight bytes at a time ("slicing by 8"); filled once when the module is loaded. */
-static u32 crc_table[8][256];
-
-static void crc32_prepare(void) {
-    for (u32 i = 0; i < 256; i++) {
-        u32 c = i;
-        for (int k = 0; k < 8; k++)
-            c = c & 1 ? 0xedb88320u ^ (c >> 1) : c >> 1;
-        crc_table[0][i] = c;
-    }
-    for (u32 i = 0; i < 256; i++)
-        for (int k = 1; k < 8; k++)
-            crc_table[k][i] = crc_table[0][crc_table[k - 1][i] & 255] ^ (crc_table[k - 1][i] >> 8);
-}
+/* CRC tables for eight bytes at a time ("slicing by 8"): entry i of table k is the CRC of byte i with k zero bytes behind
+ * it. A CRC is linear, so each entry is the sum of those of the powers of two, of which each line has the eight. */
+#define CRC_ONE(i, a, b, c, d, e, f, g, h)                                                                         \
+    (((i) & 1 ? a : 0) ^ ((i) & 2 ? b : 0) ^ ((i) & 4 ? c : 0) ^ ((i) & 8 ? d : 0) ^ ((i) & 16 ? e : 0) ^          \
+     ((i) & 32 ? f : 0) ^ ((i) & 64 ? g : 0) ^ ((i) & 128 ? h : 0))
+#define CRC_FOUR(i, a, b, c, d, e, f, g, h)                                                                              \
+    CRC_ONE(i, a, b, c, d, e, f, g, h), CRC_ONE(i + 1, a, b, c, d, e, f, g, h), CRC_ONE(i + 2, a, b, c, d, e, f, g, h),              \
+        CRC_ONE(i + 3, a, b, c, d, e, f, g, h)
+#define CRC_16(i, a, b, c, d, e, f, g, h)                                                                                \
+    CRC_FOUR(i, a, b, c, d, e, f, g, h), CRC_FOUR(i + 4, a, b, c, d, e, f, g, h), CRC_FOUR(i + 8, a, b, c, d, e, f, g, h),           \
+        CRC_FOUR(i + 12, a, b, c, d, e, f, g, h)
+#define CRC_64(i, a, b, c, d, e, f, g, h)                                                                                \
+    CRC_16(i, a, b, c, d, e, f, g, h), CRC_16(i + 16, a, b, c, d, e, f, g, h), CRC_16(i + 32, a, b, c, d, e, f, g, h),               \
+        CRC_16(i + 48, a, b, c, d, e, f, g, h)
+#define CRC_TABLE(a, b, c, d, e, f, g, h)                                                                                \
+    {CRC_64(0, a, b, c, d, e, f, g, h), CRC_64(64, a, b, c, d, e, f, g, h), CRC_64(128, a, b, c, d, e, f, g, h), CRC_64(192, a, b, c, d, e, f, g, h)}
+static const u32 crc_table[8][256] = {
+    CRC_TABLE(0x77073096u, 0xee0e612cu, 0x076dc419u, 0x0edb8832u, 0x1db71064u, 0x3b6e20c8u, 0x76dc4190u, 0xedb88320u),
+    CRC_TABLE(0x191b3141u, 0x32366282u, 0x646cc504u, 0xc8d98a08u, 0x4ac21251u, 0x958424a2u, 0xf0794f05u, 0x3b83984bu),
+    CRC_TABLE(0x01c26a37u, 0x0384d46eu, 0x0709a8dcu, 0x0e1351b8u, 0x1c26a370u, 0x384d46e0u, 0x709a8dc0u, 0xe1351b80u),
+    CRC_TABLE(0xb8bc6765u, 0xaa09c88bu, 0x8f629757u, 0xc5b428efu, 0x5019579fu, 0xa032af3eu, 0x9b14583du, 0xed59b63bu),
+    CRC_TABLE(0x3d6029b0u, 0x7ac05360u, 0xf580a6c0u, 0x30704bc1u, 0x60e09782u, 0xc1c12f04u, 0x58f35849u, 0xb1e6b092u),
+    CRC_TABLE(0xcb5cd3a5u, 0x4dc8a10bu, 0x9b914216u, 0xec53826du, 0x03d6029bu, 0x07ac0536u, 0x0f580a6cu, 0x1eb014d8u),
+    CRC_TABLE(0xa6770bb4u, 0x979f1129u, 0xf44f2413u, 0x33ef4e67u, 0x67de9cceu, 0xcfbd399cu, 0x440b7579u, 0x8816eaf2u),
+    CRC_TABLE(0xccaa009eu, 0x4225077du, 0x844a0efau, 0xd3e51bb5u, 0x7cbb312bu, 0xf9766256u, 0x299dc2edu, 0x533b85dau),
+};
 
 static u32 crc32_plain(u32 crc, const u8 *p, size_t n) { /* crc: the inner state, already inverted */
     for (; n >= 8; n -= 8, p += 8) {
