@@ -4,7 +4,7 @@ library.
 
     python scripts/bench/corpus.py FOLDER
     python scripts/bench/png.py FOLDER [--half tune|report] [--levels 1,4] [--rivals] [--kinds canny,depth]
-    python scripts/bench/png.py FOLDER --write       puts the table by kind into docs/png.md
+    python scripts/bench/png.py FOLDER --write       puts the table into docs/png.md, the plot beside it
 
 Sizes are relative to Pillow's level 4 on the same image; speed is how many times less CPU time than Pillow's
 level 4 it takes (the least of several runs, one thread). 16-bit images of more than one channel are compared
@@ -33,6 +33,7 @@ from luna_farm import png
 from luna_farm.imaging.encoders import png_library
 
 corpus: Any = importlib.import_module("corpus")
+plot_kinds: Any = importlib.import_module("plot_kinds")
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = ROOT / "docs"
 MARKS = ("<!-- made by scripts/bench/png.py --write -->", "<!-- until here -->")
@@ -73,6 +74,7 @@ def main() -> None:
     print(text)
     if arguments.write:
         write(text)
+        (DOCS / "png.svg").write_text(plot_kinds.plot(largest(cells)), "utf-8")
 
 
 def measure(
@@ -156,6 +158,15 @@ def table(cells: list[Cell], levels: list[int]) -> list[str]:
             texts.append(f"{worst:.3f} | {min(cell[4] for cell in mine):.1f}x")
         rows.append((worst, f"| {kind}, {version} | " + " | ".join(texts) + " |"))
     return lines + [line for _, line in sorted(rows, reverse=True)]
+
+
+def largest(cells: list[Cell]) -> dict[str, dict[int, float]]:
+    """Of each kind and level the largest size, the largest kinds at level 4 first."""
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for _, kind, version, level, _, size, _ in cells:
+        mine = found[f"{kind}, {version}"]
+        mine[level] = max(size, mine.get(level, 0.0))
+    return dict(sorted(found.items(), key=lambda one: -one[1].get(4, 0.0)))
 
 
 def summary(cells: list[Cell], levels: list[int], with_rivals: bool) -> list[str]:
