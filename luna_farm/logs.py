@@ -21,7 +21,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from luna_farm.config import Config
 
@@ -247,7 +247,13 @@ class _Writer(logging.handlers.QueueListener):
             super().handle(record)
 
 
-class _Terminal(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    _StreamHandler = logging.StreamHandler  # takes no [...] before Python 3.11
+
+
+class _Terminal(_StreamHandler):
     """Standard error, flushed once a batch."""
 
     def __init__(self, stream: TextIO, lines: _Batches) -> None:
