@@ -78,6 +78,8 @@ def _retry(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list
     if not failed:
         raise NotPossible(f"Job {job.job_id} is {job.state}: it has no failed images to try again.")
     farm.open_jobs[job.job_id] = job
+    # An image that fails twice counts once. Those that failed under a predecessor were never counted.
+    farm.totals["images_failed"] = max(0, farm.totals["images_failed"] - len(failed))
     for image in failed:
         image.move(S.QUEUED)
         image.crashes = 0

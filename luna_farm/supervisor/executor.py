@@ -19,7 +19,7 @@ from typing import Any
 from luna_farm.core import events, instructions
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.state import Farm
-from luna_farm.errors import FarmError
+from luna_farm.errors import DiskError, FarmError
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.server import Feed
 from luna_farm.storage import arena as arenas
@@ -188,10 +188,10 @@ class Executor:
             try:
                 for n, place in enumerate(i.places):
                     files.append(services.spool.write(i.job_id, i.first + n, services.segments.view(*place)))
-            except FarmError as error:
+            except Exception as error:  # whatever it is, the job gets an answer and its slots are free again
                 for segment in files:
                     services.spool.remove(segment)
-                return events.PixelsSpooled(i.job_id, error=error)
+                return events.PixelsSpooled(i.job_id, error=_as_disk_error("spool pixels", error))
             return events.PixelsSpooled(i.job_id, tuple(files))
 
         self._aside(work)
@@ -202,8 +202,9 @@ class Executor:
         def work() -> events.Event:
             try:
                 arena = services.large.create(i.size)
-            except FarmError as error:
-                return events.SegmentCreated(i.client, i.reply, i.size, error=error)
+            except Exception as error:
+                failed = _as_disk_error("create a segment", error)
+                return events.SegmentCreated(i.client, i.reply, i.size, error=failed)
             services.segments.add(arena)
             return events.SegmentCreated(i.client, i.reply, i.size, arena.name)
 
@@ -253,3 +254,12 @@ class Executor:
                     arenas.remove(segment)
 
         self._aside(work)
+
+
+def _as_disk_error(action: str, error: Exception) -> FarmError:
+    """Return the error of something that went wrong with a disk; one of another kind is a bug, and logged."""
+    if isinstance(error, FarmError):
+        return error
+    if not isinstance(error, OSError):
+        log.error("Cannot %s: %s: %s", action, type(error).__name__, error)
+    return DiskError(f"Cannot {action}: {error}.")

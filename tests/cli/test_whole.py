@@ -125,6 +125,25 @@ def test_only_now_may_hurry_and_what_is_left_is_said(luna, tmp_path):
     assert "image" not in luna("status")[2]
 
 
+def test_a_folder_that_cannot_be_written_is_said_and_its_job_cancelled(luna, tmp_path):
+    full = tmp_path / "full"
+    full.touch()
+    crash = {"LUNA_FARM_CRASH": "writer.written:*:raise:ENOSPC", "LUNA_FARM_CRASH_WHILE": str(full)}
+    assert luna("start", "--detach", "--port", 0, "--feed-port", "off", **crash)[0] == 0
+    np.save(tmp_path / "a.npy", np.zeros((8, 8, 3), np.uint8))
+    code, _, err = luna("save", "a.npy", "--output-dir", "files", "--timeout", 2)
+    assert code == 1
+    assert f"Waiting for {tmp_path / 'files'}: " in err
+    assert "No space left on device" in err
+    command = err.rsplit("luna-farm ", 1)[1].split()
+    assert luna(*command)[:2] == (0, f"Job {command[1]}: 1 cancelled.\n")
+    full.unlink()
+    assert luna("save", "a.npy", "--output-dir", "files", "--filename", "b")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "files").iterdir()) == ["b.png"]
+    assert luna("logs", "--lines", 5)[0] == 0
+    assert luna("stop")[0] == 0
+
+
 def test_ctrl_c_while_it_starts_in_the_background_leaves_nothing_running(tmp_path):
     environ = {**os.environ, "LUNA_FARM_STATE_DIR": str(tmp_path / "state")}
     command = [sys.executable, "-m", "luna_farm", "start", "--detach", "--port", "0", "--feed-port", "off"]

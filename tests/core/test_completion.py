@@ -57,6 +57,21 @@ def test_a_job_that_is_tried_again_is_not_forgotten_meanwhile() -> None:
     assert stage.states("job-bad") == ["saved"]
 
 
+def test_an_image_that_fails_again_counts_once_and_one_that_is_saved_then_not_at_all() -> None:
+    stage = Stage(max_workers=1)
+    stage.workers()
+    stage.submit("job-bad")
+    stage.finish(state="failed", code="encode", error="no")
+    stage.ask("retry", "job-bad")
+    assert stage.farm.totals["images_failed"] == 0
+    stage.finish(state="failed", code="encode", error="no")
+    assert stage.farm.totals["images_failed"] == 1
+    stage.ask("retry", "job-bad")
+    stage.finish()
+    assert stage.farm.totals["images_failed"] == 0
+    assert stage.farm.totals["images_saved"] == 1
+
+
 def test_metadata_is_kept_while_it_may_be_needed_again() -> None:
     stage = Stage()
     stage.workers()

@@ -199,7 +199,7 @@ function drawFigures() {
   put($("f-handover"), median === undefined ? "–" : ms(median));
   put($("f-failed"), whole.format(dead));
   $("f-failed").classList.toggle("alarm", dead > 0);
-  put($("f-failed-sub"), `${plural(totals.images_failed ?? 0, "failure")}, ${whole.format(totals.images_discarded ?? 0)} gated`);
+  put($("f-failed-sub"), `${plural(dead, "failed image")} to retry, ${whole.format(totals.images_discarded ?? 0)} gated`);
   const share = arena.bytes ? arena.used_bytes / arena.bytes : 0;
   drawMoon(share, `Shared memory in use: ${bytes(arena.used_bytes ?? 0)} of ${bytes(arena.bytes ?? 0)}`);
   const doing = status.draining ? "Draining: finishes what it has, takes nothing new" : queue.images ? "Saving" : "Ready";
@@ -219,7 +219,7 @@ function drawWorkers() {
     const node = make("tr", "", head,
       cell("State", make("span", `dot ${row.state}`, row.state)),
       cell("CPU", bar(cpu / 100, `${Math.round(cpu)} percent`), make("span", "num", `${Math.round(cpu)} %`)),
-      cell("Memory", bytes(row.rss_bytes ?? 0)),
+      cell("Memory", bytes(row.own_bytes ?? row.rss_bytes ?? 0)),
       cell("Saved", whole.format(row.images_saved ?? 0)),
       cell("Speed", `${(row.mb_per_s ?? 0).toFixed(1)} MB/s`),
       cell("Doing now", doing));
