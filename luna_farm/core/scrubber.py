@@ -146,7 +146,7 @@ class Scrubber:
         else:
             cleaned, found = self._cleaned(text)
         if found:
-            self.count += found
+            self.count += 1
             if len(self.places) < PLACES:
                 self.places.append(place)
         return cleaned

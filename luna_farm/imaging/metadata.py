@@ -201,8 +201,8 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custo
             f" and {scrub.count - len(scrub.places)} more places" if scrub.count > len(scrub.places) else ""
         )
         warnings.append(
-            f"metadata: {scrub.count} passwords, keys or tokens were replaced by {MASK!r}, "
-            f"in {', '.join(scrub.places)}{more}."
+            f"metadata: what is a password, key or token was replaced by {MASK!r} in {scrub.count} "
+            f"place{'s' if scrub.count > 1 else ''}: {', '.join(scrub.places)}{more}."
         )
 
     graph: list[Item] = []

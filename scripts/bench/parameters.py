@@ -1,6 +1,6 @@
-"""Judges the generation parameters that are read from prompts, on workflows that people really use.
+"""The reader of prompts: are the parameters right that it finds in workflows of people?
 
-    python scripts/bench/parameters.py TEMPLATES INDEX [--list]
+    python3 scripts/bench parameters TEMPLATES INDEX [--list]
 
 TEMPLATES: the folder `templates/` of the package comfyui-workflow-templates-json (pip). INDEX: its
 `index.json`, which says what each template makes. Every image template with a sampler is turned into the
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -552,7 +551,3 @@ def main() -> int:
         + "; ".join(f"{field} in {count}" for field, count in unknown.most_common())
     )
     return 0 if right >= 0.95 * total else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
