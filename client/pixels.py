@@ -417,8 +417,8 @@ def _quantize_there(tensor: Any, view: memoryview) -> bool:
             continue
         floats = piece.float() if piece.dtype == torch.bfloat16 else piece
         place.copy_((floats * 255.0).clamp_(0, 255).to(torch.uint8), non_blocking=tensor.is_cuda)
-        low, high = torch.aminmax(piece)  # both NaN if anything is
-        furthest = torch.maximum(high, -low)
+        # The largest distance from 0, in one pass; NaN if anything is.
+        furthest = torch.linalg.vector_norm(piece, math.inf)
         most = furthest if most is None else torch.maximum(most, furthest)
     return most is not None and not most.item() <= LARGEST
 

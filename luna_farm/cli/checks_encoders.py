@@ -89,8 +89,26 @@ def _others(found: Encoders) -> list[Finding]:
             imagecodecs,
             Finding("JPEG XL", NOTE, "No library here writes it.", _FORMATS),
         ),
+        *(_optional(found, *row) for row in _OPTIONAL),
         Finding("Pillow", FINE, f"{pillow} runs on zlib {found.zlib}."),
     ]
+
+
+_OPTIONAL = (
+    ("OpenEXR", "openexr", "exr"),
+    ("HEIC", "pillow-heif", "heic"),
+    ("C2PA", "c2pa-python", "c2pa"),
+)
+"""What few need: its name, the distribution, and the extra that brings it."""
+
+
+def _optional(found: Encoders, name: str, distribution: str, extra: str) -> Finding:
+    version = found.versions.get(distribution)
+    if version:
+        return Finding(name, FINE, f"{distribution} {version} writes it.")
+    return Finding(
+        name, FINE, "Not installed, for those who need it only.", f'`pip install "luna-farm[{extra}]"`.'
+    )
 
 
 def _format(name: str, present: bool, writer: str, otherwise: Finding) -> Finding:
@@ -105,6 +123,8 @@ def look() -> Encoders:
 
     modules = {"zlib-ng": "zlib_ng", "isal": "isal", "deflate": "deflate", "simplejpeg": "simplejpeg"}
     versions = {name: _version(name, module) for name, module in modules.items()}
+    optional = {"openexr": "OpenEXR", "pillow-heif": "pillow_heif", "c2pa-python": "c2pa"}
+    versions |= {name: _version(name, module) for name, module in optional.items()}
     versions |= {"pillow": _version("pillow", "PIL"), "imagecodecs": _version("imagecodecs", "imagecodecs")}
     return Encoders(
         png=png.backend(),

@@ -59,7 +59,7 @@ TABLE = (
     ),
     Format(
         *("avif", "AVIF", "avif", ("8", "10"), 65_536, "lossy_quality 100", True, True),
-        *("EXIF, XMP", 0, True, True, "Pillow (libavif) for 8 bits; imagecodecs (libavif) for the rest"),
+        *("EXIF, XMP", 0, True, True, "imagecodecs (libavif); else Pillow, of 8 bits with loss only"),
         'pip install "luna-farm[formats]"',
     ),
     Format(

@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "exr_compression": "zip",
     },
     "web": {
-        "png_compression": 9,
+        "png_compression": 6,
         "lossy_quality": 82,
         "webp_method": 4,
         "avif_speed": 7,

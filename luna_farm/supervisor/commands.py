@@ -7,6 +7,7 @@ farm itself.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping
 from itertools import islice
@@ -22,6 +23,8 @@ from luna_farm.errors import FarmError, InvalidRequest, ProtocolError
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.supervisor.connection import ClientConnection
 from luna_farm.testing.faults import crash_point
+
+log = logging.getLogger("luna_farm.commands")
 
 MAX_WAIT_S = 3600.0
 MAX_LISTED = 10_000
@@ -57,6 +60,8 @@ class Commands:
     def __init__(self, shell: Shell, defaults: Mapping[str, Any]) -> None:
         self._shell = shell
         self._defaults = defaults
+        self._marks: set[str] = set()
+        """Kinds of provenance that the log has told of."""
         self._table: dict[str, Callable[[ClientConnection, int, dict[str, Any]], dict[str, Any] | None]] = {
             "ping": lambda *_: {"pong": True},
             "status": lambda *_: shell.status(),
@@ -121,8 +126,14 @@ class Commands:
     def _submit(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         farm = self._shell.farm
         submit = schema.submit(message, self._defaults, farm.limits.of_request())
+        self._log_first_marks(submit.options.provenance)
         crash_point("supervisor.submitted")
         self._shell.handle_event(events.Submitted(connection.number, reply, submit, self._fresh_id()))
+
+    def _log_first_marks(self, provenance: str) -> None:
+        if provenance != "off" and provenance not in self._marks:
+            self._marks.add(provenance)
+            log.info("[Image Save] Images are marked as generated from here on (provenance %s).", provenance)
 
     def _seal(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         parts = schema.parts(message, MAX_LEASES)

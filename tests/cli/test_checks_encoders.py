@@ -22,6 +22,9 @@ VERSIONS = {
     "pillow": "13.0.0",
     "simplejpeg": "1.9",
     "imagecodecs": "2026",
+    "openexr": "3.5",
+    "pillow-heif": "1.8",
+    "c2pa-python": "0.38",
 }
 ALL = Encoders(png="kernel", versions=VERSIONS, zlib="1.2.13", webp=True, avif=True, jxl=True)
 
@@ -29,7 +32,9 @@ ALL = Encoders(png="kernel", versions=VERSIONS, zlib="1.2.13", webp=True, avif=T
 def test_everything_there_is_fine_and_says_by_what() -> None:
     findings = checks.encoders(ALL)
     assert {finding.level for finding in findings} == {FINE}
-    assert [finding.check for finding in findings] == ["PNG", "JPEG", "WebP", "AVIF", "JPEG XL", "Pillow"]
+    assert [finding.check for finding in findings] == [
+        *("PNG", "JPEG", "WebP", "AVIF", "JPEG XL", "OpenEXR", "HEIC", "C2PA", "Pillow"),
+    ]
     assert findings[-1].text == "Pillow 13.0.0 runs on zlib 1.2.13."
 
 
@@ -44,6 +49,9 @@ def test_everything_there_is_fine_and_says_by_what() -> None:
         ({"webp": False}, "WebP", PROBLEM, "cannot write it"),
         ({"avif": False}, "AVIF", NOTE, "11.3"),
         ({"jxl": False}, "JPEG XL", NOTE, "luna-farm[formats]"),
+        ({"versions": {**VERSIONS, "openexr": ""}}, "OpenEXR", FINE, "luna-farm[exr]"),
+        ({"versions": {**VERSIONS, "pillow-heif": ""}}, "HEIC", FINE, "luna-farm[heic]"),
+        ({"versions": {**VERSIONS, "c2pa-python": ""}}, "C2PA", FINE, "luna-farm[c2pa]"),
     ],
 )
 def test_what_is_missing_is_said_with_the_command_that_brings_it(

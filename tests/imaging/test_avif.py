@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -20,8 +21,11 @@ needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow 
 
 
 @needs_avif
+@pytest.mark.parametrize("by", ["imagecodecs", "Pillow"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_workflow_loads_in_the_frontend(options, task, picture, channels):
+def test_the_workflow_loads_in_the_frontend(options, task, picture, channels, by, monkeypatch):
+    if by == "Pillow":
+        monkeypatch.setitem(sys.modules, "imagecodecs", None)
     job = options()
     pixels = picture(40, 24, channels)
     file = b"".join(encode(pixels, "avif", job, embed(job, task())).buffers)
@@ -54,5 +58,6 @@ def test_none_writes_no_exif(options, picture):
 
 def test_a_pillow_without_the_codec_says_what_to_do(options, picture, monkeypatch):
     monkeypatch.setattr(features, "check", lambda name: False)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
     with pytest.raises(EncodeError, match=r"no AVIF; allowed: pillow>=11\.3"):
         encode(picture(2, 2, 3), "avif", options(), NOTHING)

@@ -196,6 +196,7 @@ def test_an_image_is_kept_until_its_key_is_mended(
     with c2pa.Reader("image/png", io.BytesIO(read(report))) as reader:
         assert reader.get_validation_state() == "Valid"
     assert "PRIVATE KEY" not in farm.log
+    assert farm.log.count("Images are marked as generated from here on (provenance c2pa)") == 1
 
 
 def test_depth_travels_without_shared_memory_too(
