@@ -20,6 +20,7 @@ from typing import Any
 from luna_farm.core import presets, schema
 from luna_farm.core.formats import ANIMATED, BIT_DEPTHS
 from luna_farm.errors import InvalidRequest, ProtocolError
+from luna_farm.locations import is_url, parse
 from luna_farm_client import oversize
 from luna_farm_client.pixels import PixelInfo, describe, with_alpha
 
@@ -52,7 +53,8 @@ class SaveRequest:
     """Images that are saved together, and how.
 
     `output_dir`: None for the folder that the farm is configured with; a relative one starts from the
-    caller's folder.
+    caller's folder. A URL such as s3://bucket/prefix names a destination; `mirrors` are folders and URLs that
+    the same files go to as well.
     `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata`: maps, or JSON text. `embed`: "full",
     "parameters" or "none".
     `batch_digits`: 0 for as many as the batch needs. `numbers`: after_last or first_gap. `sidecar`: "auto"
@@ -108,6 +110,7 @@ class SaveRequest:
     source_type: str | None = None
     aigc: Mapping[str, str] | str | None = None
     ingredient: str | os.PathLike[str] = ""
+    mirrors: Sequence[str | os.PathLike[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,8 @@ class ImageReport:
     code: str
     warnings: tuple[str, ...]
     ms: Mapping[str, float]
+    outputs: tuple[Mapping[str, Any], ...] = ()
+    """Every place that the file goes to: `path` (or URL), `state`, `bytes`, `error`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +353,9 @@ def _settings(request: SaveRequest) -> dict[str, Any]:
             raise InvalidRequest.of("output_dir", request.output_dir, "a path as text or os.PathLike")
         given = os.fspath(request.output_dir)
         schema.text({"output_dir": given}, "output_dir")
-        fields["output_dir"] = os.path.abspath(os.path.expanduser(given))
+        fields["output_dir"] = _place("output_dir", given)
+    if request.mirrors:
+        fields["mirrors"] = _mirrors(request.mirrors)
     if request.model_dirs:
         fields["model_dirs"] = "\n".join(os.path.abspath(folder) for folder in request.model_dirs)
     if request.on_reject is not None:
@@ -367,6 +374,21 @@ def _animation(given: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidRequest.of("animation", given, allowed)
     loop = schema.integer(given, "loop", 0, schema.MOST_LOOPS, 0)
     return {"animation_fps": fps, "animation_loop": loop}
+
+
+def _place(field: str, given: str) -> str:
+    """Return a place as the farm takes it: a URL as it is, a folder absolute."""
+    if is_url(given):
+        return parse(field, given).url
+    return os.path.abspath(os.path.expanduser(given))
+
+
+def _mirrors(given: Any) -> list[str]:
+    if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence):
+        raise InvalidRequest.of("mirrors", given, "a list of folders and URLs")
+    if not all(isinstance(place, str | os.PathLike) for place in given):
+        raise InvalidRequest.of("mirrors", given, "paths and URLs as text or os.PathLike")
+    return [_place("mirrors", os.fspath(place)) for place in given]
 
 
 def _documents(request: SaveRequest) -> dict[str, str]:

@@ -19,6 +19,7 @@ from luna_farm.locations import parse
 
 SECTION = "destinations"
 ENV = "LUNA_FARM_DESTINATION_"
+TIMEOUT_S = 30.0
 UPLOADS = 8
 """Uploads to one destination at a time."""
 

@@ -134,6 +134,11 @@ class Circuit:
             raise AssertionError(f"circuit {self.place} cannot go from {self.state.value} to {to.value}")
         self.state = to
 
+    @property
+    def busy(self) -> bool:
+        """Whether it works and has something to do."""
+        return self.state is C.CLOSED and bool(self.running or self.waiting)
+
     def take(self, now: float) -> Upload | None:
         """Return the next upload that may start now, or None."""
         if self.running >= self.limit or self.state is C.PROBING:
@@ -220,7 +225,7 @@ class Circuit:
             "destination": self.place,
             "state": "failing" if failing else "ok",
             "error": self.error if failing else "",
-            "since_s": now - self.since if failing else 0.0,
+            "since_s": max(0.0, now - self.since) if failing else 0.0,
             "retry_in_s": max(0.0, self.retry_at - now) if failing else 0.0,
             "uploading": self.running,
             "waiting": len(self.waiting),

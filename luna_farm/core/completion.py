@@ -31,9 +31,11 @@ def image_record(image: Image) -> dict[str, Any]:
         record["task"] = image.task.to_map()
         if image.spool:  # the copy on disk is what a successor can count on
             record["task"].update(segment=image.spool, offset=image.spool_offset)
+    if image.uploads:
+        record["uploads"] = [upload.record() for upload in image.uploads]
     if image.result is not NOTHING_YET:
         result = image.result.to_map()
-        record["result"] = {name: value for name, value in result.items() if value}
+        record["result"] = {name: value for name, value in result.items() if value and name != "uploads"}
     return record
 
 

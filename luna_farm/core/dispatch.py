@@ -28,6 +28,7 @@ from luna_farm.core.messages import ImageResult
 from luna_farm.core.retry import MAX_CRASHES, pause_s
 from luna_farm.core.scaling import surplus, wanted
 from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
+from luna_farm.core.uploads import start_uploads
 
 S, W = ImageState, WorkerState
 PREFETCHED = 2
@@ -49,8 +50,13 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
     is left to handle."""
     done: list[Instruction] = [Forget(segment) for segment in farm.slots.take_unused()]
     idle = sorted((w for w in farm.workers.values() if w.state is W.IDLE), key=lambda w: w.since)
+    if farm.spool_queue and not farm.spool_full():
+        farm.waiting.appendleft(farm.spool_queue.popleft())
     while farm.waiting:
         image = farm.waiting[0]
+        if farm.needs_spool(image) and farm.spool_full():
+            farm.spool_queue.append(farm.waiting.popleft())
+            continue
         if _held_up(farm, image, now):
             farm.waiting.popleft()
             image.move(S.HELD)
@@ -68,7 +74,7 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
             farm.last_worker += 1
             farm.workers[farm.last_worker] = Worker(farm.last_worker, now)
             done += [Spawn(farm.last_worker), Publish(WorkerStarted(farm.last_worker))]
-    return done
+    return done + start_uploads(farm, now)
 
 
 def _held_up(farm: Farm, image: Image, now: float) -> bool:

@@ -172,6 +172,35 @@ class ImageFinished:
     result: ImageResult
 
 
+# --- from the uploader
+
+
+@dataclass(frozen=True, slots=True)
+class UploaderReady:
+    """The uploader process runs. `created` is its start time as the system tells it, for the fence."""
+
+    pid: int
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFinished:
+    """A destination has stored an upload under `name`, or with an `error` it has not.
+
+    `decision`: what to do about the error ("retry", "hold", "fail"), or "interrupted": the uploader ended.
+    `wait_s`: how long the service asks to wait.
+    """
+
+    job_id: str
+    index: int
+    number: int
+    name: str = ""
+    bytes: int = 0
+    error: str = ""
+    decision: str = ""
+    wait_s: float = 0.0
+
+
 # --- from the supervisor itself
 
 
@@ -201,6 +230,8 @@ Event = (
     | WorkerReady
     | WorkerGone
     | ImageFinished
+    | UploaderReady
+    | UploadFinished
     | DrainRequested
     | Tick
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from luna_farm.core import completion, dispatch, events, intake, job_requests, leases, results
+from luna_farm.core import completion, dispatch, events, intake, job_requests, leases, results, uploads
 from luna_farm.core.dispatch import advance as advance
 from luna_farm.core.instructions import Instruction
 from luna_farm.core.state import Farm
@@ -30,6 +30,8 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
     events.WorkerReady: dispatch.worker_ready,
     events.WorkerGone: dispatch.worker_gone,
     events.ImageFinished: results.image_finished,
+    events.UploaderReady: uploads.uploader_ready,
+    events.UploadFinished: uploads.upload_finished,
     events.Buried: completion.buried,
     events.DrainRequested: dispatch.drain_requested,
     events.Tick: dispatch.tick,

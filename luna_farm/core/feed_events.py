@@ -86,6 +86,17 @@ class ImageSaved(FeedEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ImageUploading(FeedEvent):
+    """The encoded file of an image is in the spool, on its way to its destinations."""
+
+    name: ClassVar[str] = "image_uploading"
+    job_id: str
+    index: int
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFailed(FeedEvent):
     """An image was set aside in the dead letters."""
 
@@ -147,6 +158,23 @@ class FolderRecovered(FeedEvent):
 
     name: ClassVar[str] = "folder_recovered"
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationFailing(FeedEvent):
+    """Nothing can be sent to a destination now; what goes there waits in the spool."""
+
+    name: ClassVar[str] = "destination_failing"
+    destination: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationRecovered(FeedEvent):
+    """A destination takes files again."""
+
+    name: ClassVar[str] = "destination_recovered"
+    destination: str
 
 
 @dataclass(frozen=True, slots=True)

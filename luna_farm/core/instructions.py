@@ -30,6 +30,7 @@ class ReserveNames:
     numbers: str = "after_last"
     sidecar: str = "auto"
     if_exists: str = "number"
+    mirrors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,28 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class StartUpload:
+    """Send a spooled file; the result is UploadFinished. `again`: an earlier try may have stored it."""
+
+    job_id: str
+    index: int
+    number: int
+    spool: str
+    root: str
+    name: str
+    again: bool
+    bytes: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSpooled:
+    """Remove a file of the upload spool that every destination has confirmed."""
+
+    spool: str
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Send an event to the feed, the metrics and the log."""
 
@@ -130,5 +153,7 @@ Instruction = (
     | EndWorker
     | Bury
     | Forget
+    | StartUpload
+    | RemoveSpooled
     | Publish
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from luna_farm.core import events, filenames
+from luna_farm.core import events, filenames, uploads
 from luna_farm.core.completion import close, missing, whole_record
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
@@ -43,8 +43,9 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     if known is not None:
         return _reopen(farm, opened, known)
     try:
+        uploads.check(farm, submit.options)
         names = filenames.image_names(submit, farm.limits.path_bytes)
-    except InvalidRequest as refused:
+    except FarmError as refused:
         return [Reply(event.client, event.reply, refusal(refused))]
     _open(farm, opened)
     options = submit.options
@@ -57,6 +58,7 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
             options.numbers,
             options.sidecar,
             options.if_exists,
+            options.mirrors,
         )
     ]
 

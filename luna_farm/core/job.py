@@ -10,12 +10,15 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from luna_farm.core.circuits import Upload
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.locations import is_url
 
 
 class ImageState(Enum):
     """Where one image is. FILLING: its client has not sealed it yet. HELD: its folder cannot be written now.
-    BURYING: on its way into the dead letters. MISSING: its client left before it was sealed."""
+    BURYING: on its way into the dead letters. UPLOADING: its encoded file is in the spool, on its way to its
+    destinations. MISSING: its client left before it was sealed."""
 
     # By identity: the hash of Enum is Python code, and states are looked up all the time.
     __hash__ = object.__hash__
@@ -25,6 +28,7 @@ class ImageState(Enum):
     RUNNING = "running"
     HELD = "held"
     BURYING = "burying"
+    UPLOADING = "uploading"
     SAVED = "saved"
     DISCARDED = "discarded"
     DROPPED = "dropped"
@@ -38,11 +42,14 @@ S = ImageState
 TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
     S.FILLING: frozenset({S.QUEUED, S.CANCELLED, S.MISSING}),
     # Saved or discarded without having run: a predecessor published it and had no time to say so.
-    S.QUEUED: frozenset({S.RUNNING, S.HELD, S.CANCELLED, S.LOST, S.MISSING, S.SAVED, S.DISCARDED}),
-    S.RUNNING: frozenset({S.SAVED, S.DISCARDED, S.DROPPED, S.HELD, S.QUEUED, S.BURYING}),
+    S.QUEUED: frozenset(
+        {S.RUNNING, S.HELD, S.CANCELLED, S.LOST, S.MISSING, S.SAVED, S.DISCARDED, S.UPLOADING}
+    ),
+    S.RUNNING: frozenset({S.SAVED, S.DISCARDED, S.DROPPED, S.HELD, S.QUEUED, S.BURYING, S.UPLOADING}),
+    S.UPLOADING: frozenset({S.SAVED, S.DISCARDED, S.FAILED, S.LOST}),
     S.HELD: frozenset({S.QUEUED, S.CANCELLED, S.LOST}),
     S.BURYING: frozenset({S.FAILED, S.QUEUED, S.LOST}),
-    S.FAILED: frozenset({S.QUEUED}),
+    S.FAILED: frozenset({S.QUEUED, S.UPLOADING}),
     S.SAVED: frozenset(),
     S.DISCARDED: frozenset(),
     S.DROPPED: frozenset(),
@@ -50,7 +57,7 @@ TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
     S.LOST: frozenset(),
     S.MISSING: frozenset({S.QUEUED}),  # the client came back with the same request
 }
-UNFINISHED = frozenset({S.FILLING, S.QUEUED, S.RUNNING, S.HELD, S.BURYING})
+UNFINISHED = frozenset({S.FILLING, S.QUEUED, S.RUNNING, S.HELD, S.BURYING, S.UPLOADING})
 HISTORY_LENGTH = 32
 NOTHING_YET = ImageResult("")
 
@@ -72,6 +79,8 @@ class Image:
     started_at: float = 0.0
     journaled: ImageTask | None = None
     """The task as the journal knows it; a record tells it again only once it has changed."""
+    uploads: list[Upload] = field(default_factory=list)
+    """Where its encoded file goes from the spool."""
     history: list[str] = field(default_factory=list)
 
     def move(self, to: ImageState) -> None:
@@ -111,7 +120,17 @@ class Image:
             "code": result.code,
             "warnings": list(result.warnings),
             "ms": dict(result.ms or {}),
+            "outputs": self._outputs(),
         }
+
+    def _outputs(self) -> list[dict[str, Any]]:
+        """Every place that the file goes to, the one of `path` first, each with a state of its own."""
+        result = self.result
+        outputs = [upload.report() for upload in self.uploads]
+        if result.path and not is_url(self.task.root):
+            first = {"path": result.path, "state": "saved", "bytes": result.bytes, "error": ""}
+            outputs.insert(0, first)
+        return outputs
 
 
 @dataclass(slots=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from luna_farm.core import events
+from luna_farm.core import events, uploads
 from luna_farm.core.completion import close, finish, image_record
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, RemoveTemps, Reply
@@ -59,7 +59,7 @@ def _cancel(farm: Farm, job: Job, event: events.JobRequested, now: float) -> lis
     done: list[Instruction] = []
     for image in stoppable:
         if image.state is S.QUEUED:
-            farm.waiting.remove(image)
+            (farm.spool_queue if image in farm.spool_queue else farm.waiting).remove(image)
         image.move(S.CANCELLED)
         if image.task.recovered:  # a worker began it, and may have left a temporary file
             done.append(RemoveTemps(image.task.temp_paths, image.task.root))
@@ -81,6 +81,9 @@ def _retry(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list
     # An image that fails twice counts once. Those that failed under a predecessor were never counted.
     farm.totals["images_failed"] = max(0, farm.totals["images_failed"] - len(failed))
     for image in failed:
+        if image.uploads:
+            uploads.retry(farm, image)
+            continue
         image.move(S.QUEUED)
         image.crashes = 0
         image.result = replace(image.result, state="", error="", code="")

@@ -129,6 +129,8 @@ class SaveOptions(Message):
     if_exists: str = "number"
     model_dirs: str = ""
     """Folders of models, one a line: where files are hashed for the metadata. "" hashes none."""
+    mirrors: tuple[str, ...] = ()
+    """Folders and URLs that the same bytes go to as well, under the same names."""
 
 
 def temp_name(job_id: str, index: int, kind: str = "") -> str:
@@ -251,3 +253,7 @@ class ImageResult(Message):
     warnings: tuple[str, ...] = ()
     ms: Mapping[str, float] | None = None
     thumbnail: Bytes = b""
+    uploads: tuple[Mapping[str, str], ...] = ()
+    """Where the encoded files have to be sent yet: `spool` (file), `root` and `name` of each target."""
+    spool_bytes: int = 0
+    """Bytes of those files in the spool."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from luna_farm.core import uploads
 from luna_farm.core.completion import attempted, close, image_record, missing
 from luna_farm.core.dispatch import worker_record
 from luna_farm.core.feed_events import ImageLost
@@ -38,7 +39,8 @@ class RecoveredState:
     def segments_in_use(self) -> set[str]:
         """Where the pixels of unfinished images lie."""
         images = [image for job in self.jobs.values() for image in job.images]
-        return {image.task.segment for image in images if not image.finished}
+        with_pixels = (image for image in images if not image.finished and image.state is not S.UPLOADING)
+        return {image.task.segment for image in with_pixels}
 
 
 def read(records: Iterable[dict[str, Any]]) -> RecoveredState:
@@ -73,13 +75,15 @@ def _image(record: dict[str, Any], before: Image | None) -> Image:
     state = record["state"]
     task = ImageTask.from_map(record["task"]) if before is None or "task" in record else before.task
     result = ImageResult.from_map({"state": "", **record.get("result", {})})
-    return Image(
+    image = Image(
         task=task,
         state=RESUMED.get(state) or S(state),
         result=replace(result, warnings=tuple(result.warnings)),
         journaled=task,
         history=["recovered"],
     )
+    image.uploads = uploads.of_records(image.key, record.get("uploads", []))
+    return image
 
 
 class DiskProbe(Protocol):
@@ -90,6 +94,9 @@ class DiskProbe(Protocol):
 
     def published(self, task: ImageTask) -> ImageResult | None:
         """What came of an image whose file was published just before the end; None if it was not."""
+
+    def spooled(self, path: str) -> bool:
+        """Whether a file of the upload spool is there and whole."""
 
     def there(self, path: str) -> bool:
         """Whether something lies under a name that was free when it was reserved."""
@@ -111,6 +118,8 @@ def restore(
             if image.state is S.QUEUED:
                 image.task = attempted(image.task, notes)
                 done += _resume(farm, image, probe, now)
+            elif image.uploads:
+                done += uploads.restore(farm, image, probe.spooled, now)
             elif image.state is S.FAILED:
                 farm.keep_pixels(image)
         done += missing(job) if job.count(S.FILLING) else []
@@ -127,8 +136,11 @@ def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float) -> list[Inst
         return []
     result = probe.published(image.task)
     if result is not None:
-        image.move(S(result.state))
         image.result = result
+        if result.uploads:
+            image.move(S.UPLOADING)
+            return [*uploads.begin(farm, image, now), Append((image_record(image),))]
+        image.move(S(result.state))
         return [Append((image_record(image),))]
     image.move(S.LOST)
     farm.totals["images_failed"] += 1
@@ -158,4 +170,5 @@ def _close_quietly(farm: Farm, job: Job, now: float) -> list[Instruction]:
 def snapshot(farm: Farm) -> list[dict[str, Any]]:
     """The fewest records that make the same farm again: what a compacted journal holds."""
     workers = [worker_record(worker) for worker in farm.workers.values() if worker.pid]
+    workers += [uploads.uploader_record(farm.uploader)] if farm.uploader else []
     return workers + [job_record(job) for job in farm.jobs.values()]

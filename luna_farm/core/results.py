@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from luna_farm.core import events
+from luna_farm.core import events, uploads
 from luna_farm.core.completion import bury, close, finish, image_record
 from luna_farm.core.feed_events import FolderFailing, FolderRecovered, ImageRejected, ImageSaved
 from luna_farm.core.filenames import collision_key
@@ -45,13 +45,13 @@ def image_finished(farm: Farm, event: events.ImageFinished, now: float) -> list[
 def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: float) -> list[Instruction]:
     """The file is whole, synced and under its name (or the gate said no): journal, then tidy up, then
     tell."""
-    image.move(S(result.state))
-    image.result = replace(result, thumbnail=b"") if result.thumbnail else result
     worker.images_saved += result.state == "saved"
     worker.bytes_written += result.bytes
-    farm.totals["images_saved"] += result.state == "saved"
-    farm.totals["images_discarded"] += result.state != "saved"
-    farm.totals["bytes_written"] += result.bytes
+    image.result = replace(result, thumbnail=b"") if result.thumbnail else result
+    if result.uploads:
+        return _spooled(farm, worker, image, result, now)
+    image.move(S(result.state))
+    farm.count_saved(result)
     job = farm.jobs[image.task.job_id]
     done: list[Instruction] = [Append((image_record(image),))]
     done += finish(farm, image)
@@ -59,6 +59,14 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
         done += _folder_works(farm, image)
     done += _published(job, image, worker, result, now)
     return done + close(farm, job, now)
+
+
+def _spooled(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: float) -> list[Instruction]:
+    """The encoded file is in the spool: from here on it survives without its pixels."""
+    image.move(S.UPLOADING)
+    begun = uploads.begin(farm, image, now)
+    done: list[Instruction] = [Append((image_record(image),)), *begun]
+    return [*done, *farm.release_pixels(image), *_folder_works(farm, image)]
 
 
 def _published(job: Job, image: Image, worker: Worker, result: ImageResult, now: float) -> list[Instruction]:

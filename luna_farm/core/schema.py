@@ -34,6 +34,7 @@ from luna_farm.core.messages import (
     SaveOptions,
 )
 from luna_farm.errors import InvalidRequest, ProtocolError, TooLarge
+from luna_farm.locations import is_url, parse
 
 TEXT_LIMIT = 4096
 """Characters of a path."""
@@ -66,6 +67,7 @@ _SETTINGS = (
     ),
     *("png_compression", "lossy_quality", "lossless_webp", "webp_method", "embed", "embed_workflow"),
     *("filename_index", "durable", "batch_digits", "numbers", "sidecar", "if_exists", "model_dirs"),
+    *("mirrors",),
     *("bit_depth", "background", "colorspace", "icc_profile", "exr_compression", "exr_linear", "avif_speed"),
     *("jxl_effort", "provenance", "source_type", "aigc", "ingredient", "animation_fps", "animation_loop"),
 )
@@ -201,9 +203,23 @@ def json_text(given: Mapping[str, Any], field: str, kind: type | None) -> str:
     return value
 
 
+MAX_MIRRORS = 8
+
+
+def mirrors(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the list of further places: absolute paths and URLs."""
+    value = given.get("mirrors") or ()
+    if not isinstance(value, list | tuple) or len(value) > MAX_MIRRORS:
+        raise InvalidRequest.of("mirrors", value, f"a list of at most {MAX_MIRRORS} folders and URLs")
+    return tuple(absolute({"mirrors": place}, "mirrors") for place in value)
+
+
 def absolute(given: Mapping[str, Any], field: str) -> str:
-    """Return an absolute path, in the form of the platform or of the other one."""
+    """Return an absolute path, in the form of the platform or of the other one, or the URL of a place that
+    files may be sent to, without a slash at its end."""
     value = text(given, field)
+    if is_url(value):
+        return parse(field, value).url
     if not (posixpath.isabs(value) or (ntpath.isabs(value) and ntpath.splitdrive(value)[0])):
         raise InvalidRequest.of(field, value, "an absolute path (the client makes it absolute)")
     return value
@@ -252,7 +268,7 @@ def documents(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings(given: dict[str, Any]) -> dict[str, Any]:
     """Judge all but texts and time. A program mostly sends what it sent before: that is judged once."""
-    values = tuple(given.values())
+    values = tuple(tuple(value) if type(value) is list else value for value in given.values())
     try:
         return _judged(tuple(given), values, tuple(map(type, values)))
     except TypeError:  # a list or map where a plain value belongs: refused by its judge
@@ -298,6 +314,7 @@ def _judged(names: tuple[str, ...], values: tuple[Any, ...], _: tuple[type, ...]
         "ingredient": text(given, "ingredient"),
         "animation_fps": number(given, "animation_fps", 0, MOST_FPS, 0),
         "animation_loop": integer(given, "animation_loop", 0, MOST_LOOPS, 0),
+        "mirrors": mirrors(given),
     }
 
 

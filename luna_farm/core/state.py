@@ -13,12 +13,25 @@ from enum import Enum
 from typing import Any
 
 from luna_farm.core import filenames
+from luna_farm.core.circuits import Circuit
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Forget, Instruction
 from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.messages import ImageResult
 from luna_farm.core.retry import FailingFolder
 from luna_farm.core.schema import Submit
 from luna_farm.core.slots import Slot, Slots
+from luna_farm.locations import Location, is_url
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationLimits:
+    """What the core knows of a configured destination."""
+
+    name: str
+    location: Location
+    uploads: int
+    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,10 @@ class Limits:
     fallback_root: str = ""
     """FailingFolder that the fallback folder lies in and below which no link is followed; "" for itself."""
     path_bytes: int = filenames.PATH_BYTES
+    spool_bytes: int = 2**32
+    destinations: tuple[DestinationLimits, ...] = ()
+    only_destinations: bool = False
+    """Files may be sent to the configured destinations only."""
 
     def of_request(self) -> dict[str, int]:
         """The bounds that a request is judged by."""
@@ -180,6 +197,13 @@ class Farm:
         self.spawn_at = 0.0
         self.last_tick = 0.0
         self.bury_at: dict[tuple[str, int], float] = {}
+        self.circuits: dict[str, Circuit] = {}
+        self.spool_used_bytes = 0
+        """Encoded files in the spool of uploads."""
+        self.spool_queue: deque[Image] = deque()
+        """Images that wait for room in that spool."""
+        self.uploader: tuple[int, float] | None = None
+        """Pid and creation time of the uploader process, for the fence of a successor."""
 
     def image(self, job_id: str, index: int) -> Image | None:
         """Return the image, or None when the job is no longer kept."""
@@ -213,10 +237,29 @@ class Farm:
             # A client may take for ever to seal the rest, and was promised nothing for it.
             and all(submit.step is Step.CLIENT for submit in self.submits.values())
             and all(
-                i.state in (ImageState.HELD, ImageState.FILLING) or i.key in self.bury_at
+                i.state in (ImageState.HELD, ImageState.FILLING, ImageState.UPLOADING)
+                or i.key in self.bury_at
+                or i in self.spool_queue
                 for i in self.unfinished()
             )
+            and not any(circuit.busy for circuit in self.circuits.values())
         )
+
+    def spool_full(self) -> bool:
+        """Whether the spool of uploads has no room for another image. An empty one has room for any."""
+        running = sum(i.task.nbytes for w in self.workers.values() for i in w.images if self.needs_spool(i))
+        used = self.spool_used_bytes + running
+        return used > 0 and used >= self.limits.spool_bytes
+
+    def needs_spool(self, image: Image) -> bool:
+        """Whether an image goes further than a local folder."""
+        return is_url(image.task.root) or bool(self.jobs[image.task.job_id].options.mirrors)
+
+    def count_saved(self, result: ImageResult) -> None:
+        """Count an image that is saved, or rejected."""
+        self.totals["images_saved"] += result.state == "saved"
+        self.totals["images_discarded"] += result.state != "saved"
+        self.totals["bytes_written"] += result.bytes
 
     def queue(self, image: Image, now: float) -> None:
         """Put an image with pixels and a name at the end of the queue."""
@@ -260,6 +303,9 @@ class Farm:
                 "used_bytes": self.slots.used_bytes,
             },
             "totals": dict(self.totals),
+            "upload_spool": {"bytes": self.limits.spool_bytes, "used_bytes": self.spool_used_bytes},
+            "uploader": {"pid": self.uploader[0] if self.uploader else 0},
+            "destinations": [circuit.status(self.last_tick) for circuit in self.circuits.values()],
             "ready": self.ready,
             "draining": self.draining,
             "encoders": dict(self.encoders),

@@ -28,11 +28,13 @@ from luna_farm.storage.arena import Segments
 from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.large_segments import LargeSegments
 from luna_farm.storage.spool import Spool
+from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.journal_writer import JournalWriter
 from luna_farm.supervisor.listener import Listener
 from luna_farm.supervisor.log_events import log_event
 from luna_farm.supervisor.pool import Pool
+from luna_farm.supervisor.uploads import Uploads
 from luna_farm.testing.faults import crash_point
 
 log = logging.getLogger("luna_farm.executor")
@@ -55,6 +57,8 @@ class Services:
     spool: Spool
     large: LargeSegments
     letters: DeadLetters
+    uploads: Uploads
+    upload_spool: UploadSpool
     metrics: Metrics
     feed: Feed | None = None
 
@@ -90,6 +94,8 @@ class Executor:
         self._background: set[asyncio.Task[None]] = set()
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.arrivals = Arrivals()
+        self._spooled: list[str] = []
+        """Files of the upload spool that may go once the journal is on the disk."""
         self._table: dict[type, Callable[[Any], None]] = {
             instructions.Reply: self._reply,
             instructions.ReserveNames: services.folders.reserve,
@@ -102,6 +108,8 @@ class Executor:
             instructions.EndWorker: self._end_worker,
             instructions.Bury: self._bury,
             instructions.Forget: self._forget,
+            instructions.StartUpload: services.uploads.start,
+            instructions.RemoveSpooled: lambda i: self._spooled.append(i.spool),
             instructions.Publish: self._publish,
         }
 
@@ -124,8 +132,21 @@ class Executor:
         ask(reply)
         return await future
 
+    def remove_spooled(self) -> None:
+        """Remove the spooled files of images that are saved. First the journal is synced, once for all of
+        them: a power cut must not keep the removal and take the record."""
+        if self._spooled and self._services.journal_writer.synced():
+            gone, self._spooled = self._spooled, []
+
+            def work() -> None:
+                for path in gone:
+                    self._services.upload_spool.remove(path)
+
+            self._aside(work)
+
     async def close(self) -> None:
         """Wait for what still writes."""
+        self.remove_spooled()
         while self._background:
             await asyncio.wait(set(self._background))
         self._disk.shutdown()

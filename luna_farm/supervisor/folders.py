@@ -14,16 +14,19 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from luna_farm import system
 from luna_farm.core import events
-from luna_farm.core.filenames import collision_key
+from luna_farm.core.filenames import collision_key, with_number
 from luna_farm.core.instructions import ReserveNames
-from luna_farm.errors import DiskError, FarmBusy, FarmError
+from luna_farm.core.template import COUNTER
+from luna_farm.errors import DiskError, FarmBusy, FarmError, InvalidRequest
+from luna_farm.locations import check_key, is_url, parse
 from luna_farm.storage import names
 from luna_farm.storage.allowed import Allowed
+from luna_farm.storage.sinks import missing_extra
 
 log = logging.getLogger("luna_farm.folders")
 
@@ -52,6 +55,9 @@ class Folders:
 
     def reserve(self, i: ReserveNames) -> None:
         """Find free names; the answer is an event, at once or from a thread."""
+        if is_url(i.output_dir):
+            self._handle_event(self._reserved_there(i))
+            return
         if i.output_dir in self._local and i.output_dir not in self._asking:
             self._handle_event(self._reserved(i))
             return
@@ -100,10 +106,35 @@ class Folders:
         except Exception:  # swapped or removed meanwhile: the names hold, and it is looked at again
             return event, False
 
+    def _reserved_there(self, i: ReserveNames) -> events.Event:
+        """Reserve names at a destination: against those of this farm only. What is there already shows when a
+        file is sent, and costs it the next number: a destination that does not answer must hold up nobody."""
+        reserved: list[str] = []
+        try:
+            self._check_places((i.output_dir, *i.mirrors))
+            for relative in i.relatives:
+                reserved.append(_free_key(i.output_dir, relative, self._taken))
+                self._taken.add(collision_key(reserved[-1]))
+        except FarmError as error:
+            self._taken.difference_update(map(collision_key, reserved))
+            return events.NamesReserved(i.job_id, error=error)
+        return events.NamesReserved(i.job_id, tuple(reserved), i.warnings, i.output_dir)
+
+    def _check_places(self, places: Iterable[str]) -> None:
+        """Raise InvalidRequest for a destination whose extra is missing, or a mirror that is not allowed."""
+        for place in places:
+            if not is_url(place):
+                self._allowed.place(place, "mirrors")
+                continue
+            absent = missing_extra(place.partition("://")[0])
+            if absent:
+                raise InvalidRequest(absent, "output_dir", place, "a destination whose extra is installed")
+
     def _reserved(self, i: ReserveNames) -> events.Event:
         """Reserve all names of a job or none. A path can change while it is looked at: never raises."""
         try:
             root, rest = self._allowed.place(i.output_dir)
+            self._check_places(i.mirrors)
             relatives = [rest + relative for relative in i.relatives]
             reserved = names.reserve_all(
                 root,
@@ -133,6 +164,25 @@ class Folders:
 
             _in_thread("space", loop, answer, lambda: (system.disk_bytes(path),), lambda _: ((0, 0),))
         return self._space.get(path, (0, 0))
+
+
+def _free_key(root: str, relative: str, taken: Container[str]) -> str:
+    """Return the URL of a name that no other job has, `%counter%` in it replaced by the first free number."""
+
+    def is_taken(name: str) -> bool:
+        return collision_key(f"{root}/{name}") in taken
+
+    def counted(number: int) -> str:
+        if COUNTER in relative:
+            return relative.replace(COUNTER, f"{number:05d}")
+        return with_number(relative, number)
+
+    if COUNTER not in relative and not is_taken(relative):
+        name = relative
+    else:
+        name = counted(names.first_free(f"{root}/{relative}", lambda number: is_taken(counted(number))))
+    check_key("save_path", parse("output_dir", f"{root}/{name}").prefix)
+    return f"{root}/{name}"
 
 
 def _silent(folder: str) -> DiskError:

@@ -30,6 +30,12 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
     ),
     "folder_failing": (logging.WARNING, lambda e: f"{e['path']} cannot be written now: {e['error']}"),
     "folder_recovered": (logging.WARNING, lambda e: f"{e['path']} can be written again"),
+    "image_uploading": (logging.DEBUG, lambda e: f"{e['path']}: {e['bytes']} bytes wait for their upload"),
+    "destination_failing": (
+        logging.WARNING,
+        lambda e: f"{e['destination']}: {e['error']} What goes there is kept and sent once it works.",
+    ),
+    "destination_recovered": (logging.WARNING, lambda e: f"{e['destination']} takes files again"),
     "worker_ready": (logging.INFO, lambda e: f"Worker {e['worker']} is ready (pid {e['pid']})"),
     "worker_reaped": (logging.INFO, lambda e: f"Worker {e['worker']} ended ({e['reason']})"),
     "worker_lost": (

@@ -70,12 +70,15 @@ class Pool:
         fsync: bool,
         notes: str | os.PathLike[str],
         signing: Signing = UNSIGNED,
+        uploads: str = "",
     ) -> None:
         """`notes` is the folder for the notes of workers."""
         self._notes = os.fspath(notes)
         self._handle_event = handle_event
         self._fsync = fsync
         self._signing = signing
+        self._uploads = uploads
+        """Folder of the upload spool."""
         self._context = multiprocessing.get_context("spawn")
         _without_tracker()
         self._processes: dict[int, SpawnProcess] = {}
@@ -117,7 +120,7 @@ class Pool:
             with theirs, signals_blocked():
                 process = self._context.Process(
                     target=spawned.start,
-                    args=(theirs, self._fsync, self._notes_of(worker), self._signing),
+                    args=(theirs, self._fsync, self._notes_of(worker), self._signing, self._uploads),
                     name=f"luna-farm worker {worker}",
                     daemon=True,
                 )

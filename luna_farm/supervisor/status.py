@@ -14,6 +14,7 @@ import psutil
 
 from luna_farm import __version__
 from luna_farm.core.state import Farm, Worker, folder_of
+from luna_farm.locations import is_url
 from luna_farm.supervisor.folders import Folders
 
 FRESH_S = 0.5
@@ -98,7 +99,8 @@ class Status:
             )
 
     def _folders(self, now: float) -> list[dict[str, Any]]:
-        known = {folder_of(image) for image in self._farm.unfinished()} or {str(self._output_dir)}
+        known = {folder_of(image) for image in self._farm.unfinished() if not is_url(image.task.root)}
+        known = known or {str(self._output_dir)}
         rows = []
         for path in sorted(known | set(self._farm.folders))[:100]:
             failing = self._farm.folders.get(path)

@@ -16,21 +16,24 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 from luna_farm import logs, system
 from luna_farm.config import FEED_OFF, Config
+from luna_farm.config_destinations import TIMEOUT_S
 from luna_farm.core import dead_letters, events, instructions, protocol, recovery
 from luna_farm.core.farm import advance, handle
-from luna_farm.core.job import Image
+from luna_farm.core.job import Image, ImageState
 from luna_farm.core.leases import MAX_LEASES
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
-from luna_farm.core.state import Farm, Limits, folder_of
+from luna_farm.core.state import DestinationLimits, Farm, Limits, folder_of
 from luna_farm.errors import ArenaError, FarmError
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.server import MAX_CONNECTIONS, Feed
-from luna_farm.storage import names, notes, writer
+from luna_farm.locations import is_url, parse
+from luna_farm.storage import names, notes, upload_spool, writer
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.storage.arena_size import establish
@@ -38,6 +41,7 @@ from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.journal import Journal
 from luna_farm.storage.large_segments import LargeSegments
 from luna_farm.storage.spool import Spool
+from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.supervisor import state_dir
 from luna_farm.supervisor.arena_memory import ArenaMemory
 from luna_farm.supervisor.commands import Commands
@@ -49,6 +53,7 @@ from luna_farm.supervisor.notify import Notifier
 from luna_farm.supervisor.pool import Pool, fence
 from luna_farm.supervisor.status import Status
 from luna_farm.supervisor.tls import server_context
+from luna_farm.supervisor.uploads import Uploads
 
 log = logging.getLogger("luna_farm.supervisor")
 
@@ -82,9 +87,16 @@ class Supervisor:
         }
         viewers = 0 if config.feed_port == FEED_OFF else MAX_CONNECTIONS
         places, self._viewers, few = places_for(config.max_connections, viewers, config.max_workers)
+        uploads_dir = UploadSpool(config.state_dir / "uploads")
         self.services = Services(
             farm=self.farm,
-            pool=Pool(self.handle_event, config.fsync, config.state_dir / state_dir.NOTES, config.signing),
+            pool=Pool(
+                self.handle_event,
+                config.fsync,
+                config.state_dir / state_dir.NOTES,
+                config.signing,
+                uploads_dir.folder,
+            ),
             journal_writer=JournalWriter(journal, config.journal_bytes),
             listener=Listener(
                 Commands(self, defaults),
@@ -99,6 +111,8 @@ class Supervisor:
             spool=Spool(config.state_dir / "spool"),
             large=LargeSegments(config.state_dir / "large"),
             letters=DeadLetters(config.state_dir / "dead"),
+            uploads=Uploads(self.handle_event, config.destinations),
+            upload_spool=uploads_dir,
             metrics=Metrics(),
         )
         self._memory = ArenaMemory(arena, self.farm.slots, self.now)
@@ -155,12 +169,31 @@ class Supervisor:
         left_notes = notes.read_all(folder)
         self._inherited = recovery.restore(self.farm, recovered, self, self.now(), left_notes)
         self.services.spool.sweep(self.farm.segment_users)
+        self._sweep_uploads()
         self.services.large.sweep(self.farm.segment_users)
         self.services.journal_writer.begin(recovery.snapshot(self.farm))
         notes.remove_all(folder)
         left = sum(1 for _ in self.farm.unfinished())
         if left:
             log.warning("%d images of the farm that ran before are taken up again", left)
+
+    def _sweep_uploads(self) -> None:
+        """Remove spooled files that every destination has confirmed; name those that belong to no job."""
+        spool = self.services.upload_spool
+        spool.sweep()
+        images = [image for job in self.farm.jobs.values() for image in job.images]
+        done = {upload.spool for image in images if image.finished for upload in image.uploads}
+        wanted = {upload.spool for image in images if image.uploads for upload in image.uploads}
+        parts = ("", "json")
+        wanted |= {spool.path(*i.key, part) for i in images if not i.finished for part in parts}
+        failed = {
+            upload.spool for image in images if image.state is ImageState.FAILED for upload in image.uploads
+        }
+        for path in spool.paths():
+            if path in done - failed:
+                spool.remove(path)
+            elif path not in wanted:
+                self.note(f"The spooled file {path} belongs to no job in the journal and stays where it is.")
 
     def _dead_letters(self) -> Iterator[dead_letters.DeadLetter]:
         """What lies in the dead letters and can be read."""
@@ -186,6 +219,8 @@ class Supervisor:
 
     def published(self, task: ImageTask) -> ImageResult | None:
         """What a predecessor made of an image and could not report; found by its note."""
+        if is_url(task.root):
+            return self._spooled_before(task)
         noted = Note.of(task)
         if noted is None:
             return None
@@ -193,8 +228,39 @@ class Supervisor:
             with contextlib.suppress(FarmError):  # a folder that cannot be looked at shows nothing
                 found = writer.published_before(path, task.root, noted)
                 if found:
-                    return ImageResult(state, path=found.path, bytes=found.bytes)
+                    result = ImageResult(state, path=found.path, bytes=found.bytes)
+                    spooled = self._spooled_before(task)  # for its mirrors
+                    if spooled is None:
+                        return result
+                    return replace(result, uploads=spooled.uploads, spool_bytes=spooled.spool_bytes)
         return None
+
+    def _spooled_before(self, task: ImageTask) -> ImageResult | None:
+        """What a predecessor put into the spool of uploads and could not report."""
+        try:
+            found = upload_spool.read(self.services.upload_spool.path(task.job_id, task.index))
+        except FarmError:
+            return None
+        files = [found]
+        with contextlib.suppress(FarmError):  # most have no metadata beside them
+            files.append(upload_spool.read(self.services.upload_spool.path(task.job_id, task.index, "json")))
+        targets = tuple(
+            {"spool": file.path, "root": at.root, "name": at.name} for file in files for at in file.targets
+        )
+        discarded = targets[0]["name"] == task.discarded_path[len(task.root) + 1 :]
+        return ImageResult(
+            "discarded" if discarded else "saved",
+            path=task.discarded_path if discarded else task.path,
+            bytes=found.upload.bytes,
+            uploads=targets,
+            spool_bytes=sum(file.upload.bytes for file in files),
+        )
+
+    def spooled(self, path: str) -> bool:
+        """Whether a file of the upload spool is there and whole."""
+        with contextlib.suppress(FarmError):
+            return bool(upload_spool.read(path))
+        return False
 
     def there(self, path: str) -> bool:
         """Whether something lies under a name that was free when it was reserved."""
@@ -230,6 +296,7 @@ class Supervisor:
             self._handling = False
         self._executor.arrivals.keep(self.farm.submits)
         self.services.pool.flush()
+        self.services.uploads.flush()
         self.services.journal_writer.compact_if_due(lambda: recovery.snapshot(self.farm))
 
     def status(self) -> dict[str, Any]:
@@ -314,6 +381,8 @@ class Supervisor:
             self.services.listener.sweep()
             self._memory.tick()
             self.services.journal_writer.catch_up()
+            self.services.uploads.watch()
+            self._executor.remove_spooled()
             if self.farm.ready and not told_ready:
                 told_ready = True
                 self._notifier.send("READY=1")
@@ -389,4 +458,12 @@ def _limits(config: Config, arena_bytes: int) -> Limits:
         fallback_dir=fallback_dir,
         fallback_root=fallback_root,
         path_bytes=names.PATH_BYTES,
+        spool_bytes=config.spool_bytes,
+        destinations=tuple(
+            DestinationLimits(
+                at.name, parse("url", at.url), at.uploads, float(at.options.get("timeout", TIMEOUT_S))
+            )
+            for at in config.destinations
+        ),
+        only_destinations=bool(config.allowed_dirs),
     )

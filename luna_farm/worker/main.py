@@ -21,6 +21,7 @@ from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.errors import FarmError
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.notes import Notes
+from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.testing.faults import crash_point
 from luna_farm.worker import pipeline
 
@@ -33,20 +34,31 @@ ASIDE_BYTES = 256 * 1024
 times as many images of 64x64)."""
 
 
-def serve(pipe: socket.socket, fsync: bool, notes: str, signing: Signing = UNSIGNED) -> None:
-    """Serve until the supervisor says stop or its end of the pipe closes; `notes` is the file for them."""
-    Worker(pipe, fsync, Notes(notes), signing).run()
+def serve(
+    pipe: socket.socket, fsync: bool, notes: str, signing: Signing = UNSIGNED, uploads: str = ""
+) -> None:
+    """Serve until the supervisor says stop or its end of the pipe closes; `notes` is the file for them,
+    `uploads` the folder of the upload spool."""
+    Worker(pipe, fsync, Notes(notes), signing, UploadSpool(uploads) if uploads else None).run()
 
 
 class Worker:
     """One worker: its pipe, the segments it has mapped, and a thread that writes while the next image is
     encoded."""
 
-    def __init__(self, pipe: socket.socket, fsync: bool, notes: Notes, signing: Signing = UNSIGNED) -> None:
+    def __init__(
+        self,
+        pipe: socket.socket,
+        fsync: bool,
+        notes: Notes,
+        signing: Signing = UNSIGNED,
+        uploads: UploadSpool | None = None,
+    ) -> None:
         self._pipe = pipe
         self._fsync = fsync
         self._notes = notes
         self._signing = signing
+        self._uploads = uploads
         self._segments = Segments()
         self._frames = frames.FrameBuffer()
         self._disk = ThreadPoolExecutor(1, "disk")
@@ -112,9 +124,10 @@ class Worker:
         def note(note: Note) -> None:
             self._notes.write(note, sync=self._fsync and made.options.durable)
 
-        self._report(
-            made.task, _attempt(made.task, lambda: pipeline.written(made, fsync=self._fsync, note=note))
+        result = _attempt(
+            made.task, lambda: pipeline.written(made, self._uploads, fsync=self._fsync, note=note)
         )
+        self._report(made.task, result)
 
     def _wait_for_disk(self) -> None:
         writing, self._writing = self._writing, None

@@ -9,20 +9,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
+from dataclasses import dataclass, replace
+from pathlib import PurePath, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
 
 from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
-from luna_farm.errors import FarmError
+from luna_farm.errors import FarmError, InvalidRequest
 from luna_farm.imaging import metadata, quality, thumbnail, watermark
 from luna_farm.imaging.depth import Pixels
 from luna_farm.imaging.encoders import Encoded, encode, png
+from luna_farm.locations import is_url
 from luna_farm.storage import writer
 from luna_farm.storage.arena import Segments
+from luna_farm.storage.upload_spool import Target, UploadSpool
 from luna_farm.testing.faults import crash_point
 
 
@@ -60,6 +62,11 @@ class Made:
     ms: dict[str, float]
     thumbnail: bytes
 
+    @property
+    def path(self) -> str:
+        """Where it goes: its own place, or that of images that the gate rejects."""
+        return self.task.discarded_path if self.state == "discarded" else self.task.path
+
 
 def make(
     pixels: Pixels,
@@ -71,7 +78,7 @@ def make(
 ) -> ImageResult:
     """Gate, encode and write one image, [H,W,C]. Raises DiskError, EncodeError and InvalidRequest."""
     made = encoded(pixels, task, options, signing)
-    return made if isinstance(made, ImageResult) else written(made, fsync=fsync)
+    return made if isinstance(made, ImageResult) else written(made, None, fsync=fsync)
 
 
 def encoded(
@@ -163,19 +170,53 @@ def sign(file: Encoded, task: ImageTask, options: SaveOptions, signing: Signing)
     file.buffers = [signed]
 
 
-def written(made: Made, *, fsync: bool = True, note: Callable[[Note], None] | None = None) -> ImageResult:
-    """Write an encoded image; `note` is called before a file gets its name. Raises DiskError and
-    InvalidRequest."""
-    task, warnings = made.task, made.warnings
-    path = task.discarded_path if made.state == "discarded" else task.path
+def written(
+    made: Made,
+    uploads: UploadSpool | None,
+    *,
+    fsync: bool = True,
+    note: Callable[[Note], None] | None = None,
+) -> ImageResult:
+    """Write an encoded image: into its folder, into the spool `uploads` if it goes further, or both.
+
+    `note` is called before a file gets its name. Raises DiskError and InvalidRequest.
+    """
+    root = made.task.root or made.options.output_dir
     started = time.perf_counter()
-    if made.options.if_exists == "skip" and not task.recovered and os.path.lexists(path):
-        told = f"{PurePath(path).name} exists already and was left as it is (if_exists = skip)."
-        return ImageResult("dropped", path=path, warnings=(*warnings, told), ms=made.ms)
+    if made.options.if_exists == "skip" and not made.task.recovered and os.path.lexists(made.path):
+        told = f"{PurePath(made.path).name} exists already and was left as it is (if_exists = skip)."
+        return ImageResult("dropped", path=made.path, warnings=(*made.warnings, told), ms=made.ms)
+    if is_url(root):
+        result = _result(
+            made, path=made.path, bytes=sum(memoryview(buffer).nbytes for buffer in made.encoded.buffers)
+        )
+    else:
+        result = _published(made, root, fsync, note)
+    if is_url(root) or made.options.mirrors:
+        if uploads is None:
+            allowed = "a folder: only a running farm sends files to destinations and mirrors"
+            raise InvalidRequest.of("output_dir", root, allowed)
+        result = _spooled(made, root, result, uploads)
+    return replace(result, ms={**made.ms, "write": _lap(started)})
+
+
+def _result(made: Made, **given: Any) -> ImageResult:
+    return ImageResult(
+        made.state,
+        score=made.verdict.score,
+        threshold=made.verdict.threshold,
+        thumbnail=made.thumbnail,
+        **{"warnings": tuple(made.warnings), **given},
+    )
+
+
+def _published(made: Made, root: str, fsync: bool, note: Callable[[Note], None] | None) -> ImageResult:
+    """Publish the file in its folder."""
+    task, path, warnings = made.task, made.path, made.warnings
     published = writer.publish(
         path,
         made.encoded.buffers,
-        output_dir=task.root or made.options.output_dir,
+        output_dir=root,
         temp_name=writer.temp_name(task.job_id, task.index),
         fsync=fsync,
         replace=made.options.if_exists == "overwrite",
@@ -188,16 +229,32 @@ def written(made: Made, *, fsync: bool = True, note: Callable[[Note], None] | No
         warnings.append(
             f"{PurePath(path).name} was made by somebody else in the meantime; this is the next free name."
         )
-    return ImageResult(
-        made.state,
-        path=published.path,
-        bytes=published.bytes,
-        score=made.verdict.score,
-        threshold=made.verdict.threshold,
-        warnings=tuple(warnings),
-        ms={**made.ms, "write": _lap(started)},
-        thumbnail=made.thumbnail,
-    )
+    return _result(made, path=published.path, bytes=published.bytes, warnings=tuple(warnings))
+
+
+def _spooled(made: Made, root: str, result: ImageResult, uploads: UploadSpool) -> ImageResult:
+    """Put the file into the spool with every place that it goes to, and so the metadata beside it."""
+    task = made.task
+    name = result.path[len(root) :].lstrip("/\\").replace(os.sep, "/")
+    roots = (*((root,) if is_url(root) else ()), *made.options.mirrors)
+    files = [("", name, made.encoded.buffers, f"image/{task.format}")]
+    if made.encoded.sidecar is not None:
+        beside = str(PurePosixPath(name).with_suffix(".json"))
+        files.append(("json", beside, [made.encoded.sidecar], "application/json"))
+    targets: list[dict[str, str]] = []
+    size = 0
+    for part, file_name, buffers, content_type in files:
+        spooled = uploads.write(
+            task.job_id,
+            task.index,
+            buffers,
+            [Target(place, file_name) for place in roots],
+            content_type=content_type,
+            part=part,
+        )
+        targets += [{"spool": spooled.path, "root": at.root, "name": at.name} for at in spooled.targets]
+        size += spooled.upload.bytes
+    return replace(result, uploads=tuple(targets), spool_bytes=size)
 
 
 def _beside(path: str, made: Made, fsync: bool, note: Callable[[Note], None] | None) -> list[str]:

@@ -20,7 +20,9 @@ def start_uploader(pipe: socket.socket, destinations: tuple[Destination, ...]) -
     serve(pipe, destinations)
 
 
-def start(pipe: socket.socket, fsync: bool, notes: str, signing: Signing = UNSIGNED) -> None:
+def start(
+    pipe: socket.socket, fsync: bool, notes: str, signing: Signing = UNSIGNED, uploads: str = ""
+) -> None:
     """Become a worker that serves the supervisor at the other end of `pipe`, until told to stop or left
     alone."""
     _become_a_child()
@@ -29,7 +31,7 @@ def start(pipe: socket.socket, fsync: bool, notes: str, signing: Signing = UNSIG
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from luna_farm.worker.main import serve
 
-    serve(pipe, fsync, notes, signing)
+    serve(pipe, fsync, notes, signing, uploads)
 
 
 def _become_a_child() -> None:

@@ -55,12 +55,17 @@ class Disk:
     pixels: bool = True
     made: dict[tuple[str, int], ImageResult] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+    """Files of the upload spool that are not there."""
 
     def readable(self, segment: str) -> bool:
         return self.pixels
 
     def there(self, path: str) -> bool:
         return path in self.files
+
+    def spooled(self, path: str) -> bool:
+        return path not in self.gone
 
     def published(self, task: ImageTask) -> ImageResult | None:
         return self.made.get((task.job_id, task.index))
@@ -76,6 +81,8 @@ class Stage:
         self.replies: dict[int, list[dict[str, Any]]] = {}
         self.published: list[dict[str, Any]] = []
         self.dispatched: deque[instructions.Dispatch] = deque()
+        self.uploads: deque[instructions.StartUpload] = deque()
+        self.removed: list[str] = []
         self.hold: set[type] = set()
         self.held: deque[Any] = deque()
         self.numbers = 0
@@ -125,6 +132,10 @@ class Stage:
             return events.Buried(
                 i.task.job_id, i.task.index, f"npy:/dead/{i.task.job_id}-{i.task.index}.npy", 0
             )
+        elif isinstance(i, instructions.StartUpload):
+            self.uploads.append(i)
+        elif isinstance(i, instructions.RemoveSpooled):
+            self.removed.append(i.spool)
         elif isinstance(i, instructions.Publish):
             self.published.append(i.event.to_map())
         return None

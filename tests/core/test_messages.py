@@ -20,7 +20,8 @@ TASK = ImageTask(
 def test_what_goes_over_the_wire_comes_back_the_same(message: SaveOptions | ImageTask | ImageResult) -> None:
     wire = decode(encode(message.to_map())[4:])
     back = type(message).from_map(wire)
-    assert {**back.to_map(), "warnings": None} == {**message.to_map(), "warnings": None}
+    lists = {name: list(value) for name, value in message.to_map().items() if isinstance(value, tuple)}
+    assert back.to_map() == {**message.to_map(), **lists}
 
 
 def test_an_older_record_has_fewer_fields_and_a_newer_one_more() -> None:

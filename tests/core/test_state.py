@@ -24,6 +24,9 @@ def test_a_new_farm_is_empty_and_not_ready() -> None:
         "ready": False,
         "draining": False,
         "encoders": {},
+        "upload_spool": {"bytes": 2**32, "used_bytes": 0},
+        "uploader": {"pid": 0},
+        "destinations": [],
         "dead_letters": [],
     }
 

@@ -104,6 +104,9 @@ class World:
     def readable(self, segment: str) -> bool:
         return segment in self.segments
 
+    def spooled(self, path: str) -> bool:
+        return True
+
     def there(self, path: str) -> bool:
         return any(file.path == path for file in self.files.values())
 

@@ -38,6 +38,10 @@ class FaultProxy:
         self.connections = 0
         self.faults = 0
         self.latency_s = 0.0
+        self.refuse = False
+        """Close every connection at once."""
+        self.every = 0
+        """Fail each so-manieth connection by a reset in the middle; 0: none."""
         self._open: set[socket.socket] = set()
         self._closing = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -69,7 +73,12 @@ class FaultProxy:
             except OSError:
                 return
             self.connections += 1
+            if self.refuse:
+                _reset(client)
+                continue
             fault = self._plan.popleft() if self._plan else None
+            if fault is None and self.every and self.connections % self.every == 0:
+                fault = Fault("swallow" if self.connections % (2 * self.every) else "reset", 200)
             self.faults += fault is not None
             threading.Thread(target=self._serve, args=(client, fault), daemon=True).start()
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from luna_farm.core.filenames import with_number
 from luna_farm.errors import DiskError, FarmError
 from luna_farm.storage import writer
 from luna_farm.storage.sinks.refusals import of_exception, refusal
-from luna_farm.storage.sinks.sink import Decision, SinkError, Stored, Upload
+from luna_farm.storage.sinks.sink import Decision, SinkError, Stored, Upload, is_body
 
 BLOCK_BYTES = 1 << 20
 COMPARED_NAMES = 1000
 """How many numbered names an upload that may have succeeded looks through for its bytes."""
+
+CHUNK_BYTES = 1 << 20
+RECENT = 32
+"""Numbers under which an earlier try may have published the file."""
 
 
 class FolderSink:
@@ -31,14 +34,17 @@ class FolderSink:
 
     def put(self, key: str, upload: Upload, body: memoryview, *, again: bool) -> Stored:
         """Publish the file under `key` or the next free number."""
-        path = self._path(key)
-        temp = f".luna-{upload.token}.tmp"
-        try:
-            found = self._same(key, body) if again else None
+        for number in range(RECENT) if again else ():
+            earlier = with_number(key, number) if number else key
+            if not self.exists(earlier):
+                break
+            found = self.own(earlier, upload)
             if found is not None:
                 return found
+        temp = f".luna-{upload.token}.tmp"
+        try:
             published = writer.publish(
-                path, (body,), output_dir=self._folder, temp_name=temp, fsync=self._fsync
+                self._path(key), (body,), output_dir=self._folder, temp_name=temp, fsync=self._fsync
             )
         except DiskError as error:
             raise SinkError(str(error), Decision.HOLD, "disk") from error
@@ -50,26 +56,13 @@ class FolderSink:
         return Stored(stored, published.bytes)
 
     def own(self, key: str, upload: Upload) -> Stored | None:
-        """None: `put` itself compares a file that is there."""
-        return None
-
-    def _same(self, key: str, body: memoryview) -> Stored | None:
-        """Return the file with these bytes that has the name or a number behind it."""
-        for number in range(COMPARED_NAMES):
-            candidate = with_number(key, number) if number else key
-            try:
-                status = os.lstat(self._path(candidate))
-            except FileNotFoundError:
-                return None
-            if stat.S_ISREG(status.st_mode) and status.st_size == len(body):
-                with open(self._path(candidate), "rb") as file:
-                    same = all(
-                        file.read(BLOCK_BYTES) == body[at : at + BLOCK_BYTES]
-                        for at in range(0, len(body), BLOCK_BYTES)
-                    )
-                if same:
-                    return Stored(candidate, len(body))
-        return None
+        """Return the file under `key` if it has the bytes of this upload."""
+        try:
+            with open(self._path(key), "rb") as file:
+                same = is_body(upload, iter(lambda: file.read(CHUNK_BYTES), b""))
+        except OSError:
+            return None
+        return Stored(key, upload.bytes, found=True) if same else None
 
     def close(self) -> None:
         """There is nothing to close."""

@@ -1,0 +1,268 @@
+"""Files that go further than the local disk: from the spool to their destinations.
+
+An image whose encoded file lies in the spool needs its pixels no more. Its uploads run when the circuits of
+their destinations allow it; the image is saved once all are. Decides, as `farm.handle` documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from luna_farm.core import events
+from luna_farm.core.circuits import UPLOADS, Circuit, Upload, UploadState
+from luna_farm.core.completion import close, image_record
+from luna_farm.core.feed_events import (
+    DestinationFailing,
+    DestinationRecovered,
+    ImageFailed,
+    ImageLost,
+    ImageSaved,
+    ImageUploading,
+)
+from luna_farm.core.filenames import collision_key
+from luna_farm.core.instructions import Append, Instruction, Publish, RemoveSpooled, StartUpload
+from luna_farm.core.job import Image, ImageState
+from luna_farm.core.leases import busy
+from luna_farm.core.messages import ImageResult, SaveOptions
+from luna_farm.core.state import Farm
+from luna_farm.errors import InvalidRequest
+from luna_farm.locations import belongs_to, is_url, parse
+
+S, U = ImageState, UploadState
+FAIL, HOLD, INTERRUPTED = "fail", "hold", "interrupted"
+"""Decisions of an answer; any other means: again."""
+
+
+def uploads_of(image: Image, result: ImageResult) -> list[Upload]:
+    """Return the uploads that a worker's result names."""
+    return [
+        Upload(*image.key, number, target["spool"], target["root"], target["name"])
+        for number, target in enumerate(result.uploads)
+    ]
+
+
+def begin(farm: Farm, image: Image, now: float) -> list[Instruction]:
+    """The files of an image are in the spool: put its uploads into the queues of their destinations."""
+    image.uploads = uploads_of(image, image.result)
+    farm.spool_used_bytes += image.result.spool_bytes
+    for upload in image.uploads:
+        circuit_of(farm, upload).waiting.append(upload)
+    task = image.task
+    uploading = ImageUploading(task.job_id, task.index, task.path, image.result.bytes)
+    return [Publish(uploading)]
+
+
+def circuit_of(farm: Farm, upload: Upload) -> Circuit:
+    """Return the circuit of the destination that an upload goes to: configured, or the bucket or server."""
+    place, limit, _ = destination_of(farm, upload.root)
+    return farm.circuits.setdefault(place, Circuit(place, limit))
+
+
+def destination_of(farm: Farm, root: str) -> tuple[str, int, float]:
+    """Return the name of a destination, its uploads at a time and its time limit in seconds."""
+    destinations = farm.limits.destinations
+    if not is_url(root):
+        return root, UPLOADS, 0.0
+    location = parse("output_dir", root)
+    name = belongs_to(location, [(at.name, at.location) for at in destinations])
+    known = next((at for at in destinations if at.name == name), None)
+    return (known.name, known.uploads, known.timeout_s) if known else (location.base, UPLOADS, 0.0)
+
+
+def start_uploads(farm: Farm, now: float) -> list[Instruction]:
+    """Start what may start now. To be called when no event is left to handle."""
+    done: list[Instruction] = []
+    for circuit in farm.circuits.values():
+        while (upload := circuit.take(now)) is not None:
+            image = farm.image(upload.job_id, upload.index)
+            assert image is not None, "a job with an unfinished image is kept"
+            size, timeout_s = image.result.spool_bytes, destination_of(farm, upload.root)[2]
+            done.append(
+                StartUpload(
+                    *image.key,
+                    upload.number,
+                    upload.spool,
+                    upload.root,
+                    upload.name,
+                    upload.again,
+                    size,
+                    timeout_s,
+                )
+            )
+    return done
+
+
+def upload_finished(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:
+    """A destination has confirmed a file, or has not."""
+    image = farm.image(event.job_id, event.index)
+    assert image is not None, "a job with an unfinished image is kept"
+    upload = image.uploads[event.number]
+    circuit = circuit_of(farm, upload)
+    if event.decision == INTERRUPTED:
+        circuit.interrupted(upload)
+        return []
+    if not event.error:
+        return _stored(farm, image, upload, circuit, event, now)
+    if event.decision == FAIL or circuit.hopeless(upload):
+        circuit.refused(upload, event.error)
+        return [Append((image_record(image),)), *_end_if_over(farm, image, now)]
+    if circuit.failed(upload, event.error, now, hold=event.decision == HOLD, wait_s=event.wait_s):
+        return [Publish(DestinationFailing(circuit.place, event.error))]
+    return []
+
+
+def _stored(
+    farm: Farm, image: Image, upload: Upload, circuit: Circuit, event: events.UploadFinished, now: float
+) -> list[Instruction]:
+    recovered = circuit.succeeded(upload)
+    warnings = list(image.result.warnings)
+    if event.name != upload.name:
+        taken = upload.name.rpartition("/")[2]
+        warnings.append(f"{taken} was at {circuit.place} already; this is the next free name.")
+    upload.name, upload.bytes = event.name, event.bytes
+    image.result = replace(image.result, warnings=tuple(warnings))
+    done = [Publish(DestinationRecovered(circuit.place))] if recovered else []
+    if any(at.state is not U.SAVED for at in image.uploads):
+        return [Append((image_record(image),)), *done, *_end_if_over(farm, image, now)]
+    return [*done, *_saved(farm, image, now)]
+
+
+def _saved(farm: Farm, image: Image, now: float) -> list[Instruction]:
+    """Every destination has confirmed: the image is saved, its files leave the spool."""
+    job, result, task = farm.jobs[image.task.job_id], image.result, image.task
+    image.move(S(result.state))
+    path = image.uploads[0].path if is_url(task.root) else result.path
+    image.result = result = replace(result, path=path)
+    farm.count_saved(result)
+    farm.spool_used_bytes -= result.spool_bytes
+    farm.free_name(image)
+    ms = result.ms or {}
+    saved = ImageSaved(
+        task.job_id,
+        task.index,
+        path,
+        task.format,
+        task.width,
+        task.height,
+        result.score,
+        worker=0,
+        thumbnail=b"",
+        state=result.state,
+        bytes=result.bytes,
+        ms=(now - image.queued_at) * 1e3,
+        queue_ms=(image.started_at - image.queued_at) * 1e3,
+        gate_ms=ms.get("gate", 0.0),
+        encode_ms=ms.get("encode", 0.0),
+        write_ms=ms.get("write", 0.0),
+        warnings=tuple(result.warnings),
+    )
+    spooled = dict.fromkeys(upload.spool for upload in image.uploads)
+    return [
+        Append((image_record(image),)),
+        *map(RemoveSpooled, spooled),
+        Publish(saved),
+        *close(farm, job, now),
+    ]
+
+
+def _end_if_over(farm: Farm, image: Image, now: float) -> list[Instruction]:
+    """An upload has failed for good: so has the image, once the others are finished. Its files stay."""
+    failed = [upload for upload in image.uploads if upload.state is U.FAILED]
+    if not failed or any(upload.state in (U.WAITING, U.RUNNING) for upload in image.uploads):
+        return []
+    image.move(S.FAILED)
+    farm.totals["images_failed"] += 1
+    farm.free_name(image)
+    error = failed[0].error
+    image.result = replace(image.result, error=error, code="destination")
+    task = image.task
+    told = ImageFailed(task.job_id, task.index, task.path, error, "destination")
+    return [Append((image_record(image),)), Publish(told), *close(farm, farm.jobs[task.job_id], now)]
+
+
+def retry(farm: Farm, image: Image) -> None:
+    """Send again what failed for good."""
+    image.move(S.UPLOADING)
+    image.result = replace(image.result, error="", code="")
+    farm.taken.add(collision_key(image.task.path))
+    for upload in image.uploads:
+        if upload.state is U.FAILED:
+            upload.move(U.WAITING)
+            upload.tries, upload.retry_at, upload.again = 0, 0.0, True
+            circuit_of(farm, upload).waiting.append(upload)
+
+
+def of_records(key: tuple[str, int], given: list[dict[str, Any]]) -> list[Upload]:
+    """Return the uploads of a predecessor's image, from its journal record."""
+    uploads: list[Upload] = []
+    for number, record in enumerate(given):
+        upload = Upload(*key, number, record["spool"], record["root"], record["name"])
+        state = UploadState(record["state"])
+        upload.state = U.WAITING if state is U.RUNNING else state
+        upload.bytes, upload.error, upload.again = record.get("bytes", 0), record.get("error", ""), True
+        uploads.append(upload)
+    return uploads
+
+
+def restore(farm: Farm, image: Image, spooled: Callable[[str], bool], now: float) -> list[Instruction]:
+    """Take up the uploads of a predecessor's image. Without its spooled file it is lost."""
+    if image.state not in (S.UPLOADING, S.FAILED):
+        return []
+    left = [upload for upload in image.uploads if upload.state is not U.SAVED]
+    gone = [upload.spool for upload in left if not spooled(upload.spool)]
+    if image.state is S.UPLOADING and gone:
+        return _lose(farm, image, gone[0])
+    farm.spool_used_bytes += image.result.spool_bytes
+    if image.state is S.FAILED:
+        return []
+    image.queued_at = now
+    farm.taken.add(collision_key(image.task.path))
+    for upload in left:
+        if upload.state is U.WAITING:
+            circuit_of(farm, upload).waiting.append(upload)
+    return [] if left else _saved(farm, image, now)
+
+
+def _lose(farm: Farm, image: Image, spool: str) -> list[Instruction]:
+    image.move(S.LOST)
+    farm.totals["images_failed"] += 1
+    task = image.task
+    reason = f"Its encoded file {spool} is gone or damaged, before every destination had confirmed it."
+    image.result = replace(image.result, path=task.path, error=reason, code="lost")
+    return [Append((image_record(image),)), Publish(ImageLost(task.job_id, task.index, task.path, reason))]
+
+
+def uploader_ready(farm: Farm, event: events.UploaderReady, now: float) -> list[Instruction]:
+    """The uploader runs: its pid is in the journal, so that a successor can fence it off."""
+    farm.uploader = (event.pid, event.created)
+    return [Append((uploader_record(farm.uploader),))]
+
+
+def uploader_record(uploader: tuple[int, float]) -> dict[str, Any]:
+    """The journal record by which a successor can fence off the uploader, as it does the workers."""
+    return {"r": "worker", "pid": uploader[0], "created": uploader[1]}
+
+
+def check(farm: Farm, options: SaveOptions) -> None:
+    """Raise InvalidRequest for a URL that the farm may not send to, FarmBusy while the spool is full."""
+    places = [("output_dir", options.output_dir), *(("mirrors", mirror) for mirror in options.mirrors)]
+    urls = [(field, parse(field, place)) for field, place in places if is_url(place)]
+    known = farm.limits.destinations
+    for field, location in urls if farm.limits.only_destinations else ():
+        if not any(location.below(at.location) for at in known):
+            names = ", ".join(at.location.url for at in known) or "there is none"
+            allowed = f"a place below one of the farm's destinations: {names} (setting allowed_dirs)"
+            raise InvalidRequest.of(field, location.url, allowed)
+    if (urls or options.mirrors) and options.if_exists != "number":
+        allowed = (
+            "number, for a request with destinations or mirrors: nothing is replaced or looked for there"
+        )
+        raise InvalidRequest.of("if_exists", options.if_exists, allowed)
+    if (urls or options.mirrors) and farm.spool_full():
+        waiting = ", ".join(at.place for at in farm.circuits.values() if at.waiting or at.running)
+        raise busy(
+            farm,
+            f"the spool holds {farm.spool_used_bytes:,} bytes that wait for {waiting} (setting spool_bytes)",
+        )
