@@ -105,6 +105,7 @@ class Browser:
         """Wait until the page knows the nodes and shows no curtain any more."""
         self.until("window.app?.graph && app.extensionManager && !!LiteGraph.registered_node_types.LoadImage")
         self.until("!document.querySelector('.p-blockui-mask, #splash-loader')")
+        self.until("app.api.clientId && app.api.socket?.readyState === WebSocket.OPEN")
 
     def build(self, node: str = "LunaDaemonImageSaver", **widgets: Any) -> None:
         self.views.clear()
@@ -156,7 +157,7 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="module", params=MODES)
 def page(request: pytest.FixtureRequest, chromium: Any, comfy: Any) -> Iterator[Browser]:
     comfy.post("/settings/Comfy.VueNodes.Enabled", MODES[request.param])
-    context = chromium.new_context(viewport={"width": 1200, "height": 900})
+    context = chromium.new_context(viewport={"width": 1200, "height": 1300})
     yield Browser(context.new_page(), comfy, request.param)
     context.close()
 
@@ -271,7 +272,7 @@ FRAMES = "async () => { for (let i = 0; i < 5; i++) await new Promise(requestAni
 def test_an_older_image_that_loads_last_is_not_shown(browser):
     browser.build(filename="slow")
     held, old = [], re.compile("slow_old_RAW")
-    browser.page.route(old, held.append)
+    browser.page.route(old, lambda route: held.append(route))
     browser.page.evaluate("window.widget = (name) => saver.widgets.find((one) => one.name === name)")
     with browser.page.expect_request(old):
         browser.page.evaluate("() => { widget('filename').value = 'slow_old'; app.queuePrompt(0); }")
