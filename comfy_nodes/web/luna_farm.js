@@ -48,7 +48,11 @@ function onEnd(job) {
 function runsOf(workflow, id) {
   const key = `${workflow}/${id}`;
   if (!runs.has(key)) runs.set(key, new Runs());
-  return runs.get(key);
+  const found = runs.get(key);
+  const node = nodeOf(id);
+  if (node && found.node && node !== found.node) found.forgetEnded(); // another node has got this id
+  found.node = node ?? found.node;
+  return found;
 }
 
 // Nodes of two workflows may have the same id: what ends late belongs to the one that is not open any more.

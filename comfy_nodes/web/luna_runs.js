@@ -47,6 +47,10 @@ export class Runs {
     return [];
   }
 
+  forgetEnded() {
+    this.#runs = this.#runs.filter((run) => ![...run.jobs.values()].every(ended));
+  }
+
   #having(job) {
     return this.#runs.find((run) => run.jobs.has(keyOf(job)));
   }
