@@ -99,3 +99,13 @@ def test_a_result_from_the_cache_is_the_same_result():
     begun: Message = ("begin", "p1", [job(1, "queued")])
     again: Message = ("begin", "p2", [job(1, "queued")])
     assert play([[begun, again, ("end", "p1", [job(1)])]]) == [[[], [], ["1"]]]
+
+
+def test_an_end_that_came_first_stays_an_end():
+    early: Message = ("end", "p1", [job(1)])
+    assert play([[early, ("begin", "p1", [job(1, "queued")])]]) == [[["1"], ["1"]]]
+
+
+def test_the_end_of_a_forgotten_result_changes_nothing():
+    begun = [("begin", f"p{number}", [job(number, "queued")]) for number in (1, 2)]
+    assert play([[*begun, ("end", "p2", [job(2)]), ("end", "p1", [job(1)])]])[0][-2:] == [["2"], ["2"]]
