@@ -147,7 +147,9 @@ function dirty() {
 function addLine(node) {
   const element = document.createElement("div");
   element.className = "luna-farm-line";
-  Object.assign(element.style, { font: "12px/16px sans-serif", overflow: "hidden", padding: "2px 14px" });
+  Object.assign(element.style, { font: "12px/16px sans-serif", overflow: "hidden", padding: "2px 8px" });
+  const words = element.appendChild(document.createElement("span")); // as large as its words, wherever it stands
+  Object.assign(words.style, { display: "inline-block", padding: "0 6px", borderRadius: "6px" });
   const height = () => 8 + 16 * linesOf(node);
   const line = node.addDOMWidget("luna_farm", "luna_farm_line", element, {
     serialize: false, // not part of the prompt …
@@ -156,7 +158,7 @@ function addLine(node) {
     getMaxHeight: height,
   });
   line.serialize = false; // … nor of the workflow
-  node.lunaLine = element;
+  node.lunaLine = words;
   setLine(node, text("idle"), "idle", "");
 }
 
@@ -174,7 +176,7 @@ function setLine(node, words, mood, reasons) {
   line.title = reasons;
   const badge = window.LiteGraph.vueNodesMode && ["warn", "bad"].includes(mood);
   const [color, background] = badge ? ["#101010", COLOURS[mood]] : [COLOURS[mood], ""];
-  Object.assign(line.style, { color, background, borderRadius: "6px" });
+  Object.assign(line.style, { color, background });
   line.dataset.mood = mood;
   if (linesOf(node) !== before) resize(node);
 }
