@@ -311,9 +311,7 @@ def test_a_reloaded_page_shows_what_ends_after_it(browser, held):
     browser.page.reload()
     browser.loaded()
     browser.page.evaluate("async (graph) => { await app.loadGraphData(graph) }", graph)
-    browser.page.evaluate(
-        "window.saver = app.graph._nodes.find(({ type }) => type === 'LunaDaemonImageSaver')"
-    )
+    browser.page.evaluate("() => { [window.saver] = app.graph.findNodesByType('LunaDaemonImageSaver'); }")
     held()
     browser.until(f"String(({SEEN})()) === 'reloaded_RAW.png' && {LINE} === '1 saved'")
 
