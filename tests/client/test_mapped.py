@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from farm_process import until
 
 from luna_farm.storage import arena as arenas
 from luna_farm.storage.arena import Arena
@@ -86,3 +87,41 @@ def test_what_could_not_be_locked_is_not_unlocked_and_not_tried_again(
     segments.about_to_fill(attached, "on the GPU")
     segments.close()
     assert gpu.calls == ["lock 65536"]
+
+
+def test_memory_is_locked_only_once_all_of_it_is_there_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU writes to a page past the kernel: one that the farm gives back must never be locked."""
+    monkeypatch.setattr(mapped, "CLAIM_POLL_S", 0.0)
+    owned = Arena.create("shm:luna-mapped-grows", 1 << 20, 1 << 16)
+    try:
+        gpu = Gpu()
+        segments = locked(monkeypatch, gpu)
+        attached = segments.arena(owned.name)
+        segments.about_to_fill(attached, "on the GPU")
+        until(lambda: owned.claimed, "the client asks for all of it")
+        assert gpu.calls == []
+        owned.reserve(owned.size)
+        assert gpu.done.wait(60)
+        join_page_lock()
+        owned.give_back(0)
+        assert owned.reserved == owned.size
+        segments.close()
+        assert gpu.calls == ["lock 1048576", "unlock 1048576"]
+    finally:
+        owned.unlink()
+        owned.close()
+
+
+def test_a_farm_without_room_for_all_of_it_is_used_the_slower_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "CLAIM_S", 0.0)
+    owned = Arena.create("shm:luna-mapped-small", 1 << 20, 1 << 16)
+    try:
+        gpu = Gpu()
+        segments = locked(monkeypatch, gpu)
+        segments.about_to_fill(segments.arena(owned.name), "on the GPU")
+        join_page_lock()
+        segments.close()
+        assert gpu.calls == []
+    finally:
+        owned.unlink()
+        owned.close()
