@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from luna_farm.imaging.encoders import png
+from luna_farm.imaging.encoders import png, png_library
 
 
 def decoded(pixels: np.ndarray, level: int, chunks: tuple[bytes, ...] = ()) -> Image.Image:
@@ -133,6 +133,35 @@ def test_very_long_and_very_high_images_decode_to_the_same_pixels(
 ) -> None:
     pixels = picture(height, width, 3, content)
     assert np.array_equal(np.asarray(decoded(pixels, level)), pixels)
+
+
+def drawings() -> dict[str, np.ndarray]:
+    """What is drawn, rendered or computed: flat areas, edges, patterns, one colour."""
+    y, x = np.mgrid[:512, :512]
+    disc = (np.hypot(x - 250, y - 260) < 130) * 255
+    bands = np.hypot(x - 100, y - 60) // 7 % 5 * 40
+    edges = np.hypot(x - 250, y - 260) % 37 < 1.2
+    cells = np.random.default_rng(4).integers(0, 12, (64, 64)).repeat(8, 0).repeat(8, 1) * 20
+    planes = {"disc": disc, "bands": bands, "edges": edges * 255, "cells": cells, "white": x * 0 + 255}
+    return {name: np.repeat(plane[..., None], 3, 2).astype(np.uint8) for name, plane in planes.items()}
+
+
+@pytest.mark.parametrize("name", drawings())
+def test_drawings_are_about_as_small_as_pillow_makes_them(name: str) -> None:
+    pixels, file = drawings()[name], io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=4)
+    assert sum(len(part) for part in png.encode(pixels, level=4)) <= 1.1 * file.tell() + 100
+
+
+@pytest.mark.parametrize("name", ["bands", "edges", "cells"])
+def test_the_highest_level_is_as_small_as_the_best_filter_and_libdeflate(name: str) -> None:
+    deflate = pytest.importorskip("deflate")
+    pixels = drawings()[name][:200, :200].copy()
+    best = min(
+        len(deflate.zlib_compress(png_library._filtered(pixels, (chosen,)).tobytes(), 12))
+        for chosen in range(5)
+    )
+    assert sum(len(part) for part in png.encode(pixels, level=9)) <= 1.02 * best + 100
 
 
 def test_a_row_longer_than_the_kernel_counts_is_refused() -> None:

@@ -89,10 +89,10 @@ def test_noise_is_never_larger_than_stored() -> None:
 
 
 def test_what_the_sample_misses_is_stored_rather_than_swollen() -> None:
-    # Below level 5 the kernel counts one 64-byte piece in 4 or 8. Those hold two values, all others noise.
+    # Below level 5 the kernel counts 16 bytes of every 128 or 256. Those hold two values, all others noise.
     rng = np.random.default_rng(5)
     rows, width = 256, 1023  # 1024 bytes with the filter's number, so that pieces stand in columns
-    sampled = (np.arange(width) + 1) // 64 % 4 == 0
+    sampled = (np.arange(width) + 1) // 16 % 8 == 0
     noise = rng.integers(0, 256, (rows, width), np.uint8)
     pixels = np.where(sampled, rng.integers(0, 2, (rows, width), np.uint8), noise)[..., None]
     for level in (1, 2, 3, 4):
