@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +128,19 @@ def test_a_watermark_that_fails_saves_no_unmarked_image(saved, installed, tmp_pa
     with pytest.raises(EncodeError, match=said):
         saved(Signing(watermark="broken"))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_watermark_of_the_documents_works(saved, installed, picture):
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(# my_marks/__init__.py.*?)```", page, re.DOTALL)
+    module: dict[str, Any] = {}
+    exec(code, module)
+    installed(stripes=module["stripes"])
+    _, file = saved(Signing(watermark="stripes"))
+    with Image.open(io.BytesIO(file)) as image:
+        seen = np.asarray(image)
+    assert np.array_equal(seen[..., :2], picture(40, 30, 3)[..., :2])
+    assert (seen[..., 2] % 2 == (np.arange(30) % 2 == 0)).all()
 
 
 def test_an_unknown_watermark_is_named(saved, installed):

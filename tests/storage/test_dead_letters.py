@@ -43,6 +43,19 @@ def test_numpy_opens_the_pixels_and_the_request_comes_back(tmp_path: Path) -> No
     assert letters.load("a1b2-0") == (JOB, _task())
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32"])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_numpy_opens_pixels_of_any_depth_and_moving_images(tmp_path: Path, dtype: str, frames: int) -> None:
+    shape = (4, 5, 3) if frames == 1 else (frames, 4, 5, 3)
+    pixels = np.arange(60 * frames).reshape(shape).astype(dtype)
+    letters = DeadLetters(tmp_path / "dead")
+    view = memoryview(pixels.tobytes())
+    letters.put(JOB, {**_task(), "dtype": dtype, "frames": frames}, view, "no worker could save it")
+    assert np.array_equal(np.load(letters.letters()[0].pixels_path), pixels)
+    (found,) = DeadLetters(tmp_path / "dead").letters()
+    assert found.bytes == pixels.nbytes
+
+
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=4).map(tuple))
 def test_the_header_is_what_numpy_writes(shape: tuple[int, ...]) -> None:
     own = io.BytesIO()
