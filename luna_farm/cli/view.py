@@ -63,6 +63,8 @@ def status_view(status: Mapping[str, Any], trend: Trend | None = None) -> Render
         parts.append(_trends(trend))
     if status.get("folders"):
         parts.append(_folder_table(status["folders"]))
+    if status.get("destinations"):
+        parts.append(_destination_table(status["destinations"], status.get("upload_spool", {})))
     if status.get("dead_letters"):
         parts.append(_dead_letters(status["dead_letters"]))
     parts += [Text(f"Note: {note}", style="yellow") for note in status.get("notes", ())]
@@ -156,6 +158,24 @@ def _folder_table(folders: Iterable[Mapping[str, Any]]) -> Table:
             else error or state
         )
         table.add_row(str(folder["path"]), free, Text(text, style="red" if state != "ok" else ""))
+    return table
+
+
+def _destination_table(rows: Iterable[Mapping[str, Any]], spool: Mapping[str, Any]) -> Table:
+    title = f"destination ({size(spool.get('used_bytes', 0))} in the upload spool)"
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(title, overflow="fold")
+    table.add_column("uploads", justify="right")
+    table.add_column("state")
+    for row in rows:
+        failing = row.get("state") == "failing"
+        text = (
+            f"failing for {duration(float(row.get('since_s', 0)))}: {row.get('error', '')}"
+            if failing
+            else "ok"
+        )
+        uploads = f"{row.get('uploading', 0)} of {row.get('uploading', 0) + row.get('waiting', 0)}"
+        table.add_row(str(row["destination"]), uploads, Text(text, style="red" if failing else ""))
     return table
 
 

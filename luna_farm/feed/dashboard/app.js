@@ -109,6 +109,10 @@ const heard = {
       say(`The folder ${event.path ?? ""} cannot be written now.`);
     } else if (event.event === "folder_recovered") {
       say(`The folder ${event.path ?? ""} can be written again.`);
+    } else if (event.event === "destination_failing") {
+      say(`Nothing can be sent to ${event.destination ?? ""} now.`);
+    } else if (event.event === "destination_recovered") {
+      say(`Files are sent to ${event.destination ?? ""} again.`);
     }
     dirty = true;
   },
@@ -284,10 +288,17 @@ function drawResults() {
     return tiles.get(event);
   }));
 }
+function drawDestination(row) {
+  const failing = row.state === "failing";
+  const node = make("li", failing ? "failing" : "", make("span", "path", row.destination),
+    make("span", "facts", `${row.uploading} uploads run, ${row.waiting} wait`));
+  if (failing) node.append(make("p", "error", `Fails for ${span(row.since_s ?? 0)}: ${row.error}`));
+  return node;
+}
 function drawFolders() {
-  const rows = status.folders ?? [];
-  $("folders-none").hidden = rows.length > 0;
-  show($("folders"), JSON.stringify(rows), () => rows.map((row) => {
+  const folders = status.folders ?? [], destinations = status.destinations ?? [];
+  $("folders-none").hidden = folders.length + destinations.length > 0;
+  show($("folders"), JSON.stringify([folders, destinations]), () => [...destinations.map(drawDestination), ...folders.map((row) => {
     const used = row.total_bytes ? 1 - row.free_bytes / row.total_bytes : 0;
     const failing = row.state === "failing";
     const node = make("li", failing ? "failing" : "", make("span", "path", row.path),
@@ -296,7 +307,7 @@ function drawFolders() {
     if (failing) node.append(make("p", "error", `Cannot be written for ${span(row.since_s ?? 0)}: ${row.error}`));
     if (used > 0.95) node.classList.add("nearly-full");
     return node;
-  }));
+  })]);
 }
 function draw() {
   requestAnimationFrame(draw); // stands still while the page is hidden
