@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from luna_farm.errors import FarmError, FarmUnavailable, InvalidRequest
 from luna_farm_client.farm_client import FarmClient
 from luna_farm_client.requests import SaveImage, SaveRequest
 
-REQUEST_FIELDS = frozenset(SaveRequest.__slots__) - {"images"}
+REQUEST_FIELDS = frozenset(row.name for row in fields(SaveRequest)) - {"images"}
 
 
 class DaemonConnectionError(FarmUnavailable):

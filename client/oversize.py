@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from luna_farm.core.schema import DOCUMENTS_LIMIT, TYPED_LIMIT
+from luna_farm.core.fields import DOCUMENTS_LIMIT, TYPED_LIMIT
 from luna_farm.core.scrubber import Scrubber
 from luna_farm.core.secret_shapes import mask
 from luna_farm.errors import FarmError

@@ -17,8 +17,11 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
+from luna_farm.core import fields as checks
 from luna_farm.core import presets, schema
+from luna_farm.core.fields import DOCUMENTS_LIMIT, NAME_LIMIT, TYPED_LIMIT, Base64, JsonText
 from luna_farm.core.formats import ANIMATED, BIT_DEPTHS
+from luna_farm.core.options import MOST_FPS, MOST_LOOPS, OPTIONS, Option, SaveSettings
 from luna_farm.errors import InvalidRequest, ProtocolError
 from luna_farm.locations import is_url, parse
 from luna_farm_client import oversize
@@ -49,67 +52,21 @@ class SaveImage:
 
 
 @dataclass(slots=True)
-class SaveRequest:
-    """Images that are saved together, and how.
+class SaveRequest(SaveSettings):
+    """Images that are saved together, and how: every option of `luna_farm.core.options` by its name.
 
-    `output_dir`: None for the folder that the farm is configured with; a relative one starts from the
-    caller's folder. A URL such as s3://bucket/prefix names a destination; `mirrors` are folders and URLs that
-    the same files go to as well.
-    `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata`: maps, or JSON text. `embed`: "full",
-    "parameters" or "none".
-    `batch_digits`: 0 for as many as the batch needs. `numbers`: after_last or first_gap. `sidecar`: "auto"
-    (metadata that does not fit into the image), "always" or "never". `if_exists`: "number", "overwrite",
-    "skip" (the image is not saved) or "fail" (the request is refused).
-    `preset`: fast, balanced, small, archive or web; it fills in what is left at its default.
-    `bit_depth`: auto, 8, 16, half or float. `colorspace`: what the values mean: srgb, linear, hlg or pq;
-    `icc_profile`: a whole profile that says it instead. `background`: the colour under transparent pixels in
-    JPEG. `exr_compression`: zip, dwaa or none; `exr_linear`: EXR in linear light with alpha multiplied in.
-    `animation`: {"fps": 24, "loop": 0}: a batch becomes one moving image (png, webp, avif).
-    `provenance`: off, xmp or c2pa; `source_type`: generated or composite; `aigc`: fields of China's label;
-    None for what the farm is configured with. `ingredient`: path of the image that went in.
-    `on_reject`: None for what the farm is configured with. `durable`: pixels go to disk before the job is
-    accepted.
+    `images`: at least one. `output_dir`: None for the folder that the farm is configured with; a relative one
+    starts from the caller's folder, a URL such as s3://bucket/prefix names a destination. `mirrors`: folders and URLs
+    that the same files go to as well. `timestamp`: a datetime or ISO 8601, None for now; the tokens of names
+    show it. `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata` and `aigc` are maps, or JSON text;
+    `model_dirs` is a list of folders. None stands for what the farm is configured with. `icc_profile`:
+    bytes. `animation`: {"fps": 24, "loop": 0}, a batch becomes one moving image.
     """
 
     images: Sequence[SaveImage]
     output_dir: str | os.PathLike[str] | None = None
-    save_path: str = ""
-    filename: str = ""
-    model_name: str = ""
-    quality_gate: str = "disabled"
-    min_quality_threshold: float = 0.3
-    on_reject: str | None = None
-    png_compression: int = 4
-    lossy_quality: int = 90
-    lossless_webp: bool = False
-    webp_method: int = 2
-    embed: str = "full"
-    filename_index: int = 0
-    custom_metadata: Json = None
-    metadata: Json = None
-    prompt: Json = None
-    extra_pnginfo: Json = None
     timestamp: datetime | str | None = None
-    durable: bool | None = None
-    batch_digits: int = 0
-    numbers: str = "after_last"
-    sidecar: str = "auto"
-    if_exists: str = "number"
-    model_dirs: Sequence[str | os.PathLike[str]] = ()
-    preset: str = "balanced"
-    bit_depth: str = "auto"
-    background: str = "#ffffff"
-    colorspace: str = "srgb"
-    icc_profile: bytes = b""
-    exr_compression: str = "zip"
-    exr_linear: bool = False
-    avif_speed: int = 8
-    jxl_effort: int = 3
     animation: Mapping[str, Any] | None = None
-    provenance: str | None = None
-    source_type: str | None = None
-    aigc: Mapping[str, str] | str | None = None
-    ingredient: str | os.PathLike[str] = ""
     mirrors: Sequence[str | os.PathLike[str]] = ()
 
 
@@ -200,20 +157,9 @@ class JobReport:
         )
 
 
-_SETTINGS = (
-    *("save_path", "filename", "model_name", "quality_gate", "min_quality_threshold", "png_compression"),
-    *("lossy_quality", "lossless_webp", "webp_method", "embed", "filename_index"),
-    *("batch_digits", "numbers", "sidecar", "if_exists"),
-)
-_read_settings = attrgetter(*_SETTINGS)
-_OF_FORMATS = (
-    *("bit_depth", "background", "colorspace", "exr_compression", "exr_linear", "avif_speed", "jxl_effort"),
-)
-"""Sent where they are not at their default, as most are."""
-_DEFAULTS = {name: declared.default for name, declared in SaveRequest.__dataclass_fields__.items()}
-_DEFAULTS_OF_FORMATS = {name: _DEFAULTS[name] for name in _OF_FORMATS}
-_FOR_NAMES = ("custom_metadata", "metadata", "prompt")
-"""Documents that tokens of names read, wherever nothing is embedded."""
+_read_options = attrgetter(*OPTIONS)
+_DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
+_DEFAULTS = {name: option.default for name, option in OPTIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,39 +211,36 @@ class Outgoing:
         self.pixels = [
             image.pixels if image.mask is None else with_alpha(image.pixels, image.mask) for image in images
         ]
-        settings, documents = _settings(self.request), _documents(self.request)
-        depth = settings.get("bit_depth", "auto")
-        schema.choice(settings, "bit_depth", BIT_DEPTHS, "auto")
+        given = _options(self.request)
+        moving = "animation_fps" in given
+        depth = checks.choice(given, "bit_depth", BIT_DEPTHS, "auto")
         forms = [schema.image_format({"format": image.format}) for image in images]
         self.infos = [
             describe(pixels, bit_depth=depth, formats=(form,))
             for pixels, form in zip(self.pixels, forms, strict=True)
         ]
-        moving = "animation_fps" in settings
         self.nbytes = sum(info.nbytes for info in self.infos)
         self.pieces = [
             piece
             for pixels, info in zip(self.pixels, self.infos, strict=True)
             for piece in ([Piece(pixels, 1, info.nbytes, info.dtype)] if moving else _pieces(pixels, info))
         ]
-        schema.settings({"output_dir": os.sep, **settings})
-        custom = len(documents["custom_metadata"])
-        if custom > schema.TYPED_LIMIT or sum(map(len, documents.values())) > schema.DOCUMENTS_LIMIT:
+        documents = {name: given[name] for name in _DOCUMENTS if name in given}
+        custom = len(documents.get("custom_metadata", ""))
+        if custom > TYPED_LIMIT or sum(map(len, documents.values())) > DOCUMENTS_LIMIT:
             documents, self.left = oversize.cut(documents)
-        if any(documents.values()):
-            schema.documents(documents)
-        moment = _moment(self.request.timestamp)
         self.fields = {
             "request_id": os.urandom(16).hex(),
-            **settings,
-            "timestamp": moment,
+            "timestamp": _moment(self.request.timestamp),
+            **given,
             **documents,
         }
+        schema.options(self.fields, {"output_dir": os.sep})
         for image, form, info in zip(images, forms, self.infos, strict=True):
             if moving and info.batch > 1 and form not in ANIMATED:
                 raise InvalidRequest.of("animation", form, f"a format of {', '.join(ANIMATED)}")
-            schema.text({"affix": image.affix}, "affix", limit=schema.NAME_LIMIT)
-            schema.boolean({"subdir": image.subdir}, "subdir", False)
+            checks.text({"affix": image.affix}, "affix", limit=NAME_LIMIT)
+            checks.boolean({"subdir": image.subdir}, "subdir", False)
 
     @property
     def sizes(self) -> list[int]:
@@ -331,71 +274,70 @@ def _shape(info: PixelInfo, moving: bool) -> dict[str, Any]:
     return shape
 
 
-def _settings(request: SaveRequest) -> dict[str, Any]:
-    fields = dict(zip(_SETTINGS, _read_settings(request), strict=True))
-    fields |= {n: getattr(request, n) for n in _OF_FORMATS if getattr(request, n) != _DEFAULTS[n]}
-    if request.preset != "balanced":
-        schema.choice({"preset": request.preset}, "preset", presets.NAMES, "balanced")
-        fields = presets.filled({**_DEFAULTS_OF_FORMATS, **fields}, request.preset, _DEFAULTS)
-    if request.icc_profile:
-        fields["icc_profile"] = base64.b64encode(request.icc_profile).decode()
+def _options(request: SaveRequest) -> dict[str, Any]:
+    """The options that are not at their defaults, and the folder, as they go over the wire."""
+    values = dict(zip(OPTIONS, _read_options(request), strict=True))
+    checks.choice(values, "preset", presets.NAMES, "balanced")
+    given = {
+        name: _on_the_wire(OPTIONS[name], value)
+        for name, value in presets.filled(values, request.preset, _DEFAULTS).items()
+        if value is not None and not _is_default(OPTIONS[name], value)
+    }
+    if request.embed == "none":
+        given.pop("extra_pnginfo", None)  # the other documents are read by tokens of names
     if request.animation is not None:
-        fields |= _animation(request.animation)
-    for name in ("provenance", "source_type"):
-        if getattr(request, name) is not None:
-            fields[name] = getattr(request, name)
-    if request.aigc is not None:
-        fields["aigc"] = json_text("aigc", request.aigc)
-    if request.ingredient:
-        fields["ingredient"] = os.path.abspath(request.ingredient)
+        given |= _animation(request.animation)
     if request.output_dir is not None:
-        if not isinstance(request.output_dir, str | os.PathLike):
-            raise InvalidRequest.of("output_dir", request.output_dir, "a path as text or os.PathLike")
-        given = os.fspath(request.output_dir)
-        schema.text({"output_dir": given}, "output_dir")
-        fields["output_dir"] = _place("output_dir", given)
+        given["output_dir"] = _place("output_dir", request.output_dir)
     if request.mirrors:
-        fields["mirrors"] = _mirrors(request.mirrors)
-    if request.model_dirs:
-        fields["model_dirs"] = "\n".join(os.path.abspath(folder) for folder in request.model_dirs)
-    if request.on_reject is not None:
-        fields["on_reject"] = request.on_reject
-    if request.durable is not None:
-        fields["durable"] = request.durable
-    return fields
+        given["mirrors"] = _mirrors(request.mirrors)
+    return given
 
 
-def _animation(given: Mapping[str, Any]) -> dict[str, Any]:
-    allowed = f'{{"fps": above 0 to {schema.MOST_FPS}, "loop": 0 (for ever) to {schema.MOST_LOOPS}}}'
-    if not isinstance(given, Mapping) or not {*given} <= {"fps", "loop"}:
-        raise InvalidRequest.of("animation", given, allowed)
-    fps = schema.number(given, "fps", 0, schema.MOST_FPS, 24)
-    if fps <= 0:
-        raise InvalidRequest.of("animation", given, allowed)
-    loop = schema.integer(given, "loop", 0, schema.MOST_LOOPS, 0)
-    return {"animation_fps": fps, "animation_loop": loop}
+def _is_default(option: Option, value: Any) -> bool:
+    return type(value) is type(option.default) and bool(value == option.default)
 
 
-def _place(field: str, given: str) -> str:
+def _on_the_wire(option: Option, value: Any) -> Any:
+    if option.is_document or isinstance(option.kind, JsonText):
+        return json_text(option.name, value)
+    if option.name == "model_dirs" and not isinstance(value, str):
+        return "\n".join(_path(option.name, folder) for folder in value)
+    if option.name == "ingredient":
+        return _path(option.name, value)
+    if isinstance(option.kind, Base64) and isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value
+
+
+def _path(field: str, given: Any) -> str:
+    if not isinstance(given, str | os.PathLike):
+        raise InvalidRequest.of(field, given, "a path as text or os.PathLike")
+    path = checks.text({field: os.fspath(given)}, field)
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _place(field: str, given: Any) -> str:
     """Return a place as the farm takes it: a URL as it is, a folder absolute."""
-    if is_url(given):
+    if isinstance(given, str) and is_url(given):
         return parse(field, given).url
-    return os.path.abspath(os.path.expanduser(given))
+    return _path(field, given)
 
 
 def _mirrors(given: Any) -> list[str]:
     if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence):
         raise InvalidRequest.of("mirrors", given, "a list of folders and URLs")
-    if not all(isinstance(place, str | os.PathLike) for place in given):
-        raise InvalidRequest.of("mirrors", given, "paths and URLs as text or os.PathLike")
-    return [_place("mirrors", os.fspath(place)) for place in given]
+    return [_place("mirrors", place) for place in given]
 
 
-def _documents(request: SaveRequest) -> dict[str, str]:
-    fields = {name: json_text(name, getattr(request, name)) for name in _FOR_NAMES}
-    if request.extra_pnginfo is not None and request.embed != "none":
-        fields["extra_pnginfo"] = json_text("extra_pnginfo", request.extra_pnginfo)
-    return fields
+def _animation(given: Mapping[str, Any]) -> dict[str, Any]:
+    allowed = f'{{"fps": above 0 to {MOST_FPS}, "loop": 0 (for ever) to {MOST_LOOPS}}}'
+    if not isinstance(given, Mapping) or not {*given} <= {"fps", "loop"}:
+        raise InvalidRequest.of("animation", given, allowed)
+    fps = checks.number(given, "fps", 0, MOST_FPS, 24)
+    if fps <= 0:
+        raise InvalidRequest.of("animation", given, allowed)
+    return {"animation_fps": fps, "animation_loop": checks.integer(given, "loop", 0, MOST_LOOPS, 0)}
 
 
 def _moment(given: datetime | str | None) -> str:
@@ -403,7 +345,7 @@ def _moment(given: datetime | str | None) -> str:
         given = datetime.now().astimezone()
     if isinstance(given, datetime):
         return given.isoformat(timespec="milliseconds")
-    return schema.moment({"timestamp": given}, "timestamp")
+    return checks.moment({"timestamp": given}, "timestamp")
 
 
 def json_text(name: str, value: Json) -> str:

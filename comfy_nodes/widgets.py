@@ -45,6 +45,18 @@ def _made_once(make: Callable[[], Inputs]) -> Callable[[], Inputs]:
     return table
 
 
+def _option(name: str) -> dict[str, Any]:
+    """Return default and range of a save option, from the table that all parts of Luna Farm share."""
+    from luna_farm.core.fields import Number, Whole
+    from luna_farm.core.options import OPTIONS
+
+    option = OPTIONS[name]
+    bounds = (
+        {"min": option.kind.low, "max": option.kind.high} if isinstance(option.kind, Number | Whole) else {}
+    )
+    return {"default": option.default, **bounds}
+
+
 def saver() -> Inputs:
     """Return the inputs that both savers share, in the order in which a workflow file lists their values."""
     optional: dict[str, Any] = {
@@ -59,18 +71,18 @@ def saver() -> Inputs:
     optional |= {
         "png_compression": ("INT", {
             "advanced": True,
-            "default": 4, "min": 0, "max": 9,
+            **_option("png_compression"),
             "tooltip": "PNG: 0 writes fastest, 9 smallest. 4 is smaller than what Save Image writes, and "
             "much faster.",
         }),
         "lossy_quality": ("INT", {
             "advanced": True,
-            "default": 90, "min": 70, "max": 100,
+            **_option("lossy_quality"), "min": 70,
             "tooltip": "Quality of JPEG, AVIF, JPEG XL and lossy WebP.",
         }),
         "lossless_webp": ("BOOLEAN", {
             "advanced": True,
-            "default": False,
+            **_option("lossless_webp"),
             "tooltip": "WebP: keep every pixel as it is.",
         }),
         "embed_workflow": ("BOOLEAN", {
@@ -81,7 +93,7 @@ def saver() -> Inputs:
         }),
         "filename_index": ("INT", {
             "advanced": True,
-            "default": 0, "min": 0, "max": 2**31 - 1,
+            **_option("filename_index"),
             "tooltip": "The number that %index% stands for.",
         }),
         "custom_metadata": ("STRING", {
@@ -105,12 +117,12 @@ def saver() -> Inputs:
             "tooltip": f"Name of the files; affix, batch number and extension are added. Tokens: {TOKENS}",
         }),
         "quality_gate": (list(GATES), {
-            "default": "disabled",
+            **_option("quality_gate"),
             "tooltip": "Set flat or blurred images aside (into _discarded): by variance of brightness, by "
             "density of edges, or by both.",
         }),
         "min_quality_threshold": ("FLOAT", {
-            "default": 0.3, "min": 0.0, "max": 1.0, "step": 0.01,
+            **_option("min_quality_threshold"), "step": 0.01,
             "tooltip": "Images that score below this are set aside.",
         }),
     }  # fmt: skip
@@ -163,7 +175,7 @@ def _later() -> dict[str, Any]:
     return {
         "embed": (list(EMBED), {
             "advanced": True,
-            "default": "full",
+            **_option("embed"),
             "tooltip": "What is written into the files: workflow, prompt and parameters; only the parameters "
             "that galleries read; or nothing.",
         }),

@@ -55,6 +55,19 @@ def settings() -> str:
     return text
 
 
+def options() -> str:
+    """Return the save options, one row each, in the order of the table."""
+    from luna_farm.core.options import OPTIONS
+
+    text = row("option", "what it is", "allowed", "if left out") + "| --- " * 4 + "|\n"
+    for option in OPTIONS.values():
+        default = "the farm's" if option.of_farm else shown_default(option.name, option.default)
+        text += row(
+            f"`{option.name}`", option.help, option.kind.allowed, default if default != "none" else '""'
+        )
+    return text
+
+
 def errors() -> str:
     """Return every error code with what it means and what to do."""
     from luna_farm.errors import REPORT_CODES
@@ -88,6 +101,7 @@ def kinds() -> Iterator[type[FarmError]]:
 
 MADE: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("configuration.md", settings),
+    "options": ("protocol.md", options),
     "errors": ("troubleshooting.md", errors),
 }
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from luna_farm import config
+from luna_farm.core import fields
+from luna_farm.core.options import Option
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -68,6 +70,25 @@ def _add(group: argparse._ArgumentGroup, name: str, text: str) -> None:
     if isinstance(setting.default, bool):
         given |= {"nargs": "?", "const": "true"}  # --durable alone means yes
     group.add_argument(setting.option, help=text.replace("%", "%%"), **given)
+
+
+def save_option(group: argparse._ArgumentGroup, option: Option) -> None:
+    """Add an option of `luna-farm save` for one row of the table of save options."""
+    kind = option.kind
+    given: dict[str, Any] = {"default": option.default, "help": option.help.replace("%", "%%")}
+    if option.of_farm:
+        given["help"] += " (default: the farm's)"
+    if isinstance(kind, fields.Flag):
+        given["action"] = argparse.BooleanOptionalAction
+    elif isinstance(kind, fields.Choice):
+        given["choices"] = kind.values
+    elif isinstance(kind, fields.Whole):
+        given |= {"type": whole(kind.low, kind.high), "metavar": f"{kind.low}..{kind.high}"}
+    elif isinstance(kind, fields.Number):
+        given |= {"type": number(kind.low, kind.high), "metavar": f"{kind.low:g}..{kind.high:g}"}
+    else:
+        given["metavar"] = option.name.upper()
+    group.add_argument("--" + option.name.replace("_", "-"), **given)
 
 
 def _default(setting: config.Setting) -> str:

@@ -15,7 +15,8 @@ from luna_farm.cli import options, terminal
 from luna_farm.cli.jobs import as_map
 from luna_farm.cli.saving import Saving
 from luna_farm.config import Config
-from luna_farm.core.messages import FORMATS, GATES
+from luna_farm.core.messages import FORMATS
+from luna_farm.core.options import OPTIONS
 from luna_farm.errors import FarmError, FarmUnavailable, InvalidRequest
 
 if TYPE_CHECKING:
@@ -29,6 +30,14 @@ luna-farm save *.png --format webp --lossless-webp --output-dir web
 luna-farm save frames.npy --filename frame       [B,H,W,C] makes frame_0.png, frame_1.png ...
 luna-farm save a.png --save-path '%date:yyyy-MM-dd%' --filename 'shot_%counter%'
 """
+
+
+HOW = tuple(
+    name
+    for name, option in OPTIONS.items()
+    if not option.is_document and name not in ("save_path", "filename", "icc_profile", "model_dirs")
+)
+"""The save options that files have no better source for; the others are arguments of their own."""
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
@@ -48,17 +57,8 @@ def add_parser(subparsers: options.Subparsers) -> None:
     names.add_argument("--affix", default="", help="appended to the name")
     how = parser.add_argument_group("how")
     how.add_argument("--format", choices=tuple(FORMATS), default="png")
-    how.add_argument(
-        "--png-compression",
-        type=options.whole(0, 9),
-        default=4,
-        metavar="0..9",
-        help="4: as small as Pillow's 4",
-    )
-    how.add_argument("--lossy-quality", type=options.whole(70, 100), default=90, metavar="70..100")
-    how.add_argument("--lossless-webp", action="store_true")
-    how.add_argument("--quality-gate", choices=GATES, default="disabled")
-    how.add_argument("--min-quality-threshold", type=options.number(0, 1), default=0.3, metavar="0..1")
+    for name in HOW:
+        options.save_option(how, OPTIONS[name])
     parser.add_argument(
         "--timeout", type=options.SECONDS, metavar="SECONDS", help="wait this long at most for all of it"
     )
@@ -159,11 +159,7 @@ def _request(name: str, args: argparse.Namespace) -> SaveRequest:
         save_path=args.save_path,
         # A name that was not asked for is no template: its percent signs are just that.
         filename=args.filename if args.filename is not None else path.stem.replace("%", "_"),
-        png_compression=args.png_compression,
-        lossy_quality=args.lossy_quality,
-        lossless_webp=args.lossless_webp,
-        quality_gate=args.quality_gate,
-        min_quality_threshold=args.min_quality_threshold,
+        **{name: getattr(args, name) for name in HOW},
     )
 
 

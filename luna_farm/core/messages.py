@@ -6,29 +6,20 @@ sent (that is `core/schema.py`) and never touch numpy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from operator import attrgetter
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar, cast
 
 from luna_farm.core import formats
 from luna_farm.core.formats import DTYPES
+from luna_farm.core.options import FARM_DEFAULTS, SaveSettings
 
-GATES = ("disabled", "variance", "edge_density", "both")
-ON_REJECT = ("discard", "keep", "drop")
-EMBED = ("full", "parameters", "none")
 FORMATS = {row.name: row.extension for row in formats.TABLE}
 """Image format -> file extension."""
 FORMAT_NAMES = {name: name for name in FORMATS} | {"jpg": "jpeg", "tif": "tiff"}
 """Every name of a format, in lower case -> its key of FORMATS."""
-NUMBERS = ("after_last", "first_gap")
-"""Which number a name gets that exists: the one after the last, or the first that is free."""
-IF_EXISTS = ("number", "overwrite", "skip", "fail")
-"""What happens where a name exists: a number, the old file is replaced, not saved, the request is refused."""
-SIDECARS = ("auto", "always", "never")
-"""When a .json with the metadata is written beside an image: what does not fit into it, everything, never."""
-
 DISCARDED = "_discarded"
 """Folder of the images that the gate rejects."""
 
@@ -41,96 +32,44 @@ class Message:
     """Base of the dataclasses below: `to_map` and `from_map` with the field names as keys."""
 
     __slots__ = ()
-    __match_args__: ClassVar[tuple[str, ...]] = ()
-    """The names of the fields, made by `dataclass`."""
 
     def to_map(self) -> dict[str, Any]:
         """Return the fields as a map of plain values."""
-        return dict(zip(self.__match_args__, _reader(self.__match_args__)(self), strict=True))
+        names, read = _reader(cast(Hashable, type(self)))
+        return dict(zip(names, read(self), strict=True))
 
     @classmethod
     def from_map(cls: type[T], given: Mapping[str, Any]) -> T:
         """Build from a map made by `to_map`, by this version or an older one: unknown keys are left out."""
-        return cls(**{name: given[name] for name in cls.__match_args__ if name in given})
+        return cls(**{name: given[name] for name in _reader(cast(Hashable, cls))[0] if name in given})
 
 
 @cache
-def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    """Reads all fields at once: half of what the supervisor does for an image is turning it into maps."""
+def _reader(kind: Hashable) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """Return the names of the fields, and what reads them all at once: half of what the supervisor does for
+    an image is turning it into maps."""
+    names = tuple(row.name for row in fields(cast(Any, kind)))
     if len(names) == 1:
-        return lambda message: (getattr(message, names[0]),)
-    return attrgetter(*names)
+        return names, lambda message: (getattr(message, names[0]),)
+    return names, attrgetter(*names)
 
 
-@dataclass(frozen=True, slots=True)
-class SaveOptions(Message):
-    """What all images of one job share. JSON texts are kept as text: the farm passes them on, it does not
-    live by them."""
+@dataclass(slots=True)
+class SaveOptions(SaveSettings, Message):
+    """What all images of one job share: the save options, where, and when. JSON documents are texts here: the
+    farm passes them on, it does not live by them. Not changed once it is made."""
 
     output_dir: str
     """Absolute folder below which every file of the job lies."""
-    save_path: str = ""
-    filename: str = ""
-    model_name: str = ""
-    quality_gate: str = "disabled"
-    min_quality_threshold: float = 0.3
-    on_reject: str = "discard"
-    png_compression: int = 4
-    lossy_quality: int = 90
-    lossless_webp: bool = False
-    embed: str = "full"
-    filename_index: int = 0
-    custom_metadata: str = ""
-    """JSON text of any value, "" for none."""
-    metadata: str = ""
-    """JSON text of a map of generation parameters (steps, cfg, seed, ...), "" for none."""
-    prompt: str = ""
-    """JSON text of ComfyUI's prompt, "" for none."""
-    extra_pnginfo: str = ""
-    """JSON text of a map, "" for none; its key `workflow` is ComfyUI's graph."""
     timestamp: str = ""
     """ISO 8601, one for the whole request."""
-    durable: bool = False
-    webp_method: int = 2
-    """Effort of lossy and lossless WebP, 0 (fast) to 6 (small)."""
-    bit_depth: str = "auto"
-    """How many bits of a channel are stored: `formats.BIT_DEPTHS`."""
-    background: str = "#ffffff"
-    """Colour under transparent pixels where a format holds no transparency."""
-    colorspace: str = "srgb"
-    """What the values mean: "srgb", "linear" (Rec. 709), "hlg" or "pq" (Rec. 2100)."""
-    icc_profile: str = ""
-    """A whole ICC profile (base64) that describes the values instead of `colorspace`, "" for none."""
-    exr_compression: str = "zip"
-    """"zip" (exact), "dwaa" (small, lossy) or "none"."""
-    avif_speed: int = 8
-    """Of AVIF, 0 (small) to 10 (fast)."""
-    jxl_effort: int = 3
-    """Of lossy JPEG XL, 1 (fast) to 9 (small)."""
-    provenance: str = "off"
-    """Marks of generated images: "off", "xmp", or "c2pa" (XMP and a signed manifest)."""
-    source_type: str = "generated"
-    """"generated" by a model alone, or "composite" where another image went in."""
-    aigc: str = ""
-    """JSON text of the fields of China's labelling standard, "" for none."""
-    ingredient: str = ""
-    """Path of the image that went in, for the manifest, "" for none."""
-    animation_fps: float = 0.0
-    """Frames a second where a batch becomes one moving image, 0 where each image is a file."""
-    animation_loop: int = 0
-    """How often it is shown, 0 for ever."""
-    exr_linear: bool = False
-    """EXR holds linear light with alpha multiplied in, as compositing programs expect; else the values as
-    they are."""
-    batch_digits: int = 0
-    """Digits of the batch number in a name; 0 for as many as the last one of the batch needs."""
-    numbers: str = "after_last"
-    sidecar: str = "auto"
-    if_exists: str = "number"
-    model_dirs: str = ""
-    """Folders of models, one a line: where files are hashed for the metadata. "" hashes none."""
     mirrors: tuple[str, ...] = ()
     """Folders and URLs that the same bytes go to as well, under the same names."""
+
+    def __post_init__(self) -> None:
+        for name, default in FARM_DEFAULTS.items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
 
 
 def temp_name(job_id: str, index: int, kind: str = "") -> str:

@@ -6,71 +6,42 @@ silently.
 
 from __future__ import annotations
 
-import binascii
-import json
 import math
-import ntpath
-import posixpath
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from luna_farm.config_provenance import PROVENANCES, SOURCE_TYPES, aigc_fields
-from luna_farm.core.formats import ANIMATED, BIT_DEPTHS, DTYPES
-from luna_farm.core.messages import (
-    EMBED,
-    FORMAT_NAMES,
-    FORMATS,
-    GATES,
-    IF_EXISTS,
-    NUMBERS,
-    ON_REJECT,
-    SIDECARS,
-    SaveOptions,
+from luna_farm.config_provenance import aigc_fields
+from luna_farm.core.fields import (
+    DOCUMENTS_LIMIT,
+    NAME_LIMIT,
+    TYPED_LIMIT,
+    absolute,
+    boolean,
+    choice,
+    integer,
+    moment,
+    text,
 )
+from luna_farm.core.formats import ANIMATED, DTYPES
+from luna_farm.core.messages import FORMAT_NAMES, FORMATS, SaveOptions
+from luna_farm.core.options import OPTIONS
 from luna_farm.errors import InvalidRequest, ProtocolError, TooLarge
 from luna_farm.locations import is_url, parse
 
-TEXT_LIMIT = 4096
-"""Characters of a path."""
-NAME_LIMIT = 65_536
-"""Characters of what names are made of; a name that is too long for a disk is cut, with a warning."""
 COMMAND_LIMIT = 64
-TYPED_LIMIT = 2**20
-"""Characters of the JSON text that a person typed; it is parsed at once, so that he is told what is wrong."""
-DOCUMENTS_LIMIT = 15 * 2**20
-"""Characters of all JSON texts of a submit together, so that the frame of a submit holds them."""
 REQUEST_ID = re.compile(r"[0-9a-zA-Z_-]{8,64}")
 CHANNELS = (1, 3, 4)
-COLORSPACES = ("srgb", "linear", "hlg", "pq")
-EXR_COMPRESSIONS = ("zip", "dwaa", "none")
-COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
-PROFILE_LIMIT = -(-(2**20) // 3) * 4
-"""Characters of an ICC profile of 1 MiB in base64."""
-MOST_FPS, MOST_LOOPS, MOST_FRAMES = 240, 65_535, 10_000
-KEPT_JUDGEMENTS = 128
-"""Sets of settings that are known to be allowed."""
-_SETTINGS = (
-    *(
-        "output_dir",
-        "save_path",
-        "filename",
-        "model_name",
-        "quality_gate",
-        "min_quality_threshold",
-        "on_reject",
-    ),
-    *("png_compression", "lossy_quality", "lossless_webp", "webp_method", "embed", "embed_workflow"),
-    *("filename_index", "durable", "batch_digits", "numbers", "sidecar", "if_exists", "model_dirs"),
-    *("mirrors",),
-    *("bit_depth", "background", "colorspace", "icc_profile", "exr_compression", "exr_linear", "avif_speed"),
-    *("jxl_effort", "provenance", "source_type", "aigc", "ingredient", "animation_fps", "animation_loop"),
-)
+MOST_FRAMES = 10_000
+KEPT_SETTINGS = 128
+"""Sets of settings that are known to be valid."""
+_DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
+MAX_MIRRORS = 8
+_SETTINGS = ("output_dir", "mirrors", "embed_workflow", *(name for name in OPTIONS if name not in _DOCUMENTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,29 +104,6 @@ class Submit:
         return self.batches[at], index - (self._ends[at] - self.batches[at].batch)
 
 
-def text(given: Mapping[str, Any], field: str, default: str = "", limit: int = TEXT_LIMIT) -> str:
-    """Return a text field without NUL and without lone surrogates, at most `limit` characters."""
-    value = given.get(field, default)
-    if value is None:
-        return default
-    if not isinstance(value, str) or len(value) > limit or "\0" in value:
-        raise InvalidRequest.of(field, value, f"a text of at most {limit} characters without NUL")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InvalidRequest.of(field, value, "a text without lone surrogates") from None
-    return value
-
-
-def choice(given: Mapping[str, Any], field: str, allowed: tuple[str, ...], default: str) -> str:
-    """Return one of `allowed`."""
-    value = given.get(field, default)
-    if value not in allowed:
-        raise InvalidRequest.of(field, value, " | ".join(allowed))
-    return str(value)
-
-
 def image_format(given: Mapping[str, Any]) -> str:
     """Return the key of FORMATS that `format` names, in any case and by any of its usual names."""
     value = given.get("format", "png")
@@ -165,100 +113,44 @@ def image_format(given: Mapping[str, Any]) -> str:
     return name
 
 
-def integer(given: Mapping[str, Any], field: str, low: int, high: int, default: int | None = None) -> int:
-    """Return a whole number from `low` to `high`; bool is not one."""
-    value = given.get(field, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidRequest.of(field, value, f"a whole number from {low} to {high}")
-    return value
-
-
-def boolean(given: Mapping[str, Any], field: str, default: bool) -> bool:
-    """Return true or false."""
-    value = given.get(field, default)
-    if not isinstance(value, bool):
-        raise InvalidRequest.of(field, value, "true or false")
-    return value
-
-
-def number(given: Mapping[str, Any], field: str, low: float, high: float, default: float) -> float:
-    """Return a number from `low` to `high`, not NaN."""
-    value = given.get(field, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise InvalidRequest.of(field, value, f"a number from {low} to {high}")
-    return float(value)
-
-
-def json_text(given: Mapping[str, Any], field: str, kind: type | None) -> str:
-    """Return a text that holds JSON (of a map, when `kind` is dict), or ""."""
-    value = text(given, field, limit=TYPED_LIMIT)
-    if not value.strip():
-        return ""
-    try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest.of(field, value, f"JSON text ({error})") from None
-    if kind is not None and not isinstance(parsed, kind):
-        raise InvalidRequest.of(field, value, "JSON text of a map")
-    return value
-
-
-MAX_MIRRORS = 8
-
-
 def mirrors(given: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the list of further places: absolute paths and URLs."""
     value = given.get("mirrors") or ()
     if not isinstance(value, list | tuple) or len(value) > MAX_MIRRORS:
         raise InvalidRequest.of("mirrors", value, f"a list of at most {MAX_MIRRORS} folders and URLs")
-    return tuple(absolute({"mirrors": place}, "mirrors") for place in value)
+    return tuple(place({"mirrors": mirror}, "mirrors") for mirror in value)
 
 
-def absolute(given: Mapping[str, Any], field: str) -> str:
-    """Return an absolute path, in the form of the platform or of the other one, or the URL of a place that
-    files may be sent to, without a slash at its end."""
-    value = text(given, field)
-    if is_url(value):
-        return parse(field, value).url
-    if not (posixpath.isabs(value) or (ntpath.isabs(value) and ntpath.splitdrive(value)[0])):
-        raise InvalidRequest.of(field, value, "an absolute path (the client makes it absolute)")
-    return value
+def place(given: Mapping[str, Any], field: str) -> str:
+    """Return an absolute path, or the URL of a place that files may be sent to, without a slash at its end."""
+    value = given.get(field)
+    if isinstance(value, str) and is_url(value):
+        return parse(field, text(given, field)).url
+    return absolute(given, field)
 
 
 def options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SaveOptions:
-    """Judge the fields that all images share. `defaults` come from the configuration (output_dir, on_reject,
-    durable).
+    """Validate the fields that all images share. `defaults` come from the configuration (output_dir, and the
+    options that are `of_farm`).
 
-    `prompt`, `extra_pnginfo` and `metadata` are judged as texts here and as JSON where they are used: a
+    `prompt`, `extra_pnginfo` and `metadata` are validated as texts here and as JSON where they are used: a
     workflow that does not parse costs its metadata, not the image. `custom_metadata` was typed by a person,
-    who is told.
+    who learns of it.
     """
-    shared = {name: given[name] for name in _SETTINGS if name in given}
+    shared = {name: given[name] for name in _SETTINGS if given.get(name) is not None}
     if not shared.get("output_dir"):
         shared["output_dir"] = defaults.get("output_dir")
+    documents_given = {name: given[name] for name in _DOCUMENTS if name in given}
     return SaveOptions(
-        **settings({**defaults, **shared}), **documents(given), timestamp=moment(given, "timestamp")
+        **settings({**defaults, **shared}),
+        **(documents(documents_given) if any(documents_given.values()) else {}),
+        timestamp=moment(given, "timestamp"),
     )
 
 
-def moment(given: Mapping[str, Any], field: str) -> str:
-    """Return an ISO 8601 date and time."""
-    value = text(given, field, limit=64)
-    try:
-        datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except ValueError:
-        raise InvalidRequest.of(field, value, "an ISO 8601 date and time") from None
-    return value
-
-
 def documents(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge the JSON texts, which together must fit into a frame."""
-    judged = {
-        "custom_metadata": json_text(given, "custom_metadata", None),
-        **{
-            name: text(given, name, limit=DOCUMENTS_LIMIT) for name in ("metadata", "prompt", "extra_pnginfo")
-        },
-    }
+    """Validate the JSON texts, which together must fit into a frame."""
+    judged = {name: OPTIONS[name].kind.check(name, value) for name, value in given.items()}
     total = sum(map(len, judged.values()))
     if total > DOCUMENTS_LIMIT:
         allowed = f"at most {DOCUMENTS_LIMIT:,} characters with metadata and custom_metadata"
@@ -267,80 +159,24 @@ def documents(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings(given: dict[str, Any]) -> dict[str, Any]:
-    """Judge all but texts and time. A program mostly sends what it sent before: that is judged once."""
+    """Validate the output_dir and the options that are given. A program mostly sends what it sent before:
+    that is validated once."""
     values = tuple(tuple(value) if type(value) is list else value for value in given.values())
     try:
-        return _judged(tuple(given), values, tuple(map(type, values)))
-    except TypeError:  # a list or map where a plain value belongs: refused by its judge
-        return _judged.__wrapped__(tuple(given), values, ())
+        return _validated(tuple(given), values, tuple(map(type, values)))
+    except TypeError:  # a list or map where a plain value belongs: its kind refuses it
+        return _validated.__wrapped__(tuple(given), values, ())
 
 
-@lru_cache(maxsize=KEPT_JUDGEMENTS)
-def _judged(names: tuple[str, ...], values: tuple[Any, ...], _: tuple[type, ...]) -> dict[str, Any]:
+@lru_cache(maxsize=KEPT_SETTINGS)
+def _validated(names: tuple[str, ...], values: tuple[Any, ...], _: tuple[type, ...]) -> dict[str, Any]:
     """The types are part of the key, because 1 == True."""
     given = dict(zip(names, values, strict=True))
-    embed = choice(given, "embed", EMBED, "full")
-    return {
-        "output_dir": absolute(given, "output_dir"),
-        "save_path": text(given, "save_path", limit=NAME_LIMIT),
-        "filename": text(given, "filename", limit=NAME_LIMIT),
-        "model_name": text(given, "model_name", limit=NAME_LIMIT),
-        "quality_gate": choice(given, "quality_gate", GATES, "disabled"),
-        "min_quality_threshold": number(given, "min_quality_threshold", 0.0, 1.0, 0.3),
-        "on_reject": choice(given, "on_reject", ON_REJECT, "discard"),
-        "png_compression": integer(given, "png_compression", 0, 9, 4),
-        "lossy_quality": integer(given, "lossy_quality", 1, 100, 90),
-        "lossless_webp": boolean(given, "lossless_webp", False),
-        "webp_method": integer(given, "webp_method", 0, 6, 2),
-        "embed": embed if boolean(given, "embed_workflow", True) else "none",
-        "filename_index": integer(given, "filename_index", 0, 2**31 - 1, 0),
-        "durable": boolean(given, "durable", False),
-        "batch_digits": integer(given, "batch_digits", 0, 9, 0),
-        "numbers": choice(given, "numbers", NUMBERS, "after_last"),
-        "sidecar": choice(given, "sidecar", SIDECARS, "auto"),
-        "if_exists": choice(given, "if_exists", IF_EXISTS, "number"),
-        "model_dirs": text(given, "model_dirs", limit=NAME_LIMIT),
-        "bit_depth": choice(given, "bit_depth", BIT_DEPTHS, "auto"),
-        "background": colour(given, "background"),
-        "colorspace": choice(given, "colorspace", COLORSPACES, "srgb"),
-        "icc_profile": base64_text(given, "icc_profile"),
-        "exr_compression": choice(given, "exr_compression", EXR_COMPRESSIONS, "zip"),
-        "exr_linear": boolean(given, "exr_linear", False),
-        "avif_speed": integer(given, "avif_speed", 0, 10, 8),
-        "jxl_effort": integer(given, "jxl_effort", 1, 9, 3),
-        "provenance": choice(given, "provenance", PROVENANCES, "off"),
-        "source_type": choice(given, "source_type", tuple(SOURCE_TYPES), "generated"),
-        "aigc": aigc(given),
-        "ingredient": text(given, "ingredient"),
-        "animation_fps": number(given, "animation_fps", 0, MOST_FPS, 0),
-        "animation_loop": integer(given, "animation_loop", 0, MOST_LOOPS, 0),
-        "mirrors": mirrors(given),
-    }
-
-
-def colour(given: Mapping[str, Any], field: str) -> str:
-    """Return a colour written #rrggbb."""
-    value = text(given, field, "#ffffff")
-    if not COLOUR.fullmatch(value):
-        raise InvalidRequest.of(field, value, "a colour as #rrggbb, such as #ffffff")
-    return value
-
-
-def base64_text(given: Mapping[str, Any], field: str) -> str:
-    """Return a text that is base64 of at most 1 MiB, "" for none."""
-    value = text(given, field, limit=PROFILE_LIMIT)
-    try:
-        binascii.a2b_base64(value, strict_mode=True) if value else None
-    except ValueError:
-        raise InvalidRequest.of(field, value, "an ICC profile in base64, at most 1 MiB") from None
-    return value
-
-
-def aigc(given: Mapping[str, Any]) -> str:
-    """Return JSON text of China's label, checked."""
-    value = text(given, "aigc")
-    aigc_fields(value)
-    return value
+    valid = {name: OPTIONS[name].kind.check(name, given[name]) for name in names if name in OPTIONS}
+    if not boolean(given, "embed_workflow", True):
+        valid["embed"] = "none"
+    aigc_fields(valid.get("aigc", ""))
+    return {"output_dir": place(given, "output_dir"), "mirrors": mirrors(given), **valid}
 
 
 def batch_of_images(given: Any, max_pixels: int) -> Batch:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from luna_farm.core.messages import GATES
+from luna_farm.core.options import GATES
 from luna_farm.errors import InvalidRequest
 from luna_farm.imaging.depth import Pixels
 

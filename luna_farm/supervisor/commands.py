@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Protocol, get_args
 
 from luna_farm import __version__
-from luna_farm.core import events, schema
+from luna_farm.core import events, fields, schema
 from luna_farm.core.job_requests import unknown
 from luna_farm.core.leases import CHANNELS, MAX_LEASES
 from luna_farm.core.protocol import NAME, VERSION, refusal
@@ -138,7 +138,7 @@ class Commands:
     def _seal(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         parts = schema.parts(message, MAX_LEASES)
         event = events.Sealed(connection.number, reply, parts)
-        if not schema.boolean(message, "inline", False):
+        if not fields.boolean(message, "inline", False):
             self._shell.handle_event(event)
             return
         sizes = schema.sizes(message, "sizes", MAX_LEASES, 2**62)
@@ -172,7 +172,7 @@ class Commands:
         return job.report()
 
     def _jobs(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> dict[str, Any]:
-        limit = schema.integer(message, "limit", 1, MAX_LISTED, 100)
+        limit = fields.integer(message, "limit", 1, MAX_LISTED, 100)
         listed: list[dict[str, Any]] = []
         images = 0
         for job in islice(reversed(self._shell.farm.jobs.values()), limit):
@@ -183,7 +183,7 @@ class Commands:
         return {"jobs": listed}
 
     def _job_command(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
-        timeout_s = schema.number(message, "timeout", 0.0, MAX_WAIT_S, 30.0)
+        timeout_s = fields.number(message, "timeout", 0.0, MAX_WAIT_S, 30.0)
         command: events.JobCommand = message["cmd"]
         until = self._shell.now() + timeout_s
         job_id = self._id(message)
@@ -195,4 +195,4 @@ class Commands:
         return {"success": True, "pid": self._shell.status()["pid"]}
 
     def _id(self, message: Mapping[str, Any]) -> str:
-        return schema.text(message, "job_id", limit=64)
+        return fields.text(message, "job_id", limit=64)

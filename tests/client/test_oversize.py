@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luna_farm.core.schema import DOCUMENTS_LIMIT
+from luna_farm.core.fields import DOCUMENTS_LIMIT
 from luna_farm_client import SaveImage, SaveRequest, oversize, save_here
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)

@@ -168,7 +168,9 @@ def test_names_that_begin_like_keys_stay(stem: str) -> None:
 
 def test_a_submit_names_its_batches_in_order_and_warns_once() -> None:
     entries = (Batch("RAW", "png", True, 2, 8, 8, 3), Batch("UP", "webp", False, 1, 16, 16, 3))
-    submit = Submit("r" * 8, SaveOptions("/out", "p", "%foo%%width%", timestamp=STAMP), entries)
+    submit = Submit(
+        "r" * 8, SaveOptions("/out", save_path="p", filename="%foo%%width%", timestamp=STAMP), entries
+    )
     names = image_names(submit)
     assert names.relatives == ("p/RAW/%foo%8_RAW_0.png", "p/RAW/%foo%8_RAW_1.png", "p/%foo%16_UP.webp")
     assert names.warnings == ("%foo% is not a known token; it stays in the name as it is.",)

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luna_farm.core import schema
-from luna_farm.core.messages import EMBED, FORMATS, GATES, ON_REJECT, SaveOptions
+from luna_farm.core.fields import JsonText
+from luna_farm.core.messages import FORMATS, SaveOptions
+from luna_farm.core.options import EMBED, FARM_DEFAULTS, GATES, ON_REJECT, OPTIONS
 from luna_farm.errors import InvalidRequest, ProtocolError, TooLarge
 
 LIMITS = {"max_images": 8, "max_pixels": 10_000, "arena_bytes": 1 << 20}
@@ -91,19 +93,19 @@ def test_no_workflow_embeds_nothing() -> None:
         ("output_dir", ["relative", "./x", "C:x", "\\x", 5, "/a\0b", "/" + "x" * 4096], ""),
         ("save_path", [5, "\0", "x" * 65_537, ["a"], b"x"], "at most 65536 characters"),
         ("batch_digits", [-1, 10, "4", True], "a whole number from 0 to 9"),
-        ("numbers", ["last", None, 5], "after_last | first_gap"),
+        ("numbers", ["last", 5], "after_last | first_gap"),
         ("if_exists", ["replace", True], "number | overwrite | skip | fail"),
         ("told", ["x", [5], ["x"] * 9], ""),
         ("sidecar", ["yes", True], "auto | always | never"),
         ("filename", ["\ud800"], "without lone surrogates"),
         ("model_name", [{}], "a text"),
-        ("quality_gate", ["off", None, 0, []], " | ".join(GATES)),
-        ("min_quality_threshold", [-0.1, 1.1, "0.3", True, float("nan"), None], "a number from 0.0 to 1.0"),
+        ("quality_gate", ["off", 0, []], " | ".join(GATES)),
+        ("min_quality_threshold", [-0.1, 1.1, "0.3", True, float("nan")], "a number from 0.0 to 1.0"),
         ("on_reject", ["delete", 1], " | ".join(ON_REJECT)),
         ("png_compression", [-1, 10, 4.0, "4", True], "a whole number from 0 to 9"),
         ("lossy_quality", [0, 101], "a whole number from 1 to 100"),
-        ("lossless_webp", [1, "yes", None], "true or false"),
-        ("embed", ["all", None], " | ".join(EMBED)),
+        ("lossless_webp", [1, "yes"], "true or false"),
+        ("embed", ["all"], " | ".join(EMBED)),
         ("embed_workflow", [0, "false"], "true or false"),
         ("filename_index", [-1, 2**31], "a whole number"),
         ("custom_metadata", ["{", "nonsense", "[" * 100_000], "JSON text"),
@@ -223,11 +225,11 @@ def test_parts_with_flaws() -> None:
 @pytest.mark.parametrize(
     ("field", "values"),
     [
-        ("bit_depth", ["10", "32", 8, None]),
+        ("bit_depth", ["10", "32", 8]),
         ("background", ["white", "#fff", "#12345g", 3]),
         ("colorspace", ["aces", 1]),
         ("icc_profile", ["===", "a", 3, "A" * 2_000_000]),
-        ("exr_compression", ["zips", None]),
+        ("exr_compression", ["zips", 5]),
         ("exr_linear", [1, "yes"]),
         ("avif_speed", [-1, 11, True]),
         ("jxl_effort", [0, 10]),
@@ -264,9 +266,9 @@ def test_custom_metadata_may_be_any_json() -> None:
 
 
 def test_a_text_of_a_map_must_be_one() -> None:
-    assert schema.json_text({"x": '{"a": 1}'}, "x", dict) == '{"a": 1}'
+    assert JsonText(of_map=True).check("x", '{"a": 1}') == '{"a": 1}'
     with pytest.raises(InvalidRequest, match="JSON text of a map"):
-        schema.json_text({"x": "[1]"}, "x", dict)
+        JsonText(of_map=True).check("x", "[1]")
 
 
 def test_documents_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,3 +335,33 @@ def test_whatever_is_sent_is_judged_and_what_passes_is_plain(
 )
 def test_formats_have_several_names_in_any_case(given_name: str, expected: str) -> None:
     assert submit(images=[{**IMAGE, "format": given_name}]).batches[0].format == expected
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_allows_its_own_default_and_says_what_else(name: str) -> None:
+    option = OPTIONS[name]
+    default = FARM_DEFAULTS[name] if option.of_farm else option.default
+    assert option.kind.check(name, default) == default
+    assert option.of_farm == (option.default is None)
+    assert option.kind.allowed
+    assert option.help
+    assert getattr(submit().options, name) == default
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if not option.is_document])
+def test_an_option_that_is_null_was_left_out(name: str) -> None:
+    assert submit(**{name: None}).options == submit().options
+
+
+@pytest.mark.parametrize(("given_colour", "kept"), [("#FFAA00", "#ffaa00"), ("#000000", "#000000")])
+def test_colours(given_colour: str, kept: str) -> None:
+    assert submit(background=given_colour).options.background == kept
+    for wrong in ("white", "#fff", 5):
+        with pytest.raises(InvalidRequest, match="#rrggbb"):
+            submit(background=wrong)
+
+
+def test_fields_of_a_label_are_a_map() -> None:
+    assert submit(aigc='{"Label": "1"}').options.aigc == '{"Label": "1"}'
+    with pytest.raises(InvalidRequest, match="a map"):
+        submit(aigc="[1]")

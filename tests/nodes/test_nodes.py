@@ -281,10 +281,10 @@ def test_inputs_that_another_package_adds_are_not_ours(name):
 
 
 def test_the_lists_are_those_of_the_farm():
-    from luna_farm.core import messages
+    from luna_farm.core import messages, options
 
     assert tuple(messages.FORMATS) == installed.FORMATS
-    assert widgets.GATES == messages.GATES
+    assert widgets.GATES == options.GATES
 
 
 def test_barrier_outputs_paths(comfy, farm, tensor):
