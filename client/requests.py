@@ -56,10 +56,10 @@ class SaveRequest(SaveSettings):
     """Images that are saved together, and how: every option of `luna_farm.core.options` by its name.
 
     `images`: at least one. `output_dir`: None for the folder that the farm is configured with; a relative one
-    starts from the caller's folder, a URL such as s3://bucket/prefix names a destination. `mirrors`: folders and URLs
-    that the same files go to as well. `timestamp`: a datetime or ISO 8601, None for now; the tokens of names
-    show it. `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata` and `aigc` are maps, or JSON text;
-    `model_dirs` is a list of folders. None stands for what the farm is configured with. `icc_profile`:
+    starts from the caller's folder, a URL such as s3://bucket/prefix names a destination. `mirrors`: folders
+    and URLs that the same files go to as well. `timestamp`: a datetime or ISO 8601, None for now; the tokens
+    of names show it. `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata` and `aigc` are maps, or JSON
+    text; `model_dirs` is a list of folders. None stands for what the farm is configured with. `icc_profile`:
     bytes. `animation`: {"fps": 24, "loop": 0}, a batch becomes one moving image.
     """
 
@@ -142,11 +142,11 @@ class JobReport:
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> JobReport:
-        """Read the answer to `job` or `wait`; fields that a newer farm adds are left out."""
+        """Read the answer to `job` or `wait`; fields of a newer farm are left out."""
         images = []
         for image in answer["images"]:
-            known = {name: image[name] for name in ImageReport.__slots__}
-            images.append(ImageReport(**{**known, "warnings": tuple(known["warnings"])}))
+            known = {name: image[name] for name in ImageReport.__slots__ if name in image}
+            images.append(ImageReport(**{**known, "warnings": tuple(image["warnings"])}))
         return cls(
             answer["job_id"],
             answer["state"],

@@ -122,7 +122,7 @@ def mirrors(given: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def place(given: Mapping[str, Any], field: str) -> str:
-    """Return an absolute path, or the URL of a place that files may be sent to, without a slash at its end."""
+    """Return an absolute path, or the URL of a destination, without a slash at its end."""
     value = given.get(field)
     if isinstance(value, str) and is_url(value):
         return parse(field, text(given, field)).url
