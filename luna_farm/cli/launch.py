@@ -5,12 +5,14 @@ It must never leave a process behind that did not get ready.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +58,31 @@ def launch(arguments: Sequence[str], state_dir: Path, environ: dict[str, str] | 
     secure(state_dir)
     before = read_endpoint(state_dir)
     started = time.monotonic()
-    process = _spawn(arguments, state_dir / OUTPUT_FILE, environ)
+    with _interrupts_held() as interrupted:
+        process = _spawn(arguments, state_dir / OUTPUT_FILE, environ)
     try:
+        if interrupted:
+            raise KeyboardInterrupt
         return _ready(process, state_dir, before, started)
     except BaseException:  # Ctrl-C as well: what did not get ready does not stay behind
         process.kill()
         process.wait()
         raise
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[list[int]]:
+    """Only note Ctrl-C for now: between the start of a process and our knowing it, nobody could end it."""
+    held: list[int] = []
+    try:
+        before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    except ValueError:  # not the main thread, where Ctrl-C does not arrive
+        yield held
+        return
+    try:
+        yield held
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ready(

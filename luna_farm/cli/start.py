@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import errno
 import os
@@ -78,8 +79,9 @@ def _detach(args: argparse.Namespace, config: Config) -> int:
         print(f"  dashboard  http://{farm.host}:{farm.feed_port}/")
     print(f"  log        {config.state_dir / logs.FILE_NAME}")
     print(f"  stop it    {_stop_command(args)}")
-    for note in _notes(config):
-        print(f"Note: {note}", file=sys.stderr)
+    with contextlib.suppress(KeyboardInterrupt):  # it runs, and that was said
+        for note in _notes(config):
+            print(f"Note: {note}", file=sys.stderr)
     return 0
 
 

@@ -21,7 +21,6 @@ from running_farm import IMPORTED_FROM, RunningFarm, Start, until
 from luna_farm.errors import FarmBusy
 from luna_farm.storage import arena
 from luna_farm_client import FarmClient, SaveImage, SaveRequest
-from luna_farm_client.session import Call
 
 BUSY_S = 0.050
 MIB = 1 << 20
@@ -96,9 +95,10 @@ def how_fast(ask: Callable[[], object], times: int = 20) -> float:
 def held(client: FarmClient, *sizes: int) -> Iterator[None]:
     """Hold leases of these sizes, as a client does that copies slowly."""
     with client._borrowed() as connection:
-        leases = connection.call(Call({"cmd": "lease", "sizes": list(sizes)}))["leases"]
+        ask = connection.session.call
+        leases = connection.run(ask({"cmd": "lease", "sizes": list(sizes)}))["leases"]
         yield
-        connection.call(Call({"cmd": "release", "leases": [lease["lease"] for lease in leases]}))
+        connection.run(ask({"cmd": "release", "leases": [lease["lease"] for lease in leases]}))
 
 
 def request(one: RunningFarm, size: int = 64, **options: object) -> SaveRequest:
