@@ -11,7 +11,7 @@ from typing import Any
 
 from luna_farm.core import events
 from luna_farm.core.feed_events import ImageFailed, ImagesMissing, JobDone
-from luna_farm.core.instructions import Append, Bury, Instruction, Publish, Reply
+from luna_farm.core.instructions import Append, Bury, Instruction, KeepReport, Publish, Reply
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note
 from luna_farm.core.state import Farm
@@ -49,6 +49,18 @@ def attempted(task: ImageTask, notes: Iterable[Note]) -> ImageTask:
     """The task of an image whose last attempt died and left `notes`: the latest of each file counts."""
     noted = {**(task.noted or {}), **{note.temp: note.to_map() for note in notes if note.is_of(task)}}
     return replace(task, recovered=True, noted=noted or None)
+
+
+def job_record(job: Job) -> dict[str, Any]:
+    """The journal record from which `recovery.py` makes the job again."""
+    return {
+        "r": "job",
+        "job_id": job.job_id,
+        "request_id": job.request_id,
+        "options": job.options.to_map(),
+        "warnings": list(job.warnings),
+        "images": [whole_record(image) for image in job.images],
+    }
 
 
 def missing(job: Job) -> list[Instruction]:
@@ -89,7 +101,7 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
         images_failed=job.count(S.FAILED, S.LOST, S.MISSING),
         ms=(now - job.accepted_at) * 1e3,
     )
-    done.append(Publish(ended))
+    done += [Publish(ended), KeepReport(job_record(job))]
     farm.finished_order.append(job.job_id)
     _forget_old(farm)
     return done

@@ -34,7 +34,7 @@ def take_up(recovered: RecoveredState, letters: Iterable[DeadLetter]) -> list[st
     needs, because their images were made after all."""
     unneeded: list[str] = []
     for letter in sorted(letters, key=lambda letter: (letter.task.job_id, letter.task.index)):
-        job = recovered.jobs.get(letter.task.job_id)
+        job = recovered.jobs.get(letter.task.job_id) or recovered.reports.get(letter.task.job_id)
         if job is None:
             job = Job(letter.task.job_id, f"{ADOPTED}{letter.task.job_id}", letter.options, [], 0.0)
             recovered.jobs[job.job_id] = job

@@ -64,6 +64,13 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepReport:
+    """Keep the record of a finished job for later questions and starts; the journal holds open jobs only."""
+
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Dispatch:
     """Hand an image to a worker."""
 
@@ -147,6 +154,7 @@ Instruction = (
     | CreateSegment
     | SpoolPixels
     | Append
+    | KeepReport
     | Dispatch
     | RemoveTemps
     | Spawn

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events, filenames, uploads
-from luna_farm.core.completion import close, missing, whole_record
+from luna_farm.core.completion import close, job_record, missing, whole_record
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
@@ -366,16 +366,4 @@ def receipt(farm: Farm, job: Job, client: int, want: tuple[int, ...]) -> dict[st
         "paths": [image.task.path for image in job.images],
         "warnings": list(job.warnings),
         "leases": prefetched(farm, client, want),
-    }
-
-
-def job_record(job: Job) -> dict[str, Any]:
-    """The journal record from which `recovery.py` makes the job again."""
-    return {
-        "r": "job",
-        "job_id": job.job_id,
-        "request_id": job.request_id,
-        "options": job.options.to_map(),
-        "warnings": list(job.warnings),
-        "images": [whole_record(image) for image in job.images],
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from luna_farm.core import events, uploads
-from luna_farm.core.completion import close, finish, image_record
+from luna_farm.core.completion import close, finish, image_record, job_record
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, RemoveTemps, Reply
 from luna_farm.core.job import ImageState, Job
@@ -89,7 +89,7 @@ def _retry(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list
         image.result = replace(image.result, state="", error="", code="")
         farm.taken.add(collision_key(image.task.path))
         farm.queue(image, now)
-    return [Append(tuple(map(image_record, failed))), Reply(event.client, event.reply, job.report())]
+    return [Append((job_record(job),)), Reply(event.client, event.reply, job.report())]
 
 
 Command = Callable[[Farm, Job, events.JobRequested, float], list[Instruction]]

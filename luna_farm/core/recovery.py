@@ -6,16 +6,15 @@ Pure: records in, state out. Which segments can still be read is told by the cal
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from luna_farm.core import uploads
-from luna_farm.core.completion import attempted, close, image_record, missing
+from luna_farm.core.completion import attempted, close, image_record, job_record, missing
 from luna_farm.core.dispatch import worker_record
 from luna_farm.core.feed_events import ImageLost
 from luna_farm.core.filenames import collision_key
-from luna_farm.core.instructions import Append, Instruction, Publish, RemoveTemps
-from luna_farm.core.intake import job_record
+from luna_farm.core.instructions import Append, Instruction, KeepReport, Publish, RemoveTemps
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.core.state import Farm
@@ -33,8 +32,11 @@ class RecoveredState:
     """What the records tell: jobs, the workers to fence off, the segments that unfinished images lie in."""
 
     jobs: dict[str, Job]
+    """Those in the journal: open ones, and some that finished since it was compacted."""
     workers: list[tuple[int, float]]
     """(pid, creation time) of every worker that may have been handed an image."""
+    reports: dict[str, Job] = field(default_factory=dict)
+    """Those that had finished, the oldest first."""
 
     def segments_in_use(self) -> set[str]:
         """Where the pixels of unfinished images lie."""
@@ -43,8 +45,9 @@ class RecoveredState:
         return {image.task.segment for image in with_pixels}
 
 
-def read(records: Iterable[dict[str, Any]]) -> RecoveredState:
-    """Replay the records of a journal in order. A record of an unknown kind (a newer farm) is passed over."""
+def read(records: Iterable[dict[str, Any]], reports: Sequence[dict[str, Any]] = ()) -> RecoveredState:
+    """Replay the records of a journal in order, and the reports of finished jobs. A record of an unknown kind
+    (a newer farm) is passed over."""
     recovered = RecoveredState({}, [])
     for record in records:
         kind = record.get("r")
@@ -56,6 +59,10 @@ def read(records: Iterable[dict[str, Any]]) -> RecoveredState:
             images[record["index"]] = _image(record, images[record["index"]])
         elif kind == "worker":
             recovered.workers.append((record["pid"], record["created"]))
+    for record in reports:
+        recovered.reports.pop(record["job_id"], None)
+        if record["job_id"] not in recovered.jobs:
+            recovered.reports[record["job_id"]] = _job(record)
     return recovered
 
 
@@ -110,7 +117,7 @@ def restore(
     Images whose pixels are gone (a reboot) and that were not published are lost, and reported by name.
     """
     done: list[Instruction] = []
-    for job in recovered.jobs.values():
+    for job in [*recovered.reports.values(), *recovered.jobs.values()]:
         farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
         farm.requests[job.request_id] = job.job_id
         job.accepted_at = now
@@ -123,7 +130,10 @@ def restore(
             elif image.state is S.FAILED:
                 farm.keep_pixels(image)
         done += missing(job) if job.count(S.FILLING) else []
-        done += _close_quietly(farm, job, now) if not _news(job) else close(farm, job, now)
+        closed = close(farm, job, now)
+        if job.job_id not in recovered.reports:
+            # Of a job that had finished in the journal only the report may be missing.
+            done += closed if _news(job) else [i for i in closed if isinstance(i, KeepReport)]
     return done
 
 
@@ -161,14 +171,8 @@ def _news(job: Job) -> bool:
     return any(image.history[-1:] != ["recovered"] for image in job.images)
 
 
-def _close_quietly(farm: Farm, job: Job, now: float) -> list[Instruction]:
-    """A job that was finished before the restart was told of then."""
-    close(farm, job, now)
-    return []
-
-
 def snapshot(farm: Farm) -> list[dict[str, Any]]:
     """The fewest records that make the same farm again: what a compacted journal holds."""
     workers = [worker_record(worker) for worker in farm.workers.values() if worker.pid]
     workers += [uploads.uploader_record(farm.uploader)] if farm.uploader else []
-    return workers + [job_record(job) for job in farm.jobs.values()]
+    return workers + [job_record(job) for job in farm.open_jobs.values()]

@@ -27,6 +27,7 @@ from luna_farm.storage import writer
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.large_segments import LargeSegments
+from luna_farm.storage.reports import Reports
 from luna_farm.storage.spool import Spool
 from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.supervisor.folders import Folders
@@ -56,6 +57,7 @@ class Services:
     segments: Segments
     spool: Spool
     large: LargeSegments
+    reports: Reports
     letters: DeadLetters
     uploads: Uploads
     upload_spool: UploadSpool
@@ -102,6 +104,7 @@ class Executor:
             instructions.CreateSegment: self._create_segment,
             instructions.SpoolPixels: self._spool_pixels,
             instructions.Append: self._append,
+            instructions.KeepReport: lambda i: services.reports.append(i.record),
             instructions.Dispatch: self._dispatch,
             instructions.RemoveTemps: self._remove_temps,
             instructions.Spawn: lambda i: services.pool.spawn(i.worker),

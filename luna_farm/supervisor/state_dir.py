@@ -24,6 +24,7 @@ ENDPOINT = "endpoint.json"
 LOCK = "lock"
 JOURNAL = "journal"
 NOTES = "notes"
+REPORTS = "reports"
 LEFT = "left.json"
 LISTED = 3
 """Jobs and folders that a sentence names before it only counts."""

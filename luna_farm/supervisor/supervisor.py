@@ -40,6 +40,7 @@ from luna_farm.storage.arena_size import establish
 from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.journal import Journal
 from luna_farm.storage.large_segments import LargeSegments
+from luna_farm.storage.reports import Reports
 from luna_farm.storage.spool import Spool
 from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.supervisor import state_dir
@@ -70,7 +71,9 @@ LAST_WORDS_S = 2.0
 class Supervisor:
     """One farm. Made by `open`, served by `run`."""
 
-    def __init__(self, config: Config, journal: Journal, arena: Arena, segments: Segments) -> None:
+    def __init__(
+        self, config: Config, journal: Journal, arena: Arena, segments: Segments, reports: Reports
+    ) -> None:
         self.config = config
         self.arena = arena
         self.token = state_dir.write_token(config.state_dir, config.token)
@@ -110,6 +113,7 @@ class Supervisor:
             segments=segments,
             spool=Spool(config.state_dir / "spool"),
             large=LargeSegments(config.state_dir / "large"),
+            reports=reports,
             letters=DeadLetters(config.state_dir / "dead"),
             uploads=Uploads(self.handle_event, config.destinations),
             upload_spool=uploads_dir,
@@ -138,7 +142,8 @@ class Supervisor:
         lock = state_dir.prepare(config.state_dir)
         try:
             journal, replay = Journal.open(config.state_dir / state_dir.JOURNAL)
-            recovered = recovery.read(replay.records)
+            reports = Reports(config.state_dir / state_dir.REPORTS)
+            recovered = recovery.read(replay.records, reports.read()[-config.kept_reports :])
             fenced = fence(recovered.workers)
             arena, notes = establish(config.arena_bytes, config.state_dir, keep=recovered.segments_in_use())
             if replay.cut_bytes:
@@ -150,7 +155,7 @@ class Supervisor:
             segments = Segments()
             segments.add(arena)
             try:
-                supervisor = cls(config, journal, arena, segments)
+                supervisor = cls(config, journal, arena, segments, reports)
                 for note in notes:
                     supervisor.note(note)
                 supervisor.recover(recovered)
@@ -428,6 +433,7 @@ class Supervisor:
             except ArenaError as error:  # Windows, while a client still maps it: the next start removes it
                 log.info("%s", error)
         services.journal_writer.close()
+        services.reports.close()
         self._notifier.close()
 
     def _note_left(self, left: list[Image]) -> None:

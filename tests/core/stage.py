@@ -78,6 +78,7 @@ class Stage:
         self.farm = Farm(replace(limits, **changes), "shm:arena")
         self.now = 100.0
         self.journal: list[dict[str, Any]] = []
+        self.reports: list[dict[str, Any]] = []
         self.replies: dict[int, list[dict[str, Any]]] = {}
         self.published: list[dict[str, Any]] = []
         self.dispatched: deque[instructions.Dispatch] = deque()
@@ -126,6 +127,8 @@ class Stage:
         elif isinstance(i, instructions.Append):
             self.journal += i.records
             return events.Journaled(i.job_id) if i.job_id else None
+        elif isinstance(i, instructions.KeepReport):
+            self.reports.append(i.record)
         elif isinstance(i, instructions.Dispatch):
             self.dispatched.append(i)
         elif isinstance(i, instructions.Bury):
@@ -246,8 +249,9 @@ class Stage:
         after.farm.segment = "shm:another"
         after.now = self.now
         after.numbers = self.numbers
-        recovered = recovery.read(self.journal)
+        recovered = recovery.read(self.journal, self.reports)
         done = recovery.restore(after.farm, recovered, probe or Disk(), after.now)
+        after.reports = list(self.reports)
         after.journal = recovery.snapshot(after.farm)
         for instruction in done:
             after._carry_out(instruction)

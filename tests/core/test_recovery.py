@@ -177,3 +177,27 @@ def test_a_cancelled_image_that_was_begun_leaves_no_temporary_file() -> None:
     done = after.happens(events.JobRequested(CLIENT, after.reply(), "cancel", "job-0001"))
     temps = ("/out/.luna-job-0001-0.tmp", "/out/_discarded/.luna-job-0001-0.tmp")
     assert instructions.RemoveTemps(temps, "/out") in done
+
+
+def test_finished_jobs_are_no_part_of_the_journal_and_known_by_their_reports() -> None:
+    before = Stage()
+    before.workers()
+    before.submit("job-0001")
+    before.finish()
+    assert [record["r"] for record in recovery.snapshot(before.farm)] == ["worker"]
+    before.journal = recovery.snapshot(before.farm)
+    after = before.restarted()
+    assert after.states("job-0001") == ["saved"]
+    assert after.journal == [], "it holds open jobs only"
+    assert len(after.reports) == 1, "a report that is kept is not kept twice"
+
+
+def test_a_report_that_the_end_came_before_is_kept_by_the_next_start() -> None:
+    before = Stage()
+    before.workers()
+    before.submit("job-0001")
+    before.finish()
+    before.reports.clear()
+    after = before.restarted()
+    assert after.published == []
+    assert [report["job_id"] for report in after.reports] == ["job-0001"]

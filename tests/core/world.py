@@ -58,6 +58,7 @@ class World:
         self.jobs = 0
         self.asked_ever = 0
         self.journal: list[dict[str, Any]] = []
+        self.reports: list[dict[str, Any]] = []
         self.memory: dict[tuple[str, int], Key] = {}
         self.segments: set[str] = set()
         self.files: dict[Key, File] = {}
@@ -91,7 +92,7 @@ class World:
 
     def restart(self, reboot: bool) -> None:
         """The supervisor dies; its workers are fenced off before the next one. A reboot costs the memory."""
-        recovered = recovery.read(self.journal)
+        recovered = recovery.read(self.journal, self.reports)
         for process in self.processes.values():
             known = process.pid in {pid for pid, _ in recovered.workers}
             assert known or process.dead or not process.ready, "a worker that may write is not fenced off"
@@ -129,6 +130,8 @@ class World:
             self._replied(i)
         elif isinstance(i, do.Append) and not i.job_id:
             self._appended(i.records)
+        elif isinstance(i, do.KeepReport):
+            self.reports.append(i.record)
         elif isinstance(i, do.Dispatch):
             self._dispatched(i)
         elif isinstance(i, do.RemoveTemps):
@@ -163,9 +166,10 @@ class World:
         if not message.get("success") or message.get("aborted"):
             return
         job_id = message["job_id"]
-        records = [r for r in self.journal if r["r"] == "job" and r["job_id"] == job_id]
+        kept = (*self.reports, *self.journal)
+        records = [r for r in kept if r["r"] == "job" and r["job_id"] == job_id]
         assert records, "acknowledged before it is in the journal"
-        (record,) = records
+        record = records[-1]
         known = self.receipts.get(record["request_id"])
         assert known in (None, job_id) or known not in self.farm.jobs, "one request became two jobs"
         self.receipts[record["request_id"]] = job_id
@@ -444,8 +448,8 @@ class World:
                     f"{key} waits for a burial that nobody does"
                 )
         assert len(waiting) == len(self.farm.waiting)
-        after = recovery.read(self.journal)
-        compact = recovery.read(recovery.snapshot(self.farm))
+        after = recovery.read(self.journal, self.reports)
+        compact = recovery.read(recovery.snapshot(self.farm), self.reports)
         for job_id in self.farm.jobs:
             opened = self.farm.submits.get(job_id)
             if opened is not None and opened.step is Step.JOURNAL:
@@ -453,7 +457,7 @@ class World:
             assert self._story(after, job_id) == self._story(compact, job_id)
 
     def _story(self, recovered: recovery.RecoveredState, job_id: str) -> list[tuple[str, str, str]]:
-        job = recovered.jobs[job_id]
+        job = recovered.jobs.get(job_id) or recovered.reports[job_id]
         images = [
             (
                 i.task.path,
