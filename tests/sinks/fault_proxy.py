@@ -13,6 +13,8 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+METHODS = (b"PUT ", b"GET ", b"HEAD ", b"DELETE ", b"POST ")
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -41,7 +43,8 @@ class FaultProxy:
         self.refuse = False
         """Close every connection at once."""
         self.every = 0
-        """Fail each so-manieth connection by a reset in the middle; 0: none."""
+        """Fail each so-manieth HTTP request: a reset in the middle, or its answer is swallowed; 0: none."""
+        self.requests = 0
         self._open: set[socket.socket] = set()
         self._closing = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -77,8 +80,6 @@ class FaultProxy:
                 _reset(client)
                 continue
             fault = self._plan.popleft() if self._plan else None
-            if fault is None and self.every and self.connections % self.every == 0:
-                fault = Fault("swallow" if self.connections % (2 * self.every) else "reset", 200)
             self.faults += fault is not None
             threading.Thread(target=self._serve, args=(client, fault), daemon=True).start()
 
@@ -101,6 +102,17 @@ class FaultProxy:
         sent = 0
         with contextlib.suppress(OSError):
             while data := client.recv(16384):
+                if data.startswith(METHODS):
+                    self.requests += 1
+                    if self.every and self.requests % self.every == 0:
+                        self.faults += 1
+                        # Every second time the server gets the whole request, and nobody its answer.
+                        if self.requests % (2 * self.every):
+                            server.sendall(data)
+                            time.sleep(0.05)
+                        _reset(server)
+                        _reset(client)
+                        return
                 if self.latency_s:
                     time.sleep(self.latency_s)
                 if fault and fault.kind == "slow":
