@@ -35,6 +35,7 @@ _RUNS_AT, _PARSED_AT = (
 )  # levels at which the kernel looks for matches quickly or not at all, and for all of them
 _FILTERS = (0, 1, 2, 4, 5)
 _BANDS, _BAND_ROWS = 2, 24  # and as many rows before each
+_SMALL_BYTES = 2**19  # an image of no more is tried whole
 # With matches at most so much of what runs alone leave, or they are not worth their time.
 _LIBRARY_PAYS, _PARSER_PAYS, _EXACT_PAYS = 0.98, 0.993, 0.998
 # A filter that is so much worse than the best by a quick trial is not tried at length.
@@ -49,9 +50,10 @@ class Image:
         step = channels * pixels.itemsize
         self.height, self.row = height, width * step
         self.named = (pixels, height, self.row, step, pixels.itemsize)
-        rows = min(2 * _BAND_ROWS, height)
+        rows = min(2 * _BAND_ROWS, height) if height * self.row > _SMALL_BYTES else height
         starts = sorted({(height - rows) * (2 * i + 1) // (2 * _BANDS) for i in range(_BANDS)})
         self.bands = [(start, start + rows) for start in starts]
+        self.tried_whole = rows == height
 
     def filtered(self, chosen: int, first: int, last: int) -> Bytes:
         """Rows first .. last - 1 through a filter."""
@@ -69,8 +71,8 @@ class Image:
         out = np.empty(_png.bound(self.bands[0][1] - self.bands[0][0], self.row), np.uint8)
         for first, last in self.bands:
             size += _png.idat(*self.named, first, last, level, out)[0]
-            middle = first + (last - first) // 2
-            size -= _png.idat(*self.named, first, middle, level, out)[0] if middle > first else 0
+            if last - first < self.height:
+                size -= _png.idat(*self.named, first, (first + last) // 2, level, out)[0]
         return size
 
 
@@ -117,7 +119,9 @@ def _smaller(image: Image, chosen: int, one: Compress, other: Compress) -> Compr
 
 def _smallest(image: Image, compress: Compress) -> bytes | int:
     quick = _trial(image, _libdeflate(6) or compress, _FILTERS)
-    hopeful = [chosen for chosen in _FILTERS if quick[chosen] <= min(quick.values()) * _HOPELESS]
+    hopeful = [
+        chosen for chosen in _FILTERS if quick[chosen] <= min(quick.values()) * _HOPELESS or image.tried_whole
+    ]
     chosen, size = min(_trial(image, compress, hopeful).items(), key=lambda one: one[1])
     return image.compressed(chosen, compress) if size < image.tried(_RUNS_AT) else _RUNS_AT
 
@@ -130,8 +134,10 @@ def _trial(image: Image, compress: Compress, filters: Iterable[int]) -> dict[int
 def _added(image: Image, chosen: int, compress: Compress, first: int, last: int) -> int:
     """What the later half of a band adds to the earlier one, which it may refer to."""
     whole = image.filtered(chosen, first, last)
+    if last - first == image.height:
+        return len(compress(whole))
     before = (last - first) // 2 * (image.row + 1)
-    return len(compress(whole)) - (len(compress(whole[:before])) if before else 0)
+    return len(compress(whole)) - len(compress(whole[:before]))
 
 
 def _libdeflate(level: int) -> Compress | None:
