@@ -99,15 +99,18 @@ def _by_imagecodecs(pixels: Pixels, options: SaveOptions, marked: Marks) -> byte
         values = np.repeat(values, 3, axis=2)  # imagecodecs stores one channel exactly, whatever the quality
         gray = False
     colour = marked.colour
-    file = imagecodecs.avif_encode(
-        values[:, :, 0] if gray else values,
-        quality,
-        speed=options.avif_speed,
-        bitspersample=_BITS if deep else 8,
-        pixelformat="400" if gray else subsampling(quality).replace(":", ""),
-        primaries=colour.primaries,
-        transfer=colour.transfer,
-        matrix=colour.matrix if gray or quality < EXACT else _RGB,
-        numthreads=1,
-    )
+    try:
+        file = imagecodecs.avif_encode(
+            values[:, :, 0] if gray else values,
+            quality,
+            speed=options.avif_speed,
+            bitspersample=_BITS if deep else 8,
+            pixelformat="400" if gray else subsampling(quality).replace(":", ""),
+            primaries=colour.primaries,
+            transfer=colour.transfer,
+            matrix=colour.matrix if gray or quality < EXACT else _RGB,
+            numthreads=1,
+        )
+    except TypeError as error:  # releases for Python 3.10 do not know what colours mean
+        raise needed("avif", f"a newer imagecodecs than {imagecodecs.__version__} (Python 3.11)") from error
     return bytes(file)
