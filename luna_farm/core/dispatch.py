@@ -206,13 +206,13 @@ def _hung(farm: Farm, now: float) -> list[Instruction]:
 
 
 def _probe(farm: Farm, now: float) -> None:
-    """Let one held image of each failing folder try, when its time has come."""
+    """Let one held image of each failing folder try, the one whose last try is longest ago."""
     ready: deque[Image] = deque()
     for folder in farm.folders.values():
         if folder.may_probe(now):
-            held = next(
-                (i for i in farm.unfinished() if i.state is S.HELD and folder_of(i) == folder.path), None
-            )
+            here = [i for i in farm.unfinished() if i.state is S.HELD and folder_of(i) == folder.path]
+            # They take turns: one that cannot be written (its own name, its size) holds up no other.
+            held = min(here, key=lambda i: i.started_at, default=None)
             if held:
                 held.move(S.QUEUED)
                 ready.append(held)

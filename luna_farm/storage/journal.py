@@ -1,10 +1,10 @@
 """The journal: what the farm has promised, one record after another, so that a restart knows what to finish.
 
-A record is [magic, length, crc32] and a msgpack map, appended with one `os.write`: once that returns, the
-record survives the death of every process (not a power cut, unless `sync` follows; fsync at acceptance would
-be pointless while the pixels are in memory). This module must never crash on any content of the file, never
-drop bytes it did not understand without keeping them aside, and never let a record stand behind half of
-another.
+The file starts with its format. A record is [magic, length, crc32] and a msgpack map, appended with one
+`os.write`: once that returns, the record survives the death of every process (not a power cut, unless a sync
+follows; fsync at acceptance would be pointless while the pixels are in memory). This module must never crash
+on any content of the file, never drop bytes it did not understand without keeping them aside, and never let
+a record stand behind half of another.
 
 The journal does not lock: whoever opens it holds the `StateLock` of the folder.
 """
@@ -12,10 +12,11 @@ The journal does not lock: whoever opens it holds the `StateLock` of the folder.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +35,9 @@ KEPT_ASIDE_FILES = 4
 KEPT_ASIDE_BYTES = 16 << 20
 """How much of one cut tail is kept."""
 
+FORMAT = 2
+"""Of the file. 1: without this number, as version 0.1 wrote it; such a file is read, and written anew."""
+
 _MAGIC = b"LFJ1"  # non-zero: crc32(b"") is 0, so a tail of zeros would read as empty records without it
 _HEAD = struct.Struct(">4sII")  # magic, payload bytes, crc32 of the payload
 _COPY_BYTES = 1 << 20
@@ -46,9 +50,13 @@ class Replay:
 
     records: list[dict[str, Any]] = field(default_factory=list)
     cut_bytes: int = 0
+    """Bytes that belong to no whole record: at the end, or between two records."""
     kept_aside: str | None = None
-    """File that holds the cut bytes (the first KEPT_ASIDE_BYTES); None if none were cut or the disk
-    refused."""
+    """File that holds what was cut, or the whole journal if it was damaged between two records (the first
+    KEPT_ASIDE_BYTES); None if nothing was or the disk refused."""
+    whole: bool = field(default=True, compare=False)
+    """Nothing is missing, as far as the file shows: it begins with its format, and every byte belongs to a
+    record."""
 
 
 class Journal:
@@ -64,8 +72,9 @@ class Journal:
     def open(cls, path: str | os.PathLike[str]) -> tuple[Journal, Replay]:
         """Open or make the journal at `path`, read its records, and cut off a bad tail.
 
-        A tail is bad from the first byte that does not belong to a whole record. Raises DiskError when the
-        file cannot be opened, read or cut.
+        Bytes that belong to no whole record are passed over; the records behind them are read. If there are
+        such bytes the whole file is kept aside. Raises DiskError when the file cannot be opened, read or cut,
+        and for a file of a newer format, which stays untouched.
         """
         path = os.fspath(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _SAFE
@@ -74,12 +83,18 @@ class Journal:
         except OSError as error:
             raise system.disk_error("open the journal", path, error) from error
         try:
-            records, good, total = _read(fd)
-            kept_aside = _cut(path, fd, good) if total > good else None
+            records, good, total, lost = _read(fd)
+            _check_format(path, records)
+            kept_aside = _keep_aside(path, fd, good if lost == total - good else 0) if lost else None
+            if total > good:
+                os.ftruncate(fd, good)
+                system.sync_data(fd)
         except OSError as error:
             os.close(fd)
             raise system.disk_error("read the journal", path, error) from error
-        return cls(path, fd, good), Replay(records, total - good, kept_aside)
+        whole = not lost and bool(records) and records[0].get("r") == "format"
+        told = [record for record in records if record.get("r") != "format"]
+        return cls(path, fd, good), Replay(told, lost, kept_aside, whole)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record; it survives any death of this process once this returns.
@@ -124,6 +139,20 @@ class Journal:
         except OSError as error:
             raise system.disk_error("sync the journal", self.path, error) from error
 
+    def syncing(self) -> Callable[[], None]:
+        """Return what puts the records so far on the disk, to be called in a thread; it raises DiskError."""
+        fd = os.dup(self._fd)
+
+        def sync() -> None:
+            try:
+                system.sync_data(fd)
+            except OSError as error:
+                raise system.disk_error("sync the journal", self.path, error) from error
+            finally:
+                os.close(fd)
+
+        return sync
+
     def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Replace the whole content by `records`, atomically: after a crash or power cut there is the old or
         the new journal, never a mixture. Raises DiskError; the old one then stays in use, except when only
@@ -132,7 +161,7 @@ class Journal:
         fd = -1
         try:
             fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _SAFE, 0o600)
-            size = _write_all(fd, records)
+            size = _write_all(fd, itertools.chain([{"r": "format", "format": FORMAT}], records))
             system.sync_data(fd)
             crash_point("journal.compacting")
             os.replace(beside, self.path)
@@ -189,30 +218,62 @@ def _write_block(fd: int, block: list[bytes]) -> int:
     return done
 
 
-def _read(fd: int) -> tuple[list[dict[str, Any]], int, int]:
-    """Return the whole records, where the last of them ends, and how long the file is."""
+def _read(fd: int) -> tuple[list[dict[str, Any]], int, int, int]:
+    """Return the whole records, where the last of them ends, how long the file is, and how many bytes belong
+    to no record."""
     with os.fdopen(os.dup(fd), "rb", buffering=_COPY_BYTES) as file:
         total = file.seek(0, os.SEEK_END)
         file.seek(0)
         found = list(_records(file, total))
-    return [record for record, _ in found], found[-1][1] if found else 0, total
+    good = found[-1][1] if found else 0
+    return [record for record, _, _ in found], good, total, total - sum(size for _, _, size in found)
 
 
-def _records(file: BinaryIO, total: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield each whole record with the offset of its end, until the first byte that does not fit."""
-    end = 0
-    while len(head := file.read(_HEAD.size)) == _HEAD.size:
-        magic, length, checksum = _HEAD.unpack(head)
-        if magic != _MAGIC or length > min(MAX_RECORD_BYTES, total - end - _HEAD.size):
-            return
-        payload = file.read(length)
-        if len(payload) < length or checksum != zlib.crc32(payload):
-            return
-        record = _unpack(payload)
-        if record is None:
-            return
-        end += _HEAD.size + length
-        yield record, end
+def _records(file: BinaryIO, total: int) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Yield each whole record with the offset of its end and its size. Behind damage reading goes on at the
+    next whole record."""
+    start = 0
+    while start + _HEAD.size <= total:
+        file.seek(start)
+        record, size = _record(file, total - start)
+        if record is not None:
+            start += size
+            yield record, start, size
+        else:
+            start = _next_magic(file, start + 1, total)
+
+
+def _record(file: BinaryIO, left: int) -> tuple[dict[str, Any] | None, int]:
+    """Read the record that begins here, of which at most `left` bytes are there; None if none does."""
+    magic, length, checksum = _HEAD.unpack(file.read(_HEAD.size))
+    if magic != _MAGIC or length > min(MAX_RECORD_BYTES, left - _HEAD.size):
+        return None, 0
+    payload = file.read(length)
+    if len(payload) < length or checksum != zlib.crc32(payload):
+        return None, 0
+    return _unpack(payload), _HEAD.size + length
+
+
+def _next_magic(file: BinaryIO, start: int, total: int) -> int:
+    """Return where the next record may begin, `total` if none does."""
+    while start < total:
+        file.seek(start)
+        block = file.read(_COPY_BYTES)
+        at = block.find(_MAGIC)
+        if at >= 0:
+            return start + at
+        start += max(1, len(block) - len(_MAGIC) + 1)
+    return total
+
+
+def _check_format(path: str, records: list[dict[str, Any]]) -> None:
+    version = records[0].get("format", 1) if records and records[0].get("r") == "format" else 1
+    if not isinstance(version, int) or version > FORMAT:
+        raise OSError(
+            errno.EPROTONOSUPPORT if hasattr(errno, "EPROTONOSUPPORT") else errno.EINVAL,
+            f"it has format {version}, this version of Luna Farm reads up to {FORMAT}; it was not changed."
+            " Install the version that wrote it, or give this farm another --state-dir",
+        )
 
 
 def _unpack(payload: bytes) -> dict[str, Any] | None:
@@ -223,14 +284,6 @@ def _unpack(payload: bytes) -> dict[str, Any] | None:
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
         return None
     return record if isinstance(record, dict) else None
-
-
-def _cut(path: str, fd: int, good: int) -> str | None:
-    """Keep everything from `good` aside, then cut the journal there. Returns the file it is kept in."""
-    kept = _keep_aside(path, fd, good)
-    os.ftruncate(fd, good)
-    system.sync_data(fd)
-    return kept
 
 
 def _keep_aside(path: str, fd: int, start: int) -> str | None:

@@ -69,6 +69,21 @@ class Spool:
         paths = [os.path.join(self.folder, name) for name in self._names()]
         return sum(files.remove(path) for path in paths if f"file:{path}" not in keep)
 
+    def set_aside(self, keep: Container[str], folder: str | os.PathLike[str]) -> list[str]:
+        """Move the whole images that are not in `keep` to `folder`, which is made: nobody can tell whose they
+        are, because records of the journal are missing. Returns their paths there. Raises DiskError."""
+        unknown = [segment[len("file:") :] for segment in self.segments() if segment not in keep]
+        moved: list[str] = []
+        try:
+            if unknown:
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+            for path in unknown:
+                moved.append(os.path.join(folder, os.path.basename(path)))
+                os.replace(path, moved[-1])
+        except OSError as error:
+            raise system.disk_error("move pixels to", folder, error) from error
+        return moved
+
     def _names(self) -> list[str]:
         try:
             return os.listdir(self.folder)

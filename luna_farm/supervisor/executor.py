@@ -262,6 +262,12 @@ class Executor:
 
         self._aside(work)
 
+    def sync_journal(self) -> None:
+        """Put the journal on the disk, in a thread, if it has grown since and that is due."""
+        sync = self._services.journal_writer.sync_if_due()
+        if sync is not None:
+            self._aside(sync)
+
     def _forget(self, i: instructions.Forget) -> None:
         services, segment = self._services, i.segment
         services.pool.forget(segment)

@@ -23,6 +23,10 @@ COMPACT_AGAIN_S = 1.0
 """A full journal is compacted no more often: that writes all of it, 64 MB as a rule."""
 
 
+SYNC_EVERY_S = 1.0
+"""How often the journal is synced while it grows. Durable jobs sync it at once."""
+
+
 class JournalWriter:
     """The journal of one supervisor."""
 
@@ -35,6 +39,8 @@ class JournalWriter:
         """A job found the journal full since it was compacted."""
         self._compacted_bytes = 0
         self._compacted_at = 0.0
+        self._synced_at = 0.0
+        self._synced_bytes = 0
 
     @property
     def error(self) -> str:
@@ -96,6 +102,27 @@ class JournalWriter:
             self._compact_at = 0  # written anew: a sync that failed is never asked again
             return False
         return True
+
+    def sync_if_due(self) -> Callable[[], None] | None:
+        """Return what syncs the journal, for a thread, at most every SYNC_EVERY_S and only if it has grown.
+
+        It bounds what a power cut can take: jobs accepted within the last SYNC_EVERY_S, and what one sync
+        takes, are not named by the next start.
+        """
+        now = time.monotonic()
+        if now - self._synced_at < SYNC_EVERY_S or self._journal.bytes == self._synced_bytes:
+            return None
+        self._synced_at, self._synced_bytes = now, self._journal.bytes
+        sync = self._journal.syncing()
+
+        def work() -> None:
+            try:
+                sync()
+            except FarmError as error:
+                log.error("%s", error)
+                self._compact_at = 0  # written anew: a sync that failed is never asked again
+
+        return work
 
     def catch_up(self) -> None:
         """Write what waits, in order, until the disk refuses."""

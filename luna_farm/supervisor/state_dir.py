@@ -25,6 +25,7 @@ LOCK = "lock"
 JOURNAL = "journal"
 NOTES = "notes"
 REPORTS = "reports"
+UNCLAIMED = "unclaimed"
 LEFT = "left.json"
 LISTED = 3
 """Jobs and folders that a sentence names before it only counts."""

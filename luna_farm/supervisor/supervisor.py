@@ -148,7 +148,7 @@ class Supervisor:
             arena, notes = establish(config.arena_bytes, config.state_dir, keep=recovered.segments_in_use())
             if replay.cut_bytes:
                 notes.append(
-                    f"{replay.cut_bytes} bytes at the journal's end were no record; kept: {replay.kept_aside}"
+                    f"{replay.cut_bytes} bytes of the journal were no record; kept: {replay.kept_aside}"
                 )
             if fenced:
                 notes.append(f"{fenced} workers of the farm that ran before were still alive and were ended.")
@@ -158,7 +158,7 @@ class Supervisor:
                 supervisor = cls(config, journal, arena, segments, reports)
                 for note in notes:
                     supervisor.note(note)
-                supervisor.recover(recovered)
+                supervisor.recover(recovered, replay.whole)
             except BaseException:
                 arena.unlink()  # nothing is in it, and nobody would remove it before the next start
                 raise
@@ -166,13 +166,23 @@ class Supervisor:
         finally:
             lock.release()
 
-    def recover(self, recovered: recovery.RecoveredState) -> None:
-        """Take the jobs of a predecessor up again, and begin the journal anew with them."""
+    def recover(self, recovered: recovery.RecoveredState, whole: bool = True) -> None:
+        """Take the jobs of a predecessor up again, and begin the journal anew with them.
+
+        Unless the journal is `whole`, pixels that no record names may belong to a job whose record is gone.
+        """
         for segment in dead_letters.take_up(recovered, self._dead_letters()):
             self.services.letters.remove(PurePath(segment).stem)
         folder = self.config.state_dir / state_dir.NOTES
         left_notes = notes.read_all(folder)
         self._inherited = recovery.restore(self.farm, recovered, self, self.now(), left_notes)
+        unclaimed = self.config.state_dir / state_dir.UNCLAIMED
+        kept = [] if whole else self.services.spool.set_aside(self.farm.segment_users, unclaimed)
+        if kept:
+            self.note(
+                f"Records of the journal are missing. The pixels of {len(kept)} images that no record names"
+                f" are kept in {unclaimed}: {', '.join(os.path.basename(path) for path in kept[:10])}"
+            )
         self.services.spool.sweep(self.farm.segment_users)
         self._sweep_uploads()
         self.services.large.sweep(self.farm.segment_users)
@@ -388,6 +398,7 @@ class Supervisor:
             self.services.journal_writer.catch_up()
             self.services.uploads.watch()
             self._executor.remove_spooled()
+            self._executor.sync_journal()
             if self.farm.ready and not told_ready:
                 told_ready = True
                 self._notifier.send("READY=1")

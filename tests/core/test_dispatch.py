@@ -396,3 +396,16 @@ def test_the_clock_may_begin_anywhere() -> None:
     stage.workers()
     stage.submit("job-0001", client=CLIENT)
     assert of_kind(stage.tick(), instructions.EndWorker) == []
+
+
+def test_images_of_a_failing_folder_take_turns_to_probe_it() -> None:
+    stage = Stage(max_workers=1)
+    stage.workers()
+    for n in range(3):
+        stage.submit(f"job-{n}")
+    probed = []
+    for _ in range(6):
+        probed.append(stage.dispatched[0].task.job_id)
+        stage.finish(state="failed", code="disk", error="full")
+        stage.tick(60.0)
+    assert probed == ["job-0", "job-1", "job-2"] * 2

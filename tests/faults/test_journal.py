@@ -57,7 +57,7 @@ def flip_bits(folder: str, flips: int) -> dict[str, int]:
         damaged = bytearray(content)
         damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
         found = found_in(path, bytes(damaged))
-        phantoms += found != records(60)[: len(found)]
+        phantoms += any(record not in records(60) for record in found) or len(found) < 59
     return {"phantoms": phantoms}
 
 

@@ -72,7 +72,7 @@ def check(disk: Disk, past: list[Op], tmp: Path) -> dict[str, int]:
     journal = tmp / "journal"
     journal.write_bytes(found.get("state/journal", b""))
     with journal.open("rb") as file:
-        records = [record for record, _ in _records(file, journal.stat().st_size)]
+        records = [record for record, _, _ in _records(file, journal.stat().st_size)]
     known = {record["job_id"] for record in records if record["r"] == "job"}
     accepted = {f"job{name.split()[1]}" for name in promised if name.startswith("accepted")}
     bad["lost"] += len(accepted - known)

@@ -124,7 +124,7 @@ def test_a_journal_cut_at_any_byte_gives_exactly_the_whole_records_before(tmp_pa
 
 
 @pytest.mark.usefixtures("unsynced")
-def test_a_thousand_flipped_bits_give_the_records_before_each_and_no_phantom(tmp_path: Path) -> None:
+def test_a_thousand_flipped_bits_cost_the_record_that_is_hit_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     ends = _write(path, SAMPLE)
     whole = path.read_bytes()
@@ -132,7 +132,10 @@ def test_a_thousand_flipped_bits_give_the_records_before_each_and_no_phantom(tmp
     for _ in range(1000):
         at = dice.randrange(len(whole))
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << dice.randrange(8)]) + whole[at + 1 :])
-        assert _replay(path).records == SAMPLE[: sum(end <= at for end in ends)]
+        hit = sum(end <= at for end in ends)
+        replay = _replay(path)
+        assert replay.records == SAMPLE[:hit] + SAMPLE[hit + 1 :]
+        assert not replay.whole
 
 
 @pytest.mark.parametrize("zeros", [1, 11, 12, 13, 4096, 100_000])
@@ -378,3 +381,39 @@ def test_a_folder_that_cannot_be_synced_is_told_and_the_new_journal_stays_in_use
     journal.append(SAMPLE[3])
     journal.close()
     assert _replay(tmp_path / "journal").records == SAMPLE[1:4]
+
+
+def test_a_journal_says_whether_anything_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    assert not _replay(path).whole, "a journal that was removed looks like this"
+    journal, _ = Journal.open(path)
+    journal.rewrite(SAMPLE)
+    journal.close()
+    assert _replay(path) == Replay(SAMPLE)
+    assert _replay(path).whole
+    data = path.read_bytes()
+    for damaged in (data[:-1], data[20:], data[:50] + data[51:], b"LFJ9" + data[4:]):
+        path.write_bytes(damaged)
+        assert not _replay(path).whole
+
+
+def test_a_journal_of_a_newer_format_is_refused_and_stays_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    _write(path, [{"r": "format", "format": 3}, *SAMPLE])
+    data = path.read_bytes()
+    with pytest.raises(DiskError, match="has format 3, this version of Luna Farm reads up to 2"):
+        Journal.open(path)
+    assert path.read_bytes() == data
+
+
+def test_the_format_before_is_read(tmp_path: Path) -> None:
+    _write(tmp_path / "journal", SAMPLE)
+    assert _replay(tmp_path / "journal").records == SAMPLE
+
+
+def test_records_are_synced_in_a_thread_whatever_happens_to_the_file_meanwhile(tmp_path: Path) -> None:
+    journal, _ = Journal.open(tmp_path / "journal")
+    sync = journal.syncing()
+    journal.rewrite(SAMPLE)
+    journal.close()
+    sync()
