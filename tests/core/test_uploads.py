@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from stage import Disk, Stage, batch, code
 
-from luna_farm.core import events
+from luna_farm.core import events, schema
 from luna_farm.core.circuits import MAX_TRIES, OTHERS, UPLOADS
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.state import DestinationLimits
+from luna_farm.errors import InvalidRequest
 from luna_farm.locations import parse
 
 URL = "s3://bucket/shots"
@@ -314,3 +315,23 @@ def test_rejected_images_go_there_as_well(state: str) -> None:
     answer(at)
     assert at.states("job-0001") == [state]
     assert at.farm.totals["images_discarded"] == (state == "discarded")
+
+
+def test_a_restart_sends_only_what_did_not_fail_for_good() -> None:
+    at = stage()
+    at.submit("job-0001", output_dir=URL, mirrors=("/mnt/nas",))
+    spooled(at, URL, "/mnt/nas")
+    answer(at, error="never", decision="fail")
+    after = at.restarted()
+    after.workers()
+    assert [i.root for i in after.uploads] == ["/mnt/nas"]
+    answer(after)
+    assert after.states("job-0001") == ["failed"]
+
+
+def test_places_are_urls_or_absolute_folders() -> None:
+    assert schema.place({"output_dir": "S3://bucket/x/"}, "output_dir") == "s3://bucket/x"
+    assert schema.mirrors({"mirrors": ["/mnt/nas", "s3://b"]}) == ("/mnt/nas", "s3://b")
+    for wrong in ("/mnt", ["/mnt"] * 9, ["relative"], [3]):
+        with pytest.raises(InvalidRequest, match="mirrors"):
+            schema.mirrors({"mirrors": wrong})
