@@ -76,8 +76,8 @@ def trace_client() -> None:
 
     who = "client"
     noted(requests.Outgoing, "__post_init__", who, lambda *_: "has made the request")
-    noted(connection.Connection, "_say", who, lambda _, __, message, *___: f"has sent `{message['cmd']}`")
-    noted(session.Session, "_fill", who, lambda *_: "has copied the pixels")
+    noted(connection.Connection, "_send", who, lambda _, __, step: f"has sent `{step.message['cmd']}`")
+    noted(session.Session, "_copy", who, lambda *_: "has copied the pixels")
     noted(connection.Connection, "_receive", who, lambda *_: "has the answer")
 
 
