@@ -36,6 +36,8 @@ SEAL_BYTES = 8 * 2**20
 WINDOW_SHARE = 4
 """1 / WINDOW_SHARE of the arena is what one submit leases at a time."""
 WINDOW_LEASES = 256
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05
+"""Between two requests for room in the middle of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ class Session:
         leases = yield from self._lease(windows[0])
         alone = time.monotonic() - self.answered_at > BURST_S
         number = self._next_id()
-        want = out.sizes if self.shared and len(windows) == 1 else []
+        fits = out.nbytes <= self.limits["arena_bytes"] // WINDOW_SHARE
+        want = out.sizes if self.shared and len(windows) == 1 and fits else []
         overlap = self.shared and alone and out.nbytes >= LARGE_BYTES
         yield Send({**out.message(want, here=self.shared), "id": number}, flush=overlap)
         for window in windows:
@@ -179,14 +182,17 @@ class Session:
     def _lease_patiently(self, pieces: Sequence[Piece], busy_s: float) -> Steps:
         """As `_lease`, but wait while earlier images are saved."""
         deadline = time.monotonic() + busy_s
+        pause = FIRST_PAUSE_S
         while True:
             try:
                 return (yield from self._lease(pieces))
-            except FarmBusy as busy:
+            except FarmBusy:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
-                yield Sleep(min(busy.retry_after_s, left))
+                # Room comes with the next image that is saved: sooner than the hint for a whole request.
+                yield Sleep(min(pause, left))
+                pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _take(self, sizes: Sequence[int]) -> list[Lease] | None:
         left = sorted(self.spare, key=lambda lease: lease.size)

@@ -10,6 +10,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.prompt import Confirm
+
 from luna_farm.errors import FarmBusy, FarmDraining, FarmError
 
 if TYPE_CHECKING:
@@ -92,7 +95,7 @@ class Saving:
         print(f"\nStopped waiting. {self._left()}", file=sys.stderr)
         if sys.stdin.isatty() and sys.stderr.isatty():
             try:
-                cancel = input("Cancel them now? [y/N] ").strip().lower() in ("y", "yes")
+                cancel = Confirm.ask("Cancel them now?", default=False, console=Console(stderr=True))
             except (EOFError, KeyboardInterrupt):
                 cancel = False
             if cancel:

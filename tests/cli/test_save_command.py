@@ -183,7 +183,7 @@ def test_the_timeout_says_why_and_which_job_goes_on(farm, cli, sample):
 
 @pytest.mark.parametrize(("typed", "cancelled"), [("y", ["00000001"]), ("", []), (None, [])])
 def test_ctrl_c_says_what_goes_on_and_offers_to_cancel(typed, cancelled, farm, cli, sample, monkeypatch):
-    def answer(question):
+    def answer(question=""):
         if typed is None:
             raise EOFError
         return typed

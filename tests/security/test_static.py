@@ -33,15 +33,18 @@ def test_every_exception_from_bandits_rules_has_its_reason() -> None:
 
 
 FORBIDDEN = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "telnetlib", "ftplib", "xmlrpc"}
+ALLOWED = {"luna_farm/storage/sinks/ftp.py": {"ftplib"}}
+"""FTP in the clear is what an ftp:// destination asks for, and only there."""
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_that_unpickles_or_evaluates(path: Path) -> None:
+    forbidden = FORBIDDEN - ALLOWED.get(path.relative_to(ROOT).as_posix(), set())
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            assert not {alias.name.split(".")[0] for alias in node.names} & FORBIDDEN
+            assert not {alias.name.split(".")[0] for alias in node.names} & forbidden
         if isinstance(node, ast.ImportFrom):
-            assert (node.module or "").split(".")[0] not in FORBIDDEN
+            assert (node.module or "").split(".")[0] not in forbidden
         if isinstance(node, ast.Call):
             name = node.func.id if isinstance(node.func, ast.Name) else ""
             assert name not in ("eval", "exec", "__import__", "input")
