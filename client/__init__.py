@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from luna_farm_client.daemon_client import DaemonClient, DaemonConnectionError
     from luna_farm_client.farm_client import FarmClient
     from luna_farm_client.in_process import save_here
+    from luna_farm_client.one_liner import save
     from luna_farm_client.requests import ImageReport, JobReport, Receipt, SaveImage, SaveRequest
 
 _HOMES = {
@@ -51,6 +52,7 @@ _HOMES = {
     "luna_farm_client.daemon_client": ("DaemonClient", "DaemonConnectionError"),
     "luna_farm_client.farm_client": ("FarmClient",),
     "luna_farm_client.in_process": ("save_here",),
+    "luna_farm_client.one_liner": ("save",),
     "luna_farm_client.requests": ("ImageReport", "JobReport", "Receipt", "SaveImage", "SaveRequest"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -76,6 +78,7 @@ __all__ = [
     "TooLarge",
     "Unauthorized",
     "UnknownJob",
+    "save",
     "save_here",
 ]
 

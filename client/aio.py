@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -160,6 +161,10 @@ class AsyncFarmClient:
     async def wait(self, job: str | Receipt, timeout: float | None = None) -> JobReport:
         """As `FarmClient.wait`."""
         return await self._run(self._policy.wait(job, timeout))
+
+    async def save(self, pixels: Any, path: str | os.PathLike[str], **options: Any) -> str:
+        """As `FarmClient.save`."""
+        return await self._run(self._policy.save(pixels, path, options))
 
     async def job(self, job: str | Receipt) -> JobReport:
         """As `FarmClient.job`."""

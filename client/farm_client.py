@@ -81,6 +81,13 @@ class FarmClient:
         it is then (None: no limit). Raises UnknownJob, FarmUnavailable."""
         return self._run(self._policy.wait(job, timeout))
 
+    def save(self, pixels: Any, path: str | os.PathLike[str], **options: Any) -> str:
+        """Save one image, wait for the file and return its path; a name that exists gets a number.
+
+        path: its ending names the format. options: those of SaveRequest. Raises InvalidRequest, EncodeError,
+        FarmBusy, FarmUnavailable."""
+        return self._run(self._policy.save(pixels, path, options))
+
     def job(self, job: str | Receipt) -> JobReport:
         """Return the report of a job as it is now. Raises UnknownJob."""
         return self._run(self._policy.report("job", job))

@@ -6,12 +6,14 @@ Generators yield `Use` (run steps of a session on a connection) and `Sleep`; `Fa
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, InvalidRequest, StaleLease, Unauthorized
+from luna_farm_client.one_liner import path_of, request_for
 from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveImage, SaveRequest
 from luna_farm_client.session import Session, Sleep, Steps
 
@@ -111,6 +113,11 @@ class Policy:
             report = JobReport.from_answer((yield from self.call("wait", job_id=job_id(job), timeout=left)))
             if report.finished or (deadline is not None and time.monotonic() >= deadline):
                 return report
+
+    def save(self, pixels: Any, path: str | os.PathLike[str], options: dict[str, Any]) -> Plan[str]:
+        """Save one image under a path and return the path once the file is there."""
+        receipt = yield from self.submit(request_for(pixels, path, options), "wait")
+        return path_of((yield from self.wait(receipt, None)))
 
     def jobs(self, limit: int) -> Plan[list[JobReport]]:
         """Return the reports of the latest jobs, newest first."""

@@ -5,3 +5,16 @@ This package is the farm itself (supervisor, workers, storage, imaging). Program
 """
 
 __version__ = "0.1.0"
+
+
+def save(pixels: object, path: object, **options: object) -> str:
+    """Save one image and return its path once the file is there; a name that exists gets a number.
+
+    pixels: a numpy array or torch tensor, [H, W], [H, W, C] or [1, H, W, C], C = 1, 3 or 4. path: its ending
+    names the format. options: those of `luna_farm_client.SaveRequest`, such as `png_compression=9`. Through
+    the farm if one runs, else in this process. Raises InvalidRequest, EncodeError, DiskError.
+    """
+    from importlib import import_module
+
+    saved: str = import_module("luna_farm_client").save(pixels, path, **options)
+    return saved

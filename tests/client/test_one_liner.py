@@ -1,0 +1,80 @@
+"""One image, one path: through a farm, or here when there is none."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+from farm_process import FarmProcess
+from PIL import Image
+
+import luna_farm
+from luna_farm.errors import InvalidRequest
+from luna_farm_client import AsyncFarmClient, FarmClient
+
+PIXELS = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+
+
+@pytest.fixture
+def no_farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment in which no farm runs: an unused port, an empty state folder."""
+    monkeypatch.setenv("LUNA_FARM_PORT", "9")
+    monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(tmp_path / "state"))
+
+
+def test_through_a_farm(shared_farm: FarmProcess, tmp_path: Path) -> None:
+    with shared_farm.client() as farm:
+        path = farm.save(PIXELS, tmp_path / "new" / "x.png", png_compression=9)
+        assert path == str(tmp_path / "new" / "x.png")
+        assert farm.save(PIXELS, tmp_path / "new" / "x.png") == str(tmp_path / "new" / "x_00001.png")
+    assert np.array_equal(np.asarray(Image.open(path)), PIXELS)
+
+
+@pytest.mark.usefixtures("no_farm")
+def test_without_a_farm(tmp_path: Path) -> None:
+    path = luna_farm.save(PIXELS, tmp_path / "x.webp", lossless_webp=True)
+    assert path == str(tmp_path / "x.webp")
+    assert np.array_equal(np.asarray(Image.open(path)), PIXELS)
+
+
+@pytest.mark.parametrize("path", ["x", "x.gif", ".png", 5, "png"])
+def test_a_path_says_what_it_must_be(path: object) -> None:
+    with pytest.raises(InvalidRequest, match="path"):
+        luna_farm.save(PIXELS, path)
+
+
+def test_what_the_path_says_is_no_option(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="the path says it"):
+        luna_farm.save(PIXELS, tmp_path / "x.png", filename="y")
+
+
+async def test_the_asynchronous_client_has_the_same_methods(shared_farm: FarmProcess, tmp_path: Path) -> None:
+    def methods(kind: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(member).parameters)
+            for name, member in vars(kind).items()
+            if not name.startswith("_")
+        }
+
+    assert methods(AsyncFarmClient) == methods(FarmClient)
+    async with AsyncFarmClient("127.0.0.1", shared_farm.port, shared_farm.token) as farm:
+        assert await farm.save(PIXELS, tmp_path / "x.png") == str(tmp_path / "x.png")
+        assert await farm.ping() > 0
+
+
+@pytest.mark.parametrize("wrong", [5, "x.png", [], None, {"images": []}])
+def test_what_is_no_request_is_told_in_a_sentence(shared_farm: FarmProcess, wrong: object) -> None:
+    with shared_farm.client() as farm, pytest.raises(InvalidRequest, match="an array or tensor"):
+        farm.submit(wrong)  # type: ignore[arg-type]
+
+
+def test_an_array_may_be_submitted_and_a_receipt_waited_for(shared_farm: FarmProcess, tmp_path: Path) -> None:
+    from luna_farm_client import SaveImage
+
+    with shared_farm.client() as farm:
+        for given in (SaveImage(PIXELS), [SaveImage(PIXELS)], PIXELS):
+            assert farm.wait(farm.submit(given)).state == "done"  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="job"):
+            farm.wait(5)  # type: ignore[arg-type]
