@@ -8,7 +8,7 @@ the arithmetic of their own type (bfloat16, which numpy lacks, in float32). They
 rounding, `floor(65535 * x + 0.5)` in float32, and stay floats for files that store floats. NaN becomes 0 and
 infinities the nearest value that can be stored; `copy_into` counts both per image. Bool means 0 and 255.
 
-This module must never import torch: whoever passes a tensor has loaded it.
+This module must never import torch: a caller that passes a tensor has loaded it.
 """
 
 from __future__ import annotations

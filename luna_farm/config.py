@@ -77,7 +77,7 @@ class Config:
     c2pa_input_dirs: tuple[Path, ...]
     watermark: str
     given: frozenset[str] = frozenset()
-    """Names of the settings that somebody set, if only to what the default is."""
+    """Names of the settings that were set, if only to what the default is."""
     destinations: tuple[Destination, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Credentials of destinations, for the log to hide."""
@@ -210,7 +210,7 @@ BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
 
 class _Given(NamedTuple):
-    """One value as somebody gave it."""
+    """One value as it was given."""
 
     setting: Setting
     value: Any

@@ -199,7 +199,7 @@ class _Batches:
 
 
 class JobLine(logging.LogRecord):
-    """A line about a job, `Logger.handle`d without all that logging finds out for a record and nobody reads:
+    """A line about a job, `Logger.handle`d without all that logging finds out for a record and is never read:
     there are three of them for each image."""
 
     def __init__(self, name: str, level: int, text: str, job_id: str) -> None:
@@ -291,7 +291,7 @@ class _Queued(logging.handlers.QueueHandler):
 
 
 class _StateFile(logging.handlers.RotatingFileHandler):
-    """The rotating file, readable by its owner only: paths and prompts are nobody else's business."""
+    """The rotating file, readable by its owner only: paths and prompts are private."""
 
     def __init__(self, path: Path, formatter: logging.Formatter, lines: _Batches) -> None:
         self._lines = lines

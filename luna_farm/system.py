@@ -196,7 +196,7 @@ def keep_to_processor(nth: int) -> None:
 
 
 def process_exists(pid: int) -> bool:
-    """Tell whether a process of this number lives, whoever owns it.
+    """Tell whether a process of this number lives, whichever user owns it.
 
     Linux, macOS: signal 0. Windows, where that would end it: the process table.
     """
@@ -215,7 +215,7 @@ def process_exists(pid: int) -> bool:
 
 def process_started(pid: int) -> float | None:
     """Return when a process started: with its pid, its identity. None if there is none, or only its remains,
-    which nobody has collected yet.
+    which was not collected yet.
 
     Linux: clock ticks since the boot, which setting the clock does not change (the time of day of a start
     moves with the clock). macOS and Windows: seconds since 1970, as noted when it started.

@@ -15,7 +15,7 @@ api.addEventListener("executed", ({ detail }) => {
 api.addEventListener("luna_farm.job", ({ detail }) => note(detail));
 // A reloaded page learns of its jobs by this.
 api.addEventListener("luna_farm.queue", ({ detail }) => note({ ...detail, state: "queued" }));
-// ComfyUI was restarted: the farm goes on saving, but nobody reports it here.
+// ComfyUI was restarted: the farm goes on saving, but it is not reported here.
 api.addEventListener("reconnected", () => {
   pending.clear();
   show();

@@ -113,7 +113,7 @@ def permissions(owner: int, mode: int, token_mode: int | None, uid: int) -> Find
 
 
 def left_aside(letters: int, tails: int, state_dir: Path) -> list[Finding]:
-    """Report what earlier runs set aside: images nobody could save, and damaged ends of journals."""
+    """Report what earlier runs set aside: images that could not be saved, and damaged ends of journals."""
     found: list[Finding] = []
     if letters:
         text = f"{letters} images could not be saved and lie in {state_dir / 'dead'}."
@@ -185,7 +185,7 @@ def _inodes(path: Path) -> int | None:
 
 
 def kind_of(path: Path) -> str:
-    """Return the kind of file system that holds an existing path, such as "ext4" or "nfs4"; "" if nobody
+    """Return the kind of file system that holds an existing path, such as "ext4" or "nfs4"; "" if nothing
     knows."""
     import psutil
 

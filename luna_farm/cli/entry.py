@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return _fail(str(error), WRONG_USAGE)
     except InvalidRequest as error:
-        # A value that is not allowed is wrong usage, whoever notices it; a file that is no image is not.
+        # A value that is not allowed is wrong usage, wherever it is noticed; a file that is no image is not.
         return _fail(str(error), FAILED if error.field == "FILE" else WRONG_USAGE)
     except FarmError as error:
         return _fail(str(error), FAILED)

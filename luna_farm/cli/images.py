@@ -19,7 +19,7 @@ from luna_farm.cli.save import read_pixels
 PHOTOGRAPHS = ("astronaut.png", "coffee.png", "chelsea.png", "hubble_deep_field.jpg", "retina.jpg")
 MADE = 5
 NOISE_SIGMA = 1.2
-"""Of 255: about what a image has before it was ever compressed."""
+"""Of 255: about what an image has before it was ever compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def photographs() -> list[Path]:
 
 
 def squared(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Return the middle of a image, size x size; where it is smaller, mirrored at its edges."""
+    """Return the middle of an image, size x size; where it is smaller, mirrored at its edges."""
     height, width = image.shape[:2]
     top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)
     middle = image[top : top + size, left : left + size]

@@ -72,7 +72,7 @@ def launch(arguments: Sequence[str], state_dir: Path, environ: dict[str, str] | 
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[list[int]]:
-    """Only note Ctrl-C for now: between the start of a process and our knowing it, nobody could end it."""
+    """Only note Ctrl-C for now: between the start of a process and our knowing it, it could not be ended."""
     held: list[int] = []
     try:
         before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))

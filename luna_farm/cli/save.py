@@ -116,7 +116,7 @@ def read_pixels(path: Path) -> NDArray[Any]:
     """Return the pixels of an image file, upright, as [H,W,C] or [H,W] uint8, or the array of a .npy file.
 
     16 bits become 8; a file of floats (TIFF) is taken as it is, as 0..1.
-    Raises InvalidRequest for what cannot be read as a image.
+    Raises InvalidRequest for what cannot be read as an image.
     """
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError

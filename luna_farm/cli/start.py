@@ -34,7 +34,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
         default="auto",
         help="how log lines look; auto: human on a terminal, JSON elsewhere",
     )
-    # Set by whoever detached this process: nobody reads its standard error, the log file has everything.
+    # Set by the process that detached this one: its standard error is not read, the log file has everything.
     parser.add_argument("--background", action="store_true", help=argparse.SUPPRESS)
     names = [
         setting.name for setting in SETTINGS if not setting.secret and setting.name not in options.COMMON

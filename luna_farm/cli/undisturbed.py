@@ -129,7 +129,7 @@ def _beside(farm: FarmClient, images: Sequence[Pixels], folder: Path, workers: i
 
 def _wait_for(farm: FarmClient, job: str, then: Callable[[], None]) -> None:
     try:
-        with suppress(FarmError):  # whoever asks next is told of it too
+        with suppress(FarmError):  # the next call raises it too
             farm.wait(job)
     finally:
         then()

@@ -2,7 +2,7 @@
 
 A circuit opens when a destination fails several times in a row, or at once when nothing can work there (no
 credentials, no connection). While it is open, one upload at a time finds out whether that has changed; the
-uploads take turns, so that one that fails alone holds up nobody. Policy only: no instructions, no clocks.
+uploads take turns, so that one that fails alone delays no other. Policy only: no instructions, no clocks.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def tick(farm: Farm, event: events.Tick, now: float) -> list[Instruction]:
     gap = now - farm.last_tick if farm.last_tick else 0.0
     farm.last_tick = now
     if gap > STOPPED_S:
-        # This process was stopped (SIGSTOP, suspend): nobody was late but us.
+        # This process was stopped (SIGSTOP, suspend): no worker was late.
         for worker in farm.workers.values():
             worker.since += gap
     farm.slots.expire(now)

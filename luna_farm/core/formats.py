@@ -124,7 +124,7 @@ def wire_dtype(dtype: str, bit_depth: str, formats: tuple[str, ...]) -> str:
 
 
 def depth_warning(dtype: str, bit_depth: str, format: str) -> str:  # noqa: A002 - as above
-    """Return the sentence for pixels that lose depth although nobody asked for it, "" if they do not.
+    """Return the sentence for pixels that lose depth although it was not asked for, "" if they do not.
 
     dtype: of the pixels as they were given.
     """

@@ -15,8 +15,8 @@ VERSION = 2
 
 
 def hello(token: str, pid: int) -> dict[str, Any]:
-    """Return the first message of a client. `pid` lets the farm know when nobody can write into a slot any
-    more."""
+    """Return the first message of a client. `pid` lets the farm know when no process can write into a slot
+    any more."""
     return {"cmd": "hello", "protocol": NAME, "version": VERSION, "token": token, "pid": pid}
 
 

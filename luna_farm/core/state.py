@@ -225,7 +225,7 @@ class Farm:
 
     @property
     def ready(self) -> bool:
-        """Takes jobs and has somebody to do them."""
+        """Takes jobs and has workers for them."""
         return not self.draining and any(w.state in (W.IDLE, W.BUSY) for w in self.workers.values())
 
     @property
@@ -272,7 +272,7 @@ class Farm:
             self.segment_users[segment] += 1
 
     def release_pixels(self, image: Image) -> list[Instruction]:
-        """An image needs its pixels no more: free the slot, forget files that nobody needs."""
+        """An image needs its pixels no more: free the slot, forget files that are not needed."""
         if image.slot is not None:
             self.slots.done_with(image.slot)
         unused: list[Instruction] = []

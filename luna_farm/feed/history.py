@@ -17,7 +17,7 @@ log = logging.getLogger("luna_farm.feed")
 MAX_EVENTS = 4096
 MAX_BYTES = 2**20
 MAX_UNREAD = 2048
-"""Events kept as they came while nobody is connected: turning each into a frame that nobody reads would cost
+"""Events kept as they came while no reader is connected: turning each into a frame would cost
 the farm a tenth of what an image costs it."""
 
 
@@ -71,7 +71,7 @@ class History:
         return self._bytes
 
     def later(self, event: Published) -> None:
-        """Take over an event that becomes a frame only if somebody comes for it."""
+        """Take over an event that becomes a frame only if a reader comes for it."""
         if len(self._unread) == MAX_UNREAD:  # the oldest gives way, and with it all that lies before the gap
             self._frames.clear()
             self._bytes = 0

@@ -2,9 +2,9 @@
 somebody asks.
 
 `observe` runs for every event and costs about a microsecond: plain additions. The client library is imported
-at the first scrape, so that a farm nobody scrapes does not carry it. This module must never look at a clock,
-a file or a process: what is true now comes in the status that is handed to `render`. No label holds a path, a
-name or a job id.
+at the first scrape, so that a farm that is not scraped does not carry it. This module must never look at a
+clock, a file or a process: what is true now comes in the status that is handed to `render`. No label holds a
+path, a name or a job id.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class _Snapshot:
             yield _gauge("folder_free_bytes", "Free space of the fullest output folder's disk.", min(free))
         yield _gauge(
             "dead_letters",
-            "Jobs that wait for somebody to look at them.",
+            "Jobs that wait for a person to look at them.",
             len(status.get("dead_letters", ())),
         )
         yield _gauge("uptime_seconds", "Time since the start of the supervisor.", status.get("uptime_s", 0))

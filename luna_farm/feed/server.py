@@ -2,7 +2,7 @@
 port.
 
 Each message is encoded once, as the very frame that goes out; the frames of a window go to every subscriber
-in one write. With nobody connected there is no timer and no status is computed. This module must never make
+in one write. Without a connection there is no timer and no status is computed. This module must never make
 the farm wait: `publish` only appends, and a subscriber that reads too slowly is dropped. It takes no decision
 about jobs.
 """
@@ -162,7 +162,7 @@ class Feed:
             self._flush_timer = self._loop.call_later(max(0.0, delay), self._flush)
 
     def wants_thumbnail(self) -> bool:
-        """Tell whether the next image should bring a thumbnail: somebody looks, and had fewer than four in
+        """Tell whether the next image should bring a thumbnail: a reader looks, and had fewer than four in
         this second."""
         if not any(subscriber.thumbnails for subscriber in self._subscribers):
             return False

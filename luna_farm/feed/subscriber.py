@@ -65,7 +65,7 @@ def utc_text(at: float) -> str:
 
 
 class Subscriber:
-    """An open connection. `thumbnails` tells whether somebody looks at images."""
+    """An open connection. `thumbnails` tells whether the reader shows images."""
 
     def __init__(self, connection: ServerConnection, *, thumbnails: bool, now: float) -> None:
         self.thumbnails = thumbnails

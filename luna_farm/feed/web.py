@@ -38,7 +38,7 @@ _TYPES = {
     "icon.svg": "image/svg+xml",
 }
 _STYLE_LINK = b'<link rel="stylesheet" href="/style.css">'
-# Nothing from elsewhere, nothing inline but our own style, no string ever becomes script, nobody frames the
+# Nothing from elsewhere, nothing inline but our own style, no string ever becomes script, no page frames the
 # page.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src '{style}'; img-src 'self' data:; connect-src 'self'; "

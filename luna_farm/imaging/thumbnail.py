@@ -23,7 +23,7 @@ def thumbnail(pixels: Pixels) -> bytes:
     height, width, channels = pixels.shape
     step = max(1, max(height, width) // (LONGEST_SIDE * _OVERSAMPLING))
     sample = pixels[::step, ::step]
-    # An extreme format would lose its short side: a image of one row is still one row.
+    # An extreme format would lose its short side: an image of one row is still one row.
     colours = np.ascontiguousarray(sample[:, :, :1] if channels == 1 else sample[:, :, :3])
     shown = convert(colours, "8")
     image = Image.fromarray(shown[:, :, 0] if channels == 1 else shown)

@@ -106,7 +106,7 @@ class Commands:
             answer = run(connection, reply, message)
         except FarmError as error:
             if message.get("inline"):
-                raise  # raw pixels follow that nobody can interpret any more: the connection ends
+                raise  # raw pixels follow that cannot be told from a frame: the connection ends
             answer = refusal(error)
         if answer is not None:
             connection.send({**answer, "id": reply})

@@ -30,7 +30,7 @@ log = logging.getLogger("luna_farm.listener")
 HELLO_S = 5.0
 """Time for the hello, and for the rest of any frame or pixels that have begun."""
 SLOWEST_BYTES_PER_S = 250_000
-"""What a frame or pixels may add to that time: whoever sends slower, byte by byte, is not waited for."""
+"""What a frame or pixels may add to that time: a slower peer is not waited for."""
 TURN_S = 0.001
 """How long messages of one client are answered before it is the turn of others."""
 WRITE_BYTES = 32 * 1024 * 1024

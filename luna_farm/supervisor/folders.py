@@ -108,7 +108,8 @@ class Folders:
 
     def _reserved_there(self, i: ReserveNames) -> events.Event:
         """Reserve names at a destination: against those of this farm only. What is there already shows when a
-        file is sent, and costs it the next number: a destination that does not answer must hold up nobody."""
+        file is sent, and costs it the next number: a destination that does not answer must delay no one
+        else."""
         reserved: list[str] = []
         try:
             self._check_places((i.output_dir, *i.mirrors))
@@ -156,7 +157,7 @@ class Folders:
             if len(self._space_at) >= MAX_KNOWN:
                 self._space_at.clear()
                 self._space.clear()
-            self._space_at[path] = float("inf")  # nobody asks again while this question is open
+            self._space_at[path] = float("inf")  # no second question while this one is open
             loop = asyncio.get_running_loop()
 
             def answer(found: tuple[int, int]) -> None:

@@ -24,11 +24,11 @@ MAX_LEAVING = 8
 RESERVED_FILES = 24
 """Open files that the farm needs for itself, beside two for each worker."""
 STOPPED_S = 2.0
-"""A gap between two sweeps from which on this process was stopped itself, and nobody was late."""
+"""A gap between two sweeps from which on this process was stopped itself, and no peer was late."""
 
 
 class Listener:
-    """The TCP port for jobs, and the auth.
+    """The TCP port for jobs: who may connect.
 
     `token` is what a hello must bring; `items` bounds lists in messages of known clients; `shared`: other
     users of this machine are let in if they bring the token.

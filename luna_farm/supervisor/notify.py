@@ -1,7 +1,7 @@
 """Tell systemd how the farm is: ready, alive, stopping (sd_notify(3), the datagram protocol, no library).
 
 Without NOTIFY_SOCKET, or where there are no unix sockets, every call does nothing. This module must never
-raise: a farm does not fail because nobody wanted to hear of it.
+raise: a farm does not fail because its service manager does not listen.
 """
 
 from __future__ import annotations

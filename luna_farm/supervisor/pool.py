@@ -271,12 +271,14 @@ def fence(workers: list[tuple[int, float]]) -> int:
         except psutil.NoSuchProcess:
             continue
         except psutil.AccessDenied:
-            log.warning("Process %d belongs to somebody else and cannot be an old worker.", pid)
+            log.warning("Process %d belongs to another user and cannot be an old worker.", pid)
     alive = left
     deadline = time.monotonic() + FENCE_S
     while alive and time.monotonic() < deadline:
         alive = [(pid, started) for pid, started in alive if system.process_started(pid) == started]
-        time.sleep(0.001 if alive else 0.0)  # nothing else goes on yet: nobody is served before this is over
+        time.sleep(
+            0.001 if alive else 0.0
+        )  # nothing else goes on yet: no client is served before this is over
     for pid, _ in alive:
         log.error(
             "Old worker %d cannot be ended (a dead network folder?); its image may be written twice.", pid

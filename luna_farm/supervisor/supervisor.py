@@ -160,7 +160,7 @@ class Supervisor:
                     supervisor.note(note)
                 supervisor.recover(recovered, replay.whole)
             except BaseException:
-                arena.unlink()  # nothing is in it, and nobody would remove it before the next start
+                arena.unlink()  # nothing is in it, and it would stay until the next start
                 raise
             yield supervisor
         finally:
@@ -229,7 +229,7 @@ class Supervisor:
             header = self.services.segments.arena(segment).header
         except ArenaError:
             return False
-        # Of an arena of another boot nobody knows which pages reached the disk; a spooled file is synced.
+        # Of an arena of another boot it is not known which pages reached the disk; a spooled file is synced.
         return segment.startswith(f"file:{self.services.spool.folder}") or header.boot_id == system.boot_id()
 
     def published(self, task: ImageTask) -> ImageResult | None:

@@ -227,7 +227,7 @@ def _published(made: Made, root: str, fsync: bool, note: Callable[[Note], None] 
         warnings += _beside(published.path, made, fsync, note)
     if published.path != path:
         warnings.append(
-            f"{PurePath(path).name} was made by somebody else in the meantime; this is the next free name."
+            f"{PurePath(path).name} was made by another program in the meantime; this is the next free name."
         )
     return _result(made, path=published.path, bytes=published.bytes, warnings=tuple(warnings))
 

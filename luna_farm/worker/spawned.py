@@ -35,7 +35,7 @@ def start(
 
 
 def _become_a_child() -> None:
-    """Leave signals of the group to the supervisor, and the processor to whoever makes images.
+    """Leave signals of the group to the supervisor, and the processor to the program that makes images.
 
     Ctrl-C reaches the whole group: only the supervisor acts on it. The mask was inherited blocked, so that
     not even a worker that is still starting is hit.

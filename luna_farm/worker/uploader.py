@@ -52,7 +52,7 @@ class Uploader:
             if message["t"] == "stop":
                 break
             self._submit(message)
-        os._exit(0)  # a request that hangs holds up nobody
+        os._exit(0)  # a request that hangs must not delay the end
 
     def _next(self) -> dict[str, Any] | None:
         while True:

@@ -23,7 +23,7 @@ def letters_of(stage: Stage) -> list[DeadLetter]:
 
 
 def failed_stage() -> Stage:
-    """A job with a image that was saved between two that were set aside."""
+    """A job with an image that was saved between two that were set aside."""
     stage = Stage(max_workers=1)
     stage.workers()
     stage.submit("job-0001", batch(), batch(), batch())

@@ -38,7 +38,7 @@ def token(tmp_path: Path) -> str:
 
 
 def save(port: int, tmp_path: Path) -> str:
-    """Save a image, and one that the gate rejects; return the job's id."""
+    """Save an image, and one that the gate rejects; return the job's id."""
     noise = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
     flat = np.zeros((48, 64, 3), np.uint8)
     images = [SaveImage(noise, affix="RAW", format="png"), SaveImage(flat, affix="FLAT", format="webp")]

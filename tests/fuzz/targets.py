@@ -1,6 +1,6 @@
-"""What is fuzzed: one function of bytes for each auth that strangers' bytes come through.
+"""What is fuzzed: one function of bytes for each place where bytes of unauthenticated peers arrive.
 
-A target returns for whatever it is given, or raises the one error that its auth documents; everything else,
+A target returns for whatever it is given, or raises the one error that it documents; everything else,
 and every AssertionError here, is a finding. Run by test_targets.py (corpus and hypothesis), and for longer by
 scripts/fuzz.py (atheris). The PNG kernel has a fuzzer of its own: scripts/fuzz_png.py.
 """

@@ -184,7 +184,7 @@ def test_no_swapped_folder_leads_out(start: Start, tmp_path: Path) -> None:
         while not stop.is_set():
             os.rename(out / "a", away)
             os.symlink(elsewhere, out / "a")
-            if done % 2:  # every other time the link stays until a image came by
+            if done % 2:  # every other time the link stays until an image came by
                 came_by.clear()
                 came_by.wait(1.0)
             os.unlink(out / "a")

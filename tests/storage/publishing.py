@@ -1,4 +1,4 @@
-"""Publishing a image as a worker does it, and what tests of it look at."""
+"""Publishing an image as a worker does it, and what tests of it look at."""
 
 from __future__ import annotations
 
