@@ -123,19 +123,24 @@ def _no_constant(name: str) -> None:
 
 
 def journal_reader(data: bytes) -> None:
-    """Any file: the records of a right prefix, the same again, and a journal that can be gone on with."""
+    """Any file: whole records, the same again, and a journal that goes on. One of a newer format is left
+    alone."""
     folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=folder) as home:
         path = os.path.join(home, "journal")
         with open(path, "wb") as file:
             file.write(data)
-        journal, replay = Journal.open(path)
-        assert journal.bytes + replay.cut_bytes == len(data)
+        try:
+            journal, replay = Journal.open(path)
+        except FarmError:
+            with open(path, "rb") as file:
+                assert file.read() == data, "what it refuses it does not touch"
+            return
+        assert 0 <= replay.cut_bytes <= len(data)
         journal.append({"r": "more"})
         journal.close()
         again, second = Journal.open(path)
         again.close()
-        assert second.cut_bytes == 0
         assert second.records[-1] == {"r": "more"}
         assert repr(second.records[:-1]) == repr(replay.records)
 
