@@ -23,6 +23,7 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
         ),
     ),
     "image_failed": (logging.ERROR, lambda e: f"Image {e['index']} failed and is set aside ({e['error']})"),
+    "images_missing": (logging.WARNING, lambda e: f"{e['count']} images were never handed over"),
     "job_lost": (logging.ERROR, lambda e: f"Image {e['index']} ({e['path']}) is lost: {e['error']}"),
     "save_job_done": (
         logging.DEBUG,
