@@ -17,9 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from hung_folder import Hung
 from measured import LONG, Figures, note
-from running_farm import LISTENS_S, RunningFarm, Start
-
-from luna_farm_client import farm_client
+from running_farm import RunningFarm, Start
 
 HERE = Path(__file__).parent
 
@@ -37,12 +35,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if item.path.is_relative_to(HERE) and (report.when == "call" or not report.passed):
         note({"test": item.nodeid, "outcome": report.outcome})
     return report
-
-
-@pytest.fixture(autouse=True)
-def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A restart takes a second here, or ten on a machine that does other things: clients wait for both."""
-    monkeypatch.setattr(farm_client, "RESTART_S", LISTENS_S)
 
 
 @pytest.fixture

@@ -175,8 +175,8 @@ class RunningFarm:
     # --- looking at it
 
     def client(self, timeout: float = 60.0) -> FarmClient:
-        """A client that finds the farm again after each restart."""
-        client = FarmClient("127.0.0.1", self.port, timeout=timeout)
+        """A client that finds the farm again after each restart, also on a busy machine."""
+        client = FarmClient("127.0.0.1", self.port, timeout=timeout, restart_s=LISTENS_S)
         client.endpoint = dataclasses.replace(client.endpoint, state_dir=self.state)
         self._clients.append(client)
         return client

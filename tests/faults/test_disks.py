@@ -206,11 +206,11 @@ def fill(path: Path) -> None:
 def test_images_are_what_they_were(tmp_path: Path) -> None:
     """The proof itself: damage of one byte of a file shows."""
     album = Album(tmp_path, SIZE, noisy=True)
-    album.image(3).tofile(tmp_path / "raw")
-    Image.fromarray(album.image(3)).save(tmp_path / "a.png")
-    assert shows(tmp_path / "a.png", album.image(3))
-    assert not shows(tmp_path / "a.png", album.image(4))
+    album.sample(3).tofile(tmp_path / "raw")
+    Image.fromarray(album.sample(3)).save(tmp_path / "a.png")
+    assert shows(tmp_path / "a.png", album.sample(3))
+    assert not shows(tmp_path / "a.png", album.sample(4))
     data = bytearray((tmp_path / "a.png").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "a.png").write_bytes(data)
-    assert not shows(tmp_path / "a.png", album.image(3))
+    assert not shows(tmp_path / "a.png", album.sample(3))

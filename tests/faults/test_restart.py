@@ -201,7 +201,7 @@ def test_a_damaged_journal_costs_no_accepted_job_in_front_of_the_damage(
         reports = album.wait(client)
         notes = client.status()["notes"]
     assert one.stop() == 0
-    assert any("1000 bytes at the journal's end" in note for note in notes)
+    assert any("1000 bytes of the journal" in note for note in notes)
     figures.none(
         "state folder", "a farm that starts with 1,000 bytes of nonsense at its end", **album.count(reports)
     )

@@ -34,12 +34,12 @@ def acknowledge_before_journal() -> None:
 
     from luna_farm.supervisor.journal_writer import JournalWriter
 
-    real = JournalWriter.append_job
+    real = JournalWriter.accept
 
-    def later(self: JournalWriter, record: dict[str, Any], sync: bool) -> None:
-        asyncio.get_running_loop().call_soon(real, self, record, sync)
+    def later(self: JournalWriter, records: list[dict[str, Any]], sync: bool) -> None:
+        asyncio.get_running_loop().call_soon(real, self, records, sync)
 
-    JournalWriter.append_job = later
+    JournalWriter.accept = later
 
 
 def no_checksum() -> None:
