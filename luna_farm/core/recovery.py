@@ -37,6 +37,8 @@ class RecoveredState:
     """(pid, creation time) of every worker that may have been handed an image."""
     reports: dict[str, Job] = field(default_factory=dict)
     """Those that had finished, the oldest first."""
+    unread: list[str] = field(default_factory=list)
+    """Job ids of records that make no sense: an unknown state, a field that is missing."""
 
     def segments_in_use(self) -> set[str]:
         """Where the pixels of unfinished images lie."""
@@ -47,23 +49,37 @@ class RecoveredState:
 
 def read(records: Iterable[dict[str, Any]], reports: Sequence[dict[str, Any]] = ()) -> RecoveredState:
     """Replay the records of a journal in order, and the reports of finished jobs. A record of an unknown kind
-    (a newer farm) is passed over."""
+    (a newer farm) is passed over; one that makes no sense is named in `unread`."""
     recovered = RecoveredState({}, [])
     for record in records:
-        kind = record.get("r")
-        if kind == "job":
-            job = _job(record)
-            recovered.jobs[job.job_id] = job
-        elif kind == "image" and record["job_id"] in recovered.jobs:
-            images = recovered.jobs[record["job_id"]].images
-            images[record["index"]] = _image(record, images[record["index"]])
-        elif kind == "worker":
-            recovered.workers.append((record["pid"], record["created"]))
+        try:
+            _replay(recovered, record)
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError):
+            recovered.unread.append(str(record.get("job_id") or record.get("r"))[:64])
     for record in reports:
-        recovered.reports.pop(record["job_id"], None)
-        if record["job_id"] not in recovered.jobs:
-            recovered.reports[record["job_id"]] = _job(record)
+        try:
+            _replay_report(recovered, record)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            continue  # a report is history: nothing depends on it
     return recovered
+
+
+def _replay(recovered: RecoveredState, record: dict[str, Any]) -> None:
+    kind = record.get("r")
+    if kind == "job":
+        job = _job(record)
+        recovered.jobs[job.job_id] = job
+    elif kind == "image" and record["job_id"] in recovered.jobs:
+        images = recovered.jobs[record["job_id"]].images
+        images[record["index"]] = _image(record, images[record["index"]])
+    elif kind == "worker":
+        recovered.workers.append((record["pid"], record["created"]))
+
+
+def _replay_report(recovered: RecoveredState, record: dict[str, Any]) -> None:
+    recovered.reports.pop(record["job_id"], None)
+    if record["job_id"] not in recovered.jobs:
+        recovered.reports[record["job_id"]] = _job(record)
 
 
 def _job(record: dict[str, Any]) -> Job:

@@ -179,6 +179,11 @@ class Journal:
         except OSError as error:
             raise system.disk_error("sync the folder of", self.path, error) from error
 
+    def keep_aside(self) -> str | None:
+        """Copy the journal as it is to a file beside it (the first KEPT_ASIDE_BYTES) and return its path;
+        None if the disk refuses."""
+        return _keep_aside(self.path, self._fd, 0)
+
     def close(self) -> None:
         """Close the file; safe to call twice."""
         if self._fd >= 0:

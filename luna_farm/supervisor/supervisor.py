@@ -150,6 +150,11 @@ class Supervisor:
                 notes.append(
                     f"{replay.cut_bytes} bytes of the journal were no record; kept: {replay.kept_aside}"
                 )
+            if recovered.unread:
+                notes.append(
+                    f"{len(recovered.unread)} records of the journal make no sense to this version (of "
+                    f"{', '.join(dict.fromkeys(recovered.unread))[:200]}); kept: {journal.keep_aside()}"
+                )
             if fenced:
                 notes.append(f"{fenced} workers of the farm that ran before were still alive and were ended.")
             segments = Segments()
@@ -158,7 +163,7 @@ class Supervisor:
                 supervisor = cls(config, journal, arena, segments, reports)
                 for note in notes:
                     supervisor.note(note)
-                supervisor.recover(recovered, replay.whole)
+                supervisor.recover(recovered, replay.whole and not recovered.unread)
             except BaseException:
                 arena.unlink()  # nothing is in it, and it would stay until the next start
                 raise

@@ -201,3 +201,29 @@ def test_a_report_that_the_end_came_before_is_kept_by_the_next_start() -> None:
     after = before.restarted()
     assert after.published == []
     assert [report["job_id"] for report in after.reports] == ["job-0001"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"r": "image", "job_id": "job-0001", "index": 0, "state": "levitating"},
+        {"r": "image", "job_id": "job-0001", "index": 7, "state": "saved"},
+        {"r": "image", "job_id": "job-0001"},
+        {"r": "job", "job_id": "job-0002", "images": []},
+        {"r": "job", "job_id": "job-0002", "images": 5},
+        {"r": "worker", "pid": 5},
+    ],
+    ids=lambda record: str(record)[:40],
+)
+def test_a_record_that_makes_no_sense_is_named_and_costs_no_other_job(record: dict[str, Any]) -> None:
+    before = Stage()
+    before.submit("job-0001")
+    before.journal.append(record)
+    before.submit("job-0003")
+    recovered = recovery.read(before.journal)
+    assert recovered.unread == [record.get("job_id") or "worker"]
+    assert {"job-0001", "job-0003"} <= set(recovered.jobs)
+
+
+def test_a_report_that_makes_no_sense_is_passed_over() -> None:
+    assert recovery.read([], [{"job_id": "job-0001"}, {}]).reports == {}
