@@ -10,9 +10,6 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.prompt import Confirm
-
 from luna_farm.errors import FarmBusy, FarmDraining, FarmError
 
 if TYPE_CHECKING:
@@ -94,6 +91,9 @@ class Saving:
             return INTERRUPTED
         print(f"\nStopped waiting. {self._left()}", file=sys.stderr)
         if sys.stdin.isatty() and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.prompt import Confirm
+
             try:
                 cancel = Confirm.ask("Cancel them now?", default=False, console=Console(stderr=True))
             except (EOFError, KeyboardInterrupt):

@@ -51,8 +51,6 @@ class Text(Kind):
         return f"a text of at most {self.limit} characters without NUL"
 
     def check(self, field: str, value: Any) -> str:
-        if value is None:
-            return ""
         if not isinstance(value, str) or len(value) > self.limit or "\0" in value:
             raise InvalidRequest.of(field, value, self.allowed)
         if not value.isascii():

@@ -21,7 +21,6 @@ from luna_farm.errors import (
     FarmUnavailable,
     InvalidRequest,
     NotPossible,
-    TooLarge,
     Unauthorized,
     UnknownJob,
 )
@@ -109,9 +108,29 @@ def test_errors_of_the_farm_are_the_same_classes_here(farm: FarmClient, tmp_path
             refused(receipt.job_id)
 
 
-def test_what_is_larger_than_the_arena_is_refused_with_its_setting(farm: FarmClient, tmp_path: Path) -> None:
-    with pytest.raises(TooLarge, match="arena_bytes"):
-        farm.submit(request(tmp_path, np.broadcast_to(np.uint8(7), (8192, 8193, 1))))
+def test_an_image_larger_than_the_arena_is_saved(farm: FarmClient, tmp_path: Path) -> None:
+    arena_bytes = farm.status()["arena"]["bytes"]
+    large = np.broadcast_to(np.uint8(7), (8192, arena_bytes // 8192 + 1, 1))
+    report = farm.wait(farm.submit(request(tmp_path, large)))
+    assert report.state == "done"
+    with Image.open(report.paths[0]) as saved:
+        assert saved.size == (large.shape[1], 8192)
+    assert farm.status()["arena"]["used_bytes"] == 0
+
+
+def test_a_batch_larger_than_the_arena_is_one_job_with_one_receipt(farm: FarmClient, tmp_path: Path) -> None:
+    arena_bytes = farm.status()["arena"]["bytes"]
+    side = 512
+    count = arena_bytes // (side * side) + 4
+    batch = np.zeros((count, side, side, 1), np.uint8)
+    batch[:, 0, 0, 0] = np.arange(count) % 251
+    receipt = farm.submit(request(tmp_path, batch, png_compression=1))
+    assert (receipt.num_images, len(receipt.paths)) == (count, count)
+    report = farm.wait(receipt)
+    assert report.state == "done"
+    for index in (0, 1, count // 2, count - 1):
+        with Image.open(report.images[index].path) as saved:
+            assert saved.getpixel((0, 0)) == index % 251
 
 
 @pytest.mark.parametrize(

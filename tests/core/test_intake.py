@@ -601,3 +601,25 @@ def test_a_lease_counts_for_the_client_that_has_it() -> None:
     stage.seal(reply, (lease, 1), client=CLIENT + 1)
     assert code(stage.answer(reply)) == "stale_lease"
     assert stage.farm.slots.held_by(CLIENT, lease) is not None
+
+
+def test_a_client_that_leaves_after_its_last_seal_has_its_job_and_no_leases() -> None:
+    stage = Stage()
+    stage.hold = {instructions.ReserveNames}
+    reply = stage.open("job-0001", want=(3072,))
+    stage.seal(reply, (stage.lease(3072)["leases"][0]["lease"], 1))
+    stage.happens(events.ClientGone(CLIENT, False))
+    stage.happens(events.NamesReserved("job-0001", ("/out/a.png",)))
+    assert stage.states("job-0001") == ["queued"]
+    assert reply not in stage.replies
+    assert stage.farm.slots.leased_bytes == 0
+
+
+def test_what_is_cancelled_before_an_abort_is_not_missing() -> None:
+    stage = Stage()
+    reply = stage.open("job-0001", batch(batch=2))
+    stage.seal(reply, (stage.lease(3072)["leases"][0]["lease"], 1))
+    stage.ask("cancel", "job-0001")
+    stage.happens(events.Aborted(CLIENT, reply))
+    assert stage.states("job-0001") == ["cancelled", "cancelled"]
+    assert stage.told("images_missing") == []

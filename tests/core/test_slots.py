@@ -179,3 +179,10 @@ def test_whatever_happens_no_two_slots_share_a_byte_and_all_comes_back(steps: li
             slots.done_with(slot.number)
     assert slots.used_bytes == slots.leased_bytes == len(slots) == 0
     assert slots.lease(1, (12 * PAGE,)) is not None, "the free bytes are one piece again"
+
+
+def test_the_top_of_a_full_arena_is_its_size() -> None:
+    slots = Slots(2 * PAGE)
+    assert slots.top == 0
+    slots.lease(1, (2 * PAGE,))
+    assert slots.top == 2 * PAGE

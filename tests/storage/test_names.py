@@ -237,7 +237,12 @@ def test_ten_thousand_hostile_names_stay_inside(tmp_path: Path) -> None:
     saved, refused = set(), 0
     for number in range(10_000):
         options = SaveOptions(
-            str(out), text(), text(), text(), prompt=PROMPT, timestamp="2025-03-04T15:06:09"
+            str(out),
+            save_path=text(),
+            filename=text(),
+            model_name=text(),
+            prompt=PROMPT,
+            timestamp="2025-03-04T15:06:09",
         )
         shape = {"batch_index": 0, "batch_size": 1, "width": 8, "height": 8}
         try:

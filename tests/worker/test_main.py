@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +20,9 @@ from luna_farm.worker import main
 
 
 @pytest.fixture
-def pipe() -> Iterator[socket.socket]:
+def pipe(tmp_path: Path) -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
-    worker = threading.Thread(target=main.serve, args=(theirs, False), daemon=True)
+    worker = threading.Thread(target=main.serve, args=(theirs, False, str(tmp_path / "notes")), daemon=True)
     worker.start()
     yield ours
     ours.close()
