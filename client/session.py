@@ -134,6 +134,8 @@ class Session:
         however many there are. `busy_s`: how long one window may wait for room. The first one is not waited
         for: FarmBusy is raised.
         """
+        if time.monotonic() - self.answered_at > COLD_S:
+            self.warm_bytes = 0
         windows = list(_windows(out.pieces, self.limits["arena_bytes"]))
         leases = yield from self._lease(windows[0])
         alone = time.monotonic() - self.answered_at > BURST_S
@@ -214,6 +216,7 @@ class Session:
         sealed: list[tuple[Piece, Lease]] = []
         flaws: list[Flaws] = []
         payload: list[memoryview] = []
+        nbytes = 0
         for piece, lease in zip(pieces, list(leases), strict=True):
             if self.shared:
                 found = yield Copy(lambda piece=piece, lease=lease: self._copy(piece, lease))  # type: ignore[misc]
@@ -224,10 +227,11 @@ class Session:
                 )
             sealed.append((piece, lease))
             flaws.append(found or {})
-            if sum(piece.nbytes for piece, _ in sealed) >= SEAL_BYTES or piece is pieces[-1]:
+            nbytes += piece.nbytes
+            if nbytes >= SEAL_BYTES or piece is pieces[-1]:
                 del leases[: len(sealed)]
                 yield Send(self._seal(number, sealed, flaws), payload)
-                sealed, flaws, payload = [], [], []
+                sealed, flaws, payload, nbytes = [], [], [], 0
 
     def _seal(
         self, number: int, sealed: Sequence[tuple[Piece, Lease]], flaws: Sequence[Flaws]
@@ -253,8 +257,6 @@ class Session:
     def _warm(self, arena: Arena, lease: Lease) -> None:
         """Map what was not mapped yet in one go: page faults one by one cost ten times as much."""
         end = lease.offset + lease.size
-        if time.monotonic() - self.answered_at > COLD_S:
-            self.warm_bytes = 0
         if end > self.warm_bytes:
             arena.warm(self.warm_bytes, end - self.warm_bytes)
             self.warm_bytes = end
