@@ -109,13 +109,14 @@ def test_errors_of_the_farm_are_the_same_classes_here(farm: FarmClient, tmp_path
 
 
 def test_an_image_larger_than_the_arena_is_saved(farm: FarmClient, tmp_path: Path) -> None:
-    arena_bytes = farm.status()["arena"]["bytes"]
+    before = farm.status()["arena"]  # other tests share the farm: slots of theirs may be in quarantine
+    arena_bytes = before["bytes"]
     large = np.broadcast_to(np.uint8(7), (8192, arena_bytes // 8192 + 1, 1))
     report = farm.wait(farm.submit(request(tmp_path, large)))
     assert report.state == "done"
     with Image.open(report.paths[0]) as saved:
         assert saved.size == (large.shape[1], 8192)
-    assert farm.status()["arena"]["used_bytes"] == 0
+    assert farm.status()["arena"]["used_bytes"] <= before["used_bytes"]
 
 
 def test_a_batch_larger_than_the_arena_is_one_job_with_one_receipt(farm: FarmClient, tmp_path: Path) -> None:
