@@ -18,6 +18,7 @@ from luna_farm.core.fields import DOCUMENTS_LIMIT, TYPED_LIMIT
 from luna_farm.core.scrubber import Scrubber
 from luna_farm.core.secret_shapes import mask
 from luna_farm.errors import FarmError
+from luna_farm.locations import is_url
 from luna_farm.storage import writer
 
 _log = logging.getLogger("luna_farm.client")
@@ -71,7 +72,10 @@ def sentence(left: Mapping[str, str], here: bool) -> str:
 
 
 def write_beside(path: str, left: Mapping[str, str]) -> None:
-    """Write what was not sent beside the image at `path`; a failure is logged."""
+    """Write what was not sent beside the image at `path`; a failure, or that it is a URL, is logged."""
+    if is_url(path):
+        _log.warning("The metadata that did not fit (%s) was left out of %s.", ", ".join(left), path)
+        return
     cleaned = Scrubber().all({name: _parsed(text) for name, text in left.items()})
     body = json.dumps(cleaned, allow_nan=True).encode("ascii")
     folder, name = os.path.split(path)

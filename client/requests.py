@@ -260,7 +260,8 @@ class Outgoing:
             }
             for image, info in zip(self.request.images, self.infos, strict=True)
         ]
-        told = {"told": [oversize.sentence(self.left, here)]} if self.left else {}
+        beside = here and not is_url(self.fields.get("output_dir", ""))
+        told = {"told": [oversize.sentence(self.left, beside)]} if self.left else {}
         return {**self.fields, **told, "cmd": "save_images_async", "images": images, "want": list(want)}
 
 

@@ -181,10 +181,17 @@ def _make(path: str, dir_fd: int | None) -> None:
 
 
 def _make_root(output_dir: str, sync: bool) -> None:
-    """Make the output folder and what is missing above it. The user named that path: links are fine."""
+    """Make the output folder and what is missing above it. The user named that path: links are fine.
+
+    Raises OSError: EINVAL for a relative path, ENOENT for one on a drive or share that is not there.
+    """
+    if not os.path.isabs(output_dir):
+        raise OSError(errno.EINVAL, "the output folder is not an absolute path", output_dir)
     missing = [output_dir.rstrip("/" + os.sep)]
-    while not os.path.isdir(os.path.dirname(missing[-1])):
-        missing.append(os.path.dirname(missing[-1]))
+    while not os.path.isdir(parent := os.path.dirname(missing[-1])):
+        if parent == missing[-1]:
+            break  # the top itself, such as a drive that was unplugged, is missing: making it says so
+        missing.append(parent)
     for path in reversed(missing):
         _make(path, None)
         if sync:

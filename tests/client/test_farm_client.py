@@ -213,11 +213,12 @@ def test_after_close_it_speaks_no_more(shared_farm: FarmProcess) -> None:
 
 def test_closing_gives_back_what_was_leased_ahead(shared_farm: FarmProcess, tmp_path: Path) -> None:
     with shared_farm.client() as watcher:
+        before = watcher.status()["arena"]["used_bytes"]
         for _ in range(12):
             with shared_farm.client() as farm:
                 receipt = farm.submit(request(tmp_path, sample(1024, 1024)))
                 farm.wait(receipt.job_id, timeout=60)
-        until(lambda: watcher.status()["arena"]["used_bytes"] == 0, "all leases are back")
+        until(lambda: watcher.status()["arena"]["used_bytes"] <= before, "all leases are back")
 
 
 def test_when_busy_it_waits_or_reports(start_farm: Start, tmp_path: Path) -> None:

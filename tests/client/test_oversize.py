@@ -11,6 +11,7 @@ from PIL import Image
 
 from luna_farm.core.fields import DOCUMENTS_LIMIT
 from luna_farm_client import SaveImage, SaveRequest, oversize, save_here
+from luna_farm_client.requests import Outgoing
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 HUGE = "x" * (DOCUMENTS_LIMIT + 10)
@@ -68,3 +69,14 @@ def test_what_is_no_json_is_written_as_text_and_a_failure_is_logged(
 
 def test_a_client_elsewhere_says_that_it_was_left_out() -> None:
     assert "it was left out" in oversize.sentence({"prompt": "x"}, here=False)
+
+
+def test_a_destination_has_nothing_beside_it_and_the_report_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Outgoing(SaveRequest([SaveImage(PIXELS)], "s3://bucket/x", extra_pnginfo={"big": HUGE}))
+    assert "left out" in out.message()["told"][0]
+    oversize.write_beside("s3://bucket/x/a.png", out.left)
+    assert "left out of s3://bucket/x/a.png" in caplog.text
+    assert list(tmp_path.iterdir()) == []

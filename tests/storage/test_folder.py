@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import ntpath
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from publishing import TEMP, fail, files, linux_only, posix_only, publish
@@ -125,3 +127,32 @@ def test_by_path_where_folders_cannot_be_held_open(tmp_path: Path, monkeypatch: 
         with pytest.raises(DiskError, match="a link or a file is where a folder should be"):
             publish(out, relative)
     assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_a_relative_output_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match="not an absolute path") as refused:
+        Folder.open("s3:/bucket/x", [], create=True, sync=False)
+    assert refused.value.errno == errno.EINVAL
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("output_dir", ["Z:\\out\\x", "Z:\\", "\\\\server\\share\\x"])
+def test_a_drive_or_share_that_is_not_there_is_an_error(
+    output_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(path: str, dir_fd: int | None) -> None:
+        raise FileNotFoundError(errno.ENOENT, "the device is not there", path)
+
+    windows = SimpleNamespace(
+        path=SimpleNamespace(
+            isabs=ntpath.isabs, dirname=ntpath.dirname, join=ntpath.join, isdir=lambda _: False
+        ),
+        sep="\\",
+        mkdir=gone,
+    )
+    monkeypatch.setattr(folder_module, "HAS_DIR_FD", False)
+    monkeypatch.setattr(folder_module, "os", windows)
+    with pytest.raises(FileNotFoundError, match="not there"):
+        Folder.open(output_dir, [], create=True, sync=False)
