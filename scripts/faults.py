@@ -57,7 +57,7 @@ ROWS = (
     Row("power cut", "Power cut simulated over a record of disk operations", "every `saved` file is whole"),
     Row(
         "disks",
-        "1 MB tmpfs, small ext4, no inodes, read-only, somebody else's folder, a full state folder",
+        "1 MB tmpfs, small ext4, no inodes, read-only, a folder of another user, a full state folder",
         "clear error, saved once space is back, 0 half files",
     ),
     Row(
@@ -82,7 +82,7 @@ ROWS = (
         "all answered or told busy, a good one within 100 ms, recovery < 2 s",
     ),
     Row("names", "4 processes x 1,000 under one name, 1,000 symlink swaps", "0 overwritten, 0 outside"),
-    Row("clock", "The clock set a day forth and back", "nobody killed, reaped or expired early"),
+    Row("clock", "The clock set a day forth and back", "no process killed, no job ended early"),
     Row("second supervisor", "A second supervisor; an old worker alive at a restart", "refused; fenced off"),
     Row("restart", "Restart after `kill -9` with 64 jobs pending", "listening < 1 s, all saved"),
     Row("reboot", "The memory is gone, or of another boot", "durable jobs finished, others named as lost"),
@@ -133,8 +133,8 @@ so. Windows, macOS, NFS and SMB were not tested; a folder that hangs was, by FUS
 - A disk that says it has written what it has not. Syncs are asked for once and believed; one that fails is
   never asked again: the file is written anew from the pixels.
 - `kill -9` of everything and a full removal of the state folder: what was accepted and not saved is then
-  known to nobody. Dead letters lie in that folder, too.
-- Somebody who deletes the files of the farm in shared memory while no worker has them mapped and the disk
+  known to no process. Dead letters lie in that folder, too.
+- A user who deletes the files of the farm in shared memory while no worker has them mapped and the disk
   of the state folder is full: both copies are gone then.
 """
 

@@ -122,7 +122,7 @@ def farm(count: int, seed: int) -> int:
     }
     for what, kept in held.items():
         print(f"{'ok  ' if kept else 'NOT '} {what}")
-    # How busy this machine is with other things is nobody's fault: told, not judged.
+    # How busy this machine is with other things is reported, not judged.
     word = "ok  " if result.ping_p99_ms < PING_P99_MS else "slow"
     print(
         f"{word} ping p99 {result.ping_p99_ms:.2f} ms beside it"

@@ -152,7 +152,7 @@ def buried(farm: Farm, event: events.Buried, now: float) -> list[Instruction]:
 
 
 def _go_on_from_disk(farm: Farm, image: Image, event: events.Buried) -> list[Instruction]:
-    """The worker could not reach the shared memory, which somebody removed: the copy on disk will do."""
+    """The worker could not reach the shared memory, which was removed: the copy on disk will do."""
     done = farm.release_pixels(image)
     image.task = replace(image.task, segment=event.segment, offset=event.offset)
     image.move(S.QUEUED)

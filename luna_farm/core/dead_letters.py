@@ -30,8 +30,8 @@ class DeadLetter:
 
 
 def take_up(recovered: RecoveredState, letters: Iterable[DeadLetter]) -> list[str]:
-    """Make each letter a failed image that can be tried again; returns the segments of those that nobody
-    needs, because their images were made after all."""
+    """Make each letter a failed image that can be tried again; returns the segments that are not
+    needed, because their images were made after all."""
     unneeded: list[str] = []
     for letter in sorted(letters, key=lambda letter: (letter.task.job_id, letter.task.index)):
         job = recovered.jobs.get(letter.task.job_id) or recovered.reports.get(letter.task.job_id)

@@ -1,5 +1,5 @@
 """Prometheus series of the farm: counted from the same events that the feed sends, laid out only when
-somebody asks.
+they are asked for.
 
 `observe` runs for every event and costs about a microsecond: plain additions. The client library is imported
 at the first scrape, so that a farm that is not scraped does not carry it. This module must never look at a

@@ -189,7 +189,7 @@ class Arena:
             self.reserved = max(end, self.reserved)
 
     def give_back(self, end: int) -> None:
-        """Return the memory from `end` on to the system. For the owner, who must know that nobody uses it.
+        """Return the memory from `end` on to the system. For the owner, who must know that it is unused.
 
         Does nothing where the platform cannot, or where a client has claimed all of it.
         """

@@ -1,7 +1,7 @@
 """How large the arena is and where it lies: as asked, or the best this machine has; and the way back to it.
 
 The names of the segments are noted in the state folder before they are made, so that no crash at any moment
-leaves memory behind that nobody knows of. Only the supervisor, which holds the lock of that folder, calls
+leaves memory behind that no process knows of. Only the supervisor, which holds the lock of that folder, calls
 this module. It must never touch the pixels.
 """
 
@@ -76,7 +76,7 @@ def establish(
 
 
 def fresh_names(folder: str | os.PathLike[str]) -> tuple[str, str]:
-    """Return names nobody has yet for a segment in shared memory and for one in a file of `folder`.
+    """Return unused names for a segment in shared memory and for one in a file of `folder`.
 
     Never the same twice: a client that still holds an arena of before must not take the new one for it.
     """

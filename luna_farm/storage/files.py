@@ -13,7 +13,7 @@ from luna_farm import system
 from luna_farm.errors import InvalidRequest
 
 PRIVATE = 0o600
-"""Mode of every file of the state folder: pixels and prompts are nobody else's business."""
+"""Mode of every file of the state folder: pixels and prompts are private."""
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _SAFE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 

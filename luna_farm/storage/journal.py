@@ -127,7 +127,7 @@ class Journal:
 
     def take_back(self, size: int) -> None:
         """Cut what was appended since the journal had `size` bytes: records that could not be synced, and
-        that nobody was promised. Raises DiskError; nothing is appended then until the cut succeeds."""
+        that no client was promised. Raises DiskError; nothing is appended then until the cut succeeds."""
         self.bytes, self._torn = size, True
         self._mend()
 

@@ -70,8 +70,11 @@ class Spool:
         return sum(files.remove(path) for path in paths if f"file:{path}" not in keep)
 
     def set_aside(self, keep: Container[str], folder: str | os.PathLike[str]) -> list[str]:
-        """Move the whole images that are not in `keep` to `folder`, which is made: nobody can tell whose they
-        are, because records of the journal are missing. Returns their paths there. Raises DiskError."""
+        """Move the whole images that are not in `keep` to `folder`, which is made: their jobs
+        are unknown, because records of the journal are missing. Returns their paths there.
+
+        Raises DiskError.
+        """
         unknown = [segment[len("file:") :] for segment in self.segments() if segment not in keep]
         moved: list[str] = []
         try:

@@ -77,7 +77,7 @@ class StateLock:
 
 
 def lock_holder(path: str | os.PathLike[str]) -> int | None:
-    """Return the pid that holds the lock at `path` (0: held by an unknown one), None if nobody holds it."""
+    """Return the pid that holds the lock at `path` (0: held by an unknown one), None if it is free."""
     try:
         fd = os.open(path, _FLAGS)
     except OSError:

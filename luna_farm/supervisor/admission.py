@@ -19,7 +19,7 @@ PEER_UNAUTHENTICATED = 8
 PEER_SHARE = 2
 """One other machine may hold 1 / PEER_SHARE of all connections."""
 GRACE_S = 0.1
-"""Nobody is pushed out before that: a client that has just connected is about to speak."""
+"""No client is pushed out before that: one that has just connected is about to speak."""
 
 
 class Peer(Protocol):

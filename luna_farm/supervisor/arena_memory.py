@@ -22,7 +22,7 @@ AHEAD_EVERY_S = 1.0
 """Pause after a try to reserve ahead that failed: a system that has no more is not asked in every tick."""
 MOST_AHEAD_BYTES = 64 << 20
 IDLE_S = 60.0
-"""What nobody used for so long is given back."""
+"""Memory that was not used for so long is given back."""
 AT_ONCE_BYTES = 32 << 20
 """What is given back in one tick, or reserved for a client that claims all: some milliseconds."""
 

@@ -78,7 +78,7 @@ class JournalWriter:
 
     def _take_back(self, size: int) -> None:
         """Forget a record that was refused after all, or the next start would take its job up. What the disk
-        made of the rest nobody knows after a failed sync: the whole journal is written anew."""
+        made of the rest is unknown after a failed sync: the whole journal is written anew."""
         self._compact_at = 0
         try:
             self._journal.take_back(size)

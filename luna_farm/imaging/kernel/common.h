@@ -28,7 +28,7 @@ typedef uint64_t u64;
 #define LUNA_X86 1
 #include <immintrin.h>
 /* Functions for newer processors than the one compiled for: gcc and clang want a target on each of them. MSVC takes any
- * intrinsic anywhere; it gets AVX2, which can be tried by its detection (cpu.h), not AVX-512, which nobody has tried. */
+ * intrinsic anywhere; it gets AVX2, which can be tried by its detection (cpu.h), not AVX-512, which was not tried there. */
 #define LUNA_DISPATCH 1
 #ifdef LUNA_MSVC
 #define LUNA_TARGET(features)

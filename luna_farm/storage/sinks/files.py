@@ -89,7 +89,7 @@ class FileSink:
         try:
             self._server.write(temp, body)
         except SinkError as error:
-            self._folders.clear()  # somebody may have removed one
+            self._folders.clear()  # one may have been removed
             raise error
         if not is_body(upload, self._server.read(temp)):
             self._server.remove(temp)
