@@ -1,4 +1,4 @@
-"""Presets: settings of all formats by intent. Measured by `scripts/bench presets`; docs/formats.md has the
+"""Presets: settings of all formats by intent. Measured by `scripts/bench codecs`; docs/formats.md has the
 figures. A preset fills in what a request leaves at its default, nothing else."""
 
 from __future__ import annotations

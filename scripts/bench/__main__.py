@@ -59,7 +59,20 @@ def main() -> int:
     except bootstrap.StepFailed as error:
         print(f"{error.output}\n{error}", file=sys.stderr)
         return 1
+    wanted = needs(given.name)
+    if wanted and subprocess.run([bootstrap.PYTHON, "-m", "pip", "install", "-q", *wanted]).returncode:
+        print(f"{given.name} needs {', '.join(wanted)}: they could not be installed.", file=sys.stderr)
+        return 1
     return subprocess.run([bootstrap.PYTHON, FOLDER, given.name, *given.options]).returncode
+
+
+def needs(name: str) -> list[str]:
+    """Return the packages that a benchmark needs beyond those of the demo: the NEEDS of its module, read
+    without running it."""
+    for node in ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["NEEDS"]:
+            return list(ast.literal_eval(node.value))
+    return []
 
 
 def run(name: str, options: list[str]) -> int:
@@ -67,7 +80,13 @@ def run(name: str, options: list[str]) -> int:
     if importlib.util.find_spec("luna_farm_client") is None:
         find_packages()
     sys.argv = [f"python3 scripts/bench {name}", *options]
-    result = importlib.import_module(f"bench.{name}").main()
+    try:
+        result = importlib.import_module(f"bench.{name}").main()
+    except ModuleNotFoundError as error:
+        wanted = " ".join(needs(name)) or error.name
+        sys.exit(
+            f"There is no module {error.name} here. To have it: {sys.executable} -m pip install {wanted}"
+        )
     return result if isinstance(result, int) else 0
 
 

@@ -33,6 +33,7 @@ from luna_farm.imaging.encoders import encode
 from luna_farm.imaging.encoders.jxl import distance
 from luna_farm.imaging.metadata import NOTHING
 
+NEEDS = ("imagecodecs", "openexr", "pillow-heif", "c2pa-python", "trustme")
 PLAIN = SaveOptions(output_dir="/")
 AIGC = {"ContentProducer": "001191110102MACQD9K64010000", "ProduceID": "0123456789"}
 

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Make the PNG corpus: at least four images of every kind that ComfyUI users save.
 
-    pip install comfyui-workflow-templates-media-image opencv-python-headless scikit-image
-    python scripts/bench/corpus.py FOLDER [--side 1024]
+    python3 scripts/bench corpus FOLDER [--side 1024]
 
 Real images come from the package of workflow templates. Everything else is computed from them or drawn
 here, with fixed seeds, so that two runs on the same packages give the same files. Each image is a file
@@ -27,6 +26,7 @@ from skimage import segmentation
 
 Pixels = Any  # an array [H, W] or [H, W, C]; what OpenCV returns has no better type
 cv2: Any = importlib.import_module("cv2")  # not among the packages that the checks install
+NEEDS = ("comfyui-workflow-templates-media-image", "opencv-python-headless")
 PHOTOS = (
     "flux_schnell-1",
     "sd3.5_large_canny_controlnet_example-1",

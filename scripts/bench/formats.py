@@ -28,6 +28,8 @@ from luna_farm.imaging.encoders import encode
 from luna_farm.imaging.metadata import NOTHING
 from luna_farm_client.pixels import copy_into
 
+NEEDS = ("imagecodecs", "simplejpeg")
+
 Pixels = NDArray[np.uint8]
 Encode = Callable[[Pixels], bytes]
 SIDE = 1024

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""PNG by kinds of images: each image by itself against Pillow, and against every ready-made filter and
-library.
+"""PNG by kinds of images: each image by itself against Pillow, filters and libraries.
 
-    python scripts/bench/corpus.py FOLDER
-    python scripts/bench/png.py FOLDER [--half tune|report] [--levels 1,4] [--rivals] [--kinds canny,depth]
-    python scripts/bench/png.py FOLDER --write       puts the table into docs/png.md, the plot beside it
+    python3 scripts/bench corpus FOLDER
+    python3 scripts/bench png FOLDER [--half tune|report] [--levels 1,4] [--rivals] [--kinds canny,depth]
+    python3 scripts/bench png FOLDER --write         puts the table into docs/png.md, the plot beside it
 
 Sizes are relative to Pillow's level 4 on the same image; speed is how many times less CPU time than Pillow's
 level 4 it takes (the least of several runs, one thread). 16-bit images of more than one channel are compared
@@ -34,6 +33,7 @@ from luna_farm.imaging.encoders import png_library
 
 corpus: Any = importlib.import_module("corpus")
 plot_kinds: Any = importlib.import_module("plot_kinds")
+NEEDS = ("opencv-python-headless", "imagecodecs", "deflate", "isal", "zlib-ng")
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = ROOT / "docs"
 MARKS = ("<!-- made by scripts/bench/png.py --write -->", "<!-- until here -->")

@@ -26,6 +26,21 @@ def test_the_help_lists_each_with_one_line():
 
 
 @pytest.mark.parametrize(
+    "name",
+    sorted(
+        file.stem for file in (ROOT / "scripts" / "bench").glob("[a-z]*.py") if "def main" in file.read_text()
+    ),
+)
+def test_each_shows_its_help_or_says_what_to_install(name):
+    done = run(name, "--help")
+    assert "Traceback" not in done.stderr
+    if done.returncode:
+        assert "-m pip install" in done.stderr
+    else:
+        assert "usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
     ("name", "options", "said"),
     [
         ("trace", ["--repeat", "2", "--side", "64"], "`submit` returns"),
