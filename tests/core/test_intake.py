@@ -402,6 +402,26 @@ def test_a_spool_that_fails_refuses_the_job() -> None:
     assert stage.farm.taken == set()
 
 
+@pytest.mark.parametrize(
+    ("held", "failed"),
+    [
+        (instructions.ReserveNames, events.NamesReserved("job-0001", (), error=DiskError("disk full"))),
+        (instructions.SpoolPixels, events.PixelsSpooled("job-0001", error=DiskError("disk full"))),
+        (instructions.Append, events.Journaled("job-0001", error=DiskError("disk full"))),
+    ],
+)
+def test_a_submit_that_fails_after_its_client_is_gone_is_answered_to_no_one(
+    held: type[instructions.Instruction], failed: events.Event
+) -> None:
+    stage = Stage()
+    stage.hold = {held}
+    stage.submit("job-0001", durable=True)
+    stage.happens(events.ClientGone(CLIENT, may_write=False))
+    assert "Reply" not in kinds(stage.happens(failed))
+    assert stage.farm.slots.used_bytes == 0
+    assert (stage.farm.jobs, stage.farm.submits, stage.farm.taken) == ({}, {}, set())
+
+
 def test_a_durable_job_that_the_journal_refuses_leaves_no_spool() -> None:
     stage = Stage()
     stage.hold = {instructions.Append}
