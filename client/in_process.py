@@ -20,8 +20,9 @@ from luna_farm.errors import FarmError
 from luna_farm.storage import names
 from luna_farm.worker import pipeline
 from luna_farm_client import oversize
+from luna_farm_client.outgoing import Outgoing
 from luna_farm_client.pixels import copy_into
-from luna_farm_client.requests import JobReport, Outgoing, SaveRequest
+from luna_farm_client.requests import JobReport, SaveRequest
 
 
 def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | None = None) -> JobReport:

@@ -34,6 +34,9 @@ _CHANNELS = (1, 3, 4)
 _SHAPES = "[H, W], [H, W, C] or [B, H, W, C] with C = 1, 3 or 4"
 _DTYPES = "uint8 (0..255), uint16 (0..65535), bool, or float16, bfloat16, float32, float64 (0..1)"
 
+_ARRAYS = {"B": "uint8", "?": "uint8", "H": "uint16", "e": "float16", "f": "float32", "d": "float32"}
+"""`char` of a dtype of numpy -> the one of DTYPES that holds it, so far as a file can."""
+
 Flaws = dict[int, int]
 """Index of an image in its batch -> how many of its values were NaN or infinite."""
 
@@ -63,6 +66,11 @@ def describe(x: object, *, bit_depth: str = "auto", formats: tuple[str, ...] = (
     allowed.
     """
     given: Any = x
+    if isinstance(x, np.ndarray):
+        kind = _ARRAYS.get(x.dtype.char)
+        if kind is None:
+            raise InvalidRequest.of("pixels.dtype", str(x.dtype), _DTYPES)
+        return _measured(x.shape, kind, bit_depth, formats)
     torch = _torch_of(x)
     if torch is not None:
         if given.dtype not in _tensor_types():
@@ -70,15 +78,12 @@ def describe(x: object, *, bit_depth: str = "auto", formats: tuple[str, ...] = (
         if given.layout is not torch.strided or given.is_meta:
             what = f"a tensor without memory of its own ({given.layout}, {given.device})"
             raise InvalidRequest.of("pixels", what, "a dense tensor")
-    elif isinstance(x, np.ndarray):
-        if x.dtype.kind + str(x.dtype.itemsize) not in ("u1", "u2", "b1", "f2", "f4", "f8"):
-            raise InvalidRequest.of("pixels.dtype", str(x.dtype), _DTYPES)
     else:
-        kind = type(x)
-        hint = " (of a PIL image: numpy.asarray(image))" if kind.__module__.startswith("PIL.") else ""
-        what = f"{kind.__module__}.{kind.__qualname__}"
+        of = type(x)
+        hint = " (of a PIL image: numpy.asarray(image))" if of.__module__.startswith("PIL.") else ""
+        what = f"{of.__module__}.{of.__qualname__}"
         raise InvalidRequest.of("pixels", what, f"a numpy array or torch tensor{hint}")
-    return _measured(tuple(given.shape), wire_dtype(_kind(str(given.dtype)), bit_depth, formats))
+    return _measured(tuple(given.shape), _kind(str(given.dtype)), bit_depth, formats)
 
 
 def copy_into(x: object, view: memoryview, dtype: str = "uint8") -> Flaws:
@@ -212,7 +217,10 @@ def _kind(dtype: str) -> str:
     return "uint8" if name in ("uint8", "bool") else "float32"
 
 
-def _measured(shape: tuple[int, ...], dtype: str) -> PixelInfo:
+@lru_cache(maxsize=256)
+def _measured(shape: tuple[int, ...], kind: str, bit_depth: str, formats: tuple[str, ...]) -> PixelInfo:
+    """The pixels of one node have one shape as a rule: it is judged once."""
+    dtype = wire_dtype(kind, bit_depth, formats)
     if not 2 <= len(shape) <= 4:
         raise InvalidRequest.of("pixels.shape", list(shape), _SHAPES)
     batch, height, width, channels = {2: (1, *shape, 1), 3: (1, *shape), 4: shape}[len(shape)]

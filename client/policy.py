@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, InvalidRequest, StaleLease, Unauthorized
 from luna_farm_client.one_liner import path_of, request_for
-from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveImage, SaveRequest
+from luna_farm_client.outgoing import Outgoing
+from luna_farm_client.requests import JobReport, Receipt, SaveImage, SaveRequest
 from luna_farm_client.session import Session, Sleep, Steps
 
 T = TypeVar("T")

@@ -19,8 +19,9 @@ from luna_farm.errors import ArenaError, FarmBusy, FarmUnavailable
 from luna_farm.storage.arena import Arena
 from luna_farm_client import oversize
 from luna_farm_client.mapped import MappedSegments
+from luna_farm_client.outgoing import Outgoing, Piece
 from luna_farm_client.pixels import Flaws, copy_into
-from luna_farm_client.requests import Outgoing, Piece, Receipt
+from luna_farm_client.requests import Receipt
 
 FIT = 2
 """A prefetched lease is used for pieces of at least 1/FIT of its size."""

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from luna_farm.errors import InvalidRequest
@@ -185,30 +186,40 @@ class Base64(Kind):
 # --- fields that are no options
 
 
+# Making a frozen dataclass costs more than what it checks.
+_text, _choice, _whole, _number, _flag = (
+    lru_cache(maxsize=64)(Text),
+    lru_cache(maxsize=64)(Choice),
+    lru_cache(maxsize=64)(Whole),
+    lru_cache(maxsize=64)(Number),
+    lru_cache(maxsize=1)(Flag),
+)
+
+
 def text(given: Mapping[str, Any], field: str, default: str = "", limit: int = TEXT_LIMIT) -> str:
     """Return a text field without NUL and without lone surrogates, at most `limit` characters."""
     value = given.get(field, default)
-    return default if value is None else Text(limit).check(field, value)
+    return default if value is None else _text(limit).check(field, value)
 
 
 def choice(given: Mapping[str, Any], field: str, allowed: tuple[str, ...], default: str) -> str:
     """Return one of `allowed`."""
-    return Choice(allowed).check(field, given.get(field, default))
+    return _choice(allowed).check(field, given.get(field, default))
 
 
 def integer(given: Mapping[str, Any], field: str, low: int, high: int, default: int | None = None) -> int:
     """Return a whole number from `low` to `high`; bool is not one."""
-    return Whole(low, high).check(field, given.get(field, default))
+    return _whole(low, high).check(field, given.get(field, default))
 
 
 def boolean(given: Mapping[str, Any], field: str, default: bool) -> bool:
     """Return true or false."""
-    return Flag().check(field, given.get(field, default))
+    return _flag().check(field, given.get(field, default))
 
 
 def number(given: Mapping[str, Any], field: str, low: float, high: float, default: float) -> float:
     """Return a number from `low` to `high`, not NaN."""
-    return Number(low, high).check(field, given.get(field, default))
+    return _number(low, high).check(field, given.get(field, default))
 
 
 def absolute(given: Mapping[str, Any], field: str) -> str:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from luna_farm.core.messages import FORMAT_NAMES, FORMATS
 from luna_farm.core.schema import Submit
@@ -145,6 +146,7 @@ def _without_extension(stem: str, format: str) -> str:  # noqa: A002
     return head if head.strip(" .") and FORMAT_NAMES.get(extension.lower()) == format else stem
 
 
+@lru_cache(maxsize=256)
 def clean_part(text: str) -> str:
     """Return `text` as a name that Windows, macOS and Linux take: never empty, "." or "..", of any length.
 

@@ -7,7 +7,6 @@ the promise: what a client is told was accepted is in the journal before.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events, filenames, uploads
@@ -180,7 +179,7 @@ def _take_parts(farm: Farm, opened: OpenSubmit) -> tuple[tuple[str, int, int], .
                 continue
             segment, offset = slot.segment or farm.segment, slot.offset + place * size
             bad = flaws[place] if flaws else 0
-            image.task = replace(image.task, segment=segment, offset=offset, flaws=bad)
+            image.task = image.task.with_fields(segment=segment, offset=offset, flaws=bad)
             image.slot, image.result = slot.number, NOTHING_YET
             opened.taking.append(image)
             places.append((segment, offset, size))

@@ -10,7 +10,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -41,7 +41,7 @@ KEPT_SETTINGS = 128
 """Sets of settings that are known to be valid."""
 _DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
 MAX_MIRRORS = 8
-_SETTINGS = ("output_dir", "mirrors", "embed_workflow", *(name for name in OPTIONS if name not in _DOCUMENTS))
+_SETTINGS = {"output_dir", "mirrors", "embed_workflow"} | OPTIONS.keys() - set(_DOCUMENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +137,13 @@ def options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SaveOption
     workflow that does not parse costs its metadata, not the image. `custom_metadata` was typed by a person,
     who learns of it.
     """
-    shared = {name: given[name] for name in _SETTINGS if given.get(name) is not None}
+    shared = {name: value for name, value in given.items() if name in _SETTINGS and value is not None}
     if not shared.get("output_dir"):
         shared["output_dir"] = defaults.get("output_dir")
-    documents_given = {name: given[name] for name in _DOCUMENTS if name in given}
+    texts = {name: given[name] for name in _DOCUMENTS if given.get(name)}
     return SaveOptions(
         **settings({**defaults, **shared}),
-        **(documents(documents_given) if any(documents_given.values()) else {}),
+        **documents(texts) if texts else {},
         timestamp=moment(given, "timestamp"),
     )
 
@@ -161,16 +161,16 @@ def documents(given: Mapping[str, Any]) -> dict[str, Any]:
 def settings(given: dict[str, Any]) -> dict[str, Any]:
     """Validate the output_dir and the options that are given. A program mostly sends what it sent before:
     that is validated once."""
-    values = tuple(tuple(value) if type(value) is list else value for value in given.values())
+    values = [tuple(value) if type(value) is list else value for value in given.values()]
     try:
-        return _validated(tuple(given), values, tuple(map(type, values)))
+        return _validated(tuple(given), *values)
     except TypeError:  # a list or map where a plain value belongs: its kind refuses it
-        return _validated.__wrapped__(tuple(given), values, ())
+        return _validated.__wrapped__(tuple(given), *values)
 
 
-@lru_cache(maxsize=KEPT_SETTINGS)
-def _validated(names: tuple[str, ...], values: tuple[Any, ...], _: tuple[type, ...]) -> dict[str, Any]:
-    """The types are part of the key, because 1 == True."""
+# `typed`, here and below, because 1 == True.
+@lru_cache(maxsize=KEPT_SETTINGS, typed=True)
+def _validated(names: tuple[str, ...], *values: Any) -> dict[str, Any]:
     given = dict(zip(names, values, strict=True))
     valid = {name: OPTIONS[name].kind.check(name, given[name]) for name in names if name in OPTIONS}
     if not boolean(given, "embed_workflow", True):
@@ -191,8 +191,23 @@ def batch_of_images(given: Any, max_pixels: int) -> Batch:
         raise InvalidRequest.of("channels", channels, "1, 3 or 4")
     if height * width > max_pixels:
         raise TooLarge.of("shape", shape, f"at most {max_pixels:,} pixels an image (setting max_pixels)")
+    form, affix = given.get("format", "png"), given.get("affix")
+    rest = given.get("subdir", True), given.get("dtype", "uint8"), given.get("frames", 1)
+    try:
+        made = _batch(batch, height, width, channels, form, affix, *rest)
+    except TypeError:  # a list or map where a plain value belongs: its kind refuses it
+        made = _batch.__wrapped__(batch, height, width, channels, form, affix, *rest)
+    if given.get("metadata"):
+        return replace(made, metadata=text(given, "metadata", limit=TYPED_LIMIT))
+    return made
+
+
+@lru_cache(maxsize=KEPT_SETTINGS, typed=True)
+def _batch(batch: int, height: int, width: int, channels: int, *of_image: Any) -> Batch:
+    """A program mostly sends images like those it sent before: they are judged once."""
+    given = dict(zip(("format", "affix", "subdir", "dtype", "frames"), of_image, strict=True))
     form = image_format(given)
-    if given.get("frames", 1) != 1 and form not in ANIMATED:
+    if given["frames"] != 1 and form not in ANIMATED:
         raise InvalidRequest.of("animation", form, f"a format of {', '.join(ANIMATED)}")
     return Batch(
         affix=text(given, "affix", limit=NAME_LIMIT),
@@ -204,7 +219,6 @@ def batch_of_images(given: Any, max_pixels: int) -> Batch:
         channels=channels,
         dtype=choice(given, "dtype", tuple(DTYPES), "uint8"),
         frames=integer(given, "frames", 1, MOST_FRAMES, 1),
-        metadata=text(given, "metadata", limit=TYPED_LIMIT),
     )
 
 

@@ -33,7 +33,7 @@ from luna_farm import system
 from luna_farm.cli import measure, trial_farm
 from luna_farm.cli.floor import Floor
 from luna_farm_client import FarmClient, SaveImage, SaveRequest
-from luna_farm_client.requests import Outgoing
+from luna_farm_client.outgoing import Outgoing
 
 SIDE = 1024
 LENGTH = struct.Struct(">I")

@@ -72,10 +72,10 @@ def farm(traced: Path, arguments: list[str]) -> int:
 
 def trace_client() -> None:
     """Have this process note what its clients do."""
-    from luna_farm_client import connection, requests, session
+    from luna_farm_client import connection, outgoing, session
 
     who = "client"
-    noted(requests.Outgoing, "__post_init__", who, lambda *_: "has made the request")
+    noted(outgoing.Outgoing, "__post_init__", who, lambda *_: "has made the request")
     noted(connection.Connection, "_send", who, lambda _, __, step: f"has sent `{step.message['cmd']}`")
     noted(session.Session, "_copy", who, lambda *_: "has copied the pixels")
     noted(connection.Connection, "_receive", who, lambda *_: "has the answer")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from luna_farm.core.fields import DOCUMENTS_LIMIT
 from luna_farm_client import SaveImage, SaveRequest, oversize, save_here
-from luna_farm_client.requests import Outgoing
+from luna_farm_client.outgoing import Outgoing
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 HUGE = "x" * (DOCUMENTS_LIMIT + 10)

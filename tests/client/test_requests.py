@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 
 from luna_farm.core import schema
 from luna_farm.errors import InvalidRequest, ProtocolError
-from luna_farm_client.requests import JobReport, Outgoing, Receipt, SaveImage, SaveRequest, json_text
+from luna_farm_client.json_text import json_text
+from luna_farm_client.outgoing import Outgoing
+from luna_farm_client.requests import JobReport, Receipt, SaveImage, SaveRequest
 
 PIXELS = np.zeros((2, 3, 4, 3), np.uint8)
 
@@ -213,3 +216,46 @@ def test_metadata_may_be_an_object_with_fields(given_metadata: Any, expected: di
 def test_model_folders_are_sent_absolute(tmp_path: Path) -> None:
     out = Outgoing(SaveRequest([SaveImage(np.zeros((2, 2, 3), np.uint8))], model_dirs=[tmp_path, "models"]))
     assert out.fields["model_dirs"] == f"{tmp_path}\n{Path('models').absolute()}"
+
+
+@pytest.mark.parametrize("zone", ["UTC0", "IST-5:30", "NST3:30NDT", "LHST-10:30"])
+def test_the_time_of_a_request_is_that_of_the_wall_with_its_offset(
+    monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    if hasattr(time, "tzset"):
+        time.tzset()
+    try:
+        before = datetime.now().astimezone()
+        told = datetime.fromisoformat(outgoing().fields["timestamp"])
+        after = datetime.now().astimezone()
+        assert before.replace(microsecond=before.microsecond // 1000 * 1000) <= told <= after
+        assert told.utcoffset() == before.utcoffset()
+    finally:
+        monkeypatch.undo()
+        if hasattr(time, "tzset"):
+            time.tzset()
+
+
+@pytest.mark.parametrize(("valid", "invalid"), [({"filename_index": 1}, {"filename_index": True})])
+def test_an_equal_value_of_another_type_is_judged_by_itself(
+    valid: dict[str, Any], invalid: dict[str, Any]
+) -> None:
+    outgoing(**valid)
+    with pytest.raises(InvalidRequest):
+        outgoing(**invalid)
+
+
+def test_an_equal_subdir_of_another_type_is_judged_by_itself() -> None:
+    Outgoing(SaveRequest([SaveImage(PIXELS, subdir=True)]))
+    with pytest.raises(InvalidRequest):
+        Outgoing(SaveRequest([SaveImage(PIXELS, subdir=1)]))  # type: ignore[arg-type]
+
+
+def test_a_relative_folder_starts_from_where_the_program_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (tmp_path, tmp_path / "other"):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        assert outgoing(output_dir="out").fields["output_dir"] == str(folder / "out")

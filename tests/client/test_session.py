@@ -14,7 +14,8 @@ from luna_farm.errors import FarmBusy, FarmDraining
 from luna_farm.storage import arena_size
 from luna_farm.storage.arena import Arena
 from luna_farm_client.mapped import MappedSegments
-from luna_farm_client.requests import Outgoing, Receipt, SaveImage, SaveRequest
+from luna_farm_client.outgoing import Outgoing
+from luna_farm_client.requests import Receipt, SaveImage, SaveRequest
 from luna_farm_client.session import LARGE_BYTES, Copy, Lease, Receive, Send, Session
 
 PAGE = 4096

@@ -14,7 +14,8 @@ import pytest
 
 import luna_farm_client
 from luna_farm_client import FarmUnavailable, ImageReport, JobReport, Receipt, UnknownJob
-from luna_farm_client.requests import Outgoing, SaveRequest
+from luna_farm_client.outgoing import Outgoing
+from luna_farm_client.requests import SaveRequest
 from luna_farm_nodes import handover, previews
 
 

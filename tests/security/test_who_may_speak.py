@@ -460,7 +460,7 @@ def test_a_fallback_folder_elsewhere_is_refused_at_the_start(tmp_path: Path) -> 
 
 
 def fields_of(sent: SaveRequest) -> dict[str, object]:
-    from luna_farm_client.requests import Outgoing
+    from luna_farm_client.outgoing import Outgoing
 
     return Outgoing(sent).fields
 

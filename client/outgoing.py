@@ -1,0 +1,288 @@
+"""`Outgoing`: a request on its way. Turns it into the fields of the wire, and tells the caller what is wrong
+with it before anything is sent. No sockets here.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from luna_farm.core import fields as checks
+from luna_farm.core import presets, schema
+from luna_farm.core.fields import DOCUMENTS_LIMIT, NAME_LIMIT, TYPED_LIMIT, Base64, JsonText
+from luna_farm.core.formats import ANIMATED
+from luna_farm.core.options import MOST_FPS, MOST_LOOPS, OPTIONS, Option
+from luna_farm.errors import InvalidRequest
+from luna_farm.locations import is_url, parse
+from luna_farm_client import oversize
+from luna_farm_client.json_text import json_text
+from luna_farm_client.pixels import PixelInfo, describe, with_alpha
+from luna_farm_client.requests import SaveImage, SaveRequest
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
+T = TypeVar("T")
+PIECE_BYTES = 2**20
+"""Images of a batch that are smaller share a slot up to this size."""
+_PATHS = ("model_dirs", "ingredient")
+_DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
+_SETTINGS = tuple(name for name in OPTIONS if name not in (*_PATHS, *_DOCUMENTS))
+_DEFAULTS = {name: OPTIONS[name].default for name in _SETTINGS}
+_read_settings = attrgetter(*_SETTINGS)
+_read_documents = attrgetter(*_DOCUMENTS)
+
+
+@dataclass(slots=True)
+class Piece:
+    """What goes into one slot: `images` images of one batch, `nbytes` bytes of `dtype`."""
+
+    pixels: Any
+    images: int
+    nbytes: int
+    dtype: str = "uint8"
+
+
+def _pieces(pixels: Any, info: PixelInfo) -> Iterator[Piece]:
+    """Split a batch into images; small ones stay together, since a slot and a message of their own cost
+    more."""
+    if info.batch == 1:
+        yield Piece(pixels, 1, info.nbytes, info.dtype)
+        return
+    size = info.nbytes // info.batch
+    count = max(1, PIECE_BYTES // size)
+    for first in range(0, info.batch, count):
+        part = pixels[first : first + count]
+        yield Piece(part, len(part), len(part) * size, info.dtype)
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A request on its way: validated, with the fields for the wire. Raises InvalidRequest when made."""
+
+    request: SaveRequest
+    infos: list[PixelInfo] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
+    pieces: list[Piece] = field(default_factory=list)
+    nbytes: int = 0
+    """Bytes of all images."""
+    left: dict[str, str] = field(default_factory=dict)
+    """JSON texts that are more than a request holds, by name."""
+    pixels: list[Any] = field(default_factory=list)
+    """Of each image, with its mask as alpha."""
+
+    def __post_init__(self) -> None:
+        request = self.request
+        images = request.images
+        if (
+            not isinstance(images, Sequence)
+            or not images
+            or not all(isinstance(i, SaveImage) for i in images)
+        ):
+            raise InvalidRequest.of("images", images, "a list of at least one SaveImage")
+        self.fields = {
+            "request_id": os.urandom(16).hex(),
+            "timestamp": _moment(request.timestamp),
+            **_settings(request),
+            **_places(request),
+        }
+        self._describe_images(images)
+        documents = {
+            name: json_text(name, value)
+            for name, value in zip(_DOCUMENTS, _read_documents(request), strict=True)
+            if value is not None and not (isinstance(value, str) and not value)
+        }
+        if documents:
+            self._add(documents)
+
+    def _describe_images(self, images: Sequence[SaveImage]) -> None:
+        moving = "animation_fps" in self.fields
+        depth = self.fields.get("bit_depth", "auto")
+        for image in images:
+            form = _once(_judged, image.affix, image.format, image.subdir)
+            pixels = image.pixels if image.mask is None else with_alpha(image.pixels, image.mask)
+            info = describe(pixels, bit_depth=depth, formats=(form,))
+            if moving and info.batch > 1 and form not in ANIMATED:
+                raise InvalidRequest.of("animation", form, f"a format of {', '.join(ANIMATED)}")
+            self.pixels.append(pixels)
+            self.infos.append(info)
+            self.nbytes += info.nbytes
+            if moving or info.batch == 1:
+                self.pieces.append(Piece(pixels, 1, info.nbytes, info.dtype))
+            else:
+                self.pieces += _pieces(pixels, info)
+
+    def _add(self, documents: dict[str, str]) -> None:
+        if self.request.embed == "none":
+            documents.pop("extra_pnginfo", None)  # the other documents are read by tokens of names
+        custom = len(documents.get("custom_metadata", ""))
+        if custom > TYPED_LIMIT or sum(map(len, documents.values())) > DOCUMENTS_LIMIT:
+            documents, self.left = oversize.cut(documents)
+        schema.documents(documents)
+        self.fields.update(documents)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each slot that is needed."""
+        return [piece.nbytes for piece in self.pieces]
+
+    def message(self, want: Sequence[int] = (), *, here: bool = True) -> dict[str, Any]:
+        """Return the submit. `want`: sizes of the leases that its receipt shall bring; the next submit of a
+        node is mostly like this one. `here`: the files will lie on this host."""
+        images = [
+            {
+                "affix": image.affix,
+                "format": image.format,
+                "subdir": image.subdir,
+                **_shape(info, "animation_fps" in self.fields),
+                **({"metadata": json_text("metadata", image.metadata)} if image.metadata else {}),
+            }
+            for image, info in zip(self.request.images, self.infos, strict=True)
+        ]
+        beside = here and not is_url(self.fields.get("output_dir", ""))
+        told = {"told": [oversize.sentence(self.left, beside)]} if self.left else {}
+        return {**self.fields, **told, "cmd": "save_images_async", "images": images, "want": list(want)}
+
+
+def _shape(info: PixelInfo, moving: bool) -> dict[str, Any]:
+    batch, frames = (1, info.batch) if moving else (info.batch, 1)
+    shape: dict[str, Any] = {"shape": [batch, info.height, info.width, info.channels]}
+    if frames > 1:
+        shape["frames"] = frames
+    if info.dtype != "uint8":
+        shape["dtype"] = info.dtype
+    return shape
+
+
+def _settings(request: SaveRequest) -> dict[str, Any]:
+    """Return the settings that are not at their defaults, as they go over the wire. A program mostly gives
+    what it gave before: that is validated once."""
+    given: dict[str, Any] = _once(_validated, *_read_settings(request))
+    return given
+
+
+def _once(remembered: _lru_cache_wrapper[T], *values: Any) -> T:
+    """Call a function that remembers what it returned; what cannot be a key is computed each time."""
+    try:
+        return remembered(*values)
+    except TypeError:  # a map, or a list where a plain value belongs
+        return remembered.__wrapped__(*values)
+
+
+# `typed`, here and below, because 1 == True.
+@lru_cache(maxsize=schema.KEPT_SETTINGS, typed=True)
+def _validated(*values: Any) -> dict[str, Any]:
+    settings = dict(zip(_SETTINGS, values, strict=True))
+    checks.choice(settings, "preset", presets.NAMES, "balanced")
+    given = {
+        name: _on_the_wire(OPTIONS[name], value)
+        for name, value in presets.filled(settings, settings["preset"], _DEFAULTS).items()
+        if value is not None and not _is_default(OPTIONS[name], value)
+    }
+    schema.settings({"output_dir": os.sep, **given})
+    return given
+
+
+@lru_cache(maxsize=schema.KEPT_SETTINGS, typed=True)
+def _judged(affix: Any, form: Any, subdir: Any) -> str:
+    """Validate the fields of a SaveImage and return its format."""
+    checks.text({"affix": affix}, "affix", limit=NAME_LIMIT)
+    checks.boolean({"subdir": subdir}, "subdir", False)
+    return schema.image_format({"format": form})
+
+
+def _is_default(option: Option, value: Any) -> bool:
+    return type(value) is type(option.default) and bool(value == option.default)
+
+
+def _on_the_wire(option: Option, value: Any) -> Any:
+    if isinstance(option.kind, JsonText):
+        return json_text(option.name, value)
+    if isinstance(option.kind, Base64) and isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value
+
+
+def _places(request: SaveRequest) -> dict[str, Any]:
+    """Return the folders, files and URLs of a request, paths absolute, and its animation."""
+    given: dict[str, Any] = {}
+    if request.output_dir is not None:
+        given["output_dir"] = _place("output_dir", request.output_dir)
+    if request.mirrors:
+        given["mirrors"] = _mirrors(request.mirrors)
+    if request.model_dirs:
+        folders = request.model_dirs
+        if not isinstance(folders, str):
+            folders = "\n".join(_path("model_dirs", folder) for folder in folders)
+        given["model_dirs"] = OPTIONS["model_dirs"].kind.check("model_dirs", folders)
+    if request.ingredient:
+        given["ingredient"] = _path("ingredient", request.ingredient)
+    if request.animation is not None:
+        given |= _animation(request.animation)
+    return given
+
+
+def _path(field: str, given: Any) -> str:
+    if not isinstance(given, str | os.PathLike):
+        raise InvalidRequest.of(field, given, "a path as text or os.PathLike")
+    path = os.fspath(given)
+    return _absolute(field, path) if os.path.isabs(path) else _absolute.__wrapped__(field, path)
+
+
+@lru_cache(maxsize=schema.KEPT_SETTINGS)
+def _absolute(field: str, path: str) -> str:
+    checks.text({field: path}, field)
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _place(field: str, given: Any) -> str:
+    """Return a place as the farm takes it: a URL as it is, a folder absolute."""
+    return _url(field, given) or _path(field, given) if isinstance(given, str) else _path(field, given)
+
+
+@lru_cache(maxsize=schema.KEPT_SETTINGS)
+def _url(field: str, given: str) -> str:
+    """Return a URL as the farm takes it, "" for a path."""
+    return parse(field, given).url if is_url(given) else ""
+
+
+def _mirrors(given: Any) -> list[str]:
+    if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence):
+        raise InvalidRequest.of("mirrors", given, "a list of folders and URLs")
+    return [_place("mirrors", place) for place in given]
+
+
+def _animation(given: Mapping[str, Any]) -> dict[str, Any]:
+    allowed = f'{{"fps": above 0 to {MOST_FPS}, "loop": 0 (for ever) to {MOST_LOOPS}}}'
+    if not isinstance(given, Mapping) or not {*given} <= {"fps", "loop"}:
+        raise InvalidRequest.of("animation", given, allowed)
+    fps = checks.number(given, "fps", 0, MOST_FPS, 24)
+    if fps <= 0:
+        raise InvalidRequest.of("animation", given, allowed)
+    return {"animation_fps": fps, "animation_loop": checks.integer(given, "loop", 0, MOST_LOOPS, 0)}
+
+
+def _now() -> str:
+    """The local time with its offset, as `datetime.now().astimezone().isoformat` writes it, in a third of the
+    time."""
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    local = time.localtime(seconds)
+    sign, offset = ("-", -local.tm_gmtoff) if local.tm_gmtoff < 0 else ("+", local.tm_gmtoff)
+    day = f"{local.tm_year:04}-{local.tm_mon:02}-{local.tm_mday:02}"
+    clock = f"{local.tm_hour:02}:{local.tm_min:02}:{local.tm_sec:02}.{nanoseconds // 10**6:03}"
+    return f"{day}T{clock}{sign}{offset // 3600:02}:{offset // 60 % 60:02}"
+
+
+def _moment(given: datetime | str | None) -> str:
+    if given is None:
+        return _now()
+    if isinstance(given, datetime):
+        return given.isoformat(timespec="milliseconds")
+    return checks.moment({"timestamp": given}, "timestamp")
