@@ -163,6 +163,17 @@ class EncodeError(FarmError):
     remedy = "Choose another format or smaller images, then `luna-farm retry ID`."
 
 
+class CatalogueUnavailable(FarmError):
+    """The catalogue of saved images at `path` cannot be read or written, or there is none."""
+
+    code = "catalogue"
+    remedy = "`luna-farm catalogue rebuild DIR` makes it from the image files below DIR."
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class ConfigError(FarmError):
     """A setting is unknown or its value is not allowed."""
 
