@@ -167,7 +167,7 @@ class CatalogueUnavailable(FarmError):
     """The catalogue of saved images at `path` cannot be read or written, or there is none."""
 
     code = "catalogue"
-    remedy = "`luna-farm catalogue rebuild DIR` makes it from the image files below DIR."
+    remedy = "It holds nothing that the image files do not say: it can be made from them again."
 
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
