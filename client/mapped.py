@@ -12,7 +12,7 @@ import threading
 import time
 
 from luna_farm.storage.arena import Arena, Segments
-from luna_farm_client.pixels import is_on_gpu, register_cuda, unregister_cuda
+from luna_farm_client.device import is_on_gpu, register_cuda, unregister_cuda
 
 CLAIM_S, CLAIM_POLL_S = 30.0, 0.05
 """How long the farm may take to have all memory of the arena there, and how often that is looked at."""

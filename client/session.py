@@ -18,9 +18,10 @@ from luna_farm.core import protocol
 from luna_farm.errors import ArenaError, FarmBusy, FarmUnavailable
 from luna_farm.storage.arena import Arena
 from luna_farm_client import oversize
+from luna_farm_client.conversion import Flaws
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.outgoing import Outgoing, Piece
-from luna_farm_client.pixels import Flaws, copy_into
+from luna_farm_client.pixels import copy_into
 from luna_farm_client.requests import Receipt
 
 FIT = 2

@@ -22,7 +22,8 @@ import numpy as np
 
 from luna_farm.imaging.quantize import copy_bytes, quantize
 from luna_farm.storage.arena import Arena
-from luna_farm_client.pixels import copy_into, is_on_gpu, register_cuda, unregister_cuda
+from luna_farm_client.device import is_on_gpu, register_cuda, unregister_cuda
+from luna_farm_client.pixels import copy_into
 
 MESSAGE_BYTES = 600
 """About what a submit and its answer have each."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from luna_farm.errors import InvalidRequest
-from luna_farm_client import pixels
+from luna_farm_client import device
 from luna_farm_client.pixels import PixelInfo, copy_into, describe
 
 
@@ -264,7 +264,8 @@ def test_a_view_that_does_not_fit_is_a_mistake_of_the_caller(view):
 def test_numpy_alone_never_loads_torch():
     code = """
 import sys, numpy as np
-from luna_farm_client.pixels import copy_into, register_cuda, unregister_cuda
+from luna_farm_client.device import register_cuda, unregister_cuda
+from luna_farm_client.pixels import copy_into
 out = memoryview(bytearray(12))
 copy_into(np.zeros((2, 2, 3), np.float32), out)
 assert not register_cuda(out)
@@ -337,30 +338,30 @@ def test_tensors_that_are_no_images_are_refused(torch):
 
 def test_the_road_of_a_gpu_gives_the_same_bytes(torch, monkeypatch):
     """No GPU is needed to walk it: everything but the address is as there."""
-    monkeypatch.setattr(pixels, "_DEVICE_BLOCK", 5_000)
+    monkeypatch.setattr(device, "_DEVICE_BLOCK", 5_000)
     for name in ("float16", "float32", "float64", "bfloat16", "uint8", "bool"):
         x = torch.rand(2, 3, 40, 33).movedim(1, -1)
         x = (x * 255).byte() if name == "uint8" else x > 0.5 if name == "bool" else x.to(getattr(torch, name))
         out = bytearray(describe(x).nbytes)
-        pixels._from_device(x, memoryview(out))
+        device.from_device(x, memoryview(out))
         assert np.array_equal(np.frombuffer(out, np.uint8), _bytes(x))
-    assert pixels._from_device(torch.full((4, 4, 3), float("nan")), memoryview(bytearray(48))) == {0: 48}
+    assert device.from_device(torch.full((4, 4, 3), float("nan")), memoryview(bytearray(48))) == {0: 48}
     with pytest.raises(InvalidRequest, match="floats up to 255"):
-        pixels._from_device(torch.full((4, 4, 3), 255.0), memoryview(bytearray(48)))
+        device.from_device(torch.full((4, 4, 3), 255.0), memoryview(bytearray(48)))
 
 
 def test_a_gpu_without_room_sends_its_floats(torch, monkeypatch):
-    monkeypatch.setattr(pixels, "_DEVICE_BLOCK", 5_000)
+    monkeypatch.setattr(device, "_DEVICE_BLOCK", 5_000)
 
     def full(*_):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pixels, "_quantize_there", full)
+    monkeypatch.setattr(device, "_quantize_there", full)
     for name in ("float32", "bfloat16", "uint8"):
         x = torch.rand(2, 3, 40, 33).movedim(1, -1)
         x = (x * 255).byte() if name == "uint8" else x.to(getattr(torch, name))
         out = bytearray(describe(x).nbytes)
-        pixels._from_device(x, memoryview(out))
+        device.from_device(x, memoryview(out))
         assert np.array_equal(np.frombuffer(out, np.uint8), _bytes(x))
 
 
@@ -390,7 +391,7 @@ def test_an_arena_is_registered_once(torch, monkeypatch):
     fake = _FakeCuda()
     monkeypatch.setattr(torch, "cuda", fake)
     arena = memoryview(bytearray(4096))
-    assert pixels.register_cuda(arena)
+    assert device.register_cuda(arena)
     assert list(fake.registered.values()) == [4096]
 
     launches = []
@@ -400,9 +401,9 @@ def test_an_arena_is_registered_once(torch, monkeypatch):
         raise RuntimeError("CUDA error: part or all of the requested memory range is already mapped")
 
     monkeypatch.setattr(torch, "zeros", stumble)
-    assert not pixels.register_cuda(arena)
+    assert not device.register_cuda(arena)
     assert launches == ["cuda"]  # the error that a refusal leaves behind was met here, not by the user
-    pixels.unregister_cuda(arena)
+    device.unregister_cuda(arena)
     assert fake.registered == {}
 
 
