@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from luna_farm_client.farm_client import FarmClient
     from luna_farm_client.in_process import save_here
     from luna_farm_client.one_liner import save
-    from luna_farm_client.requests import ImageReport, JobReport, Receipt, SaveImage, SaveRequest
+    from luna_farm_client.requests import (
+        ImageReport,
+        JobReport,
+        PauseReport,
+        Receipt,
+        SaveImage,
+        SaveRequest,
+    )
 
 _HOMES = {
     "luna_farm.errors": (
@@ -53,7 +60,14 @@ _HOMES = {
     "luna_farm_client.farm_client": ("FarmClient",),
     "luna_farm_client.in_process": ("save_here",),
     "luna_farm_client.one_liner": ("save",),
-    "luna_farm_client.requests": ("ImageReport", "JobReport", "Receipt", "SaveImage", "SaveRequest"),
+    "luna_farm_client.requests": (
+        "ImageReport",
+        "JobReport",
+        "PauseReport",
+        "Receipt",
+        "SaveImage",
+        "SaveRequest",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -70,6 +84,7 @@ __all__ = [
     "InvalidRequest",
     "JobReport",
     "NotPossible",
+    "PauseReport",
     "ProtocolError",
     "Receipt",
     "SaveImage",

@@ -14,7 +14,7 @@ from luna_farm.errors import FarmUnavailable, ProtocolError
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.policy import RESTART_S, Plan, Policy, Use
-from luna_farm_client.requests import JobReport, Receipt, SaveRequest
+from luna_farm_client.requests import JobReport, PauseReport, Receipt, SaveRequest
 from luna_farm_client.session import Copy, Receive, Send, Session, Sleep, Steps
 
 T = TypeVar("T")
@@ -174,13 +174,29 @@ class AsyncFarmClient:
         """As `FarmClient.jobs`."""
         return await self._run(self._policy.jobs(limit))
 
-    async def cancel(self, job: str | Receipt) -> JobReport:
+    async def cancel(self, job: str | Receipt, index: int | None = None) -> JobReport:
         """As `FarmClient.cancel`."""
-        return await self._run(self._policy.report("cancel", job))
+        return await self._run(self._policy.report("cancel", job, index))
 
-    async def retry(self, job: str | Receipt) -> JobReport:
+    async def retry(self, job: str | Receipt, index: int | None = None) -> JobReport:
         """As `FarmClient.retry`."""
-        return await self._run(self._policy.report("retry", job))
+        return await self._run(self._policy.report("retry", job, index))
+
+    async def dismiss(self, job: str | Receipt, index: int | None = None) -> JobReport:
+        """As `FarmClient.dismiss`."""
+        return await self._run(self._policy.report("dismiss", job, index))
+
+    async def pause(self) -> PauseReport:
+        """As `FarmClient.pause`."""
+        return await self._run(self._policy.pause(True))
+
+    async def resume(self) -> PauseReport:
+        """As `FarmClient.resume`."""
+        return await self._run(self._policy.pause(False))
+
+    async def dashboard_link(self) -> str:
+        """As `FarmClient.dashboard_link`."""
+        return await self._run(self._policy.dashboard_link(self.endpoint.host))
 
     async def status(self) -> dict[str, Any]:
         """As `FarmClient.status`."""

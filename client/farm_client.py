@@ -21,7 +21,7 @@ from luna_farm_client.connection import Connection
 from luna_farm_client.endpoint import Endpoint
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.policy import RESTART_S, Plan, Policy, Use
-from luna_farm_client.requests import JobReport, Receipt, SaveRequest
+from luna_farm_client.requests import JobReport, PauseReport, Receipt, SaveRequest
 from luna_farm_client.session import Sleep
 
 T = TypeVar("T")
@@ -96,13 +96,34 @@ class FarmClient:
         """Return the reports of the latest jobs, newest first."""
         return self._run(self._policy.jobs(limit))
 
-    def cancel(self, job: str | Receipt) -> JobReport:
-        """Cancel the images of a job that were not begun. Raises UnknownJob, NotPossible."""
-        return self._run(self._policy.report("cancel", job))
+    def cancel(self, job: str | Receipt, index: int | None = None) -> JobReport:
+        """Cancel the images of a job that no worker has begun, or the one with this index. An image that was
+        begun is saved. Raises UnknownJob, InvalidRequest (no such image), NotPossible."""
+        return self._run(self._policy.report("cancel", job, index))
 
-    def retry(self, job: str | Receipt) -> JobReport:
-        """Try the failed images of a job again. Raises UnknownJob, NotPossible."""
-        return self._run(self._policy.report("retry", job))
+    def retry(self, job: str | Receipt, index: int | None = None) -> JobReport:
+        """Try the failed images of a job again, or the one with this index. Raises as `cancel`."""
+        return self._run(self._policy.report("retry", job, index))
+
+    def dismiss(self, job: str | Receipt, index: int | None = None) -> JobReport:
+        """Give up the failed images of a job, or the one with this index: their dead letters, which hold the
+        pixels, are removed. Raises as `cancel`."""
+        return self._run(self._policy.report("dismiss", job, index))
+
+    def pause(self) -> PauseReport:
+        """Pause the pool: images that were begun are finished, accepted ones wait, and more are accepted
+        until the farm's memory is full. A restart and `luna-farm stop` end the pause. Raises NotPossible
+        while the farm stops."""
+        return self._run(self._policy.pause(True))
+
+    def resume(self) -> PauseReport:
+        """Save accepted images again."""
+        return self._run(self._policy.pause(False))
+
+    def dashboard_link(self) -> str:
+        """Return an address that opens the dashboard and lets it act. It works once, within a minute. Raises
+        NotPossible for a farm without a feed port."""
+        return self._run(self._policy.dashboard_link(self.endpoint.host))
 
     def status(self) -> dict[str, Any]:
         """Return the status of the farm, the same as `luna-farm status --json`."""

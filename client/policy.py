@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, InvalidRequest, StaleLease, Unauthorized
 from luna_farm_client.one_liner import path_of, request_for
 from luna_farm_client.outgoing import Outgoing
-from luna_farm_client.requests import JobReport, Receipt, SaveImage, SaveRequest
+from luna_farm_client.requests import JobReport, PauseReport, Receipt, SaveImage, SaveRequest
 from luna_farm_client.session import Session, Sleep, Steps
 
 T = TypeVar("T")
@@ -78,9 +78,15 @@ class Policy:
         answer.pop("id", None)
         return answer
 
-    def report(self, cmd: str, job: str | Receipt) -> Plan[JobReport]:
-        """Send a command on a job and return its report."""
-        return JobReport.from_answer((yield from self.call(cmd, job_id=job_id(job))))
+    def report(self, cmd: str, job: str | Receipt, index: int | None = None) -> Plan[JobReport]:
+        """Send a command on a job, or on one image of it, and return the report of the job."""
+        of_image = {} if index is None else {"index": index}
+        return JobReport.from_answer((yield from self.call(cmd, job_id=job_id(job), **of_image)))
+
+    def pause(self, paused: bool) -> Plan[PauseReport]:
+        """Pause the pool, or resume it."""
+        answer = yield from self.call("pause" if paused else "resume")
+        return PauseReport(bool(answer["paused"]), int(answer["waiting"]), int(answer["running"]))
 
     def submit(self, request: SaveRequest, when_busy: str) -> Plan[Receipt]:
         """Hand a request over; an unanswered one is sent again under the same id."""
@@ -124,6 +130,13 @@ class Policy:
         """Return the reports of the latest jobs, newest first."""
         answer = yield from self.call("jobs", limit=limit)
         return [JobReport.from_answer(job) for job in answer["jobs"]]
+
+    def dashboard_link(self, host: str) -> Plan[str]:
+        """Return an address of the dashboard of the farm at `host` that lets in once."""
+        answer = yield from self.call("login")
+        scheme = "https" if answer["tls"] else "http"
+        name = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{name}:{answer['feed_port']}/#login={answer['login']}"
 
     def ping(self) -> Plan[float]:
         """Return the round trip time in seconds."""

@@ -137,3 +137,12 @@ class JobReport:
             answer["output_dir"],
             answer["timestamp"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PauseReport:
+    """Whether the pool is paused, how many images wait for it, and how many are being saved even so."""
+
+    paused: bool
+    waiting: int
+    running: int

@@ -1,4 +1,4 @@
-"""`luna-farm jobs`, `job ID`, `retry ID` and `cancel ID`: what became of what was handed over.
+"""`luna-farm jobs`, `job`, `retry`, `cancel` and `dismiss`: what became of what was handed over.
 
 It must never change a job unless it is told to.
 """
@@ -28,11 +28,17 @@ luna-farm job a1b2c3d4           every image of the job: state, file, size, time
 luna-farm job a1b2c3d4 --wait    wait until it is finished; exit code 1 unless it is done
 """
 _RETRY = """
-luna-farm retry a1b2c3d4    try the failed images of the job again, and wait for them
+luna-farm retry a1b2c3d4              try the failed images of the job again, and wait for them
+luna-farm retry a1b2c3d4 --image 2    only this one
 """
 _CANCEL = """
-luna-farm cancel a1b2c3d4            what is not saved yet of this job is not saved
-luna-farm cancel a1b2c3d4 0f0f0f0f   of several
+luna-farm cancel a1b2c3d4              images that no worker has begun are not saved
+luna-farm cancel a1b2c3d4 0f0f0f0f     of several jobs
+luna-farm cancel a1b2c3d4 --image 2    only this image
+"""
+_DISMISS = """
+luna-farm dismiss a1b2c3d4              give its failed images up and remove their dead letters (the pixels)
+luna-farm dismiss a1b2c3d4 --image 2    only this one
 """
 STATES = ("queued", "running", "done", "failed", "cancelled", "lost")
 _STYLES = {
@@ -46,7 +52,7 @@ _STYLES = {
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
-    """Add the four commands."""
+    """Add the five commands."""
     jobs = options.command(subparsers, "jobs", "list the latest jobs", _JOBS)
     jobs.add_argument(
         "--limit", type=options.whole(1, 10_000), default=20, metavar="N", help="how many at most"
@@ -57,28 +63,34 @@ def add_parser(subparsers: options.Subparsers) -> None:
     retry = options.command(subparsers, "retry", "try failed images of a job again", _RETRY)
     retry.add_argument("--no-wait", action="store_true", help="return at once")
     cancel = options.command(subparsers, "cancel", "cancel what is not saved yet of jobs", _CANCEL)
-    cancel.add_argument("job_ids", nargs="+", metavar="ID", help="ids of the jobs, such as a1b2c3d4")
+    dismiss = options.command(subparsers, "dismiss", "give failed images of jobs up", _DISMISS)
+    for parser in (cancel, dismiss):
+        parser.add_argument("job_ids", nargs="+", metavar="ID", help="ids of the jobs, such as a1b2c3d4")
+    for parser in (retry, cancel, dismiss):
+        parser.add_argument(
+            "--image", type=options.whole(0, 10**5), metavar="N", help="only this image of the job, from 0"
+        )
     for parser in (job, retry):
         parser.add_argument("job_id", metavar="ID", help="id of the job, such as a1b2c3d4")
         parser.add_argument(
             "--timeout", type=options.SECONDS, metavar="SECONDS", help="wait this long at most"
         )
-    for parser in (jobs, job, retry, cancel):
+    for parser in (jobs, job, retry, cancel, dismiss):
         parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Run one of the four. Returns the exit code: 0, or 1 if a job that was waited for is not done, or one
+    """Run one of the five. Returns the exit code: 0, or 1 if a job that was waited for is not done, or one
     could not be cancelled."""
     from luna_farm.cli.farm import connect
 
     with connect(config) as farm:
         if args.command == "jobs":
             return _list(farm, args)
-        if args.command == "cancel":
-            return _cancel(farm, args)
+        if args.command in ("cancel", "dismiss"):
+            return _give_up(farm, args)
         if args.command == "retry":
-            report = farm.retry(args.job_id)
+            report = farm.retry(args.job_id, args.image)
             wait = not args.no_wait
         else:
             report = farm.job(args.job_id)
@@ -91,19 +103,20 @@ def run(args: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _cancel(farm: FarmClient, args: argparse.Namespace) -> int:
-    """Cancel each job; one that is not known or finished does not keep the others from it."""
-    problems, cancelled = 0, []
+def _give_up(farm: FarmClient, args: argparse.Namespace) -> int:
+    """Cancel or dismiss each job; one where that is not possible does not keep the others from it."""
+    problems, done = 0, []
+    give_up = farm.cancel if args.command == "cancel" else farm.dismiss
     for job_id in args.job_ids:
         try:
-            cancelled.append(farm.cancel(job_id))
+            done.append(give_up(job_id, args.image))
         except (UnknownJob, NotPossible) as error:
             print(error, file=sys.stderr)
             problems += 1
     if args.json:
-        terminal.print_json([as_map(report) for report in cancelled])
+        terminal.print_json([as_map(report) for report in done])
     else:
-        for report in cancelled:
+        for report in done:
             print(f"Job {report.job_id}: {_counted(report)}.")
     return 1 if problems else 0
 

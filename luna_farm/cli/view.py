@@ -84,6 +84,8 @@ def _head(status: Mapping[str, Any]) -> Text:
     )
     if feed_port:
         text.append(f", dashboard http://{host}:{feed_port}/")
+    if status.get("paused"):
+        text.append("  paused (luna-farm resume)", style="yellow bold")
     if status.get("draining"):
         text.append("  draining", style="yellow bold")
     return text
@@ -181,7 +183,9 @@ def _destination_table(rows: Iterable[Mapping[str, Any]], spool: Mapping[str, An
 
 def _dead_letters(letters: Iterable[Mapping[str, Any]]) -> Group:
     rows = list(letters)
-    lines = [Text(f"{len(rows)} dead letters (luna-farm retry ID tries again):", style="red")]
+    lines = [
+        Text(f"{len(rows)} dead letters (luna-farm retry ID tries again, dismiss ID gives up):", style="red")
+    ]
     lines += [
         Text(f"  {row['job_id']}  {row.get('path', '')}: {row.get('error', '')}") for row in rows[:_LISTED]
     ]

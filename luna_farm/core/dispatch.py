@@ -11,7 +11,15 @@ from typing import Any
 
 from luna_farm.core import events
 from luna_farm.core.completion import attempted, bury, image_record
-from luna_farm.core.feed_events import JobStarted, WorkerIsReady, WorkerLost, WorkerReaped, WorkerStarted
+from luna_farm.core.feed_events import (
+    JobStarted,
+    PoolPaused,
+    PoolResumed,
+    WorkerIsReady,
+    WorkerLost,
+    WorkerReaped,
+    WorkerStarted,
+)
 from luna_farm.core.instructions import (
     Append,
     Bury,
@@ -25,10 +33,12 @@ from luna_farm.core.instructions import (
 )
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.messages import ImageResult
+from luna_farm.core.protocol import refusal
 from luna_farm.core.retry import MAX_CRASHES, pause_s
 from luna_farm.core.scaling import surplus, wanted
 from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
 from luna_farm.core.uploads import start_uploads
+from luna_farm.errors import NotPossible
 
 S, W = ImageState, WorkerState
 PREFETCHED = 2
@@ -49,6 +59,22 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
     """Hand queued images to workers and start another worker if the queue is long. To be called when no event
     is left to handle."""
     done: list[Instruction] = [Forget(segment) for segment in farm.slots.take_unused()]
+    if not farm.paused:
+        done += _begin(farm, now)
+    alive = len(farm.alive())
+    low, high = farm.limits.min_workers, farm.limits.max_workers
+    if not farm.drained and now >= farm.spawn_at:
+        queued = 0 if farm.paused else len(farm.waiting)
+        for _ in range(wanted(alive, queued, low, high) - alive):
+            farm.last_worker += 1
+            farm.workers[farm.last_worker] = Worker(farm.last_worker, now)
+            done += [Spawn(farm.last_worker), Publish(WorkerStarted(farm.last_worker))]
+    return done if farm.paused else done + start_uploads(farm, now)
+
+
+def _begin(farm: Farm, now: float) -> list[Instruction]:
+    """Hand queued images to the workers that have room."""
+    done: list[Instruction] = []
     idle = sorted((w for w in farm.workers.values() if w.state is W.IDLE), key=lambda w: w.since)
     if farm.spool_queue and not farm.spool_full():
         farm.waiting.appendleft(farm.spool_queue.popleft())
@@ -67,14 +93,7 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
             break
         farm.waiting.popleft()
         done += _dispatch(farm, worker, image, now)
-    alive = len(farm.alive())
-    low, high = farm.limits.min_workers, farm.limits.max_workers
-    if not farm.drained and now >= farm.spawn_at:
-        for _ in range(wanted(alive, len(farm.waiting), low, high) - alive):
-            farm.last_worker += 1
-            farm.workers[farm.last_worker] = Worker(farm.last_worker, now)
-            done += [Spawn(farm.last_worker), Publish(WorkerStarted(farm.last_worker))]
-    return done + start_uploads(farm, now)
+    return done
 
 
 def _held_up(farm: Farm, image: Image, now: float) -> bool:
@@ -162,9 +181,29 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
 
 
 def drain_requested(farm: Farm, event: events.DrainRequested, now: float) -> list[Instruction]:
-    """Take nothing new; the supervisor ends the workers once `farm.drained`."""
+    """Take nothing new; the supervisor ends the workers once `farm.drained`. A pause ends: what was accepted
+    is finished."""
     farm.draining = True
-    return []
+    return _pause(farm, False)
+
+
+def pause_requested(farm: Farm, event: events.PauseRequested, now: float) -> list[Instruction]:
+    """Begin no image and no upload until the pool is resumed. What runs is finished, what is accepted waits,
+    and more is accepted until the bounds are reached."""
+    if event.paused and farm.draining:
+        error = NotPossible("The farm is stopping: it finishes what it accepted and cannot be paused.")
+        return [Reply(event.client, event.reply, refusal(error))]
+    changed = _pause(farm, event.paused)
+    waiting = len(farm.waiting)
+    answer = {"success": True, "paused": farm.paused, "waiting": waiting, "running": farm.depth - waiting}
+    return [*changed, Reply(event.client, event.reply, answer)]
+
+
+def _pause(farm: Farm, paused: bool) -> list[Instruction]:
+    if farm.paused is paused:
+        return []
+    farm.paused = paused
+    return [Publish((PoolPaused if paused else PoolResumed)(len(farm.waiting)))]
 
 
 def tick(farm: Farm, event: events.Tick, now: float) -> list[Instruction]:
@@ -207,6 +246,8 @@ def _hung(farm: Farm, now: float) -> list[Instruction]:
 
 def _probe(farm: Farm, now: float) -> None:
     """Let one held image of each failing folder try, the one whose last try is longest ago."""
+    if farm.paused:
+        return
     ready: deque[Image] = deque()
     for folder in farm.folders.values():
         if folder.may_probe(now):

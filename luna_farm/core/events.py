@@ -68,18 +68,29 @@ class ClientGone:
     may_write: bool
 
 
-JobCommand = Literal["wait", "cancel", "retry"]
+JobCommand = Literal["wait", "cancel", "retry", "dismiss"]
 
 
 @dataclass(frozen=True, slots=True)
 class JobRequested:
-    """A client waits for a job (until the monotonic time `until`, in seconds), cancels it, or retries it."""
+    """A client waits for a job (until the monotonic time `until`, in seconds), cancels or retries its
+    images, or gives up those that failed. `index`: of one image; None: of all."""
 
     client: int
     reply: int
     command: JobCommand
     job_id: str
     until: float = 0.0
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequested:
+    """A client pauses the pool, or (`paused` False) lets it go on."""
+
+    client: int
+    reply: int
+    paused: bool
 
 
 # --- results of instructions
@@ -222,6 +233,7 @@ Event = (
     | Aborted
     | ClientGone
     | JobRequested
+    | PauseRequested
     | NamesReserved
     | SegmentCreated
     | PixelsSpooled

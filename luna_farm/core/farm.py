@@ -27,6 +27,7 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
     events.Aborted: intake.aborted,
     events.ClientGone: intake.client_gone,
     events.JobRequested: job_requests.job_requested,
+    events.PauseRequested: dispatch.pause_requested,
     events.WorkerReady: dispatch.worker_ready,
     events.WorkerGone: dispatch.worker_gone,
     events.ImageFinished: results.image_finished,

@@ -178,6 +178,32 @@ class DestinationRecovered(FeedEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class PoolPaused(FeedEvent):
+    """From here on no image is begun and no upload is started; `waiting` images are queued."""
+
+    name: ClassVar[str] = "pool_paused"
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolResumed(FeedEvent):
+    """Accepted images are saved again."""
+
+    name: ClassVar[str] = "pool_resumed"
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDismissed(FeedEvent):
+    """A failed image was given up: its dead letter is removed."""
+
+    name: ClassVar[str] = "image_dismissed"
+    job_id: str
+    index: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted(FeedEvent):
     """A worker process is being started."""
 

@@ -49,7 +49,8 @@ TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
     S.UPLOADING: frozenset({S.SAVED, S.DISCARDED, S.FAILED, S.LOST}),
     S.HELD: frozenset({S.QUEUED, S.CANCELLED, S.LOST}),
     S.BURYING: frozenset({S.FAILED, S.QUEUED, S.LOST}),
-    S.FAILED: frozenset({S.QUEUED, S.UPLOADING}),
+    # Cancelled: given up. Saved or discarded: given up where only a copy is missing.
+    S.FAILED: frozenset({S.QUEUED, S.UPLOADING, S.CANCELLED, S.SAVED, S.DISCARDED}),
     S.SAVED: frozenset(),
     S.DISCARDED: frozenset(),
     S.DROPPED: frozenset(),

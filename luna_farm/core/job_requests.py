@@ -1,4 +1,5 @@
-"""Commands on accepted jobs: wait for one, cancel it, retry it. Decides, as `farm.handle` documents."""
+"""Commands on accepted jobs: wait for one, cancel it, retry it, give it up. Decides, as `farm.handle`
+documents."""
 
 from __future__ import annotations
 
@@ -7,13 +8,14 @@ from dataclasses import replace
 
 from luna_farm.core import events, uploads
 from luna_farm.core.completion import close, finish, image_record, job_record
+from luna_farm.core.feed_events import ImageDismissed
 from luna_farm.core.filenames import collision_key
-from luna_farm.core.instructions import Append, Instruction, RemoveTemps, Reply
-from luna_farm.core.job import ImageState, Job
+from luna_farm.core.instructions import Append, Instruction, Publish, RemoveTemps, Reply
+from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.leases import busy
 from luna_farm.core.protocol import refusal
 from luna_farm.core.state import Farm, Waiter
-from luna_farm.errors import FarmError, NotPossible, UnknownJob
+from luna_farm.errors import FarmError, InvalidRequest, NotPossible, UnknownJob
 
 S = ImageState
 
@@ -51,11 +53,11 @@ def _cancel(farm: Farm, job: Job, event: events.JobRequested, now: float) -> lis
     """Cancel the images that no worker has begun."""
     opened = farm.submits.get(job.job_id)
     taking = opened.taking if opened else []  # on their way into the journal: they go on
-    stoppable = [
-        image for image in job.images if image.state in (S.FILLING, S.QUEUED, S.HELD) and image not in taking
-    ]
+    chosen = _chosen(job, event.index)
+    stoppable = [i for i in chosen if i.state in (S.FILLING, S.QUEUED, S.HELD) and i not in taking]
     if not stoppable:
-        raise NotPossible(f"Job {job.job_id} is {job.state}: none of its images can be cancelled any more.")
+        rest = "none of its images can" if event.index is None else "it cannot"
+        raise NotPossible(f"{_which(job, event.index)}: {rest} be cancelled any more.")
     done: list[Instruction] = []
     for image in stoppable:
         if image.state is S.QUEUED:
@@ -73,14 +75,8 @@ def _cancel(farm: Farm, job: Job, event: events.JobRequested, now: float) -> lis
 
 
 def _retry(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list[Instruction]:
-    """Queue the failed images of a job again, from their dead letters."""
-    failed = [image for image in job.images if image.state is S.FAILED]
-    if not failed:
-        raise NotPossible(f"Job {job.job_id} is {job.state}: it has no failed images to try again.")
-    farm.open_jobs[job.job_id] = job
-    # An image that fails twice counts once. Those that failed under a predecessor were never counted.
-    farm.totals["images_failed"] = max(0, farm.totals["images_failed"] - len(failed))
-    for image in failed:
+    """Queue failed images of a job again, from their dead letters."""
+    for image in _reopened(farm, job, event, "to try again"):
         if image.uploads:
             uploads.retry(farm, image)
             continue
@@ -92,5 +88,53 @@ def _retry(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list
     return [Append((job_record(job),)), Reply(event.client, event.reply, job.report())]
 
 
+def _dismiss(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list[Instruction]:
+    """Give failed images up and remove their dead letters. The reports keep why they failed."""
+    done: list[Instruction] = []
+    for image in _reopened(farm, job, event, "to dismiss"):
+        done.append(Publish(ImageDismissed(*image.key, image.task.path)))
+        if image.uploads:
+            done += uploads.dismiss(farm, image, now)
+        else:
+            image.move(S.CANCELLED)
+            done += farm.release_pixels(image)
+    # The record first: with the pixels gone, a successor must not take the image for one to try again.
+    ended = [Reply(event.client, event.reply, job.report()), *close(farm, job, now)]
+    return [Append((job_record(job),)), *done, *ended]
+
+
+def _reopened(farm: Farm, job: Job, event: events.JobRequested, what_for: str) -> list[Image]:
+    """Return the failed images that a command is about. Their job is open again."""
+    failed = [image for image in _chosen(job, event.index) if image.state is S.FAILED]
+    if not failed:
+        missing = f"it has no failed images {what_for}" if event.index is None else "it has not failed"
+        raise NotPossible(f"{_which(job, event.index)}: {missing}.")
+    farm.open_jobs[job.job_id] = job
+    # An image that fails twice counts once. Those that failed under a predecessor were never counted.
+    farm.totals["images_failed"] = max(0, farm.totals["images_failed"] - len(failed))
+    return failed
+
+
+def _chosen(job: Job, index: int | None) -> list[Image]:
+    """The images of a job, or the one of them that `index` names. Raises InvalidRequest."""
+    if index is None:
+        return job.images
+    if index >= job.num_images:
+        raise InvalidRequest.of("index", index, f"0 to {job.num_images - 1}, the images of job {job.job_id}")
+    return [job.images[index]]
+
+
+def _which(job: Job, index: int | None) -> str:
+    """The job or the image of a command, and the state that it is in."""
+    if index is None:
+        return f"Job {job.job_id} is {job.state}"
+    return f"Image {index} of job {job.job_id} is {job.images[index].state.value}"
+
+
 Command = Callable[[Farm, Job, events.JobRequested, float], list[Instruction]]
-COMMANDS: dict[events.JobCommand, Command] = {"wait": _wait, "cancel": _cancel, "retry": _retry}
+COMMANDS: dict[events.JobCommand, Command] = {
+    "wait": _wait,
+    "cancel": _cancel,
+    "retry": _retry,
+    "dismiss": _dismiss,
+}

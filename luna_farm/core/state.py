@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import Any
 
 from luna_farm.core import filenames
@@ -22,6 +23,9 @@ from luna_farm.core.retry import FailingFolder
 from luna_farm.core.schema import Submit
 from luna_farm.core.slots import Slot, Slots
 from luna_farm.locations import Location, is_url
+
+LISTED_JOBS = 20
+"""Unfinished jobs that the status names, the oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,8 @@ class Farm:
             ("jobs", "images_saved", "images_discarded", "images_failed", "bytes_written"), 0
         )
         self.draining = False
+        self.paused = False
+        """No image is begun and no upload is started; of this process only, a restart goes on."""
         self.last_worker = 0
         self.failed_starts = 0
         self.spawn_at = 0.0
@@ -308,7 +314,17 @@ class Farm:
             "destinations": [circuit.status(self.last_tick) for circuit in self.circuits.values()],
             "ready": self.ready,
             "draining": self.draining,
+            "paused": self.paused,
             "encoders": dict(self.encoders),
+            "open_jobs": [
+                {
+                    "job_id": job.job_id,
+                    "state": job.state,
+                    "num_images": job.num_images,
+                    "unfinished": sum(not image.finished for image in job.images),
+                }
+                for job in islice(self.open_jobs.values(), LISTED_JOBS)
+            ],
             "dead_letters": [
                 {
                     "job_id": job.job_id,

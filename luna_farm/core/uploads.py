@@ -130,8 +130,14 @@ def _stored(
 
 
 def _saved(farm: Farm, image: Image, now: float) -> list[Instruction]:
-    """Every destination has confirmed: the image is saved, its files leave the spool."""
-    job, result, task = farm.jobs[image.task.job_id], image.result, image.task
+    """Every destination has confirmed: the image is saved."""
+    published = _published(farm, image, now)
+    return [Append((image_record(image),)), *published, *close(farm, farm.jobs[image.task.job_id], now)]
+
+
+def _published(farm: Farm, image: Image, now: float) -> list[Instruction]:
+    """An image is saved where it was to be: its files leave the spool."""
+    result, task = image.result, image.task
     image.move(S(result.state))
     path = image.uploads[0].path if is_url(task.root) else result.path
     image.result = result = replace(result, path=path)
@@ -158,13 +164,11 @@ def _saved(farm: Farm, image: Image, now: float) -> list[Instruction]:
         write_ms=ms.get("write", 0.0),
         warnings=tuple(result.warnings),
     )
-    spooled = dict.fromkeys(upload.spool for upload in image.uploads)
-    return [
-        Append((image_record(image),)),
-        *map(RemoveSpooled, spooled),
-        Publish(saved),
-        *close(farm, job, now),
-    ]
+    return [*_unspooled(image), Publish(saved)]
+
+
+def _unspooled(image: Image) -> list[Instruction]:
+    return [RemoveSpooled(spool) for spool in dict.fromkeys(upload.spool for upload in image.uploads)]
 
 
 def _end_if_over(farm: Farm, image: Image, now: float) -> list[Instruction]:
@@ -192,6 +196,19 @@ def retry(farm: Farm, image: Image) -> None:
             upload.move(U.WAITING)
             upload.tries, upload.retry_at, upload.again = 0, 0.0, True
             circuit_of(farm, upload).waiting.append(upload)
+
+
+def dismiss(farm: Farm, image: Image, now: float) -> list[Instruction]:
+    """Give up what failed for good. An image that is stored where its request named it first is saved,
+    without its copies; another one is cancelled."""
+    failed = [upload for upload in image.uploads if upload.state is U.FAILED]
+    if is_url(image.task.root) and image.uploads[0] in failed:
+        image.move(S.CANCELLED)
+        farm.spool_used_bytes -= image.result.spool_bytes
+        return _unspooled(image)
+    given_up = tuple(f"Its copy at {at.path} was given up: {at.error}" for at in failed)
+    image.result = replace(image.result, error="", code="", warnings=(*image.result.warnings, *given_up))
+    return _published(farm, image, now)
 
 
 def of_records(key: tuple[str, int], given: list[dict[str, Any]]) -> list[Upload]:

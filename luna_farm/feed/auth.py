@@ -22,6 +22,7 @@ from websockets.datastructures import Headers
 from websockets.typing import Subprotocol
 
 from luna_farm import system
+from luna_farm.feed.sessions import Sessions
 
 SUBPROTOCOL = "luna-farm.v1"
 TOKEN_SUBPROTOCOL = "luna-farm.token."  # noqa: S105 - the prefix under which a browser brings a token
@@ -33,20 +34,24 @@ PLATFORM_TELLS = hasattr(os, "getuid") and Path("/proc/net/tcp").exists()
 
 @dataclass(frozen=True, slots=True)
 class FeedAuth:
-    """The exact lists: `hosts` as `name:port`, `origins` as `scheme://name:port`, and the token's bytes."""
+    """The exact lists: `hosts` as `name:port`, `origins` as `scheme://name:port`, the token's bytes, and the
+    sessions of browsers, which count as the token."""
 
     hosts: frozenset[str]
     origins: frozenset[str]
     token: bytes
+    sessions: Sessions
 
     @classmethod
-    def of(cls, host: str, names: Iterable[str], port: int, token: str, *, tls: bool) -> FeedAuth:
+    def of(
+        cls, host: str, names: Iterable[str], port: int, token: str, sessions: Sessions, *, tls: bool
+    ) -> FeedAuth:
         """Build the lists for a feed that listens at `host`:`port` and is also called by `names`."""
         # Addresses that mean "every interface" are no names that a client could use.
         called = {"127.0.0.1", "localhost", "::1", host, *names} - {"0.0.0.0", "::", ""}  # noqa: S104
         hosts = frozenset(f"{_bracketed(name.lower())}:{port}" for name in called)
         scheme = "https" if tls else "http"
-        return cls(hosts, frozenset(f"{scheme}://{name}" for name in hosts), token.encode())
+        return cls(hosts, frozenset(f"{scheme}://{name}" for name in hosts), token.encode(), sessions)
 
     def refusal(self, headers: Headers) -> str:
         """Return why a request with these headers is not served, "" if it is. `null` is an Origin like any
@@ -60,6 +65,19 @@ class FeedAuth:
         return ""
 
     def knows(self, token: str) -> bool:
+        """Tell whether this is the farm's token or an open session."""
+        return self._is_token(token) or self.sessions.knows(token)
+
+    def login(self, headers: Headers) -> str:
+        """Return a new session for a link (`Authorization: Login ...`) or the token (`Bearer ...`), else
+        ""."""
+        scheme, _, secret = ", ".join(headers.get_all("Authorization")).partition(" ")
+        if scheme.lower() == "login":
+            return self.sessions.follow(secret.strip())
+        known = scheme.lower() == "bearer" and self.knows(secret.strip())
+        return self.sessions.open() if known else ""
+
+    def _is_token(self, token: str) -> bool:
         """Compare in constant time. An empty token of the farm's never matches."""
         return bool(self.token) and hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self.token)
 

@@ -12,7 +12,9 @@ from typing import Any
 from luna_farm.errors import InvalidRequest
 
 MAX_BYTES = 4096
-ACTIONS = ("retry", "cancel")
+JOB_ACTIONS = ("retry", "cancel", "dismiss")
+POOL_ACTIONS = ("pause", "resume")
+ACTIONS = JOB_ACTIONS + POOL_ACTIONS
 TYPES = ("get_status", "resume", "action")
 _TEXT_LIMIT = 256
 
@@ -32,12 +34,14 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Do `name` to job `job_id`, if the token is right. `tag` comes back in the answer."""
+    """Do `name` to job `job_id` or to its image `index`, or to the pool (job_id ""), if the token is right.
+    `tag` comes back in the answer."""
 
     name: str
     job_id: str
     token: str
     tag: str
+    index: int | None = None
 
 
 Request = GetStatus | Resume | Act
@@ -66,7 +70,8 @@ def parse(message: str | bytes) -> Request:
         token = given.get("token")
         if not isinstance(token, str) or len(token) > _TEXT_LIMIT:
             raise InvalidRequest.of("token", "(hidden)", f"text of at most {_TEXT_LIMIT} characters")
-        return Act(str(name), _text(given, "job_id"), token, _text(given, "id", default=""))
+        job_id = _text(given, "job_id") if name in JOB_ACTIONS else ""
+        return Act(str(name), job_id, token, _text(given, "id", default=""), _index(given.get("index")))
     raise InvalidRequest.of("type", kind, ", ".join(TYPES))
 
 
@@ -75,6 +80,14 @@ def sequence(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 16):
         raise InvalidRequest.of("after", text, "a whole number from 0")
     return int(text)
+
+
+def _index(value: Any) -> int | None:
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**6
+    ):
+        raise InvalidRequest.of("index", value, "the number of an image in its job, from 0")
+    return value
 
 
 def _sequence(value: Any) -> int:

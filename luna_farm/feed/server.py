@@ -32,6 +32,7 @@ from luna_farm.feed import requests, web
 from luna_farm.feed.auth import FeedAuth, choose_subprotocol
 from luna_farm.feed.history import History, Published
 from luna_farm.feed.metrics import Metrics
+from luna_farm.feed.sessions import Sessions
 from luna_farm.feed.subscriber import (
     CLOSE_S,
     KERNEL_BYTES,
@@ -59,16 +60,16 @@ OPEN_TIMEOUT_S = 5.0
 ACTION_TIMEOUT_S = 30.0
 
 Status = Callable[[], dict[str, Any]]
-Action = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+Action = Callable[[requests.Act], Awaitable[dict[str, Any]]]
 
 
 class Feed:
     """Serves subscribers, dashboard, health and metrics of one farm.
 
-    `status` returns the status as a dict (docs/feed.md) within a few milliseconds; `action` carries out
-    ("retry" | "cancel", {"job_id": ...}) and raises FarmError; `token` is what actions need, and readers of
-    other users or machines. `tls` is required beyond loopback. `names` are further names that clients use for
-    this machine; more than `max_connections` at a time are turned away. Everything is called in the thread of
+    `status` returns the status as a dict (docs/feed.md) within a few milliseconds; `action` carries out an
+    `Act` and raises FarmError; `token` is what actions need, and readers of other users or machines. `tls` is
+    required beyond loopback. `names` are further names that clients use for this machine; more than
+    `max_connections` at a time are turned away. Everything is called in the thread of
     the event loop, `start` first.
     """
 
@@ -89,6 +90,7 @@ class Feed:
         self.port = port
         self.epoch = secrets.token_hex(4)
         self.dropped = 0
+        self.sessions = Sessions(time.monotonic)
         self._host = host
         self._status = status
         self._action = action
@@ -136,7 +138,9 @@ class Feed:
         )
         system.let_wait(self._server.sockets, BACKLOG)
         self.port = next(iter(self._server.sockets)).getsockname()[1]
-        self._auth = FeedAuth.of(self._host, self._names, self.port, self._token, tls=self._tls is not None)
+        self._auth = FeedAuth.of(
+            self._host, self._names, self.port, self._token, self.sessions, tls=self._tls is not None
+        )
 
     def publish(self, event: Mapping[str, Any]) -> None:
         """Count an event and send it to all subscribers within a window. Never blocks and never raises. Adds
@@ -270,14 +274,13 @@ class Feed:
         answer: dict[str, Any] = {
             "type": "answer",
             "name": request.name,
-            "job_id": request.job_id,
+            "job_id": request.job_id or None,
             "id": request.tag,
         }
         try:
             if not self._auth.knows(request.token):
-                raise Unauthorized("The token is not that of the running farm. It is new after every start.")
-            done = self._action(request.name, {"job_id": request.job_id})
-            result = await asyncio.wait_for(done, ACTION_TIMEOUT_S)
+                raise Unauthorized(web.WRONG_TOKEN)
+            result = await asyncio.wait_for(self._action(request), ACTION_TIMEOUT_S)
         except FarmError as error:
             return {**answer, "ok": False, "code": error.code, "error": str(error)}
         except asyncio.TimeoutError:

@@ -30,11 +30,15 @@ TEXT = "text/plain; charset=utf-8"
 _WORKING_STATES = frozenset({"idle", "busy"})
 # Said to whom has none; no token is in it.
 _NEEDS_TOKEN = "Another user or machine needs the farm's token: Authorization: Bearer TOKEN (docs/feed.md)."  # noqa: S105
+WRONG_TOKEN = "The token is not that of the running farm. It is new after every start."  # noqa: S105
+_USED_LINK = "This link was used already, or is older than a minute. `luna-farm dashboard` makes a new one."
 _TYPES = {
     "index.html": "text/html; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "charts.js": "text/javascript; charset=utf-8",
+    "dom.js": "text/javascript; charset=utf-8",
     "link.js": "text/javascript; charset=utf-8",
+    "login.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 _STYLE_LINK = b'<link rel="stylesheet" href="/style.css">'
@@ -156,6 +160,8 @@ class Site:
                 405, "Only GET: actions travel over the WebSocket (docs/feed.md).", [("Allow", "GET, HEAD")]
             )
         path = request.path.partition("?")[0]
+        if path == "/api/login":
+            return _login(auth, request.headers)
         upgrade = "Upgrade" in request.headers
         if path in ("/", "/api/status") and (upgrade or path == "/api/status"):
             # Paths and images are for the farm's own user, or for who holds the token.
@@ -181,6 +187,16 @@ class Site:
             body, content_type = self._metrics.render(status, facts, ", ".join(headers.get_all("Accept")))
             return respond(200, body, content_type)
         return refuse(404, "There is nothing here. The dashboard is at /.")
+
+
+def _login(auth: FeedAuth, headers: Headers) -> Response:
+    """Open a session. It takes the token or a link even from the farm's own user, who may read without."""
+    session = auth.login(headers)
+    if session:
+        return _json(200, {"session": session})
+    given = ", ".join(headers.get_all("Authorization")).lower()
+    sentence = _USED_LINK if given.startswith("login ") else WRONG_TOKEN
+    return refuse(401, sentence, [("WWW-Authenticate", "Bearer")])
 
 
 def _json(status: int, value: Mapping[str, Any]) -> Response:

@@ -27,6 +27,8 @@ from luna_farm.testing.faults import crash_point
 log = logging.getLogger("luna_farm.commands")
 
 MAX_WAIT_S = 3600.0
+MAX_INDEX = 10**5
+"""Of an image in its job; `max_images` allows no more."""
 MAX_LISTED = 10_000
 """Jobs of one list; and about as many images of them, so that the list fits into a frame."""
 
@@ -49,6 +51,9 @@ class Shell(Protocol):
 
     def status(self) -> dict[str, Any]:
         """The status of the whole farm."""
+
+    def login_link(self) -> dict[str, Any]:
+        """What lets a browser into the dashboard, once. Raises NotPossible without a feed."""
 
     def stop(self, now: bool) -> None:
         """Begin to stop: finish what was accepted, or leave it to the journal."""
@@ -73,6 +78,9 @@ class Commands:
             "job": self._job,
             "jobs": self._jobs,
             **dict.fromkeys(get_args(events.JobCommand), self._job_command),
+            "login": lambda *_: shell.login_link(),
+            "pause": self._pause,
+            "resume": self._pause,
             "drain": lambda *_: self._stop(False),
             "shutdown": lambda *_: self._stop(True),
         }
@@ -187,7 +195,12 @@ class Commands:
         command: events.JobCommand = message["cmd"]
         until = self._shell.now() + timeout_s
         job_id = self._id(message)
-        self._shell.handle_event(events.JobRequested(connection.number, reply, command, job_id, until))
+        index = None if "index" not in message else fields.integer(message, "index", 0, MAX_INDEX, 0)
+        event = events.JobRequested(connection.number, reply, command, job_id, until, index)
+        self._shell.handle_event(event)
+
+    def _pause(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
+        self._shell.handle_event(events.PauseRequested(connection.number, reply, message["cmd"] == "pause"))
 
     def _stop(self, now: bool) -> dict[str, Any]:
         # After this answer was written: the caller shall hear it.

@@ -37,6 +37,15 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
         lambda e: f"{e['destination']}: {e['error']} What goes there is kept and sent once it works.",
     ),
     "destination_recovered": (logging.WARNING, lambda e: f"{e['destination']} takes files again"),
+    "image_dismissed": (
+        logging.WARNING,
+        lambda e: f"Image {e['index']} ({e['path']}) is given up, its dead letter removed",
+    ),
+    "pool_paused": (
+        logging.WARNING,
+        lambda e: f"Paused with {e['waiting']} images waiting; `luna-farm resume` goes on",
+    ),
+    "pool_resumed": (logging.WARNING, lambda e: f"Resumed with {e['waiting']} images waiting"),
     "worker_ready": (logging.INFO, lambda e: f"Worker {e['worker']} is ready (pid {e['pid']})"),
     "worker_reaped": (logging.INFO, lambda e: f"Worker {e['worker']} ended ({e['reason']})"),
     "worker_lost": (

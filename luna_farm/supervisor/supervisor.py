@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 from luna_farm import logs, system
 from luna_farm.config import FEED_OFF, Config
@@ -29,9 +29,11 @@ from luna_farm.core.job import Image, ImageState
 from luna_farm.core.leases import MAX_LEASES
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.core.state import DestinationLimits, Farm, Limits, folder_of
-from luna_farm.errors import ArenaError, FarmError
+from luna_farm.errors import ArenaError, FarmError, NotPossible
 from luna_farm.feed.metrics import Metrics
+from luna_farm.feed.requests import Act
 from luna_farm.feed.server import MAX_CONNECTIONS, Feed
+from luna_farm.feed.sessions import LINK_S
 from luna_farm.locations import is_url, parse
 from luna_farm.storage import names, notes, upload_spool, writer
 from luna_farm.storage.allowed import Allowed
@@ -328,13 +330,24 @@ class Supervisor:
         log.warning(text)
         self._status.notes.append(text)
 
-    async def _action(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def login_link(self) -> dict[str, Any]:
+        """What lets a browser into the dashboard, once. Raises NotPossible without a feed."""
+        feed = self.services.feed
+        if feed is None:
+            raise NotPossible("This farm has no dashboard: its feed port is off or could not be used.")
+        tls = self.config.tls_cert is not None
+        return {"login": feed.sessions.link(), "feed_port": feed.port, "tls": tls, "expires_s": LINK_S}
+
+    async def _action(self, action: Act) -> dict[str, Any]:
         """Carry out an action of the dashboard, as if a client had asked for it."""
-        commands: dict[str, events.JobCommand] = {"retry": "retry", "cancel": "cancel"}
-        job_id = str(arguments.get("job_id", ""))
-        answer = await self._executor.answer(
-            lambda reply: self.handle_event(events.JobRequested(INTERNAL, reply, commands[name], job_id))
-        )
+
+        def event(reply: int) -> events.Event:
+            if action.name in ("pause", "resume"):
+                return events.PauseRequested(INTERNAL, reply, action.name == "pause")
+            command = cast(events.JobCommand, action.name)
+            return events.JobRequested(INTERNAL, reply, command, action.job_id, index=action.index)
+
+        answer = await self._executor.answer(lambda reply: self.handle_event(event(reply)))
         return dict(protocol.check(answer))
 
     # --- life
@@ -384,7 +397,8 @@ class Supervisor:
         endpoint = {"host": config.host, "port": port, "feed_port": feed_port, "pid": os.getpid()}
         state_dir.write_endpoint(config.state_dir, endpoint)
         limits = {**self.farm.limits.of_request(), "max_jobs": config.max_jobs}
-        self._status.facts = {**endpoint, "state_dir": str(config.state_dir), "limits": limits}
+        folders = {"state_dir": str(config.state_dir), "output_dir": str(config.output_dir)}
+        self._status.facts = {**endpoint, **folders, "limits": limits}
         log.info("Luna Farm listens on %s:%d (pid %d)", config.host, port, os.getpid())
         if feed:
             log.info("Dashboard: %s://%s:%d/", "https" if config.tls_cert else "http", config.host, feed.port)

@@ -6,7 +6,7 @@ import pytest
 
 from luna_farm.cli import entry
 from luna_farm.errors import FarmUnavailable, UnknownJob
-from luna_farm_client.requests import ImageReport, JobReport, Receipt
+from luna_farm_client.requests import ImageReport, JobReport, PauseReport, Receipt
 
 
 def image(state="saved", **fields):
@@ -120,15 +120,26 @@ class FakeFarm:
     def jobs(self, limit):
         return list(self.reports.values())[:limit]
 
-    def cancel(self, job_id):
+    def cancel(self, job_id, index=None):
         self.job(job_id)
-        self.cancelled.append(job_id)
+        self.cancelled.append(job_id if index is None else (job_id, index))
         self.reports[job_id] = report(job_id, "cancelled")
         return self.reports[job_id]
 
-    def retry(self, job_id):
+    dismiss = cancel
+
+    def retry(self, job_id, index=None):
         self.reports[job_id] = report(job_id, "queued")
         return self.reports[job_id]
+
+    def pause(self):
+        return PauseReport(True, 7, 1)
+
+    def resume(self):
+        return PauseReport(False, 6, 2)
+
+    def dashboard_link(self):
+        return "http://127.0.0.1:19284/#login=secret"
 
 
 @pytest.fixture

@@ -99,6 +99,16 @@ def test_jobs_are_cancelled_and_one_that_is_not_known_keeps_nothing_from_it(farm
     assert (code, json.loads(out)[0]["state"]) == (0, "cancelled")
 
 
-@pytest.mark.parametrize("options", [("jobs", "--limit", "0"), ("job", "a", "--timeout", "-1")])
+@pytest.mark.parametrize("command", ["cancel", "dismiss"])
+def test_one_image_of_a_job_is_given_up(command, farm, cli):
+    farm.reports = {"a1b2c3d4": fakes.report("a1b2c3d4", "queued")}
+    code, out, _ = cli(command, "a1b2c3d4", "--image", "2")
+    assert (code, out) == (0, "Job a1b2c3d4: 1 cancelled.\n")
+    assert farm.cancelled == [("a1b2c3d4", 2)]
+
+
+@pytest.mark.parametrize(
+    "options", [("jobs", "--limit", "0"), ("cancel", "a", "--image", "-1"), ("job", "a", "--timeout", "-1")]
+)
 def test_values_that_are_not_allowed_are_wrong_usage(options, farm, cli):
     assert cli(*options)[0] == 2

@@ -55,9 +55,16 @@ async def test_it_asks_what_the_other_asks(shared_farm: FarmProcess, tmp_path: P
         assert (await farm.call("ping"))["pong"] is True
         with pytest.raises(UnknownJob):
             await farm.job("no-such-job")
-        for refused in (farm.cancel, farm.retry):
+        for refused in (farm.cancel, farm.retry, farm.dismiss):
             with pytest.raises(NotPossible):
-                await refused(receipt.job_id)
+                await refused(receipt.job_id, 0)
+        with pytest.raises(NotPossible):
+            await farm.dashboard_link()
+        assert not (await farm.resume()).paused
+        try:
+            assert (await farm.pause()).paused
+        finally:
+            await farm.resume()
 
 
 @pytest.mark.parametrize("side", [4, 400], ids=["copied first", "announced first"])

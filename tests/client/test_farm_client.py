@@ -263,6 +263,32 @@ def test_stopping_tells_the_process(start_farm: Start) -> None:
     assert process.process.wait(60) == 0
 
 
+def test_a_paused_farm_accepts_and_saves_only_once_it_is_resumed(start_farm: Start, tmp_path: Path) -> None:
+    process = start_farm(feed_port=0)
+    with process.client() as farm:
+        assert farm.pause().paused
+        receipt = farm.submit(request(tmp_path, sample(), sample(seed=1)))
+        assert farm.wait(receipt, timeout=0).state == "queued"
+        assert farm.status()["paused"]
+        assert farm.pause().waiting == 2
+        cancelled = farm.cancel(receipt, 1)
+        assert [image.state for image in cancelled.images] == ["queued", "cancelled"]
+        assert not farm.resume().paused
+        assert [image.state for image in farm.wait(receipt).images] == ["saved", "cancelled"]
+        with pytest.raises(InvalidRequest, match="index: 2 is not allowed"):
+            farm.cancel(receipt, 2)
+        with pytest.raises(NotPossible, match="no failed images to dismiss"):
+            farm.dismiss(receipt)
+        link = farm.dashboard_link()
+    port = process._endpoint()["feed_port"]
+    assert link.startswith(f"http://127.0.0.1:{port}/#login=")
+
+
+def test_a_farm_without_a_feed_has_no_dashboard(shared_farm: FarmProcess) -> None:
+    with shared_farm.client() as farm, pytest.raises(NotPossible, match="no dashboard"):
+        farm.dashboard_link()
+
+
 FORKS = """
 import os, sys
 import numpy as np

@@ -207,11 +207,19 @@ class Stage:
         """Seal (lease, images) of an open submit."""
         return self.happens(events.Sealed(client, reply, tuple(Part(*part) for part in parts)))
 
-    def ask(self, command: events.JobCommand, job_id: str, until: float = 0.0) -> dict[str, Any] | None:
-        """Wait for, cancel or retry a job; returns the answer, None when there is none yet."""
+    def ask(
+        self, command: events.JobCommand, job_id: str, until: float = 0.0, index: int | None = None
+    ) -> dict[str, Any] | None:
+        """Wait for, cancel, retry or dismiss a job; returns the answer, None when there is none yet."""
         reply = self.reply()
-        self.happens(events.JobRequested(CLIENT, reply, command, job_id, until))
+        self.happens(events.JobRequested(CLIENT, reply, command, job_id, until, index))
         return self.replies.get(reply, [None])[0]
+
+    def pause(self, paused: bool = True) -> dict[str, Any]:
+        """Pause or resume the pool; returns the answer."""
+        reply = self.reply()
+        self.happens(events.PauseRequested(CLIENT, reply, paused))
+        return self.answer(reply)
 
     def worker(self, number: int = 1) -> None:
         """A worker is ready."""

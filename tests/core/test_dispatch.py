@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from stage import CLIENT, Stage, batch
+from stage import CLIENT, Stage, batch, code
 
 from luna_farm.core import events, instructions
 from luna_farm.core.completion import BURY_AGAIN_S
-from luna_farm.core.dispatch import BYTES_PER_SECOND, PREFETCHED_BYTES, START_S, STOPPED_S
+from luna_farm.core.dispatch import BYTES_PER_SECOND, PREFETCHED, PREFETCHED_BYTES, START_S, STOPPED_S
 from luna_farm.core.messages import Note
 from luna_farm.core.retry import FIRST_DELAY_S, MAX_CRASHES
+from luna_farm.core.scaling import GROW_AT
 from luna_farm.core.state import WORKER_TRANSITIONS, Worker, WorkerState
 from luna_farm.errors import DiskError
 
@@ -409,3 +410,68 @@ def test_images_of_a_failing_folder_take_turns_to_probe_it() -> None:
         stage.finish(state="failed", code="disk", error="full")
         stage.tick(60.0)
     assert probed == ["job-0", "job-1", "job-2"] * 2
+
+
+# --- a pause
+
+
+def test_a_paused_pool_finishes_what_runs_and_begins_nothing() -> None:
+    stage = Stage(max_workers=1)
+    stage.workers()
+    big = batch(height=512, width=256)
+    stage.submit("job-0001", big, big)
+    assert stage.pause() == {"success": True, "paused": True, "waiting": 1, "running": 1}
+    stage.finish()
+    stage.submit("job-0002")
+    assert stage.states("job-0001") == ["saved", "queued"]
+    assert stage.states("job-0002") == ["queued"]
+    assert stage.farm.status()["paused"]
+    assert not stage.dispatched
+    assert stage.pause(False)["paused"] is False
+    assert stage.dispatched
+    assert [len(stage.told(name)) for name in ("pool_paused", "pool_resumed")] == [1, 1]
+
+
+def test_a_pause_of_a_paused_pool_is_no_news() -> None:
+    stage = Stage()
+    assert stage.pause() == stage.pause()
+    assert len(stage.told("pool_paused")) == 1
+
+
+def test_a_paused_pool_accepts_until_its_memory_is_full_and_says_why() -> None:
+    stage = Stage(arena_bytes=8192)
+    stage.workers()
+    stage.pause()
+    stage.submit("job-0001")
+    stage.submit("job-0002")
+    refused = stage.lease(3072)
+    assert code(refused) == "busy"
+    assert "luna-farm resume" in refused["error"]
+
+
+def test_a_paused_pool_starts_no_worker_for_its_queue_and_tries_no_failing_folder() -> None:
+    stage = Stage(min_workers=1, max_workers=2, max_jobs=20)
+    stage.workers()
+    stage.submit("job-0001")
+    stage.finish(state="failed", code="disk", error="full")
+    stage.pause()
+    for n in range(GROW_AT + PREFETCHED):
+        stage.submit(f"job-1{n:03d}", output_dir="/other")
+    stage.tick(60)
+    stage.tick(60)
+    assert stage.states("job-0001") == ["held"]
+    assert len(stage.farm.alive()) == 1
+    stage.pause(False)
+    assert len(stage.farm.alive()) == 2
+    stage.tick()
+    assert stage.states("job-0001") != ["held"]
+
+
+def test_a_drain_ends_a_pause_and_allows_none() -> None:
+    stage = Stage()
+    stage.workers()
+    stage.pause()
+    stage.submit("job-0001")
+    stage.happens(events.DrainRequested())
+    assert stage.states("job-0001") == ["running"]
+    assert code(stage.pause()) == "not_possible"

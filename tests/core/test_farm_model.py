@@ -95,12 +95,16 @@ class FarmLife(RuleBasedStateMachine):
             self.world.ask(client, events.JobRequested, "wait", self._job(pick), self.world.now + pick % 5)
 
     @precondition(lambda self: "failed" in self.world.accepted.values())
-    @rule(client=CLIENTS, pick=ANY)
-    def retry(self, client: int, pick: int) -> None:
+    @rule(client=CLIENTS, pick=ANY, command=st.sampled_from(("retry", "dismiss")))
+    def retry_or_dismiss(self, client: int, pick: int, command: events.JobCommand) -> None:
         failed = sorted({job_id for (job_id, _), state in self.world.accepted.items() if state == "failed"})
         job_id = failed[pick % len(failed)]
         self.world.retried[job_id] += 1
-        self.world.ask(client, events.JobRequested, "retry", job_id)
+        self.world.ask(client, events.JobRequested, command, job_id)
+
+    @rule(client=CLIENTS, paused=st.booleans())
+    def pause_or_resume(self, client: int, paused: bool) -> None:
+        self.world.ask(client, events.PauseRequested, paused)
 
     def _job(self, pick: int) -> str:
         jobs = list(self.world.farm.open_jobs if pick % 3 else self.world.farm.jobs)

@@ -45,7 +45,8 @@ def test_only_what_the_table_lists_may_happen_to_an_image(start: ImageState, to:
 def test_what_is_finished_stays_so_except_for_a_retry_or_a_submit_sent_again() -> None:
     for state in S:
         if state not in UNFINISHED:
-            again = {S.FAILED: {S.QUEUED, S.UPLOADING}, S.MISSING: {S.QUEUED}}.get(state, set())
+            given_up = {S.CANCELLED, S.SAVED, S.DISCARDED}
+            again = {S.FAILED: {S.QUEUED, S.UPLOADING} | given_up, S.MISSING: {S.QUEUED}}.get(state, set())
             assert TRANSITIONS[state] == again
             assert image(state).finished
         else:

@@ -163,7 +163,7 @@ class World:
         message = i.message
         for lease in message.get("leases", []):
             self.leases.setdefault(i.client, {})[lease["lease"]] = lease
-        if not message.get("success") or message.get("aborted"):
+        if not message.get("success") or message.get("aborted") or "paused" in message:
             return
         job_id = message["job_id"]
         kept = (*self.reports, *self.journal)
@@ -181,8 +181,8 @@ class World:
             self.journal.append(record)
             if record["r"] == "job":
                 for image in record["images"]:
-                    if image["state"] == "queued":
-                        self.accepted[record["job_id"], image["index"]] = "queued"
+                    if image["state"] in ("queued", "cancelled"):  # tried again, given up
+                        self.accepted[record["job_id"], image["index"]] = image["state"]
             elif record["r"] == "image":
                 self._image_appended((record["job_id"], record["index"]), record["state"])
 
@@ -471,6 +471,7 @@ class World:
     def settle_everything(self) -> None:
         """Everybody gets done, and nothing is left: no slot, no name, no link, no unanswered request."""
         self.broken.clear()
+        self.ask(1, events.PauseRequested, False)
         for client in list(self.opened):
             self.gone(client, False, 0.0)
         for _ in range(200):

@@ -18,11 +18,13 @@ from typing import Any
 
 from luna_farm.errors import UnknownJob
 from luna_farm.feed.metrics import Metrics
+from luna_farm.feed.requests import Act
 from luna_farm.feed.server import Feed
 
 TOKEN = "0123456789abcdef" * 4
 START = datetime(2026, 5, 4, 21, 0, tzinfo=timezone.utc)
 GB = 10**9
+SUPERVISOR = ("rss_bytes", "cpu_percent", "threads", "open_files", "uptime_s")
 
 
 def thumbnail(number: int) -> str:
@@ -62,6 +64,9 @@ class FakeFarm:
         self.metrics = Metrics()
         self.now = START
         self.draining = False
+        self.paused = False
+        self.notes: list[str] = []
+        self.open_jobs: list[dict[str, Any]] = []
         self.running = True
         self.calls = 0
         self.acted: list[tuple[str, str]] = []
@@ -91,7 +96,12 @@ class FakeFarm:
         return {
             "running": self.running,
             "draining": self.draining,
+            "paused": self.paused,
             "pid": 4099,
+            "supervisor": {
+                **{name: value for name, value in worker(4099).items() if name in SUPERVISOR},
+                "own_bytes": 24_000_000,
+            },
             "version": "0.1.0",
             "uptime_s": 3725.5,
             "workers": [dict(row) for row in self.workers],
@@ -115,16 +125,21 @@ class FakeFarm:
             "folders": [dict(row) for row in self.folders],
             "dead_letters": [dict(row) for row in self.dead_letters],
             "limits": {"max_jobs": 10000, "max_images": 512},
+            "notes": list(self.notes),
+            "open_jobs": list(self.open_jobs),
             "encoders": {"png": "kernel"},
             "state_dir": "/home/luna/.local/state/luna-farm",
             "port": 19283,
             "feed_port": self.feed.port if self.feed else 0,
         }
 
-    async def act(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Take a dead letter back into the queue, or say that there is none."""
-        job_id = arguments["job_id"]
+    async def act(self, action: Act) -> dict[str, Any]:
+        """Pause or resume; take a dead letter back into the queue or drop it, or say that there is none."""
+        name, job_id = action.name, action.job_id
         self.acted.append((name, job_id))
+        if name in ("pause", "resume"):
+            self.paused = name == "pause"
+            return {"success": True, "paused": self.paused, "waiting": self.queued_images, "running": 0}
         if not any(row["job_id"] == job_id for row in self.dead_letters):
             raise UnknownJob(f"There is no job {job_id}.", job_id)
         self.dead_letters = [row for row in self.dead_letters if row["job_id"] != job_id]
@@ -216,7 +231,8 @@ class FakeFarm:
         self.dead_letters.append(
             {
                 "job_id": job_id,
-                "images_failed": 1,
+                "index": index,
+                "path": path,
                 "error": error,
                 "code": "disk",
                 "timestamp": self.now.isoformat(),

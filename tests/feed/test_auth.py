@@ -8,8 +8,10 @@ import pytest
 from websockets.datastructures import Headers
 
 from luna_farm.feed.auth import TOKEN_SUBPROTOCOL, FeedAuth, choose_subprotocol, is_loopback
+from luna_farm.feed.sessions import Sessions
 
-DOOR = FeedAuth.of("127.0.0.1", ["Farm.local"], 19284, "geheim", tls=False)
+SESSIONS = Sessions(lambda: 0.0)
+DOOR = FeedAuth.of("127.0.0.1", ["Farm.local"], 19284, "geheim", SESSIONS, tls=False)
 
 
 def headers(*pairs: tuple[str, str]) -> Headers:
@@ -19,7 +21,7 @@ def headers(*pairs: tuple[str, str]) -> Headers:
 def test_the_names_of_a_farm() -> None:
     assert DOOR.hosts == {"127.0.0.1:19284", "localhost:19284", "[::1]:19284", "farm.local:19284"}
     assert "http://[::1]:19284" in DOOR.origins
-    assert FeedAuth.of("0.0.0.0", [], 1, "t", tls=True).origins == {
+    assert FeedAuth.of("0.0.0.0", [], 1, "t", SESSIONS, tls=True).origins == {
         "https://127.0.0.1:1",
         "https://localhost:1",
         "https://[::1]:1",
@@ -99,7 +101,7 @@ def test_the_token_comes_in_two_ways() -> None:
     assert DOOR.brings_token(bearer("geheim"))
     assert DOOR.brings_token(headers(("Authorization", "bearer  geheim ")))
     assert DOOR.brings_token(subprotocol("geheim"))
-    odd = FeedAuth.of("h", [], 1, "pässe +/=", tls=True)
+    odd = FeedAuth.of("h", [], 1, "pässe +/=", SESSIONS, tls=True)
     assert odd.brings_token(subprotocol("pässe +/="))
 
 
@@ -117,7 +119,7 @@ def test_a_token_that_cannot_be_read_is_none(encoded: str) -> None:
 
 
 def test_an_empty_token_lets_nobody_in() -> None:
-    assert not FeedAuth.of("h", [], 1, "", tls=False).knows("")
+    assert not FeedAuth.of("h", [], 1, "", SESSIONS, tls=False).knows("")
 
 
 def test_only_the_feeds_own_subprotocol_is_chosen() -> None:
@@ -143,3 +145,22 @@ def test_only_the_feeds_own_subprotocol_is_chosen() -> None:
 )
 def test_loopback_is_told_by_address(peer: object, local: bool) -> None:
     assert is_loopback(peer) is local
+
+
+def test_a_session_counts_as_the_token() -> None:
+    session = SESSIONS.open()
+    assert DOOR.brings_token(bearer(session))
+    assert DOOR.brings_token(subprotocol(session))
+
+
+def test_a_session_is_opened_by_a_link_or_the_token_and_nothing_else() -> None:
+    link = SESSIONS.link()
+    assert DOOR.login(headers(("Authorization", f"Bearer {link}"))) == "", "a link is no token"
+    session = DOOR.login(headers(("Authorization", f"Login {link}")))
+    assert DOOR.knows(session)
+    assert DOOR.login(headers(("Authorization", f"Login {link}"))) == "", "it works once"
+    assert DOOR.knows(DOOR.login(bearer("geheim")))
+    for given in (bearer("falsch"), bearer(""), headers(), headers(("Authorization", "Login "))):
+        assert DOOR.login(given) == ""
+    twice = headers(("Authorization", "Bearer geheim"), ("Authorization", "Bearer geheim"))
+    assert DOOR.login(twice) == ""

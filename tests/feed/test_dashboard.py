@@ -6,6 +6,7 @@ import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fake_farm import TOKEN, FakeFarm, folder
 
 from luna_farm import system
 from luna_farm.feed import auth
+from luna_farm.feed.requests import Act
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -145,7 +147,7 @@ async def test_it_shows_what_the_farm_does_while_it_saves(screen: Screen, farm: 
 async def test_it_needs_nothing_from_elsewhere(screen: Screen) -> None:
     await screen.open()
     assert all(address.startswith(screen.home) for address in screen.addresses)
-    assert len(screen.addresses) <= 6
+    assert len(screen.addresses) <= 8
     used = await screen.page.evaluate("performance.getEntriesByType('paint').map((entry) => entry.name)")
     assert "first-contentful-paint" in used
 
@@ -165,31 +167,96 @@ async def test_retry_asks_for_the_token_and_then_works(screen: Screen, farm: Fak
     full(farm)
     await screen.open()
     page = screen.page
-    await page.get_by_role("button", name="Retry job a1b2c3d4").click()
+    await page.get_by_role("button", name="Retry image 0 of job a1b2c3d4").click()
     await expect(page.locator("#token-dialog")).to_be_visible()
     assert farm.acted == []
     await page.get_by_label("Token", exact=True).fill("wrong")
     await page.keyboard.press("Enter")
     await screen.shows("#token-error", "not that of the running farm")
     assert await page.evaluate("sessionStorage.length") == 0
-    assert farm.acted == []
     await page.get_by_label("Token", exact=True).fill(TOKEN)
     await page.get_by_role("button", name="Use it").click()
-    await screen.shows("#say", "is tried again")
+    await screen.shows("#trouble .answer", "it waits for a worker")
     assert farm.acted == [("retry", "a1b2c3d4")]
-    await expect(page.locator("#trouble-none")).to_be_visible()
-    await expect(page.locator("#unlock")).to_have_text("Forget token")
+    await expect(page.locator("#unlock")).to_have_text("Log out")
+    assert TOKEN not in str(await page.evaluate("JSON.stringify({...sessionStorage})"))
+    farm.event("image_saved", "a1b2c3d4", index=0, path="/out/after_all.png", bytes=1, ms=1.0, score=None)
+    await screen.shows("#trouble .answer", "Saved to /out/after_all.png")
+    await page.get_by_role("button", name="Hide image 0").click()
+    await screen.shows("#trouble", "/mnt/full fails for 1 min")
+    assert await page.locator("#trouble li").count() == 1
+
+
+async def test_a_retry_that_fails_again_says_so(screen: Screen, farm: FakeFarm) -> None:
+    full(farm)
+    await screen.open(f"#token={TOKEN}")
+    await screen.page.get_by_role("button", name="Retry image 0").click()
+    await screen.shows("#trouble .answer", "it waits for a worker")
+    farm.event(
+        "image_failed", "a1b2c3d4", index=0, path="/x.png", error="No encoder takes it.", code="encode"
+    )
+    await screen.shows("#trouble", "No encoder takes it.")
+    await screen.shows("#say", "Failed again: image 0 of job a1b2c3d4.")
+
+
+async def test_a_dead_letter_is_dismissed_after_a_second_click(screen: Screen, farm: FakeFarm) -> None:
+    full(farm)
+    await screen.open(f"#token={TOKEN}")
+    button = screen.page.get_by_role("button", name="Dismiss image 0")
+    await button.click()
+    await expect(button).to_have_text("Delete its pixels?")
+    assert farm.acted == []
+    await button.click()
+    await screen.shows("#trouble .answer", "its dead letter is removed")
+    assert farm.acted == [("dismiss", "a1b2c3d4")]
+
+
+async def test_the_figure_says_what_needs_attention(screen: Screen, farm: FakeFarm) -> None:
+    full(farm)
+    farm.notes = ["Feed port 1 cannot be used."]
+    await screen.open()
+    await screen.shows("#f-failed", "3")
+    await screen.shows("#f-failed-sub", "1 failed image, 1 failing folder, 1 note")
+    await screen.page.locator("#f-failed-sub").click()
+    await screen.shows("#trouble", "Feed port 1 cannot be used.")
+    assert await screen.page.locator("#trouble li").count() == 3
+
+
+async def test_the_pool_is_paused_and_a_job_cancelled(screen: Screen, farm: FakeFarm) -> None:
+    farm.open_jobs = [{"job_id": "cafe0001", "state": "running", "num_images": 40, "unfinished": 12}]
+    farm.dead_letters = [{"job_id": "cafe0001"}]
+    await screen.open(f"#token={TOKEN}")
+    await screen.page.get_by_role("button", name="Pause").click()
+    await screen.shows("#state", "Paused")
+    await screen.page.get_by_role("button", name="Resume").click()
+    await screen.shows("#state", "Ready")
+    await screen.shows("#jobs", "12 of 40 images left")
+    await screen.page.get_by_role("button", name="Cancel job cafe0001").click()
+    await screen.shows("#jobs .answer", "Cancelled")
+    assert [name for name, _ in farm.acted] == ["pause", "resume", "cancel"]
+
+
+async def test_a_link_logs_in_once_and_leaves_the_address(screen: Screen, farm: FakeFarm) -> None:
+    assert farm.feed is not None
+    link = farm.feed.sessions.link()
+    await screen.open(f"#login={link}")
+    assert screen.page.url == screen.home
+    await expect(screen.page.locator("#unlock")).to_have_text("Log out")
+    await screen.page.evaluate("sessionStorage.clear()")
+    await screen.page.goto(screen.home + "healthz")
+    await screen.open(f"#login={link}")
+    await screen.shows("#token-error", "This link was used already")
 
 
 async def test_a_refusal_of_the_farm_is_shown(screen: Screen, farm: FakeFarm) -> None:
     full(farm)
     await screen.open(f"#token={TOKEN}")
-    button = screen.page.get_by_role("button", name="Retry job a1b2c3d4")
+    button = screen.page.get_by_role("button", name="Retry image 0 of job a1b2c3d4")
     await expect(button).to_be_visible()
     refused = FakeFarm.act
 
-    async def act(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        return await refused(farm, name, {"job_id": "ffffffff"})
+    async def act(action: Act) -> dict[str, Any]:
+        return await refused(farm, replace(action, job_id="ffffffff"))
 
     assert farm.feed is not None
     farm.feed._action = act
@@ -200,9 +267,9 @@ async def test_a_refusal_of_the_farm_is_shown(screen: Screen, farm: FakeFarm) ->
 async def test_a_token_in_the_fragment_is_taken_and_hidden(screen: Screen) -> None:
     await screen.open(f"#token={TOKEN}")
     assert screen.page.url == screen.home
-    await expect(screen.page.locator("#unlock")).to_have_text("Forget token")
+    await expect(screen.page.locator("#unlock")).to_have_text("Log out")
     await screen.page.reload()
-    await expect(screen.page.locator("#unlock")).to_have_text("Forget token")
+    await expect(screen.page.locator("#unlock")).to_have_text("Log out")
     await screen.page.locator("#unlock").click()
     assert await screen.page.evaluate("sessionStorage.length") == 0
 
@@ -267,6 +334,8 @@ async def test_the_keyboard_is_enough(screen: Screen, farm: FakeFarm) -> None:
     await expect(page.locator(".skip")).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.locator("#main")).to_be_focused()
+    await page.keyboard.press("Tab")
+    await expect(page.locator("#f-failed-sub")).to_be_focused()
     await page.keyboard.press("Tab")
     await expect(page.locator("#c-rate svg")).to_be_focused()
     await page.keyboard.press("ArrowLeft")

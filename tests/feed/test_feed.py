@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from luna_farm.feed import requests, subscriber
 from luna_farm.feed import server as feed_module
+from luna_farm.feed.requests import Act
 from luna_farm.feed.server import Feed
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "feed.schema.json").read_text("utf-8"))
@@ -221,7 +222,7 @@ async def test_the_farms_refusal_is_passed_on(
         raised = await subscription.answer(**action)
         assert (raised["ok"], raised["code"]) == (False, "unknown_job")
 
-        async def told(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        async def told(action: Act) -> dict[str, Any]:
             return {"error": "It is done already.", "code": "not_possible"}
 
         monkeypatch.setattr(farm.feed, "_action", told)
@@ -233,10 +234,10 @@ async def test_an_action_that_breaks_or_hangs_is_answered(
 ) -> None:
     action = {"type": "action", "name": "cancel", "job_id": "a", "token": TOKEN}
 
-    async def breaks(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def breaks(action: Act) -> dict[str, Any]:
         raise RuntimeError("inside")
 
-    async def hangs(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def hangs(action: Act) -> dict[str, Any]:
         return await asyncio.get_running_loop().create_future()
 
     async with visitor.subscribe() as subscription:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,3 +98,32 @@ async def test_the_time_that_a_client_takes_to_fill_a_slot_is_not_the_farms(
             wire.send({"cmd": "seal", "id": 3, "parts": [[lease, 1]]})
             seen = await subscription.until(lambda message: message.get("event") == "save_job_queued")
     assert 0 < seen[-1]["handover_ms"] < 1000
+
+
+async def test_a_link_of_the_farm_lets_a_browser_act_and_its_actions_reach_the_farm(
+    launched: Launched, tmp_path: Path
+) -> None:
+    with FarmClient(port=launched.port, token=token(tmp_path)) as farm:
+        link = await asyncio.to_thread(farm.dashboard_link)
+
+        def login() -> str:
+            address = f"http://127.0.0.1:{launched.feed_port}/api/login"
+            secret = link.partition("#login=")[2]
+            ask = urllib.request.Request(address, headers={"Authorization": f"Login {secret}"})
+            with urllib.request.urlopen(ask, timeout=20) as answer:
+                return str(json.load(answer)["session"])
+
+        session = await asyncio.to_thread(login)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            await asyncio.to_thread(login)
+        job_id = await asyncio.to_thread(save, launched.port, tmp_path)
+        act = {"type": "action", "token": session}
+        async with connect(f"ws://127.0.0.1:{launched.feed_port}/?after=0") as connection:
+            subscription = Subscription(connection)
+            paused = await subscription.answer(name="pause", **act)
+            resumed = await subscription.answer(name="resume", **act)
+            refused = await subscription.answer(name="dismiss", job_id=job_id, index=0, **act)
+    assert (paused["result"]["paused"], resumed["result"]["paused"]) == (True, False)
+    assert refused["error"] == f"Image 0 of job {job_id} is saved: it has not failed."
+    for message in (paused, resumed, refused):
+        jsonschema.Draft202012Validator(SCHEMA).validate(message)

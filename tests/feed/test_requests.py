@@ -18,6 +18,10 @@ def test_the_three_requests() -> None:
     assert requests.parse('{"type": "resume", "after": 0, "epoch": "ab"}') == requests.Resume(0, "ab")
     act = '{"type": "action", "name": "retry", "job_id": "j", "token": "t", "id": "1"}'
     assert requests.parse(act) == requests.Act("retry", "j", "t", "1")
+    one = '{"type": "action", "name": "cancel", "job_id": "j", "index": 2, "token": "t"}'
+    assert requests.parse(one) == requests.Act("cancel", "j", "t", "", 2)
+    pause = '{"type": "action", "name": "pause", "token": "t"}'
+    assert requests.parse(pause) == requests.Act("pause", "", "t", "")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,8 @@ def test_the_three_requests() -> None:
         ('{"type": "action", "name": "shutdown", "job_id": "j", "token": "t"}', "name"),
         ('{"type": "action", "name": "retry", "token": "t"}', "job_id"),
         ('{"type": "action", "name": "retry", "job_id": "j"}', "token"),
+        ('{"type": "action", "name": "retry", "job_id": "j", "index": -1, "token": "t"}', "index"),
+        ('{"type": "action", "name": "retry", "job_id": "j", "index": true, "token": "t"}', "index"),
         (json.dumps({"type": "action", "name": "retry", "job_id": "j" * 257, "token": "t"}), "job_id"),
     ],
 )

@@ -1,57 +1,12 @@
 // The page: what the feed tells, as things to look at. Every text goes in as text, never as markup.
 import { Chart, Series } from "/charts.js";
+import { $, bar, button, bytes, clock, fileName, make, ms, perSecond, plural, put, say, show, span, startTheme, whole } from "/dom.js";
 import { Link } from "/link.js";
+import { Login, act } from "/login.js";
 
 const RESULTS = 18;
 const FAILURES = 50;
 const FAILURES_AT_ONCE = 4;
-const $ = (id) => document.getElementById(id);
-
-// --- words
-
-const whole = new Intl.NumberFormat("en");
-const ms = (value) => (value < 1 ? `${value.toFixed(2)} ms` : value < 100 ? `${value.toFixed(1)} ms` : value < 10_000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`);
-const perSecond = (value) => (value < 10 ? value.toFixed(1) : whole.format(Math.round(value)));
-const bytes = (value) => {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let unit = 0;
-  while (value >= 999.5 && unit < units.length - 1) { value /= 1000; unit += 1; }
-  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
-};
-const span = (seconds) => {
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 1) return `${Math.floor(seconds)} s`;
-  if (minutes < 60) return `${minutes} min`;
-  return minutes < 2880 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${Math.floor(minutes / 1440)} days`;
-};
-const clock = (iso) => { const at = new Date(iso); return isNaN(at) ? "" : at.toLocaleTimeString([], { hour12: false }); };
-const fileName = (path) => path.split(/[\\/]/).at(-1);
-const plural = (count, word) => `${whole.format(count)} ${word}${count === 1 ? "" : "s"}`;
-
-// --- nodes
-
-const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
-const make = (tag, className, ...children) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  node.append(...children);
-  return node;
-};
-const say = (text) => put($("say"), text);
-const bar = (share, label) => {
-  const node = make("span", "bar");
-  node.style.setProperty("--share", String(Math.max(0, Math.min(1, share))));
-  node.setAttribute("role", "img");
-  node.setAttribute("aria-label", label);
-  return node;
-};
-// Replace the children only if what they show has changed, so that focus and selection stay.
-const shown = new WeakMap();
-const show = (host, key, build) => {
-  if (shown.get(host) === key) return;
-  shown.set(host, key);
-  host.replaceChildren(...build());
-};
 
 // --- what is known
 
@@ -71,7 +26,8 @@ let statusSeq = 0;
 let showAll = false;
 let farmNow = 0;
 let results = [];
-let failures = new Map(); // by job id, newest last
+const failures = new Map(); // job id and index -> the event, newest last
+const trials = new Map(); // the same key -> what came of a retry or dismissal that began here: {row, text, state}
 let dirty = true;
 
 // A rejected image that was kept in a file is told of twice: that makes one tile.
@@ -80,9 +36,17 @@ const remember = (event) => {
   const same = last && last.job_id === event.job_id && last.index === event.index;
   results = [same ? { ...last, ...event } : event, ...results.slice(same ? 1 : 0)].slice(0, RESULTS);
 };
+const triedAgain = (event) => {
+  failures.delete(keyOf(event));
+  const trial = trials.get(keyOf(event));
+  if (trial?.state !== "waits") return;
+  trials.set(keyOf(event), { row: trial.row, text: `Saved to ${event.path}`, state: "saved" });
+  say(`Saved after all: ${about(event)}.`);
+};
 const heard = {
   status(data, now, seq) {
     status = data;
+    login.stateDir = data.state_dir ?? "";
     statusSeq = seq;
     farmNow = now;
     series.queue.put(now, data.queue?.images ?? 0);
@@ -98,13 +62,16 @@ const heard = {
       series.rate.put(at, 1);
       for (const [name, key] of [["wait", "queue_ms"], ["encode", "encode_ms"], ["write", "write_ms"]]) if (event[key] !== undefined) series[name].put(at, event[key]);
       remember(event);
+      triedAgain(event);
     } else if (event.event === "image_rejected") {
       remember(event);
     } else if (event.event === "image_failed") {
-      failures.set(event.job_id, event);
+      if (trials.get(keyOf(event))?.state === "waits") say(`Failed again: ${about(event)}.`);
+      trials.delete(keyOf(event));
+      failures.set(keyOf(event), event);
       if (failures.size > FAILURES) failures.delete(failures.keys().next().value);
-    } else if (event.event === "save_job_done" && event.state === "done") {
-      failures.delete(event.job_id);
+    } else if (event.event === "image_dismissed") {
+      failures.delete(keyOf(event));
     } else if (event.event === "folder_failing") {
       say(`The folder ${event.path ?? ""} cannot be written now.`);
     } else if (event.event === "folder_recovered") {
@@ -126,58 +93,63 @@ const heard = {
     put($("live"), words[state]);
     $("banner").hidden = state === "open" || state === "connecting";
     if (state === "lost") put($("banner-text"), `The farm does not answer. What you see is how it was at ${clock(farmNow) || "no time yet"}. Next try in ${span(Math.ceil(wait / 1000))}; if the farm was stopped, start it with: luna-farm start`);
-    if (state === "locked") { put($("banner-text"), "This farm shows itself only to its own user, or to who has its token."); askToken(); }
+    if (state === "locked") { put($("banner-text"), "This farm shows itself only to its own user, or to who has its token."); login.ask(); }
     if (state === "open" && before === "lost") say("Connected again.");
     else if (state === "lost" && before === "open") say("The connection to the farm is lost. Trying again.");
   },
 };
 const link = new Link(heard);
 
-// --- actions and the token
+// --- actions
 
-let afterToken = null;
-function askToken(then = null, error = "") {
-  afterToken = then;
-  put($("token-error"), error);
-  put($("token-path"), status?.state_dir ? `${status.state_dir}/token` : "token");
-  if (!$("token-dialog").open) $("token-dialog").showModal();
-  $("token-input").value = "";
-  $("token-input").focus();
-}
-function useToken(token) {
-  link.token = token;
-  if (token) sessionStorage.setItem("luna-farm-token", token);
-  else sessionStorage.removeItem("luna-farm-token");
-  put($("unlock"), token ? "Forget token" : "Enter token");
-}
-async function retry(jobId, button) {
-  if (!link.token) return askToken(() => retry(jobId, button));
-  button.disabled = true;
-  try {
-    const answer = await link.act("retry", jobId);
-    if (answer.code === "unauthorized") {
-      useToken("");
-      return askToken(() => retry(jobId, button), answer.error);
-    }
-    if (answer.ok) failures.delete(jobId);
-    say(answer.ok ? `Job ${jobId} is tried again.` : answer.error);
-    put(button.parentElement.querySelector(".answer"), answer.ok ? "Queued again" : answer.error);
-  } catch (error) {
-    say(error.message);
-    put(button.parentElement.querySelector(".answer"), error.message);
-  } finally {
-    button.disabled = false;
-  }
-}
-$("token-form").addEventListener("submit", () => {
-  useToken($("token-input").value.trim());
-  const then = afterToken;
-  afterToken = null;
-  if (link.waiting) link.open();
-  then?.();
+const login = new Login(() => {
+  link.token = login.session;
+  if (login.session && link.waiting) link.open();
 });
-$("token-cancel").addEventListener("click", () => $("token-dialog").close());
-$("unlock").addEventListener("click", () => (link.token ? (useToken(""), say("The token is forgotten.")) : askToken()));
+const keyOf = (row) => `${row.job_id}/${row.index ?? 0}`;
+const tell = (node, text) => { say(text); put(node.closest("li").querySelector(".answer"), text); };
+
+const about = (row) => `image ${row.index ?? 0} of job ${row.job_id}`;
+function answered(row, node, answer, done) {
+  node.disabled = false;
+  if (answer.ok) done();
+  else put(node.closest("li").querySelector(".answer"), answer.error);
+  say(answer.ok ? trials.get(keyOf(row))?.text ?? "" : answer.error);
+  dirty = true;
+}
+function retry(row, node) {
+  node.disabled = true;
+  act(login, link, "retry", row, (answer) => answered(row, node, answer, () => {
+    failures.delete(keyOf(row));
+    trials.set(keyOf(row), { row, text: "Tried again: it waits for a worker.", state: "waits" });
+  }));
+}
+// Its pixels go with it: the first click asks.
+function dismiss(row, node) {
+  if (!node.dataset.sure) {
+    node.dataset.sure = "yes";
+    put(node, "Delete its pixels?");
+    node.addEventListener("blur", () => { delete node.dataset.sure; put(node, "Dismiss"); }, { once: true });
+    return;
+  }
+  node.disabled = true;
+  act(login, link, "dismiss", row, (answer) => answered(row, node, answer, () => {
+    failures.delete(keyOf(row));
+    trials.set(keyOf(row), { row, text: "Dismissed: its dead letter is removed.", state: "gone" });
+  }));
+}
+function cancel(job, node) {
+  node.disabled = true;
+  act(login, link, "cancel", { job_id: job.job_id }, (answer) => {
+    node.disabled = false;
+    say(answer.ok ? `Job ${job.job_id}: images that no worker has begun are cancelled.` : answer.error);
+    put(node.closest("li").querySelector(".answer"), answer.ok ? "Cancelled" : answer.error);
+  });
+}
+$("pause").addEventListener("click", () => act(login, link, status?.paused ? "resume" : "pause", {}, (answer) => {
+  say(answer.ok ? (answer.result.paused ? "Paused: accepted images wait." : "Resumed.") : answer.error);
+  link.ask({ type: "get_status" });
+}));
 $("trouble-more").addEventListener("click", () => { showAll = !showAll; dirty = true; });
 $("retry-now").addEventListener("click", () => link.now());
 
@@ -194,26 +166,31 @@ function drawFigures() {
   const at = Math.floor(farmNow / 1000);
   const recent = Array.from({ length: 10 }, (_, i) => series.rate.at(at - 1 - i)).reduce((sum, value) => sum + value, 0) / 10;
   const median = [...handovers].sort((a, b) => a - b)[handovers.length >> 1];
-  const dead = (status.dead_letters ?? []).length;
+  const attention = troubles();
   put($("f-saved"), whole.format(totals.images_saved ?? 0));
   put($("f-bytes"), `${bytes(totals.bytes_written ?? 0)} in ${plural(totals.jobs ?? 0, "job")}`);
   put($("f-rate"), perSecond(recent));
   put($("f-queue"), whole.format(queue.images ?? 0));
-  put($("f-queue-sub"), `${bytes(arena.used_bytes ?? 0)} of ${bytes(arena.bytes ?? 0)} shared`);
+  put($("f-queue-sub"), `arena ${bytes(arena.used_bytes ?? 0)} of ${bytes(arena.bytes ?? 0)}`);
   put($("f-handover"), median === undefined ? "–" : ms(median));
-  put($("f-failed"), whole.format(dead));
-  $("f-failed").classList.toggle("alarm", dead > 0);
-  put($("f-failed-sub"), `${plural(dead, "failed image")} to retry, ${whole.format(totals.images_discarded ?? 0)} gated`);
+  put($("f-failed"), whole.format(attention.length));
+  $("f-failed").classList.toggle("alarm", attention.length > 0);
+  const kinds = new Map();
+  for (const row of attention) kinds.set(row.kind, (kinds.get(row.kind) ?? 0) + 1);
+  put($("f-failed-sub"), [...kinds].map(([kind, count]) => plural(count, kind)).join(", ") || "nothing does");
   const share = arena.bytes ? arena.used_bytes / arena.bytes : 0;
-  drawMoon(share, `Shared memory in use: ${bytes(arena.used_bytes ?? 0)} of ${bytes(arena.bytes ?? 0)}`);
-  const doing = status.draining ? "Draining: finishes what it has, takes nothing new" : queue.images ? "Saving" : "Ready";
+  drawMoon(share, `Arena in use: ${bytes(arena.used_bytes ?? 0)} of ${bytes(arena.bytes ?? 0)}`);
+  $("pause").hidden = false;
+  put($("pause"), status.paused ? "Resume" : "Pause");
+  $("pause").disabled = Boolean(status.draining);
+  const doing = status.paused ? `Paused, ${plural(queue.images ?? 0, "image")} waiting` : status.draining ? "Draining: finishes what it has, takes nothing new" : queue.images ? "Saving" : "Ready";
   put($("state"), `${doing}, ${plural(workers.length, "worker")}, up ${span(status.uptime_s ?? 0)}`);
   put($("about"), `Luna Farm ${status.version ?? ""}, process ${status.pid ?? ""}, PNG by ${status.encoders?.png ?? "library"}`);
   document.title = queue.images ? `${queue.images} queued · Luna Farm` : "Luna Farm";
   $("empty").hidden = (totals.jobs ?? 0) > 0 || results.length > 0;
 }
 function drawWorkers() {
-  const rows = status.workers ?? [];
+  const rows = [{ pid: status.pid, state: "supervisor", ...status.supervisor }, ...(status.workers ?? [])];
   show($("workers"), JSON.stringify(rows), () => rows.map((row) => {
     const cell = (label, ...content) => { const node = make("td", "", ...content); node.dataset.label = label; return node; };
     const head = make("th", "", String(row.pid));
@@ -223,38 +200,56 @@ function drawWorkers() {
     const node = make("tr", "", head,
       cell("State", make("span", `dot ${row.state}`, row.state)),
       cell("CPU", bar(cpu / 100, `${Math.round(cpu)} percent`), make("span", "num", `${Math.round(cpu)} %`)),
-      cell("Memory", bytes(row.own_bytes ?? row.rss_bytes ?? 0)),
-      cell("Saved", whole.format(row.images_saved ?? 0)),
-      cell("Speed", `${(row.mb_per_s ?? 0).toFixed(1)} MB/s`),
+      cell("Memory", bytes(row.own_bytes || row.rss_bytes || 0)),
+      cell("Saved", row.images_saved === undefined ? "" : whole.format(row.images_saved)),
+      cell("Speed", row.mb_per_s === undefined ? "" : `${row.mb_per_s.toFixed(1)} MB/s`),
       cell("Doing now", doing));
     node.title = `${row.threads ?? "?"} threads, ${row.open_files ?? "?"} open files, up ${span(row.uptime_s ?? 0)}`;
     return node;
   }));
 }
-function drawTrouble() {
+// What a person should look at: failed images, what is failing now, and notes of the farm. The figure counts these.
+function troubles() {
   const letters = status.dead_letters ?? [];
   // The status is the truth; an event that is newer than it adds what it does not say yet.
-  const known = new Set(letters.map((letter) => letter.job_id));
-  for (const [id, event] of failures) if (event.seq <= statusSeq && !known.has(id)) failures.delete(id);
+  const known = new Set(letters.map(keyOf));
+  for (const [key, event] of failures) if (event.seq <= statusSeq && !known.has(key)) failures.delete(key);
   const rows = new Map(failures);
-  for (const letter of letters) rows.set(letter.job_id, { ...rows.get(letter.job_id), ...letter });
-  const list = [...rows.values()].reverse();
+  for (const letter of letters) if (!trials.has(keyOf(letter))) rows.set(keyOf(letter), { ...letter, ...rows.get(keyOf(letter)) });
+  const failing = (list, name) => (list ?? []).filter((row) => row.state === "failing").map((row) => ({
+    kind: `failing ${name}`, error: `${row.path ?? row.destination} fails for ${span(row.since_s ?? 0)}: ${row.error}`, hint: "What goes there waits, and is saved once it works.",
+  }));
+  return [
+    ...[...rows.values()].reverse().map((row) => ({ ...row, kind: "failed image" })),
+    ...failing(status.folders, "folder"), ...failing(status.destinations, "destination"),
+    ...(status.notes ?? []).map((note) => ({ kind: "note", error: note })),
+  ];
+}
+function drawTrouble() {
+  const list = [...[...trials.values()].map((trial) => ({ ...trial.row, kind: "trial", trial })), ...troubles()];
   const few = showAll ? list.slice(0, FAILURES) : list.slice(0, FAILURES_AT_ONCE);
   $("trouble-none").hidden = list.length > 0;
   $("trouble-more").hidden = list.length <= FAILURES_AT_ONCE;
   put($("trouble-more"), showAll ? "Show fewer" : `Show all ${list.length}`);
   $("trouble-more").setAttribute("aria-expanded", String(showAll));
-  show($("trouble"), JSON.stringify(few.map((row) => [row.job_id, row.error])), () => few.map(troubleRow));
+  show($("trouble"), JSON.stringify(few.map((row) => [row.kind, row.job_id, row.index, row.error, row.trial?.text])), () => few.map(troubleRow));
 }
 function troubleRow(row) {
-  const button = make("button", "", "Retry");
-  button.type = "button";
-  button.setAttribute("aria-label", `Retry job ${row.job_id}`);
-  button.addEventListener("click", () => retry(row.job_id, button));
-  const facts = [`Job ${row.job_id}`, row.path && fileName(row.path), row.code, row.timestamp && clock(row.timestamp)];
-  return make("li", "",
+  const image = row.kind === "failed image" || row.kind === "trial";
+  const facts = image ? [`Job ${row.job_id}`, row.path && fileName(row.path), row.code, row.timestamp && clock(row.timestamp)] : [row.hint];
+  const answer = make("span", "answer faint", row.trial?.text ?? "");
+  const acts = row.kind === "trial" ? [button("Hide", `Hide ${about(row)}`, () => { trials.delete(keyOf(row)); dirty = true; }, "quiet")]
+    : image ? [button("Retry", `Retry ${about(row)}`, (node) => retry(row, node)), button("Dismiss", `Dismiss ${about(row)}`, (node) => dismiss(row, node), "quiet")] : [];
+  return make("li", row.trial?.state === "saved" ? "well" : row.kind === "note" ? "calm" : "",
     make("div", "what", make("strong", "", row.error || "No reason was given."), make("p", "faint", facts.filter(Boolean).join(", "))),
-    make("div", "act", button, make("span", "answer faint")));
+    ...(image ? [make("div", "act", ...acts, answer)] : []));
+}
+function drawJobs() {
+  const jobs = status.open_jobs ?? [];
+  $("queue").hidden = jobs.length === 0;
+  show($("jobs"), JSON.stringify(jobs), () => jobs.map((job) => make("li", "calm",
+    make("div", "what", make("strong", "", `Job ${job.job_id}`), make("p", "faint", `${job.state}, ${whole.format(job.unfinished)} of ${plural(job.num_images, "image")} left`)),
+    make("div", "act", button("Cancel", `Cancel job ${job.job_id}`, (node) => cancel(job, node), "quiet"), make("span", "answer faint")))));
 }
 function image(event) {
   if (event.thumbnail) {
@@ -314,6 +309,7 @@ function draw() {
   if (!dirty || !status) return;
   dirty = false;
   drawFigures();
+  drawJobs();
   drawWorkers();
   drawTrouble();
   drawResults();
@@ -321,22 +317,9 @@ function draw() {
   for (const chart of charts) chart.draw(farmNow);
 }
 
-// --- theme: system, light, dark; kept in this browser
+// --- start
 
-const THEMES = ["system", "light", "dark"];
-function useTheme(theme) {
-  if (theme === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  put($("theme"), `Theme: ${theme}`);
-  localStorage.setItem("luna-farm-theme", theme);
-}
-$("theme").addEventListener("click", () => useTheme(THEMES[(THEMES.indexOf(localStorage.getItem("luna-farm-theme")) + 1) % 3]));
-useTheme(THEMES.includes(localStorage.getItem("luna-farm-theme")) ? localStorage.getItem("luna-farm-theme") : "system");
-
-// --- start: a token may come in the fragment, which no server ever sees; it leaves the address at once
-
-const given = new URLSearchParams(location.hash.slice(1)).get("token");
-if (given) history.replaceState(null, "", location.pathname);
-useToken(given ?? sessionStorage.getItem("luna-farm-token") ?? "");
+startTheme();
+await login.start();
 link.open();
 requestAnimationFrame(draw);

@@ -43,6 +43,10 @@ export class Link {
     if (this.waiting) this.open();
   }
 
+  ask(message) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
   close() {
     clearTimeout(this.timer);
     clearTimeout(this.silence);
@@ -96,13 +100,13 @@ export class Link {
   }
 
   // Resolves with the farm's answer: {ok, result} or {ok: false, code, error}. Rejects if none comes.
-  act(name, jobId) {
+  act(name, { job_id = "", index } = {}, token = "") {
     const id = String(++this.tag);
     return new Promise((resolve, reject) => {
       if (this.socket?.readyState !== WebSocket.OPEN) throw new Error("The farm is not connected.");
       this.answers.set(id, { resolve, reject });
       setTimeout(() => this.answers.delete(id) && reject(new Error("The farm did not answer.")), ANSWER_MS);
-      this.socket.send(JSON.stringify({ type: "action", name, job_id: jobId, token: this.token, id }));
+      this.socket.send(JSON.stringify({ type: "action", name, job_id, index, token, id }));
     });
   }
 }
