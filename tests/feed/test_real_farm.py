@@ -118,7 +118,7 @@ async def test_a_link_of_the_farm_lets_a_browser_act_and_its_actions_reach_the_f
             await asyncio.to_thread(login)
         job_id = await asyncio.to_thread(save, launched.port, tmp_path)
         act = {"type": "action", "token": session}
-        async with connect(f"ws://127.0.0.1:{launched.feed_port}/?after=0") as connection:
+        async with connect(f"ws://127.0.0.1:{launched.feed_port}/") as connection:
             subscription = Subscription(connection)
             paused = await subscription.answer(name="pause", **act)
             resumed = await subscription.answer(name="resume", **act)
