@@ -1,4 +1,4 @@
-"""The client of Luna Farm: hands images over and tells what became of them.
+"""The client of Luna Farm: hands images over and reports what became of them.
 
     with FarmClient() as farm:
         receipt = farm.submit(SaveRequest(images=[SaveImage(pixels, affix="RAW")], filename="a"))

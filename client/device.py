@@ -38,7 +38,7 @@ def array_of(tensor: Any) -> NDArray[Any]:
 
 
 def is_on_gpu(x: object) -> bool:
-    """Tell whether `x` is a tensor in the memory of a CUDA device."""
+    """Return whether `x` is a tensor in the memory of a CUDA device."""
     return torch_of(x) is not None and bool(getattr(x, "is_cuda", False))
 
 

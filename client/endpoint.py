@@ -70,7 +70,7 @@ class Endpoint:
             return ""
 
     def check_owner(self, sock: socket.socket) -> None:
-        """Raise Unauthorized when the system tells that another user listens where our farm should: token,
+        """Raise Unauthorized when the system says that another user listens where our farm should: token,
         images and prompts are not for him.
 
         Not with TLS, which proves who it is, nor with a token that was given: that may be for a shared farm.

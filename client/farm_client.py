@@ -32,8 +32,8 @@ class FarmClient:
 
     `token` None: from LUNA_FARM_TOKEN or the state folder. `timeout`: seconds that one answer may take, and
     that `submit` goes on trying while the farm is busy. `tls`: for a farm beyond loopback. `restart_s`:
-    seconds to wait for a farm that was there and does not listen now, for it may be restarting; 0 to be told
-    at once. Connects when first used.
+    seconds to wait for a farm that was there and does not listen now, for it may be restarting; 0 to raise at
+    once. Connects when first used.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""`Outgoing`: a request on its way. Turns it into the fields of the wire, and tells the caller what is wrong
-with it before anything is sent. No sockets here.
+"""`Outgoing`: a request on its way. Turns it into the fields of the wire, and says what is wrong with it
+before anything is sent. No sockets here.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """Return the answer to message `id`, or raise the error it tells. Without `wait`: None if it is not here
+    """Return the answer to message `id`, or raise the error it holds. Without `wait`: None if it is not here
     yet."""
 
     id: int

@@ -47,7 +47,7 @@ def model_folders() -> list[str]:
 
 
 def metadata_disabled() -> bool:
-    """Tell whether ComfyUI was started with --disable-metadata."""
+    """Return whether ComfyUI was started with --disable-metadata."""
     from comfy.cli_args import args
 
     return bool(args.disable_metadata)

@@ -35,7 +35,7 @@ def writable_formats() -> tuple[str, ...]:
 
 
 def _has(package: str, module: str) -> bool:
-    """Tell whether a package is there, and a compiled module in it."""
+    """Return whether a package is there, and a compiled module in it."""
     if not module:
         return _spec(package) is not None
     return any(
@@ -81,7 +81,7 @@ def start_command() -> str:
 
 
 def _is_installed() -> bool:
-    """Tell whether a luna-farm is installed that comes before what lies beside this folder."""
+    """Return whether a luna-farm is installed that comes before what lies beside this folder."""
     from importlib import metadata
 
     try:

@@ -1,4 +1,4 @@
-"""What the browser and /history are told about files that are still being written.
+"""What the browser and /history get to know about files that are still being written.
 
 A job is announced with the names reserved for it (`Announced.ui`). ComfyUI keeps the very dicts made
 here, in its cache and its history, so when the job ends they are corrected in place: an image that the
@@ -47,7 +47,7 @@ def picture(path: str, output_dir: str) -> Picture:
 
 
 def _viewable(path: str, output_dir: str) -> bool:
-    """Tell whether ComfyUI serves this file: one that went to the farm's fallback folder it does not."""
+    """Return whether ComfyUI serves this file: one that went to the farm's fallback folder it does not."""
     return not _relative(path, output_dir).startswith(os.pardir)
 
 

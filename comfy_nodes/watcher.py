@@ -80,7 +80,7 @@ class Watcher:
                 pass
 
     def step(self) -> bool:
-        """Wait a little for the oldest job, and tell what is known after that; False when no job is open."""
+        """Wait a little for the oldest job, then report what is known of it; False when no job is open."""
         with self._lock:
             jobs = list(self._open.values())
             if not jobs:
@@ -99,7 +99,7 @@ class Watcher:
         return True
 
     def _look(self, farm: FarmClient, job: Watched, wait: bool = False) -> bool:
-        """Ask for one job; tell it when it is over and return True."""
+        """Ask for one job; report it when it is over and return True."""
         import luna_farm_client
 
         report, reason = None, ""

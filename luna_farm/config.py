@@ -276,7 +276,7 @@ def default_state_dir() -> Path:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host` is reachable from this machine only (by its name: nothing is looked up)."""
+    """Return whether `host` is reachable from this machine only (by its name: nothing is looked up)."""
     return host == "localhost" or (read.is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 

@@ -114,7 +114,7 @@ def host(value: Any, folder: Path) -> str:
 
 
 def is_address(name: str) -> bool:
-    """Tell whether `name` is an IP address as opposed to a host name."""
+    """Return whether `name` is an IP address as opposed to a host name."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -127,7 +127,7 @@ def path(value: Any, folder: Path) -> Path:
     given = str(value) if isinstance(value, Path) else value
     if not isinstance(given, str) or not given or not given.isprintable():
         raise ValueError(value)
-    # normpath, not resolve: a link that the user chose as his folder stays the link he chose.
+    # normpath, not resolve: a link that the user chose as their folder stays a link.
     return Path(os.path.normpath(folder / Path(given).expanduser()))
 
 

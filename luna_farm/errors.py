@@ -81,7 +81,7 @@ class InvalidRequest(FarmError, ValueError):
     @classmethod
     def of(cls, field: str, given: object, allowed: str) -> InvalidRequest:
         """Build the error with the one sentence that all of them share."""
-        # Of what strangers send: neither deep nor large values may cost more than this sentence is worth.
+        # Values come from unauthenticated peers, too: deep or large ones must not make the sentence costly.
         shown = _shortened(given[:120] if isinstance(given, bytes) else given)
         if len(shown) > 120:
             shown = shown[:117] + "..."

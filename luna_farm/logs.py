@@ -220,7 +220,7 @@ class _Repeats(logging.Filter):
         self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the line is written; add how many of its kind were left out before it."""
+        """Return whether the line is written; add how many of its kind were left out before it."""
         if isinstance(record, JobLine):
             return True
         kind, now = (record.name, record.levelno, str(record.msg)), self._now()

@@ -107,7 +107,7 @@ def usable_processors() -> int:
 
 
 def on_local_disk(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path (absolute, links resolved) is on a disk of this machine, which always answers soon.
+    """Return whether a path (absolute, links resolved) is on a disk of this machine, which answers soon.
 
     By the table of mounts, without touching the disk. A kind of file system that is not known here counts as
     remote: that costs time, the opposite could hang. Windows: network drives carry "remote".
@@ -196,7 +196,7 @@ def keep_to_processor(nth: int) -> None:
 
 
 def process_exists(pid: int) -> bool:
-    """Tell whether a process of this number lives, whichever user owns it.
+    """Return whether a process of this number lives, whichever user owns it.
 
     Linux, macOS: signal 0. Windows, where that would end it: the process table.
     """

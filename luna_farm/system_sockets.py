@@ -1,4 +1,4 @@
-"""Whose a TCP connection of this machine is, as far as the platform tells.
+"""Which user a TCP connection of this machine belongs to, as far as the platform says.
 
 A part of `system.py`, with the same rule: each function says what it does on Linux and what its counterpart
 on macOS and Windows is. This module must never take a socket that its program has closed for one of root's.

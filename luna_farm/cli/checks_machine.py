@@ -28,7 +28,7 @@ LEAST_MEMORY = 128 << 20
 FIRST_RELEASE = datetime(2025, 1, 1, tzinfo=timezone.utc).timestamp()
 """A clock before this is wrong: the program did not exist then."""
 JUMP_S = 3600.0
-"""Files that lie further in the future than this tell that the clock was set back."""
+"""Files that lie further in the future than this show that the clock was set back."""
 _TRIAL_BYTES = 1 << 20
 
 
@@ -138,7 +138,7 @@ def open_files(hard: int, connections: int) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who listens on a port; pid 0 when the system does not tell (another user's process)."""
+    """Who listens on a port; pid 0 when the system does not say (another user's process)."""
 
     pid: int
     name: str
@@ -201,7 +201,7 @@ def find_holder(number: int) -> Holder | None:
 
     try:
         connections = psutil.net_connections("tcp")
-    except (psutil.Error, OSError):  # macOS tells only root
+    except (psutil.Error, OSError):  # macOS answers only root
         return None
     for connection in connections:
         if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == number:

@@ -1,7 +1,7 @@
 """`luna-farm completion SHELL`: a script that completes commands, options and their values.
 
 It is made from the parsers, so it knows what they know. It must never run the program while a person types:
-that takes longer than anybody waits for a key.
+that takes longer than a keystroke may.
 """
 
 from __future__ import annotations

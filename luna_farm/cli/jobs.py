@@ -1,6 +1,6 @@
 """`luna-farm jobs`, `job`, `retry`, `cancel` and `dismiss`: what became of what was handed over.
 
-It must never change a job unless it is told to.
+It must never change a job unless the command says so.
 """
 
 from __future__ import annotations

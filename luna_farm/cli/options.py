@@ -17,7 +17,7 @@ from luna_farm.core.options import Option
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-# Where the farm is: what every command may need to be told.
+# Where the farm is: arguments of every command.
 COMMON = {
     "host": "address of its job listener",
     "port": "port of its job listener",

@@ -127,7 +127,7 @@ def read_pixels(path: Path) -> NDArray[Any]:
         if path.suffix.lower() == ".npy":
             array: NDArray[Any] = np.load(
                 path, allow_pickle=False
-            )  # a pickle would run what a stranger wrote
+            )  # loading a pickle would run code from the file
             return array
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from luna_farm_client import FarmClient, JobReport, SaveRequest
 
 REASON_S = 1.0
-"""Who waits longer than this is told why."""
+"""After this time a reason for the wait is shown."""
 BUSY_S = 30.0
 """How long a farm may be busy before a file counts as refused, unless --timeout says otherwise."""
 INTERRUPTED = 130

@@ -43,7 +43,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Run the farm until it is told to stop, or start one in the background. Returns the exit code."""
+    """Run the farm until it is to stop, or start one in the background. Returns the exit code."""
     if args.detach:
         return _detach(args, config)
     from luna_farm import logs
@@ -104,7 +104,7 @@ def _notes(config: Config) -> list[str]:
 
 
 def _taken(config: Config, error: OSError) -> str:
-    """Return a sentence on a port that cannot be had, with who holds it if the system tells."""
+    """Return a sentence on a port that cannot be had, with the process that holds it, if the system says."""
     wanted = {config.port, config.feed_port} - {0, FEED_OFF}
     if error.errno != errno.EADDRINUSE:
         return (
@@ -119,7 +119,7 @@ def _taken(config: Config, error: OSError) -> str:
 
 
 def _holder(port: int) -> str:
-    """Return the process that listens on a port, "" if the system does not tell."""
+    """Return the process that listens on a port, "" if the system does not say."""
     import psutil
 
     try:

@@ -83,7 +83,7 @@ def _left(farm: FarmClient, pid: int, timeout_s: float) -> Iterator[int]:
 
 
 def _is_alive(pid: int) -> bool:
-    """Tell whether the process runs. One that ended but was not collected (no init there) does not."""
+    """Return whether the process runs. One that ended but was not collected (no init there) does not."""
     import psutil
 
     try:

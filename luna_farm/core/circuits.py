@@ -81,7 +81,7 @@ class Upload:
         return f"{self.root.rstrip('/')}/{self.name}"
 
     def report(self) -> dict[str, Any]:
-        """What a client is told about it."""
+        """What a client gets to know about it."""
         return {"path": self.path, "state": self.state.value, "bytes": self.bytes, "error": self.error}
 
     def record(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def finish(farm: Farm, image: Image) -> list[Instruction]:
 
 
 def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
-    """Tell everybody once all images of a job are finished, and keep a bounded number of reports."""
+    """Answer all waiters once all images of a job are finished, and keep a bounded number of reports."""
     if not job.finished or farm.open_jobs.pop(job.job_id, None) is None:
         return []
     if not job.count(S.FAILED):

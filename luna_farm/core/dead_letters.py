@@ -1,4 +1,4 @@
-"""Dead letters that the journal tells nothing of, or something else: what lies there in full is believed.
+"""Dead letters that the journal does not know, or knows otherwise: what lies there in full counts.
 
 A journal can be lost, damaged or, after a power cut, older than the letters, which are synced. Pure, as
 `recovery.py`.

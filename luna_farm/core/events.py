@@ -132,7 +132,7 @@ class PixelsSpooled:
 
 @dataclass(frozen=True, slots=True)
 class Journaled:
-    """The records of a job that was waiting for them are in the journal: what they tell survives."""
+    """The records of a job that was waiting for them are in the journal: they survive."""
 
     job_id: str
     error: FarmError | None = None
@@ -154,7 +154,7 @@ class Buried:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """A worker process can take images. `created` is its start time as the system tells it, for the fence."""
+    """A worker process can take images. `created` is its start time as the system gives it, for the fence."""
 
     worker: int
     pid: int
@@ -188,7 +188,7 @@ class ImageFinished:
 
 @dataclass(frozen=True, slots=True)
 class UploaderReady:
-    """The uploader process runs. `created` is its start time as the system tells it, for the fence."""
+    """The uploader process runs. `created` is its start time as the system gives it, for the fence."""
 
     pid: int
     created: float

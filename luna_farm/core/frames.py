@@ -17,14 +17,15 @@ from luna_farm.errors import ProtocolError
 T = TypeVar("T")
 HEADER = struct.Struct(">I")
 HELLO_LIMIT = 4 * 1024
-"""Bytes a stranger may declare: "GET " read as a length is 1.1 GB, a TLS hello 352 MB, a pickle 2 GB."""
+"""Bytes that an unauthenticated peer may declare. Read as a length, "GET " is 1.1 GB, a TLS hello 352 MB, a
+pickle 2 GB."""
 FRAME_LIMIT = 16 * 1024 * 1024
 """Bytes of a later frame; workflows of ComfyUI stay below 1 MiB, this leaves room for embedded inputs."""
 MAX_ITEMS = 100_000
 """Items of one list or map of a trusted peer; msgpack's own recursion limit bounds the depth."""
 HELLO_ITEMS = 16
-"""Items of one list or map of a stranger: a list is made as long as it claims to be before its first item is
-read, so 4 KB of nested claims would cost 27 MB."""
+"""Items of one list or map of an unauthenticated peer. A list gets the length that it claims before its first
+item is read, so 4 KB of nested claims would cost 27 MB."""
 
 
 def encode(message: dict[str, Any]) -> bytes:

@@ -2,7 +2,7 @@
 
 A submit creates a job whose images are sealed one after the other. Sealed images are journaled, then queued,
 while their client still copies the next ones; the receipt follows the record of the last one. The order is
-the promise: what a client is told was accepted is in the journal before.
+the promise: an image is in the journal before its client learns that it was accepted.
 """
 
 from __future__ import annotations

@@ -79,13 +79,13 @@ class Image:
     queued_at: float = 0.0
     started_at: float = 0.0
     journaled: ImageTask | None = None
-    """The task as the journal knows it; a record tells it again only once it has changed."""
+    """The task as the journal knows it; a record repeats it only once it has changed."""
     uploads: list[Upload] = field(default_factory=list)
     """Where its encoded file goes from the spool."""
     history: list[str] = field(default_factory=list)
 
     def move(self, to: ImageState) -> None:
-        """Change state along the table; anything else is a bug of the farm, told with the history so far."""
+        """Change state along the table; anything else is a bug, raised with the history so far."""
         if to not in TRANSITIONS[self.state]:
             raise AssertionError(
                 f"image {self.task.index} of job {self.task.job_id} cannot go from {self.state.value} to "
@@ -106,7 +106,7 @@ class Image:
         return self.task.job_id, self.task.index
 
     def report(self) -> dict[str, Any]:
-        """What a client is told about it."""
+        """What a client gets to know about it."""
         result = self.result
         return {
             "index": self.task.index,

@@ -1,6 +1,6 @@
 """The words that cross a process boundary: what a job asks for, what one image needs, what came of it.
 
-Plain frozen dataclasses that turn into msgpack maps and back. This module must never validate what a stranger
+Plain frozen dataclasses that turn into msgpack maps and back. This module must never validate what a client
 sent (that is `core/schema.py`) and never touch numpy.
 """
 
@@ -84,7 +84,7 @@ def temp_name(job_id: str, index: int, kind: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Note(Message):
-    """Which file was about to get which name: what tells, after a crash, whether the name was given.
+    """Which file was about to get which name: it shows, after a crash, whether the name was given.
 
     `temp` is the temporary name of the file (`temp_name`), `name` the final one, without folder. The rest is
     the identity of the file: its inode number, its size in bytes, its time of modification.

@@ -21,15 +21,15 @@ def hello(token: str, pid: int) -> dict[str, Any]:
 
 
 def check(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an answer, or raise the error that it tells."""
+    """Return an answer, or raise the error that it holds."""
     if "error" not in answer or "code" not in answer:
         return answer
     details = answer.get("details")
     if not isinstance(details, Mapping):
-        raise ProtocolError("The farm told an error without its details.")
+        raise ProtocolError("The farm answered an error without its details.")
     raise from_code(str(answer["code"]), str(answer["error"]), details)
 
 
 def refusal(error: FarmError, job_id: str = "") -> dict[str, Any]:
-    """The answer that tells an error."""
+    """The answer that holds an error."""
     return {"error": str(error), "code": error.code, "job_id": job_id, "details": error.details()}

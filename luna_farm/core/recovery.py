@@ -1,6 +1,6 @@
 """What a predecessor left: the journal's records become jobs again, and the jobs become a compact journal.
 
-Pure: records in, state out. Which segments can still be read is told by the caller.
+Pure: records in, state out. The caller knows which segments can still be read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESUMED = {
 
 @dataclass(slots=True)
 class RecoveredState:
-    """What the records tell: jobs, the workers to fence off, the segments that unfinished images lie in."""
+    """What the records hold: jobs, the workers to fence off, the segments that unfinished images lie in."""
 
     jobs: dict[str, Job]
     """Those in the journal: open ones, and some that finished since it was compacted."""
@@ -94,7 +94,7 @@ def _job(record: dict[str, Any]) -> Job:
 
 
 def _image(record: dict[str, Any], before: Image | None) -> Image:
-    """Make an image of its record; what the record does not tell is as it was `before`."""
+    """Make an image of its record; what the record leaves out is as it was `before`."""
     state = record["state"]
     task = ImageTask.from_map(record["task"]) if before is None or "task" in record else before.task
     result = ImageResult.from_map({"state": "", **record.get("result", {})})
@@ -110,7 +110,7 @@ def _image(record: dict[str, Any], before: Image | None) -> Image:
 
 
 class DiskProbe(Protocol):
-    """What only the disk and the memory of the machine can tell."""
+    """What only the disk and the memory of the machine show."""
 
     def readable(self, segment: str) -> bool:
         """Whether the pixels in a segment can still be had."""

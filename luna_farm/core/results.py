@@ -70,7 +70,7 @@ def _spooled(farm: Farm, worker: Worker, image: Image, result: ImageResult, now:
 
 
 def _published(job: Job, image: Image, worker: Worker, result: ImageResult, now: float) -> list[Instruction]:
-    """What the feed is told of one finished image."""
+    """What the feed publishes of one finished image."""
     ms, task = result.ms or {}, image.task
     about = (task.job_id, task.index, result.path, task.format, task.width, task.height, result.score)
     done: list[Instruction] = []

@@ -1,4 +1,4 @@
-"""What a submit may hold: the one place where the fields of a stranger's message are judged.
+"""What a submit may hold: the one place where the fields of a message are validated.
 
 Pure: a decoded map goes in, typed values or one InvalidRequest come out. It must never repair a value
 silently.

@@ -99,7 +99,7 @@ class Worker:
     """Monotonic time of the last change of state or of the image it works on."""
     pid: int = 0
     created: float = 0.0
-    """Start time of the process as the system tells it: with the pid, its identity."""
+    """Start time of the process as the system gives it: with the pid, its identity."""
     state: WorkerState = W.STARTING
     images: deque[Image] = field(default_factory=deque)
     images_saved: int = 0

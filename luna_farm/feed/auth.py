@@ -2,7 +2,7 @@
 
 A web page elsewhere is refused by its Origin, a rebound name by its Host, another user or machine by the
 token it does not have. This module must never let an unknown case pass, never show the token, and never open
-a file for a request (the kernel's table of connections, which tells the user of a peer, is asked by
+a file for a request (the kernel's table of connections, which has the user of a peer, is asked by
 `system.peer_uid`).
 """
 
@@ -82,7 +82,7 @@ class FeedAuth:
         return bool(self.token) and hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self.token)
 
     def brings_token(self, headers: Headers) -> bool:
-        """Tell whether the token comes along: `Authorization: Bearer ...`, or a browser's subprotocol
+        """Return whether the token comes along: `Authorization: Bearer ...`, or a browser's subprotocol
         (docs/feed.md)."""
         for value in headers.get_all("Authorization"):
             scheme, _, token = value.partition(" ")
@@ -96,7 +96,7 @@ class FeedAuth:
         return False
 
     def is_own_user(self, connection: ServerConnection) -> bool:
-        """Tell whether the other end is a program of the farm's user (or root) on this machine."""
+        """Return whether the other end is a program of the farm's user (or root) on this machine."""
         if not is_loopback(connection.remote_address):
             return False
         if not PLATFORM_TELLS:
@@ -111,7 +111,7 @@ def choose_subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> S
 
 
 def is_loopback(peer: object) -> bool:
-    """Tell whether a peer name of a TCP socket is on this machine."""
+    """Return whether a peer name of a TCP socket is on this machine."""
     if not isinstance(peer, tuple) or not peer:
         return False
     try:

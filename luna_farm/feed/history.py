@@ -22,7 +22,7 @@ the farm a tenth of what an image costs it."""
 
 
 class Published(NamedTuple):
-    """An event with its number and the time (seconds since 1970) at which it was told."""
+    """An event with its number and the time (seconds since 1970) at which it was published."""
 
     seq: int
     at: float

@@ -1,6 +1,6 @@
 """What a subscriber of the feed may ask: a strict reading of its messages.
 
-This module must never act on a message: it turns text from a stranger into one of three requests or raises.
+This module must never act on a message: it turns untrusted text into one of three requests or raises.
 """
 
 from __future__ import annotations

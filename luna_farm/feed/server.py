@@ -1,4 +1,4 @@
-"""The status feed: every event and the status, to everybody who may see them, over WebSocket and HTTP on one
+"""The status feed: every event and the status, to all who may see them, over WebSocket and HTTP on one
 port.
 
 Each message is encoded once, as the very frame that goes out; the frames of a window go to every subscriber
@@ -115,7 +115,7 @@ class Feed:
     async def start(self) -> None:
         """Listen. Afterwards `port` is the real one. Raises OSError if the port is taken."""
         self._loop = asyncio.get_running_loop()
-        # What strangers send is no news: the library would log a stack for each port scan.
+        # Malformed requests are expected: the library would log a stack for each port scan.
         quiet = logging.getLogger("luna_farm.feed.wire")
         quiet.setLevel(logging.CRITICAL)
         self._server = await serve(
@@ -166,7 +166,7 @@ class Feed:
             self._flush_timer = self._loop.call_later(max(0.0, delay), self._flush)
 
     def wants_thumbnail(self) -> bool:
-        """Tell whether the next image should bring a thumbnail: a reader looks, and had fewer than four in
+        """Return whether the next image should bring a thumbnail: a reader looks, and had fewer than four in
         this second."""
         if not any(subscriber.thumbnails for subscriber in self._subscribers):
             return False
@@ -177,7 +177,7 @@ class Feed:
         return True
 
     async def close(self) -> None:
-        """Send what is pending, say goodbye to everybody and stop listening; takes at most about
+        """Send what is pending, close every connection and stop listening; takes at most about
         `CLOSE_S`."""
         if self._server is None:
             return
@@ -310,7 +310,7 @@ class Feed:
             subscriber.drop(CloseCode.TRY_AGAIN_LATER, "read too slowly; come back and resume")
 
     def _flush(self, tail: bytes = b"") -> None:
-        """Send what is pending, and `tail` behind it, to everybody in one write each."""
+        """Send what is pending, and `tail` behind it, to every subscriber in one write each."""
         if self._flush_timer is not None:
             self._flush_timer.cancel()
             self._flush_timer = None
@@ -323,7 +323,7 @@ class Feed:
             self._send(subscriber, buffer)
 
     def _tick(self) -> None:
-        """Send the status, and come back in a second while anybody listens."""
+        """Send the status, and come back in a second while there are subscribers."""
         self._status_timer = None
         if self._subscribers:
             self._status_timer = self._loop.call_later(STATUS_EVERY_S, self._tick)

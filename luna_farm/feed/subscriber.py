@@ -1,8 +1,8 @@
 """One subscriber of the feed: how much may wait for it, and how often it may ask.
 
 Finished frames go straight to the transport, many in one write; the websockets library does the handshake,
-the pings and the close. This module must never wait for a subscriber: who reads too slowly is told to come
-back and is dropped.
+the pings and the close. This module must never wait for a subscriber: one that reads too slowly is
+asked to come back and is dropped.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def utc_text(at: float) -> str:
 
 
 class Subscriber:
-    """An open connection. `thumbnails` tells whether the reader shows images."""
+    """An open connection. `thumbnails`: the reader shows images."""
 
     def __init__(self, connection: ServerConnection, *, thumbnails: bool, now: float) -> None:
         self.thumbnails = thumbnails

@@ -80,7 +80,7 @@ def sign(
 
 
 def inside(path: str, folders: tuple[str, ...]) -> bool:
-    """Tell whether a file lies in one of these folders, links followed."""
+    """Return whether a file lies in one of these folders, links followed."""
     real = os.path.realpath(path)
     return any(Path(real).is_relative_to(os.path.realpath(folder)) for folder in folders)
 

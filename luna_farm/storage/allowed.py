@@ -1,9 +1,9 @@
 """Which folders files may be saved below, when the settings name some (allowed_dirs).
 
 Links are resolved before anything is compared, and what is allowed is returned as a root below which the
-writer follows no link any more: whoever swaps a folder for a link after the check gets an error, not a file
-elsewhere. This module must never compare paths as they were given: `/allowed/../etc` begins like an allowed
-one.
+writer follows no link any more. A process that swaps a folder for a link after the check gets an error, not a
+file elsewhere. This module must never compare paths as they were given: `/allowed/../etc` begins like an
+allowed one.
 """
 
 from __future__ import annotations

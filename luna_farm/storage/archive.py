@@ -46,7 +46,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EI
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member as its header tells it: where the header begins, where the body is."""
+    """One member by its header: where the header begins, where the body is."""
 
     name: str
     start: int

@@ -106,7 +106,7 @@ class Arena:
     @classmethod
     def create(cls, segment: str, size: int, reserved: int | None = None) -> Arena:
         """Make a segment of `size` bytes, of which the first `reserved` (default: all) are reserved: writing
-        to those can never fail later. The rest must be reserved before anybody writes there.
+        to those can never fail later. The rest must be reserved before anything is written there.
 
         Raises ArenaError if there is not that much room (nothing is left behind then) or the name is taken.
         """
@@ -266,7 +266,7 @@ class Segments:
             arena.close()
 
     def keep_only(self, segment: str) -> None:
-        """Close all but one: memory whose name is removed stays taken while anybody has it mapped."""
+        """Close all but one: memory whose name is removed stays taken while any process has it mapped."""
         with self._lock:
             others = [name for name in self._arenas if name != segment]
         for other in others:

@@ -6,7 +6,7 @@ follows; fsync at acceptance would be pointless while the pixels are in memory).
 on any content of the file, never drop bytes it did not understand without keeping them aside, and never let
 a record stand behind half of another.
 
-The journal does not lock: whoever opens it holds the `StateLock` of the folder.
+The journal does not lock: its owner holds the `StateLock` of the folder.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Notes of a worker: which file is about to get which name. The one memory of publication.
 
 A worker notes the identity of a file before it gives the file its final name. If the worker or the
-supervisor dies after that, the note tells whether the name was given: the file of that name is the noted
+supervisor dies after that, the note shows whether the name was given: the file of that name is the noted
 one, or it is not. A note needs no tidying up: newer notes replace it, and a journaled result outdates it.
 
 One file a worker, of a fixed size that is written when it is made, so that a full disk does not stop it.
@@ -93,7 +93,7 @@ def read_all(folder: str | os.PathLike[str]) -> list[Note]:
 
 
 def remove_all(folder: str | os.PathLike[str]) -> None:
-    """Remove the files of workers that are gone, once what they tell is in the journal."""
+    """Remove the files of workers that are gone, once their content is in the journal."""
     for path in _files(folder):
         remove(path)
 

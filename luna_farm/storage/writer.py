@@ -2,7 +2,7 @@
 
 The file is written without a name, or under a temporary one, and synced; then it is given its final name in
 a way that fails if that exists; then the folder is synced. Before the name is given, the worker notes which
-file gets which name (`notes.py`): after a crash the note tells whether the file was published. Which of the
+file gets which name (`notes.py`): after a crash the note shows whether the file was published. Which of the
 WAYS to give a name a folder takes is found out by trying, once for each file system. This module must never
 open a path that it did not walk without links, never replace a file, never retry a sync.
 """

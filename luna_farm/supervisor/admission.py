@@ -28,7 +28,7 @@ class Peer(Protocol):
 
     @property
     def peer(self) -> str:
-        """Its origin, as `origin` tells."""
+        """Its origin, as `origin` returns it."""
 
     @property
     def unauthenticated(self) -> bool:

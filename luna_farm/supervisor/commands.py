@@ -66,7 +66,7 @@ class Commands:
         self._shell = shell
         self._defaults = defaults
         self._marks: set[str] = set()
-        """Kinds of provenance that the log has told of."""
+        """Kinds of provenance that were logged."""
         self._table: dict[str, Callable[[ClientConnection, int, dict[str, Any]], dict[str, Any] | None]] = {
             "ping": lambda *_: {"pong": True},
             "status": lambda *_: shell.status(),
@@ -102,7 +102,7 @@ class Commands:
         self._shell.handle_event(events.ClientGone(connection.number, connection.may_write))
 
     def message(self, connection: ClientConnection, message: dict[str, Any]) -> None:
-        """Carry out one command; what is wrong with it is told in its answer."""
+        """Carry out one command; its answer says what is wrong with it."""
         reply = message.get("id", 0)
         if type(reply) is not int:
             raise ProtocolError("`id` must be a whole number.")
@@ -114,7 +114,7 @@ class Commands:
             answer = run(connection, reply, message)
         except FarmError as error:
             if message.get("inline"):
-                raise  # raw pixels follow that cannot be told from a frame: the connection ends
+                raise  # raw pixels follow that look like frames: the connection ends
             answer = refusal(error)
         if answer is not None:
             connection.send({**answer, "id": reply})
@@ -203,7 +203,7 @@ class Commands:
         self._shell.handle_event(events.PauseRequested(connection.number, reply, message["cmd"] == "pause"))
 
     def _stop(self, now: bool) -> dict[str, Any]:
-        # After this answer was written: the caller shall hear it.
+        # After this answer was written, so that the caller gets it.
         asyncio.get_running_loop().call_soon(self._shell.stop, now)
         return {"success": True, "pid": self._shell.status()["pid"]}
 

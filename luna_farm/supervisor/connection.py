@@ -72,7 +72,7 @@ class Handler(Protocol):
 
 
 class ClientConnection(asyncio.BufferedProtocol):
-    """One client. `number` names it in events; `may_write` tells that its process may outlive it; `peer` is
+    """One client. `number` names it in events; `may_write`: its process may outlive it; `peer` is
     its address, "" for one of this machine."""
 
     def __init__(self, listener: Listener, number: int) -> None:
@@ -95,7 +95,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     @property
     def is_of_another_user(self) -> bool:
-        """Whether the system tells that its user is neither the farm's nor root."""
+        """Whether, as far as the system says, its user is neither the farm's nor root."""
         sock = self._transport.get_extra_info("socket") if self._transport else None
         uid = system.peer_uid(sock) if sock is not None and not self.peer else None
         return uid is not None and hasattr(os, "getuid") and uid not in (os.getuid(), 0)

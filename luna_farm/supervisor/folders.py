@@ -31,9 +31,9 @@ from luna_farm.storage.sinks import missing_extra
 log = logging.getLogger("luna_farm.folders")
 
 ANSWER_S = 5.0
-"""How long a folder may take to tell which names are free."""
+"""How long a folder may take to answer which names are free."""
 MAX_ASKING = 32
-"""Threads that wait for folders at a time; beyond them callers are told busy."""
+"""Threads that wait for folders at a time; beyond them the answer is busy."""
 SPACE_FRESH_S = 5.0
 MAX_KNOWN = 1024
 
@@ -99,7 +99,7 @@ class Folders:
         _in_thread("folder", loop, answer, lambda: self._look(i), lambda error: (_refused(i, error), False))
 
     def _look(self, i: ReserveNames) -> tuple[events.Event, bool]:
-        """Reserve names, and tell whether the folder is on a disk of this machine."""
+        """Reserve names, and return whether the folder is on a disk of this machine."""
         event = self._reserved(i)
         try:
             return event, system.on_local_disk(os.path.realpath(i.output_dir))

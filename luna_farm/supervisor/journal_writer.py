@@ -92,7 +92,7 @@ class JournalWriter:
         crash_point("supervisor.result_journaled")
 
     def synced(self) -> bool:
-        """Put all that was told so far on the disk; False if that is not to be had now."""
+        """Sync all records so far to the disk; False if that is not possible now."""
         if self._behind:
             return False
         try:
@@ -157,7 +157,7 @@ class JournalWriter:
         return self._refused and grown and time.monotonic() - self._compacted_at >= COMPACT_AGAIN_S
 
     def close(self) -> None:
-        """Close the file; what could not be written is told."""
+        """Close the file; what could not be written is logged."""
         self.catch_up()
         if self._behind:
             log.error("%s; the next start finds the files by the notes of the workers.", self.error)

@@ -1,7 +1,7 @@
 """The job listener: who may connect, how many, and for how long without a word.
 
 What a connection does is `connection.py`, what a message means is `commands.py`. This module must never wait
-for anybody, and never let those who say nothing keep others out.
+for a peer, and never let silent peers keep others out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tell systemd how the farm is: ready, alive, stopping (sd_notify(3), the datagram protocol, no library).
+"""Report the state of the farm to systemd: ready, alive, stopping (sd_notify(3), datagrams, no library).
 
 Without NOTIFY_SOCKET, or where there are no unix sockets, every call does nothing. This module must never
 raise: a farm does not fail because its service manager does not listen.
@@ -37,7 +37,7 @@ class Notifier:
         try:
             self._socket.send("\n".join(lines).encode())
         except OSError as error:
-            log.warning("The service manager could not be told %s: %s.", lines[0], error.strerror)
+            log.warning("%s could not be sent to the service manager: %s.", lines[0], error.strerror)
 
     def close(self) -> None:
         """Close the socket; later calls of `send` do nothing."""

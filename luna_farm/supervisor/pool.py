@@ -175,7 +175,7 @@ class Pool:
             )
 
     def ended(self, worker: int) -> None:
-        """The pipe of a worker is closed: wait for its end in a thread, then tell."""
+        """The pipe of a worker is closed: wait for its end in a thread, then report it."""
         self._pipes.pop(worker, None)
         task = asyncio.get_running_loop().create_task(self._collect(worker))
         self._collecting.add(task)
@@ -203,7 +203,7 @@ class Pool:
     async def close(self, patience_s: float) -> None:
         """End all that are left and wait until they are collected.
 
-        They have `patience_s` to do what they were told before.
+        They have `patience_s` to finish what was sent to them before.
         """
         self._closing = True
         for worker in list(self._pipes):

@@ -22,7 +22,7 @@ FRESH_S = 0.5
 
 
 class Status:
-    """Makes the status. `facts` are told once: ports, folders, limits. `notes` is what a person should
+    """Makes the status. `facts` are set once: ports, folders, limits. `notes` is what a person should
     know."""
 
     def __init__(self, farm: Farm, folders: Folders, output_dir: Path, now: Callable[[], float]) -> None:
@@ -85,7 +85,7 @@ class Status:
                 memory = process.memory_info()
                 return {
                     "rss_bytes": memory.rss,
-                    # The arena is mapped by everybody and counts in each RSS; this is what the process has
+                    # Every process maps the arena, which counts in each RSS; this is what the process has
                     # for itself.
                     "own_bytes": memory.rss - getattr(memory, "shared", 0),
                     "cpu_percent": process.cpu_percent(),

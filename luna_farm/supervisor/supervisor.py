@@ -326,7 +326,7 @@ class Supervisor:
         return self._status.get(self.services.journal_writer.error, self._memory.problem)
 
     def note(self, text: str) -> None:
-        """Tell the log and the status of something that a person should know."""
+        """Put something that a person should know into the log and the status."""
         log.warning(text)
         self._status.notes.append(text)
 

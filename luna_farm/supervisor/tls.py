@@ -103,7 +103,7 @@ class TlsServer:
     async def _shake_hands(self, sock: socket.socket, handshake: Handshake) -> None:
         loop = asyncio.get_running_loop()
         try:
-            # Whoever speaks something else, or nothing, is no news.
+            # A peer that does not speak TLS is not worth a log line.
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 await loop.connect_accepted_socket(
                     self._protocol, sock, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_S

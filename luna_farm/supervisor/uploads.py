@@ -1,4 +1,4 @@
-"""The uploader process: started when the first file has to be sent, told what to send, started again when it
+"""The uploader process: started when the first file has to be sent, given what to send, started again when it
 ends.
 
 Executes what the core decided (`core/uploads.py`). Like a worker it has one private pipe, and it is reported

@@ -66,7 +66,7 @@ else:
 
 
 class Faults:
-    """What one process was told to do at which passing of which point."""
+    """What one process does at which passing of which point."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Read the three variables; raises ValueError for an unknown point, count or way to die."""

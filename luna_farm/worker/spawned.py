@@ -23,7 +23,7 @@ def start_uploader(pipe: socket.socket, destinations: tuple[Destination, ...]) -
 def start(
     pipe: socket.socket, fsync: bool, notes: str, signing: Signing = UNSIGNED, uploads: str = ""
 ) -> None:
-    """Become a worker that serves the supervisor at the other end of `pipe`, until told to stop or left
+    """Become a worker that serves the supervisor at the other end of `pipe`, until it is to stop or is left
     alone."""
     _become_a_child()
     # One thread each: the farm's parallelism is its processes.

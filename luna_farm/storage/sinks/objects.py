@@ -173,7 +173,7 @@ class ObjectSink:
 
 
 class _Head(NamedTuple):
-    """What a service tells of an object."""
+    """What a service says about an object."""
 
     attributes: Mapping[str, str]
     size: int
