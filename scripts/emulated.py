@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Run the unit tests and a whole farm on another processor, emulated: python3 scripts/emulated.py ARCH
+"""Run the unit tests and a whole farm on another processor or another Python: scripts/emulated.py ARCH
 
     python3 scripts/emulated.py arm64
     python3 scripts/emulated.py s390x tests/imaging      # a big-endian one, some tests only
+    python3 scripts/emulated.py amd64 --suite trixie     # this processor, the Python of that Debian
 
 For Debian with `apt install qemu-user-static gcc-aarch64-linux-gnu gcc-s390x-linux-gnu`. It takes Python and
-what the farm needs from Debian's packages of that architecture into build/emulated/, compiles the kernel, and
-runs everything by qemu, which takes about twenty times as long as here. Property tests take fewer examples.
-It must never install anything into this system.
+what the farm needs from Debian's packages of that architecture and release into build/emulated/ (modules for this processor from PyPI, as users have them), compiles
+the kernel, and runs everything. Another processor is emulated by qemu, which takes about twenty times as
+long as here; property tests take fewer examples there. It must never install anything into this system.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SUITE = "forky"
+SUITES = ("forky", "trixie")
+"""Releases of Debian: forky has Python 3.14, trixie 3.13."""
 MIRROR = "http://deb.debian.org/debian"
 KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 ARCHITECTURES = {
     "arm64": ("qemu-aarch64-static", "aarch64-linux-gnu"),
     "s390x": ("qemu-s390x-static", "s390x-linux-gnu"),
+    "amd64": ("", "x86_64-linux-gnu"),
 }
+"""Debian's name -> the emulator ("": this processor), and the compiler's name."""
 MODULES = [
     *("numpy", "pil", "psutil", "msgpack", "websockets", "rich", "platformdirs", "prometheus-client", "isal"),
     *("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "jsonschema", "packaging", "trustme"),
@@ -39,6 +43,11 @@ UNIT = [
     "tests/test_logs.py",
 ]
 UNIT += ["tests/test_system.py", "tests/test_system_files.py"]
+PYPI = [
+    *("numpy", "pillow", "psutil", "msgpack", "websockets", "rich", "platformdirs", "prometheus-client"),
+    *("deflate", "isal", "zlib-ng", "simplejpeg", "imagecodecs", "av", "tifffile", "sd-parsers"),
+    *("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "jsonschema", "packaging", "trustme"),
+]
 EXAMPLES = 10
 LINKS = {"luna_farm": "luna_farm", "luna_farm_client": "client", "luna_farm_nodes": "comfy_nodes"}
 
@@ -70,10 +79,10 @@ if __name__ == "__main__":
 class Machine:
     """An emulated machine: its files, and how its Python is run."""
 
-    def __init__(self, architecture: str) -> None:
-        self.architecture = architecture
+    def __init__(self, architecture: str, suite: str) -> None:
+        self.architecture, self.suite = architecture, suite
         self.emulator, self.triplet = ARCHITECTURES[architecture]
-        self.folder = ROOT / "build" / "emulated" / architecture
+        self.folder = ROOT / "build" / "emulated" / f"{architecture}-{suite}"
         self.root = self.folder / "root"
         self.python = self.folder / "python"
 
@@ -85,7 +94,7 @@ class Machine:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
         source = self.folder / "sources.list"
-        source.write_text(f"deb [arch={self.architecture} signed-by={KEY}] {MIRROR} {SUITE} main\n")
+        source.write_text(f"deb [arch={self.architecture} signed-by={KEY}] {MIRROR} {self.suite} main\n")
         options = {
             "APT::Architecture": self.architecture,
             "APT::Architectures": self.architecture,
@@ -100,22 +109,25 @@ class Machine:
         }
         apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
         subprocess.run([*apt, "update"], check=True)
-        modules = [f"python3-{name}" for name in MODULES]
+        modules = [f"python3-{name}" for name in MODULES] if self.emulator else ["python3"]
         subprocess.run([*apt, "-y", "--download-only", "install", "libpython3-dev", *modules], check=True)
         for package in sorted((self.folder / "cache" / "archives").glob("*.deb")):
             subprocess.run(["dpkg-deb", "-x", package, self.root], check=True)
         self._finish()
 
     def _finish(self) -> None:
-        for name in ("bin", "lib", "sbin"):
+        for name in ("bin", "lib", "lib64", "sbin"):
             link = self.root / name
             if not link.exists():
                 link.symlink_to(f"usr/{name}")
         libraries = self.root / "usr" / "lib" / self.triplet
-        for name in ("blas", "lapack"):  # what update-alternatives would link
-            (libraries / f"lib{name}.so.3").unlink(missing_ok=True)
-            (libraries / f"lib{name}.so.3").symlink_to(f"{name}/lib{name}.so.3")
         version = self.version()
+        if self.emulator:
+            for name in ("blas", "lapack"):  # what update-alternatives would link
+                (libraries / f"lib{name}.so.3").unlink(missing_ok=True)
+                (libraries / f"lib{name}.so.3").symlink_to(f"{name}/lib{name}.so.3")
+        else:
+            self._install(version)
         site = self.root / "usr" / "lib" / f"python{version}" / "sitecustomize.py"
         site.unlink(missing_ok=True)
         site.write_text(SITE)
@@ -127,12 +139,20 @@ class Machine:
             (names / name).unlink(missing_ok=True)
             (names / name).symlink_to(ROOT / folder)
         inside = self.root / "usr" / "bin" / f"python{version}"
+        loader = f"{self.root}/lib64/ld-linux-x86-64.so.2 --library-path {libraries}"
+        runs = f"{self.emulator} -L {self.root}" if self.emulator else loader
         self.python.write_text(
             "#!/bin/sh\n"
-            f"export LUNA_EMULATED_PYTHON={self.python} PYTHONPATH={names}:{self.folder}\n"
-            f'exec {self.emulator} -L {self.root} {inside} "$@"\n'
+            f"export LUNA_EMULATED_PYTHON={self.python} PYTHONHOME={self.root}/usr\n"
+            f"export PYTHONPATH={names}:{self.folder}\n"
+            f'exec {runs} {inside} "$@"\n'
         )
         self.python.chmod(0o755)
+
+    def _install(self, version: str) -> None:
+        """Install what farm and tests need from PyPI, as wheels for that Python."""
+        where = ["--target", self.folder, "--python-version", version, "--only-binary=:all:", "--upgrade"]
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *where, *PYPI], check=True)
 
     def version(self) -> str:
         """Return the version of its Python, such as 3.14."""
@@ -169,13 +189,15 @@ def main() -> int:
     """Prepare and run. Returns the exit code."""
     parser = argparse.ArgumentParser(description="Run the unit tests and a farm on an emulated processor.")
     parser.add_argument("architecture", choices=ARCHITECTURES)
+    parser.add_argument("--suite", choices=SUITES, default=SUITES[0], help="release of Debian")
     parser.add_argument("tests", nargs="*", default=UNIT, help="which tests (default: the unit tests)")
-    given = parser.parse_args()
-    machine = Machine(given.architecture)
+    given = parser.parse_intermixed_args()
+    machine = Machine(given.architecture, given.suite)
     machine.fill()
     machine.compile()
     failed = machine.run(machine.folder / "whole_farm.py", ROOT / "scripts" / "smoke.py")
-    quiet = ["-q", "-p", "few_examples", "-p", "no:cacheprovider", "--timeout=3600"]
+    quiet = ["-q", "-p", "no:cacheprovider", "--timeout=3600"]
+    quiet += ["-p", "few_examples"] if machine.emulator else []
     return machine.run("-m", "pytest", *quiet, *given.tests) or failed
 
 

@@ -7,7 +7,6 @@ trial leaves no file behind, and folders that are missing are not made.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import sys
@@ -17,21 +16,31 @@ from pathlib import Path
 from luna_farm import system
 from luna_farm.cli.findings import FINE, NOTE, PROBLEM, Finding
 from luna_farm.cli.terminal import size
+from luna_farm.core.messages import temp_name
 from luna_farm.errors import DiskError
+from luna_farm.storage import writer
+from luna_farm.storage.writer import Way
 from luna_farm.supervisor.state_dir import JOURNAL, TOKEN
 
 SCARCE_BYTES = 100 << 20
 LOW_BYTES = 1 << 30
 FEW_INODES = 1000
+WAYS = {
+    Way.UNNAMED: "",
+    Way.LINK: "; files get their names by hard links",
+    Way.RENAME: "; files get their names by a rename that replaces nothing",
+    Way.CLAIM: "; an empty file takes each name first",
+}
+"""How files get their names in a folder. The first way is the usual one on Linux."""
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs")
 VOLATILE = ("tmpfs", "ramfs")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What is known of a folder. `error`: why nothing can be written there, "" if it can; `links`:
-    whether hard links work (None: not tried); `inodes`: files that still fit, None if the file system has
-    no such bound."""
+    """What is known of a folder. `error`: why nothing can be written there, "" if it can; `way`: how files
+    get their names there (None: nothing was written); `inodes`: files that still fit, None if the file system
+    has no such bound."""
 
     path: Path
     exists: bool
@@ -39,7 +48,7 @@ class Place:
     free: int
     total: int
     inodes: int | None
-    links: bool | None
+    way: Way | None
     kind: str
 
 
@@ -62,14 +71,18 @@ def folder(name: str, place: Place) -> list[Finding]:
     if place.inodes is not None and place.inodes < FEW_INODES:
         text = f"{place.path}: only {place.inodes} more files fit, however small (inodes)."
         found.append(Finding(name, PROBLEM, text, "Remove files you do not need; `df -i` shows the count."))
-    if place.links is False:
-        text = f"{place.path}: {place.kind or 'this file system'} has no hard links; renaming stands in."
-        found.append(Finding(name, NOTE, text, "Nothing to do; a disk of ext4, APFS or NTFS has them."))
+    if place.way is Way.CLAIM:
+        text = (
+            f"{place.path}: {place.kind or 'this file system'} has no hard links and no rename that replaces "
+            "nothing. No file is ever replaced, but a new one is empty for an instant."
+        )
+        found.append(Finding(name, NOTE, text, "Where that matters, choose a disk of ext4, APFS or NTFS."))
     if found:
         return found
     kind = f" ({place.kind})" if place.kind else ""
     made = "" if place.exists else "; it is made when it is needed"
-    return [Finding(name, FINE, f"{place.path}{kind}: writable, {room}{made}.")]
+    way = WAYS[place.way] if place.way is not None else ""
+    return [Finding(name, FINE, f"{place.path}{kind}: writable, {room}{way}{made}.")]
 
 
 def _advice(name: str) -> str:
@@ -140,41 +153,27 @@ def look(path: Path) -> Place:
     exists, existing = path.is_dir(), path
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
-    links, refused = _try_writing(existing)
-    error = str(system.disk_error("write in", path, refused)) if refused else ""
+    way, error = _try_writing(existing)
     try:
         free, total = system.disk_bytes(existing)
     except DiskError as failed:
         return Place(path, exists, str(failed), 0, 0, None, None, "")
-    return Place(path, exists, error, free, total, _inodes(existing), links, kind_of(existing))
+    return Place(path, exists, error, free, total, _inodes(existing), way, kind_of(existing))
 
 
-def _try_writing(folder: Path) -> tuple[bool | None, OSError | None]:
-    """Write, sync and link a small file. Returns (whether hard links work, why nothing can be written)."""
-    trial = folder / f".luna-doctor-{os.getpid()}.tmp"
-    beside = trial.with_suffix(".link")
+def _try_writing(folder: Path) -> tuple[Way | None, str]:
+    """Publish a small file as a worker does, and remove it. Returns (how it got its name, why it did not)."""
+    trial = temp_name(f"doctor{os.getpid()}", 0)
+    path = folder.absolute() / trial.removesuffix(".tmp")
     try:
-        fd = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(fd, bytes(4096))
-            system.sync_data(fd)
-        finally:
-            os.close(fd)
-        return _try_link(trial, beside), None
-    except OSError as error:
-        return None, error
-    finally:
-        for left in (trial, beside):
-            with contextlib.suppress(OSError):
-                left.unlink()
-
-
-def _try_link(trial: Path, beside: Path) -> bool:
-    try:
-        os.link(trial, beside)
-    except OSError as error:
-        return error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-    return True
+        published = writer.publish(
+            str(path), [bytes(4096)], output_dir=str(path.parent), temp_name=trial, fsync=True
+        )
+    except DiskError as refused:
+        return None, str(refused)
+    with contextlib.suppress(OSError):
+        os.unlink(published.path)
+    return writer.way_of(str(path.parent)), ""
 
 
 def _inodes(path: Path) -> int | None:

@@ -50,11 +50,12 @@ class Way(IntEnum):
 REFUSED = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP),
-        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOENT, getattr(errno, "ESTALE", errno.EIO)),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, getattr(errno, "ESTALE", errno.EIO)),
     }
 )
 """Errors that say that this file or disk is refused now. After any other one the next way is tried: file
-systems report a missing link() as EPERM, EOPNOTSUPP, ENOSYS, EMLINK, EINVAL, EACCES, EXDEV, EIO or ENOTTY."""
+systems report a missing link() as EPERM, EOPNOTSUPP, ENOSYS, EMLINK, EINVAL, EACCES, EXDEV, EIO or ENOTTY;
+sandboxes that cannot link an open file say ENOENT."""
 
 _ways: dict[int, Way] = {}
 """Device number -> the first way that worked there. Numbers are used again after an unmount: a way that

@@ -18,9 +18,12 @@ from luna_farm.cli import checks_storage as checks
 from luna_farm.cli.checks_storage import Place
 from luna_farm.cli.findings import FINE, NOTE, PROBLEM
 from luna_farm.errors import DiskError
+from luna_farm.storage import writer
+from luna_farm.storage.folder import Folder
+from luna_farm.storage.writer import Way
 
 GIB = 1 << 30
-GOOD = Place(Path("/out"), True, "", 50 * GIB, 100 * GIB, 1_000_000, True, "ext4")
+GOOD = Place(Path("/out"), True, "", 50 * GIB, 100 * GIB, 1_000_000, Way.UNNAMED, "ext4")
 
 
 @pytest.mark.parametrize(
@@ -33,8 +36,10 @@ GOOD = Place(Path("/out"), True, "", 50 * GIB, 100 * GIB, 1_000_000, True, "ext4
         ({"free": 500 << 20}, [NOTE], "only 524 MB"),
         ({"inodes": 3}, [PROBLEM], "only 3 more files fit"),
         ({"inodes": None}, [FINE], "writable"),
-        ({"links": False, "kind": "vfat"}, [NOTE], "vfat has no hard links"),
-        ({"links": None}, [FINE], "writable"),
+        ({"way": Way.LINK}, [FINE], "free; files get their names by hard links."),
+        ({"way": Way.RENAME, "exists": False}, [FINE], "by a rename that replaces nothing; it is made"),
+        ({"way": Way.CLAIM, "kind": "fuseblk"}, [NOTE], "/out: fuseblk has no hard links and no rename"),
+        ({"way": None}, [FINE], "writable"),
         ({"free": 0, "inodes": 0}, [PROBLEM, PROBLEM], "only 0 B"),
     ],
 )
@@ -87,7 +92,7 @@ def test_what_lies_there_is_reported_with_the_command_for_it(tmp_path: Path) -> 
 
 def test_a_real_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
     place = checks.look(tmp_path)
-    assert (place.exists, place.error, place.links) == (True, "", True)
+    assert (place.exists, place.error) == (True, "")
     assert 0 < place.free <= place.total
     assert place.kind
     assert os.listdir(tmp_path) == []
@@ -104,17 +109,18 @@ def test_a_folder_in_place_of_which_there_is_a_file_is_a_problem(tmp_path: Path)
     assert "ENOTDIR" in checks.look(tmp_path / "file").error
 
 
-@pytest.mark.parametrize(
-    ("number", "works"), [(errno.EPERM, False), (errno.EOPNOTSUPP, False), (errno.EIO, True)]
-)
-def test_only_a_refusal_of_links_counts_as_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, works: bool
+@pytest.mark.parametrize("way", Way)
+def test_how_files_get_their_names_is_found_out_by_trying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Way
 ) -> None:
-    def refuse(source: Path, target: Path) -> None:
-        raise OSError(number, os.strerror(number))
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
-    monkeypatch.setattr(os, "link", refuse)
-    assert checks.look(tmp_path).links is works
+    monkeypatch.setattr(writer, "_ways", {})
+    for method in ("create_unnamed", "link", "rename")[:way]:
+        monkeypatch.setattr(Folder, method, refuse)
+    assert checks.look(tmp_path).way >= way
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_file_system_that_does_not_answer_is_a_problem(
