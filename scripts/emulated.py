@@ -6,9 +6,10 @@
     python3 scripts/emulated.py amd64 --suite trixie     # this processor, the Python of that Debian
 
 For Debian with `apt install qemu-user-static gcc-aarch64-linux-gnu gcc-s390x-linux-gnu`. It takes Python and
-what the farm needs from Debian's packages of that architecture and release into build/emulated/ (modules for this processor from PyPI, as users have them), compiles
-the kernel, and runs everything. Another processor is emulated by qemu, which takes about twenty times as
-long as here; property tests take fewer examples there. It must never install anything into this system.
+what the farm needs from Debian's packages of that architecture and release into build/emulated/ (for this
+processor modules come from PyPI, as users have them), compiles the kernel, and runs everything. Another
+processor is emulated by qemu, which takes about twenty times as long as here; property tests take fewer
+examples there. It must never install anything into this system.
 """
 
 from __future__ import annotations
