@@ -152,7 +152,14 @@ class Machine:
 
     def _install(self, version: str) -> None:
         """Install what farm and tests need from PyPI, as wheels for that Python."""
-        where = ["--target", self.folder, "--python-version", version, "--only-binary=:all:", "--upgrade"]
+        where: list[str | Path] = [
+            "--target",
+            self.folder,
+            "--python-version",
+            version,
+            "--only-binary=:all:",
+            "--upgrade",
+        ]
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", *where, *PYPI], check=True)
 
     def version(self) -> str:
