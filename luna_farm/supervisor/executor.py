@@ -19,6 +19,7 @@ from typing import Any
 from luna_farm.core import events, instructions
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.state import Farm
+from luna_farm.engine.pool import Pool
 from luna_farm.errors import DiskError, FarmError
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.server import Feed
@@ -34,7 +35,6 @@ from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.journal_writer import JournalWriter
 from luna_farm.supervisor.listener import Listener
 from luna_farm.supervisor.log_events import log_event
-from luna_farm.supervisor.pool import Pool
 from luna_farm.supervisor.uploads import Uploads
 from luna_farm.testing.faults import crash_point
 

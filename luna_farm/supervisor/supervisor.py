@@ -29,6 +29,9 @@ from luna_farm.core.job import Image, ImageState
 from luna_farm.core.leases import MAX_LEASES
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.core.state import DestinationLimits, Farm, Limits, folder_of
+from luna_farm.engine.child import fence
+from luna_farm.engine.local import LocalPool
+from luna_farm.engine.pool import WorkerSettings
 from luna_farm.errors import ArenaError, FarmError, NotPossible
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.requests import Act
@@ -53,7 +56,6 @@ from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.journal_writer import JournalWriter
 from luna_farm.supervisor.listener import Listener, places_for
 from luna_farm.supervisor.notify import Notifier
-from luna_farm.supervisor.pool import Pool, fence
 from luna_farm.supervisor.status import Status
 from luna_farm.supervisor.tls import server_context
 from luna_farm.supervisor.uploads import Uploads
@@ -95,12 +97,14 @@ class Supervisor:
         uploads_dir = UploadSpool(config.state_dir / "uploads")
         self.services = Services(
             farm=self.farm,
-            pool=Pool(
+            pool=LocalPool(
                 self.handle_event,
-                config.fsync,
-                config.state_dir / state_dir.NOTES,
-                config.signing,
-                uploads_dir.folder,
+                WorkerSettings(
+                    config.fsync,
+                    str(config.state_dir / state_dir.NOTES),
+                    config.signing,
+                    uploads_dir.folder,
+                ),
             ),
             journal_writer=JournalWriter(journal, config.journal_bytes),
             listener=Listener(

@@ -20,8 +20,8 @@ from measured import Figures
 from running_farm import Start, until
 
 from luna_farm import system
+from luna_farm.engine.child import fence
 from luna_farm.errors import DiskError
-from luna_farm.supervisor.pool import fence
 
 DEADLINE_S = 1.0
 

@@ -1,0 +1,8 @@
+"""Pools of each kind, with images to give them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
