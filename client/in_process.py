@@ -5,6 +5,7 @@ For nodes that must have the file before the next one runs, and for the day when
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from luna_farm import config
 from luna_farm.core import filenames, schema
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
-from luna_farm.errors import FarmError
+from luna_farm.errors import ConfigError, FarmError
 from luna_farm.storage import names
+from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.worker import pipeline
 from luna_farm_client import oversize
 from luna_farm_client.outgoing import Outgoing
@@ -39,7 +42,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     job_id = secrets.token_hex(4)
     relatives = filenames.image_names(submit, names.PATH_BYTES)
     job = Job(job_id, submit.request_id, submit.options, [], 0.0, relatives.warnings)
-    options = submit.options
+    options, allowed = submit.options, _allowed()
     paths = names.reserve_all(
         options.output_dir,
         relatives.relatives,
@@ -47,6 +50,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         numbers=options.numbers,
         sidecars=options.sidecar != "never",
         if_exists=options.if_exists,
+        allowed=allowed,
     )
     images: list[Any] = []
     for given, batch in zip(out.pixels, submit.batches, strict=True):
@@ -59,7 +63,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
             task = _task(job, batch, batch_index, paths[len(job.images)])
             job.images.append(Image(replace(task, flaws=bad)))
     for done, (image_of_job, array) in enumerate(zip(job.images, images, strict=True), 1):
-        image_of_job.result = _saved(array, image_of_job.task, submit.options)
+        image_of_job.result = _saved(array, image_of_job.task, options, allowed)
         image_of_job.state = ImageState(image_of_job.result.state)
         if progress:
             progress(done, submit.num_images)
@@ -91,9 +95,21 @@ def _task(job: Job, batch: schema.Batch, batch_index: int, path: str) -> ImageTa
     )
 
 
-def _saved(pixels: Any, task: ImageTask, options: SaveOptions) -> ImageResult:
+def _allowed() -> Allowed:
+    """Return whether links below the output folder are followed: a setting of this machine, not of a
+    caller."""
+    name = config.BY_NAME["follow_links"].env
+    environ = {name: os.environ[name]} if name in os.environ else {}
     try:
-        return pipeline.make(pixels, task, options)
+        settings = config.load({}, environ, config.find_file(os.environ, Path.cwd()), serving=False)
+    except ConfigError:
+        return ANYWHERE
+    return Allowed(follow_links=settings.follow_links)
+
+
+def _saved(pixels: Any, task: ImageTask, options: SaveOptions, allowed: Allowed) -> ImageResult:
+    try:
+        return pipeline.make(pixels, task, options, allowed=allowed)
     except FarmError as error:
         return ImageResult("failed", path=task.path, error=str(error), code=error.code)
     except Exception as error:  # an encoder's bug must cost its image, not the workflow

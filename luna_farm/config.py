@@ -58,6 +58,7 @@ class Config:
     model_dirs: tuple[Path, ...]
     on_reject: str
     fsync: bool
+    follow_links: bool
     durable: bool
     max_jobs: int
     max_queue_bytes: int
@@ -164,6 +165,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("on_reject", "save", "on_reject", "discard", read.one_of("discard", "keep", "drop"),
             "discard, keep or drop",
             "images that the quality gate rejects: saved into _discarded, saved as usual, or not saved"),
+    Setting("follow_links", "save", "follow_links", False, read.switch, "true or false",
+            "folders below output_dir may be links, as far as these end in allowed_dirs"),
     Setting("fsync", "save", "fsync", True, read.switch, "true or false",
             "write files through to the disk before they count as saved"),
     Setting("durable", "save", "durable", False, read.switch, "true or false",

@@ -45,11 +45,15 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The pixels of the next images of the submit `reply` are complete in the leased slots of `parts`."""
+    """The pixels of the next images of the submit `reply` are complete in the leased slots of `parts`.
+
+    `time_ns`: the wall clock now, in nanoseconds since 1970; 0: files get the time at which they are written.
+    """
 
     client: int
     reply: int
     parts: tuple[Part, ...]
+    time_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

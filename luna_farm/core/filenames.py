@@ -62,10 +62,10 @@ class Names:
 
 def image_names(submit: Submit, path_bytes: int = PATH_BYTES) -> Names:
     """Name every image of a submit, batches counted out, in order. Raises InvalidRequest."""
-    facts = JobFacts(submit.options)
+    facts = {batch.metadata: JobFacts(submit.options, batch.metadata) for batch in submit.batches}
     named = [
         image_name(
-            facts,
+            facts[batch.metadata],
             affix=batch.affix,
             format=batch.format,
             subdir=batch.subdir,

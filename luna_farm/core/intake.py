@@ -19,7 +19,7 @@ from luna_farm.core.messages import ImageTask
 from luna_farm.core.protocol import refusal
 from luna_farm.core.schema import Part
 from luna_farm.core.slots import Slot
-from luna_farm.core.state import Farm, OpenSubmit, Step, folder_of
+from luna_farm.core.state import FILE_STEP_NS, Farm, OpenSubmit, Step, folder_of
 from luna_farm.errors import FarmDraining, FarmError, InvalidRequest, StaleLease, TooLarge
 
 S = ImageState
@@ -123,7 +123,8 @@ def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
             answer = refusal(error or _stale(part), opened.job_id)
             return [Reply(event.client, event.reply, answer), *_leave(farm, opened, now)]
         farm.slots.seal(slot, part.images)
-        opened.parts.append((slot, part.images, part.flaws))
+        file_time = farm.file_times(event.time_ns, part.images)
+        opened.parts.append((slot, part.images, part.flaws, file_time))
         opened.sealed += part.images
     return _accept(farm, opened, now)
 
@@ -166,7 +167,7 @@ def _take_parts(farm: Farm, opened: OpenSubmit) -> tuple[tuple[str, int, int], .
     places: list[tuple[str, int, int]] = []
     assert opened.job is not None, "parts are taken once the names are reserved"
     while opened.parts:
-        slot, count, flaws = opened.parts.popleft()
+        slot, count, flaws, file_time = opened.parts.popleft()
         size = opened.submit.batch_of(opened.taken)[0].image_bytes
         for place in range(count):
             image = opened.job.images[opened.taken]
@@ -179,7 +180,8 @@ def _take_parts(farm: Farm, opened: OpenSubmit) -> tuple[tuple[str, int, int], .
                 continue
             segment, offset = slot.segment or farm.segment, slot.offset + place * size
             bad = flaws[place] if flaws else 0
-            image.task = image.task.with_fields(segment=segment, offset=offset, flaws=bad)
+            at = file_time and file_time + place * FILE_STEP_NS
+            image.task = image.task.with_fields(segment=segment, offset=offset, flaws=bad, file_time_ns=at)
             image.slot, image.result = slot.number, NOTHING_YET
             opened.taking.append(image)
             places.append((segment, offset, size))
@@ -279,7 +281,7 @@ def _fail(farm: Farm, opened: OpenSubmit, error: FarmError, now: float) -> list[
     done: list[Instruction] = []
     if opened.listening:
         done.append(Reply(opened.client, opened.reply, refusal(error, opened.job_id)))
-    for slot, count, _ in opened.parts:
+    for slot, count, *_ in opened.parts:
         for _ in range(count):
             farm.slots.done_with(slot.number)
     for image in opened.taking:

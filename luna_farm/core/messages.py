@@ -147,6 +147,8 @@ class ImageTask(Message):
     root: str = ""
     """Folder below which the file must stay; "" for the output_dir of the job (a fallback folder
     otherwise)."""
+    file_time_ns: int = 0
+    """Time of modification that the file gets, in nanoseconds since 1970; 0: when it is written."""
     noted: Mapping[str, Any] | None = None
     """Temporary name -> map of the `Note` that an attempt left which ended before its result was
     journaled."""

@@ -112,7 +112,9 @@ class SaveSettings:
     sidecar: str = _row(
         Choice(SIDECARS), "auto", "a .json beside the image: for what does not fit, always, never"
     )
-    custom_metadata: Any = _row(JsonText(), "", "JSON that goes into the file as it is", document=True)
+    custom_metadata: Any = _row(
+        Text(DOCUMENTS_LIMIT), "", "JSON that goes into the file as it is", document=True
+    )
     metadata: Any = _row(Text(DOCUMENTS_LIMIT), "", "generation parameters, a map or its JSON", document=True)
     prompt: Any = _row(Text(DOCUMENTS_LIMIT), "", "ComfyUI's prompt, a map or its JSON", document=True)
     extra_pnginfo: Any = _row(Text(DOCUMENTS_LIMIT), "", "ComfyUI's workflow and more", document=True)

@@ -1,12 +1,16 @@
-"""What a ComfyUI prompt says to a file name: the value of a node's widget, and the seed.
+"""What a ComfyUI prompt says to a file name: the value of a node's widget, the seed and the model.
 
-The texts are parsed when first asked, because most names ask for neither and a workflow can be a megabyte.
+A prompt comes with the job, or in the generation parameters of a job or of one image, such as the texts of a
+PNG. The texts are parsed when first asked: most names ask for neither, and a workflow can be a megabyte.
 This module must never raise for what a foreign workflow holds: what cannot be read is simply not found.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -25,18 +29,80 @@ MAX_SUBGRAPHS = 1000
 """Instances of subgraphs that are looked into for the names of their nodes."""
 
 
-class Prompt:
-    """The prompt of a job, and the workflow it came from, both as JSON texts; "" for none."""
+UNKNOWN_MODEL = "UnknownModel"
+"""What stands in file names for a model that is not known. It is never written into a file."""
+UNKNOWN = ("", "unknown", UNKNOWN_MODEL.lower())
+"""What this farm and other nodes say of what they do not know, in lower case."""
+PARAMETERS = "parameters"
+"""Generation parameter that holds the text of A1111's web UI."""
+_SETTING = re.compile(r'(?:^|, |\n)(Seed|Model): ("(?:[^"\\]|\\.)*"|[^,\n]*)')
 
-    def __init__(self, prompt: str, extra_pnginfo: str, metadata: str) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What a job or an image says of its making: the prompt graph, the workflow (each {} for none), and the
+    other generation parameters."""
+
+    prompt: dict[str, Any]
+    workflow: dict[str, Any]
+    parameters: dict[str, Any]
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Documents:
+        """Take prompt graph and workflow out of a map of generation parameters, as maps or JSON texts."""
+        prompt, workflow = _held(parameters.get("prompt")), _held(parameters.get("workflow"))
+        prompt = prompt if _is_graph(prompt) else {}
+        workflow = workflow if isinstance(workflow.get("nodes"), list) else {}
+        taken = {name for name, found in (("prompt", prompt), ("workflow", workflow)) if found}
+        return cls(prompt, workflow, {key: value for key, value in parameters.items() if key not in taken})
+
+
+def without_unknown(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the generation parameters without those that say that something is not known."""
+    return {
+        key: value
+        for key, value in parameters.items()
+        if value is not None and not (isinstance(value, str) and is_unknown(value))
+    }
+
+
+def is_unknown(name: str) -> bool:
+    """Whether the name of a model, sampler or other thing says that it is not known."""
+    return name.strip().lower() in UNKNOWN
+
+
+def ready_text(parameters: Mapping[str, Any]) -> str:
+    """Return the text of A1111's web UI that generation parameters hold, "" for none."""
+    for name in ("a111_params", PARAMETERS):
+        text = parameters.get(name)
+        if isinstance(text, str) and text.strip() and (name != PARAMETERS or "Steps: " in text):
+            return text.strip()
+    return ""
+
+
+class Prompt:
+    """The prompt of a job, the workflow it came from, and generation parameters, all as JSON texts; "" for
+    none. `of_image`: the parameters of one image, which come first."""
+
+    def __init__(self, prompt: str, extra_pnginfo: str, metadata: str, of_image: str = "") -> None:
         self._prompt = prompt
         self._extra_pnginfo = extra_pnginfo
         self._metadata = metadata
+        self._of_image = of_image
 
     @cached_property
     def nodes(self) -> dict[str, dict[str, Any]]:
         """The nodes of the prompt by their ids."""
-        return {key: node for key, node in _parsed(self._prompt).items() if isinstance(node, dict)}
+        nodes = self._own.prompt or _parsed(self._prompt) or self._shared.prompt
+        return {key: node for key, node in nodes.items() if isinstance(node, dict)}
+
+    @cached_property
+    def _own(self) -> Documents:
+        return Documents.of(_parsed(self._of_image))
+
+    @cached_property
+    def _shared(self) -> Documents:
+        return Documents.of(_parsed(self._metadata))
 
     @cached_property
     def graph(self) -> Graph:
@@ -50,8 +116,11 @@ class Prompt:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """The generation parameters that came with the job."""
-        return _parsed(self._metadata)
+        """The generation parameters that came with the job and the image."""
+        found: dict[str, Any] = {}
+        for given in (self._shared.parameters, self._own.parameters):
+            found |= {**_said(ready_text(given)), **without_unknown(given)}
+        return found
 
     def widget(self, node: str, name: str) -> tuple[str | None, str]:
         """Return (text of the widget `name` of the node called `node`, "") or (None, why it is not known).
@@ -114,7 +183,7 @@ class Prompt:
 
         A node 7 in the instance 12 of a subgraph is "12:7" in the prompt.
         """
-        workflow = _parsed(self._extra_pnginfo).get("workflow")
+        workflow = self._own.workflow or _parsed(self._extra_pnginfo).get("workflow") or self._shared.workflow
         names: dict[str, list[str]] = {}
         titles: dict[str, list[str]] = {}
         subgraphs = {
@@ -138,6 +207,23 @@ class Prompt:
         return {**titles, **names}
 
 
+def _held(value: object) -> dict[str, Any]:
+    """Return the map that a value is, or holds as JSON text."""
+    return value if isinstance(value, dict) else _parsed(value) if isinstance(value, str) else {}
+
+
+def _is_graph(value: dict[str, Any]) -> bool:
+    """Whether a map is a prompt of ComfyUI: nodes by their ids, each with its class."""
+    return bool(value) and all(isinstance(node, dict) and "class_type" in node for node in value.values())
+
+
+def _said(text: str) -> dict[str, Any]:
+    """Return seed and model as a text of A1111's web UI has them, in the line behind the prompts."""
+    found = {name: value.strip('"') for name, value in _SETTING.findall(text[text.rfind("\nSteps: ") + 1 :])}
+    said: dict[str, Any] = {"model": found["Model"]} if found.get("Model") else {}
+    return said | ({"seed": int(found["Seed"])} if found.get("Seed", "").isdecimal() else {})
+
+
 def script_text(value: object) -> str:
     """Return a plain JSON value as JavaScript writes it, which is what ComfyUI users know from names."""
     if value is None:
@@ -159,7 +245,7 @@ def script_text(value: object) -> str:
 
 def _parsed(text: str) -> dict[str, Any]:
     """Return the map that a JSON text holds, or an empty one."""
-    if not text:
+    if not text.lstrip().startswith("{"):
         return {}
     try:
         value = json.loads(text)

@@ -65,6 +65,12 @@ class Limits:
         return {"max_images": self.max_images, "max_pixels": self.max_pixels, "arena_bytes": self.arena_bytes}
 
 
+FILE_STEP_NS = 1000
+"""Between the times of two files. File systems keep 100 ns or finer, but for FAT with two seconds."""
+CLOCK_SET_NS = 3600 * 10**9
+"""A wall clock that is more than this behind the latest time of a file was set back."""
+
+
 class WorkerState(Enum):
     """Life of a worker. KILLED: a signal was sent, its end is not seen yet."""
 
@@ -139,8 +145,9 @@ class OpenSubmit:
     job: Job | None = None
     """Known once the names are reserved."""
     step: Step = Step.NAMES
-    parts: deque[tuple[Slot, int, tuple[int, ...]]] = field(default_factory=deque)
-    """Sealed slots with the number of their images."""
+    parts: deque[tuple[Slot, int, tuple[int, ...], int]] = field(default_factory=deque)
+    """Sealed slots with the number of their images, the flaws of each, and the time of the first one's
+    file."""
     sealed: int = 0
     """Images whose parts have arrived, in order."""
     taken: int = 0
@@ -184,6 +191,8 @@ class Farm:
         """Client -> its one open submit."""
         self.creating: dict[tuple[int, int], int] = {}
         """(client, reply) -> bytes of a segment that is being created for it."""
+        self.file_time_ns = 0
+        """The latest time that a file was given."""
         self.waiting: deque[Image] = deque()
         self.workers: dict[int, Worker] = {}
         self.folders: dict[str, FailingFolder] = {}
@@ -210,6 +219,17 @@ class Farm:
         """Images that wait for room in that spool."""
         self.uploader: tuple[int, float] | None = None
         """Pid and creation time of the uploader process, for the fence of a successor."""
+
+    def file_times(self, time_ns: int, count: int) -> int:
+        """Return the time of the first of `count` files that follow one another by a microsecond, all later
+        than those of earlier images: so files sort by time as their images came in, whichever is written
+        first. 0 where the time is not known. A clock that was set back counts from there."""
+        if not time_ns:
+            return 0
+        late = self.file_time_ns - time_ns
+        first = self.file_time_ns if 0 <= late < CLOCK_SET_NS else time_ns
+        self.file_time_ns = first + count * FILE_STEP_NS
+        return first
 
     def image(self, job_id: str, index: int) -> Image | None:
         """Return the image, or None when the job is no longer kept."""

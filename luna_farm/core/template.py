@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 
 from luna_farm.core.messages import SaveOptions
-from luna_farm.core.prompt import Prompt
+from luna_farm.core.prompt import UNKNOWN_MODEL, Prompt, is_unknown
 from luna_farm.core.scrubber import Scrubber
 from luna_farm.core.secret_shapes import mask
 from luna_farm.core.secrets import MASK, is_secret
@@ -22,8 +22,6 @@ from luna_farm.errors import InvalidRequest
 
 DEFAULT_FILENAME = "%time:YYYY_mm_dd_HHMMSS%_%model_name%"
 """What an empty filename means."""
-
-UNKNOWN_MODEL = "UnknownModel"
 
 MODEL_EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 
@@ -57,15 +55,20 @@ class Resolved:
 
 
 class JobFacts:
-    """What all images of a job share, read once, when a token asks for it."""
+    """What images of a job share that have the same metadata, read once, when a token asks for it.
 
-    def __init__(self, options: SaveOptions) -> None:
+    `of_image`: the metadata of these images, JSON text.
+    """
+
+    def __init__(self, options: SaveOptions, of_image: str = "") -> None:
         self.options = options
+        self._of_image = of_image
 
     @cached_property
     def prompt(self) -> Prompt:
         """The graph that made the images."""
-        return Prompt(self.options.prompt, self.options.extra_pnginfo, self.options.metadata)
+        options = self.options
+        return Prompt(options.prompt, options.extra_pnginfo, options.metadata, self._of_image)
 
     @cached_property
     def secrets(self) -> Scrubber:
@@ -77,7 +80,8 @@ class JobFacts:
     @cached_property
     def model(self) -> tuple[tuple[str, ...], str]:
         """The folders and the name of the model."""
-        return split_model(self.options.model_name.strip() or self.prompt.model)
+        given = self.options.model_name
+        return split_model(self.prompt.model if is_unknown(given) else given)
 
     @cached_property
     def moment(self) -> datetime:

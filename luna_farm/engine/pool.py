@@ -15,6 +15,7 @@ from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core import events
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.storage import notes
+from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.testing.faults import crash_point
 
 HandleEvent = Callable[[events.Event], None]
@@ -22,13 +23,14 @@ HandleEvent = Callable[[events.Event], None]
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """What every worker is told once: whether files are synced, and the folders of notes and of the upload
-    spool ("" without one)."""
+    """What every worker is told once: whether files are synced, the folders of notes and of the upload spool
+    ("" without one), and where files may be written."""
 
     fsync: bool
     notes: str
     signing: Signing = UNSIGNED
     uploads: str = ""
+    allowed: Allowed = ANYWHERE
 
     def notes_of(self, worker: int) -> str:
         """Return the path of the notes of a worker."""

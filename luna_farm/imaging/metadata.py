@@ -24,11 +24,11 @@ import platformdirs
 from luna_farm.core import generation
 from luna_farm.core.generation_models import Generation
 from luna_farm.core.messages import ImageTask, SaveOptions
-from luna_farm.core.prompt import MODELS
+from luna_farm.core.prompt import MODELS, Documents, is_unknown, without_unknown
 from luna_farm.core.scrubber import Scrubber
 from luna_farm.core.secret_shapes import mask
 from luna_farm.core.secrets import MASK
-from luna_farm.core.template import UNKNOWN_MODEL, split_model
+from luna_farm.core.template import split_model
 from luna_farm.imaging import hashes, metadata_a1111
 
 _MOST_KEYS = 200  # of extra_pnginfo: each takes a tag of EXIF, and there are 271 below ComfyUI's first
@@ -92,13 +92,13 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
     )
     read = shared.generation_of(mask(task.affix)[0])
     hashed, late = _hashes(read, options)
-    folders, name = split_model(mask(options.model_name)[0].strip() or shared.model(read))
-    known = name != UNKNOWN_MODEL
+    model = shared.model(read) if is_unknown(options.model_name) else mask(options.model_name)[0]
+    folders, name = ((), "") if is_unknown(model) else split_model(model)
     fields = [
         *shared.fields,
         Item("image_type", mask(task.affix)[0], False),
-        Item("model_name", name if known else "", False),
-        Item("model_path", "/".join((*folders, name)) if known else "", False),
+        Item("model_name", name, False),
+        Item("model_path", "/".join((*folders, name)), False),
         Item("model_hashes", to_json(hashed) if hashed else "", True),
         Item("save_timestamp", options.timestamp, False),
         Item("batch_index", str(task.batch_index), False),
@@ -116,7 +116,7 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
             graph.append(item)
     parameters = metadata_a1111.text(
         shared.known,
-        model=name if known else "",
+        model=name,
         width=task.width,
         height=task.height,
         generation=read,
@@ -186,16 +186,22 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custo
     beside: list[Item] = []
     graph_prompt = _parse(prompt, "prompt", warnings, beside)
     extra = _parse(extra_pnginfo, "extra_pnginfo", warnings, beside, kind=dict)
-    known = _parse(metadata, "metadata", warnings, beside, kind=dict)
-    own = _parse(of_image, "metadata of the image", warnings, beside, kind=dict)
-    custom = _parse(custom_metadata, "custom_metadata", warnings, beside)
-    if own:
-        known = {**(known or {}), **own}
+    shared = Documents.of(_parse(metadata, "metadata", warnings, beside, kind=dict) or {})
+    own = Documents.of(_parse(of_image, "metadata of the image", warnings, beside, kind=dict) or {})
+    # A person typed it: a slip of the pen must cost neither the image nor the text.
+    custom = _parse(custom_metadata, "custom_metadata", warnings, beside, as_text=True)
+    facts = without_unknown(shared.parameters) | without_unknown(own.parameters)
+    # Prompt and workflow of the image, else of the job, else what came with the parameters of the job.
+    graph_prompt = own.prompt or graph_prompt or shared.prompt or None
+    workflow = own.workflow or (extra or {}).get("workflow") or shared.workflow
+
+    if workflow:
+        extra = {**(extra or {}), "workflow": workflow}
 
     scrub = Scrubber()
-    documents = {"prompt": graph_prompt, "extra_pnginfo": extra, "metadata": known, "custom_metadata": custom}
+    documents = {"prompt": graph_prompt, "extra_pnginfo": extra, "metadata": facts, "custom_metadata": custom}
     clean = scrub.all(documents, "".join((prompt, extra_pnginfo, metadata, of_image, custom_metadata)))
-    graph_prompt, extra, known, custom = clean.values()
+    graph_prompt, extra, facts, custom = clean.values()
     if scrub.count:
         more = (
             f" and {scrub.count - len(scrub.places)} more places" if scrub.count > len(scrub.places) else ""
@@ -206,7 +212,7 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custo
         )
 
     graph: list[Item] = []
-    if prompt and graph_prompt is not None:
+    if graph_prompt is not None:
         graph.append(Item("prompt", to_json(graph_prompt), True))
     extra = extra or {}
     keys = sorted(extra, key=lambda key: key != "workflow")  # stable: the others keep their order
@@ -222,30 +228,41 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custo
         else:
             graph.append(Item(key, to_json(extra[key]), True))
     fields: list[Item] = []
-    if known:
-        fields.append(Item("generation_metadata", to_json(known), True))
+    if facts:
+        fields.append(Item("generation_metadata", to_json(facts), True))
     if custom_metadata and custom is not None:
         fields.append(Item("custom_metadata", to_json(custom), True))
     gen_fields = tuple(
         Item(f"gen_{key}", value if isinstance(value, str) else to_json(value), not isinstance(value, str))
-        for key, value in (known or {}).items()
+        for key, value in facts.items()
     )
     nodes = graph_prompt if isinstance(graph_prompt, dict) else {}
-    return _Shared(
-        tuple(graph), nodes, known or {}, tuple(fields), gen_fields, tuple(warnings), tuple(beside), {}
-    )
+    return _Shared(tuple(graph), nodes, facts, tuple(fields), gen_fields, tuple(warnings), tuple(beside), {})
 
 
-def _parse(text: str, field: str, warnings: list[str], beside: list[Item], kind: type | None = None) -> Any:
-    """Parse JSON; NaN and the infinities, which are no JSON, become null. Else None, and a warning."""
-    if not text:
+def _parse(
+    text: str,
+    field: str,
+    warnings: list[str],
+    beside: list[Item],
+    kind: type | None = None,
+    as_text: bool = False,
+) -> Any:
+    """Parse JSON; NaN and the infinities, which are no JSON, become null. Else None, or the text itself with
+    `as_text`, and a warning."""
+    if not text.strip():
         return None
     try:
         value = json.loads(text, parse_constant=lambda _: None)
-    except (ValueError, RecursionError) as error:  # RecursionError: some thousand brackets deep
-        warnings.append(f"metadata: {field} is not readable as JSON ({error}); left out")
-        return None
-    if not _shallow(value):
+    except ValueError as error:
+        kept = "it is kept as a text" if as_text else "left out"
+        warnings.append(f"metadata: {field} is not readable as JSON ({error}); {kept}")
+        return text if as_text else None
+    except RecursionError:  # some thousand brackets deep
+        shallow = False
+    else:
+        shallow = _shallow(value)
+    if not shallow:
         warnings.append(
             f"metadata: {field} is nested deeper than {_DEEPEST} levels; it is in the .json beside the image"
         )

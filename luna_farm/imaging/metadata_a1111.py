@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luna_farm.core.generation_models import MODEL_FILE, Generation
+from luna_farm.core.prompt import is_unknown, ready_text, without_unknown
 
 AUTOV2 = 10
 """Digits of a SHA-256 that Civitai calls AutoV2 and that this text carries."""
@@ -55,7 +56,6 @@ _SCHEDULERS = {
 _POSITIVE = ("positive_prompt", "positive", "prompt")
 _NEGATIVE = ("negative_prompt", "negative")
 _MODEL = ("model_name", "modelname", "model", "ckpt_name", "checkpoint")
-_UNKNOWN = ("unknown", "UnknownModel")  # what Image Saver and this farm say of what they do not know
 _HASH = re.compile(r"[0-9A-Fa-f]{6,64}")
 
 
@@ -74,9 +74,9 @@ def text(
     `known` names none. width, height: of this image in pixels, used where `known` has no size. generation:
     what the graph says. hashes: SHA-256 by "model", "lora:NAME" and "embed:NAME", as Civitai names them.
     """
-    ready = known.get("a111_params")
-    if isinstance(ready, str) and ready.strip():
-        return ready.strip()  # Image Saver has written the text already
+    ready = ready_text(known)
+    if ready:  # Image Saver has written it already, or it comes from another file
+        return ready
     facts = _merged(known, generation)
     positive, negative = _text_of(facts, _POSITIVE), _text_of(facts, _NEGATIVE)
     settings = _settings(facts)
@@ -84,7 +84,7 @@ def text(
         return ""
     settings["Size"] = f"{_first(facts, 'width') or width}x{_first(facts, 'height') or height}"
     own_model = bare(str(_first(facts, *_MODEL) or model))
-    if own_model and own_model not in _UNKNOWN:
+    if not is_unknown(own_model):
         settings["Model"] = own_model
     found = {**{name: digest[:AUTOV2] for name, digest in (hashes or {}).items()}, **_given_hashes(known)}
     if "model" in found:
@@ -116,7 +116,7 @@ def bare(name: str) -> str:
 
 def _merged(known: Mapping[str, Any], generation: Generation | None) -> dict[str, Any]:
     """Return what came with the job, and for what is missing there, what the graph says."""
-    facts = {name: value for name, value in known.items() if value not in ("", None, "unknown")}
+    facts = without_unknown(known)
     for group in (
         _POSITIVE,
         _NEGATIVE,

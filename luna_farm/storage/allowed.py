@@ -1,9 +1,10 @@
-"""Which folders files may be saved below, when the settings name some (allowed_dirs).
+"""Where files may be saved: below which folders, when the settings name some (allowed_dirs), and whether
+links below an output folder are followed (follow_links).
 
-Links are resolved before anything is compared, and what is allowed is returned as a root below which the
-writer follows no link any more. A process that swaps a folder for a link after the check gets an error, not a
-file elsewhere. This module must never compare paths as they were given: `/allowed/../etc` begins like an
-allowed one.
+Links are resolved before anything is compared, and what is allowed is returned as a root. Below it the writer
+follows no link (with follow_links: none that leads elsewhere). A process that swaps a folder for a link after
+the check gets an error, not a file elsewhere. This module must never compare paths as they were given:
+`/allowed/../etc` begins like an allowed one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,22 @@ from luna_farm.errors import InvalidRequest
 
 
 class Allowed:
-    """The allowed folders; none means any. They may be links themselves: who set them up meant that."""
+    """The allowed folders; none means any. They may be links themselves: who set them up meant that.
 
-    def __init__(self, folders: Iterable[str | os.PathLike[str]]) -> None:
+    `follow_links`: a link below an output folder that leads to a folder is followed, as long as it ends in an
+    allowed one.
+    """
+
+    def __init__(self, folders: Iterable[str | os.PathLike[str]] = (), follow_links: bool = False) -> None:
         self._named = tuple(os.fspath(folder) for folder in folders)
         self._roots = tuple(os.path.realpath(folder) for folder in self._named)
+        self.follow_links = follow_links
+
+    def holds(self, real: str) -> bool:
+        """Whether a path without links lies in an allowed folder."""
+        path = os.path.normcase(os.path.join(real, ""))
+        roots = [os.path.normcase(os.path.join(root, "")) for root in self._roots]
+        return not roots or any(path.startswith(root) for root in roots)
 
     def place(self, output_dir: str, field: str = "output_dir") -> tuple[str, str]:
         """Return (root, rest): the real `output_dir` is `rest` ("" or ending in "/") below `root`.
@@ -40,3 +52,7 @@ class Allowed:
                 return root, real[len(begin) :].replace(os.sep, "/")
         allowed = f"a folder below {', '.join(self._named)}, links resolved (setting allowed_dirs)"
         raise InvalidRequest.of(field, output_dir, allowed)
+
+
+ANYWHERE = Allowed()
+"""Any folder, but no link below it."""

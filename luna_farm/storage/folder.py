@@ -1,5 +1,5 @@
 """An open folder below the output folder, in which files are made, named and removed without following a
-link.
+link, unless the administrator has allowed that (`storage/allowed.py`).
 
 On Linux and macOS everything happens relative to a descriptor that was reached without a link, so that
 folders may be swapped for links meanwhile and nothing lands outside. Windows has no such calls: each part
@@ -12,9 +12,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.system import sync_folder, sync_open_folder
 from luna_farm.system_files import (
     FOLDER_FLAGS,
@@ -41,11 +42,20 @@ class Folder:
         self._fd = fd
 
     @classmethod
-    def open(cls, output_dir: str, parts: Sequence[str], *, create: bool, sync: bool) -> Folder:
+    def open(
+        cls,
+        output_dir: str,
+        parts: Sequence[str],
+        *,
+        create: bool,
+        sync: bool,
+        allowed: Allowed = ANYWHERE,
+    ) -> Folder:
         """Open `parts` below `output_dir`, which itself may be a link; with `create`, make what is missing.
 
-        `sync`: a folder made here is on disk before this returns. Raises OSError: ELOOP or ENOTDIR for a
-        link.
+        `sync`: a folder made here is on disk before this returns. `allowed`: whether parts may be links, and
+        to where. Raises OSError: ELOOP or ENOTDIR for a link that may not be followed, EACCES for one that
+        leads out of the allowed folders.
         """
         path = os.path.join(output_dir, *parts, "")
         try:
@@ -56,16 +66,20 @@ class Folder:
             _make_root(output_dir, sync)
             root = os.open(output_dir, ROOT_FLAGS)
         if root is None:
-            _make_path(output_dir, parts, create)
+            _make_path(output_dir, parts, create, allowed)
             return cls(path, None)
         if not parts:
             return cls(path, root)
         try:
+            if allowed.follow_links:
+                return cls(
+                    path, _walk(root, parts, create, sync, lambda at: _follow(output_dir, at, allowed))
+                )
             return cls(path, open_folder_beneath(root, parts))
         except FileNotFoundError:
             if not create:
                 raise
-            return cls(path, _make_folders(root, parts, sync))
+            return cls(path, _walk(root, parts, create, sync))
         finally:
             os.close(root)
 
@@ -155,22 +169,52 @@ class Folder:
             sync_open_folder(self._fd)
 
 
-def _make_folders(root: int, parts: Sequence[str], sync: bool) -> int:
-    """Make what is missing of `parts` below an open folder, never through a link; return the last, open."""
+def _walk(
+    root: int,
+    parts: Sequence[str],
+    create: bool,
+    sync: bool,
+    follow: Callable[[Sequence[str]], int] | None = None,
+) -> int:
+    """Open `parts` below an open folder one by one and return the last, open; with `create`, make what is
+    missing. A link is opened by `follow`, which gets the parts up to it; without it, it is an error."""
     fd = os.dup(root)
-    for part in parts:
+    for number, part in enumerate(parts, 1):
         try:
             try:
                 child = os.open(part, FOLDER_FLAGS, dir_fd=fd)
             except FileNotFoundError:
+                if not create:
+                    raise
                 _make(part, fd)
                 if sync:
                     sync_open_folder(fd)
                 child = os.open(part, FOLDER_FLAGS, dir_fd=fd)
+            except OSError as error:
+                if follow is None or error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                    raise
+                child = follow(parts[:number])
         finally:
             os.close(fd)
         fd = child
     return fd
+
+
+def _follow(output_dir: str, parts: Sequence[str], allowed: Allowed) -> int:
+    """Open the folder that a link leads to. What was opened is judged, not the path, which may change."""
+    path = os.path.join(output_dir, *parts)
+    fd = os.open(path, ROOT_FLAGS)
+    try:
+        _judge(path, os.readlink(f"{_OPEN_FILES}/{fd}") if _OPEN_FILES else os.path.realpath(path), allowed)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _judge(path: str, real: str, allowed: Allowed) -> None:
+    if not allowed.holds(real):
+        raise PermissionError(errno.EACCES, f"the link leads out of allowed_dirs, to {real}", path)
 
 
 def _make(path: str, dir_fd: int | None) -> None:
@@ -198,8 +242,9 @@ def _make_root(output_dir: str, sync: bool) -> None:
             sync_folder(os.path.dirname(path))
 
 
-def _make_path(output_dir: str, parts: Sequence[str], create: bool) -> None:
-    """Walk, and with `create` make, `parts` by path where nothing better exists; refuse links, junctions."""
+def _make_path(output_dir: str, parts: Sequence[str], create: bool, allowed: Allowed) -> None:
+    """Walk, and with `create` make, `parts` by path where nothing better exists; refuse links and junctions
+    that may not be followed."""
     if create and not os.path.isdir(output_dir):
         _make_root(output_dir, False)
     path = output_dir
@@ -207,6 +252,10 @@ def _make_path(output_dir: str, parts: Sequence[str], create: bool) -> None:
         path = os.path.join(path, part)
         if create:
             _make(path, None)
-        if not is_real_folder(os.lstat(path)):
+        if is_real_folder(os.lstat(path)):
+            continue
+        if allowed.follow_links and os.path.isdir(path):
+            _judge(path, os.path.realpath(path), allowed)
+        else:
             reason = "a link or a file is where a folder should be"
             raise NotADirectoryError(errno.ENOTDIR, reason, path)

@@ -18,6 +18,7 @@ from luna_farm.core.filenames import PATH_BYTES as POSIX_PATH_BYTES
 from luna_farm.core.filenames import collision_key, shorten, with_number
 from luna_farm.core.template import COUNTER
 from luna_farm.errors import InvalidRequest
+from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.system_files import is_real_folder
 
 PATH_BYTES = 240 if os.name == "nt" else POSIX_PATH_BYTES
@@ -47,6 +48,7 @@ def reserve_all(
     numbers: str = "after_last",
     sidecars: bool = True,
     if_exists: str = "number",
+    allowed: Allowed = ANYWHERE,
 ) -> list[str]:
     """Return absolute paths, below `output_dir`, that are free: the names as given, or with `_00001` and on.
 
@@ -55,8 +57,9 @@ def reserve_all(
     numbers: "after_last" for the number behind the last that exists, "first_gap" for the first that is free.
     if_exists: "number"; with "overwrite" and "skip" names stay as they are, with "fail" one that exists
     raises InvalidRequest.
-    sidecars: a name is free only if the .json beside it is, too. Raises InvalidRequest if a part is not a
-    plain name, or a link or a file is where a folder should be; DiskError if the disk cannot be asked.
+    sidecars: a name is free only if the .json beside it is, too. allowed: whether folders may be links, and
+    to where. Raises InvalidRequest if a part is not a plain name, or a file, or a link that may not be
+    followed, is where a folder should be; DiskError if the disk cannot be asked.
     """
     if not os.path.isabs(output_dir):
         raise InvalidRequest.of("output_dir", output_dir, "an absolute path on the machine of the farm")
@@ -65,7 +68,7 @@ def reserve_all(
         parts_below(root + relative.replace("/", os.sep), output_dir)
     for names in (relatives, [shorten(relative, SHORT_PART_BYTES) for relative in relatives]):
         try:
-            return _Reservation(root, taken, numbers, sidecars, if_exists).paths(names)
+            return _Reservation(root, taken, numbers, sidecars, if_exists, allowed).paths(names)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG or names is not relatives:
                 path = root + relatives[0].replace("/", os.sep)
@@ -118,9 +121,16 @@ class _Reservation:
     """Finds the names of one request."""
 
     def __init__(
-        self, root: str, taken: Container[str], numbers: str, sidecars: bool, if_exists: str
+        self,
+        root: str,
+        taken: Container[str],
+        numbers: str,
+        sidecars: bool,
+        if_exists: str,
+        allowed: Allowed,
     ) -> None:
         self._root = root
+        self._allowed = allowed
         self._taken = taken
         self._after_last = numbers == "after_last"
         self._sidecars = sidecars and if_exists == "number"
@@ -152,7 +162,9 @@ class _Reservation:
 
     def _is_taken(self, relative: str) -> bool:
         key = collision_key(self._path(relative))
-        return key in self._mine or key in self._taken or _exists(self._root, relative, self._sidecars)
+        if key in self._mine or key in self._taken:
+            return True
+        return _exists(self._root, relative, self._sidecars, self._allowed)
 
     def _number(self, group: tuple[str, ...]) -> int:
         """Return the number under which all names of a group are free, 0 for the names as they are."""
@@ -210,9 +222,9 @@ def _numbered(relative: str, number: int) -> str:
     return with_number(relative, number) if number else relative
 
 
-def _exists(root: str, relative: str, sidecar: bool) -> bool:
-    """Return whether anything lies there, or where its `sidecar` would. Raises InvalidRequest for a link or a
-    file where a folder should be."""
+def _exists(root: str, relative: str, sidecar: bool, allowed: Allowed) -> bool:
+    """Return whether anything lies there, or where its `sidecar` would. Raises InvalidRequest for a file, or
+    a link that may not be followed, where a folder should be."""
     *folders, name = relative.split("/")
     path = root[:-1]
     for part in folders:
@@ -222,10 +234,22 @@ def _exists(root: str, relative: str, sidecar: bool) -> bool:
         except FileNotFoundError:
             return False
         if not is_real_folder(status):
-            kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a folder"
-            raise InvalidRequest.of("save_path", relative, f"real folders below output_dir; {path} is {kind}")
+            _check_link(relative, path, stat.S_ISLNK(status.st_mode), allowed)
     beside = (name, name.rpartition(".")[0] + ".json") if sidecar else (name,)
     return any(_lies_there(path + os.sep + part) for part in beside)
+
+
+def _check_link(relative: str, path: str, is_link: bool, allowed: Allowed) -> None:
+    """Raise InvalidRequest for what is where a folder should be, unless it is a link that may be followed."""
+    if not os.path.isdir(path):
+        what = f"folders; {path} is {'a link to no folder' if is_link else 'not a folder'}"
+    elif not allowed.follow_links:
+        what = f"real folders below output_dir; {path} is a symbolic link (setting follow_links)"
+    elif not allowed.holds(real := os.path.realpath(path)):
+        what = f"folders in allowed_dirs; {path} is a link to {real}"
+    else:
+        return
+    raise InvalidRequest.of("save_path", relative, what)
 
 
 def _lies_there(path: str) -> bool:

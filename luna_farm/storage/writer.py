@@ -21,6 +21,7 @@ from luna_farm.core.filenames import with_number
 from luna_farm.core.messages import Note
 from luna_farm.core.messages import temp_name as temp_name
 from luna_farm.errors import InvalidRequest
+from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.storage.folder import Folder
 from luna_farm.storage.names import first_free, parts_below
 from luna_farm.system import disk_error, sync_data
@@ -79,6 +80,7 @@ class _File:
     views: list[memoryview]
     fsync: bool
     note: Callable[[Note], None] | None
+    time_ns: int = 0
     claimed: str = ""
     """The name that an attempt before took by an empty file and died."""
 
@@ -93,21 +95,25 @@ def publish(
     replace: bool = False,
     noted: Note | None = None,
     note: Callable[[Note], None] | None = None,
+    time_ns: int = 0,
+    allowed: Allowed = ANYWHERE,
 ) -> Published:
     """Write `buffers` to `path`, or to the next free number behind it if that is taken; folders are made.
 
     `replace`: on the wish of the user a file of that name is replaced, whole by whole, and gets no number.
     `temp_name` is unique to this file. `note` is called with the identity of the file before it gets its
     name; `noted` is what an attempt that died noted last: if that one was published, it counts as this one.
-    `fsync`: on disk before this returns. Raises InvalidRequest for a path that is not below `output_dir`,
+    `fsync`: on disk before this returns. `time_ns`: time of modification of the file, 0 for now.
+    `allowed`: whether folders of the path may be links. Raises InvalidRequest for a path that is not below
+    `output_dir`,
     DiskError for everything that a disk may refuse; no file is left behind then.
     """
     *folders, name = parts_below(path, output_dir)
     _check_temp(temp_name)
     views = [memoryview(buffer).cast("B") for buffer in buffers]
-    file = _File(name, temp_name, views, fsync, note)
+    file = _File(name, temp_name, views, fsync, note, time_ns)
     try:
-        with Folder.open(output_dir, folders, create=True, sync=fsync) as folder:
+        with Folder.open(output_dir, folders, create=True, sync=fsync, allowed=allowed) as folder:
             known = _published(folder, noted) if noted else None
             if replace:
                 known = _replace(folder, file)
@@ -125,14 +131,16 @@ def publish(
         raise InvalidRequest.of("path", path, allowed) from error
 
 
-def published_before(path: str, output_dir: str, noted: Note) -> Published | None:
+def published_before(
+    path: str, output_dir: str, noted: Note, allowed: Allowed = ANYWHERE
+) -> Published | None:
     """Return the file that was published in the folder of `path` as `noted` and not reported, or None.
 
     Raises InvalidRequest and DiskError.
     """
     *folders, _ = parts_below(path, output_dir)
     try:
-        with Folder.open(output_dir, folders, create=False, sync=False) as folder:
+        with Folder.open(output_dir, folders, create=False, sync=False, allowed=allowed) as folder:
             known = _published(folder, noted)
             if known is not None:
                 folder.discard(noted.temp)
@@ -143,7 +151,7 @@ def published_before(path: str, output_dir: str, noted: Note) -> Published | Non
         raise disk_error("look at", path, error) from error
 
 
-def remove_temp(path: str, output_dir: str) -> None:
+def remove_temp(path: str, output_dir: str, allowed: Allowed = ANYWHERE) -> None:
     """Remove the temporary file that an attempt which died left, if there is one.
 
     Raises InvalidRequest if `path` is no temporary file below `output_dir`, DiskError if it cannot be
@@ -152,7 +160,7 @@ def remove_temp(path: str, output_dir: str) -> None:
     *folders, name = parts_below(path, output_dir)
     _check_temp(name)
     try:
-        with Folder.open(output_dir, folders, create=False, sync=False) as folder:
+        with Folder.open(output_dir, folders, create=False, sync=False, allowed=allowed) as folder:
             folder.unlink(name)
     except FileNotFoundError:
         return
@@ -211,7 +219,7 @@ def _replace(folder: Folder, file: _File) -> _Named:
     """Write a file and rename it over what has its name, if anything does; doing it twice is harmless."""
     fd = _create(folder, file.temp, Way.LINK)
     try:
-        named = _Named(file.name, _fill(fd, file.views, file.fsync))
+        named = _Named(file.name, _fill(fd, file))
         folder.replace(file.temp, file.name)
         if file.fsync:
             folder.sync()
@@ -244,7 +252,7 @@ def _write(folder: Folder, file: _File, way: Way) -> _Named:
     fd = _create(folder, file.temp, way)
     named = None
     try:
-        size = _fill(fd, file.views, file.fsync)
+        size = _fill(fd, file)
         named, way = _give_name(folder, fd, file, way, size)
         crash_point("writer.named")
         if way is Way.LINK:
@@ -281,16 +289,17 @@ def _create(folder: Folder, temp: str, way: Way) -> int:
         return folder.create(temp)
 
 
-def _fill(fd: int, views: list[memoryview], fsync: bool) -> int:
+def _fill(fd: int, file: _File) -> int:
     """Write everything and sync; return the size in bytes."""
     crash_point("writer.created")
-    half_write("writer.half_written", fd, views[-1] if views else b"")
-    size = write_all(fd, views)
+    half_write("writer.half_written", fd, file.views[-1] if file.views else b"")
+    size = write_all(fd, file.views)
     crash_point("writer.written")
     if os.utime in os.supports_fd:
         with suppress(OSError):  # part of the identity: the clock of the kernel ticks only every 4 ms
-            os.utime(fd, ns=(time.time_ns(),) * 2)
-    if fsync:
+            now = time.time_ns()
+            os.utime(fd, ns=(now, file.time_ns or now))
+    if file.fsync:
         sync_data(fd)
     os.close(os.dup(fd))  # some network folders report a full disk at close: before the file has its name
     crash_point("writer.synced")

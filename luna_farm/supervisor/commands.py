@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, Protocol, get_args
@@ -145,7 +146,7 @@ class Commands:
 
     def _seal(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         parts = schema.parts(message, MAX_LEASES)
-        event = events.Sealed(connection.number, reply, parts)
+        event = events.Sealed(connection.number, reply, parts, time.time_ns())
         if not fields.boolean(message, "inline", False):
             self._shell.handle_event(event)
             return

@@ -258,7 +258,7 @@ class Executor:
         def work() -> None:
             for temp in i.temps:
                 with contextlib.suppress(FarmError):  # its folder is away
-                    writer.remove_temp(temp, i.root)
+                    writer.remove_temp(temp, i.root, self._services.folders.allowed)
 
         self._aside(work)
 

@@ -45,7 +45,7 @@ class Folders:
     def __init__(
         self, taken: set[str], handle_event: Callable[[events.Event], None], allowed: Allowed | None = None
     ) -> None:
-        self._allowed = allowed or Allowed(())
+        self.allowed = allowed or Allowed(())
         self._taken = taken
         self._handle_event = handle_event
         self._local: set[str] = set()
@@ -58,7 +58,9 @@ class Folders:
         if is_url(i.output_dir):
             self._handle_event(self._reserved_there(i))
             return
-        if i.output_dir in self._local and i.output_dir not in self._asking:
+        # Behind a link may be any disk.
+        known = i.output_dir in self._local and not self.allowed.follow_links
+        if known and i.output_dir not in self._asking:
             self._handle_event(self._reserved(i))
             return
         if self._asking.total() >= MAX_ASKING:
@@ -125,7 +127,7 @@ class Folders:
         """Raise InvalidRequest for a destination whose extra is missing, or a mirror that is not allowed."""
         for place in places:
             if not is_url(place):
-                self._allowed.place(place, "mirrors")
+                self.allowed.place(place, "mirrors")
                 continue
             absent = missing_extra(place.partition("://")[0])
             if absent:
@@ -134,7 +136,7 @@ class Folders:
     def _reserved(self, i: ReserveNames) -> events.Event:
         """Reserve all names of a job or none. A path can change while it is looked at: never raises."""
         try:
-            root, rest = self._allowed.place(i.output_dir)
+            root, rest = self.allowed.place(i.output_dir)
             self._check_places(i.mirrors)
             relatives = [rest + relative for relative in i.relatives]
             reserved = names.reserve_all(
@@ -144,6 +146,7 @@ class Folders:
                 numbers=i.numbers,
                 sidecars=i.sidecar != "never",
                 if_exists=i.if_exists,
+                allowed=self.allowed,
             )
         except Exception as error:
             return _refused(i, error)

@@ -95,6 +95,7 @@ class Supervisor:
         viewers = 0 if config.feed_port == FEED_OFF else MAX_CONNECTIONS
         places, self._viewers, few = places_for(config.max_connections, viewers, config.max_workers)
         uploads_dir = UploadSpool(config.state_dir / "uploads")
+        allowed = Allowed(config.allowed_dirs, config.follow_links)
         self.services = Services(
             farm=self.farm,
             pool=LocalPool(
@@ -104,6 +105,7 @@ class Supervisor:
                     str(config.state_dir / state_dir.NOTES),
                     config.signing,
                     uploads_dir.folder,
+                    allowed,
                 ),
             ),
             journal_writer=JournalWriter(journal, config.journal_bytes),
@@ -115,7 +117,7 @@ class Supervisor:
                 items=max(MAX_LEASES, config.max_images),
                 shared=bool(config.token and config.allowed_dirs),
             ),
-            folders=Folders(self.farm.taken, self.handle_event, Allowed(config.allowed_dirs)),
+            folders=Folders(self.farm.taken, self.handle_event, allowed),
             segments=segments,
             spool=Spool(config.state_dir / "spool"),
             large=LargeSegments(config.state_dir / "large"),
@@ -252,7 +254,7 @@ class Supervisor:
             return None
         for state, path in (("saved", task.path), ("discarded", task.discarded_path)):
             with contextlib.suppress(FarmError):  # a folder that cannot be looked at shows nothing
-                found = writer.published_before(path, task.root, noted)
+                found = writer.published_before(path, task.root, noted, self.services.folders.allowed)
                 if found:
                     result = ImageResult(state, path=found.path, bytes=found.bytes)
                     spooled = self._spooled_before(task)  # for its mirrors

@@ -19,6 +19,7 @@ from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core import frames
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.errors import FarmError
+from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.notes import Notes
 from luna_farm.storage.upload_spool import UploadSpool
@@ -35,11 +36,16 @@ times as many images of 64x64)."""
 
 
 def serve(
-    pipe: socket.socket, fsync: bool, notes: str, signing: Signing = UNSIGNED, uploads: str = ""
+    pipe: socket.socket,
+    fsync: bool,
+    notes: str,
+    signing: Signing = UNSIGNED,
+    uploads: str = "",
+    allowed: Allowed = ANYWHERE,
 ) -> None:
     """Serve until the supervisor says stop or its end of the pipe closes; `notes` is the file for them,
-    `uploads` the folder of the upload spool."""
-    Worker(pipe, fsync, Notes(notes), signing, UploadSpool(uploads) if uploads else None).run()
+    `uploads` the folder of the upload spool, `allowed` says where files may be written."""
+    Worker(pipe, fsync, Notes(notes), signing, UploadSpool(uploads) if uploads else None, allowed).run()
 
 
 class Worker:
@@ -53,7 +59,9 @@ class Worker:
         notes: Notes,
         signing: Signing = UNSIGNED,
         uploads: UploadSpool | None = None,
+        allowed: Allowed = ANYWHERE,
     ) -> None:
+        self._allowed = allowed
         self._pipe = pipe
         self._fsync = fsync
         self._notes = notes
@@ -125,7 +133,10 @@ class Worker:
             self._notes.write(note, sync=self._fsync and made.options.durable)
 
         result = _attempt(
-            made.task, lambda: pipeline.written(made, self._uploads, fsync=self._fsync, note=note)
+            made.task,
+            lambda: pipeline.written(
+                made, self._uploads, fsync=self._fsync, note=note, allowed=self._allowed
+            ),
         )
         self._report(made.task, result)
 

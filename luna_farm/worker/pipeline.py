@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePath, PurePosixPath
 from typing import Any, cast
 
@@ -23,9 +24,13 @@ from luna_farm.imaging.depth import Pixels
 from luna_farm.imaging.encoders import Encoded, encode, png
 from luna_farm.locations import is_url
 from luna_farm.storage import writer
+from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.upload_spool import Target, UploadSpool
 from luna_farm.testing.faults import crash_point
+
+Publish = Callable[..., writer.Published]
+"""`writer.publish` with what is the same for all files of an image."""
 
 
 def encoders() -> dict[str, str]:
@@ -75,10 +80,11 @@ def make(
     *,
     fsync: bool = True,
     signing: Signing = UNSIGNED,
+    allowed: Allowed = ANYWHERE,
 ) -> ImageResult:
     """Gate, encode and write one image, [H,W,C]. Raises DiskError, EncodeError and InvalidRequest."""
     made = encoded(pixels, task, options, signing)
-    return made if isinstance(made, ImageResult) else written(made, None, fsync=fsync)
+    return made if isinstance(made, ImageResult) else written(made, None, fsync=fsync, allowed=allowed)
 
 
 def encoded(
@@ -176,10 +182,12 @@ def written(
     *,
     fsync: bool = True,
     note: Callable[[Note], None] | None = None,
+    allowed: Allowed = ANYWHERE,
 ) -> ImageResult:
     """Write an encoded image: into its folder, into the spool `uploads` if it goes further, or both.
 
-    `note` is called before a file gets its name. Raises DiskError and InvalidRequest.
+    `note` is called before a file gets its name, `allowed` says which links may be followed. Raises
+    DiskError and InvalidRequest.
     """
     root = made.task.root or made.options.output_dir
     started = time.perf_counter()
@@ -191,7 +199,16 @@ def written(
             made, path=made.path, bytes=sum(memoryview(buffer).nbytes for buffer in made.encoded.buffers)
         )
     else:
-        result = _published(made, root, fsync, note)
+        publish = partial(
+            writer.publish,
+            output_dir=root,
+            fsync=fsync,
+            note=note,
+            allowed=allowed,
+            replace=made.options.if_exists == "overwrite",
+            time_ns=made.task.file_time_ns,
+        )
+        result = _published(made, publish)
     if is_url(root) or made.options.mirrors:
         if uploads is None:
             allowed = "a folder: only a running farm sends files to destinations and mirrors"
@@ -210,21 +227,13 @@ def _result(made: Made, **given: Any) -> ImageResult:
     )
 
 
-def _published(made: Made, root: str, fsync: bool, note: Callable[[Note], None] | None) -> ImageResult:
+def _published(made: Made, publish: Publish) -> ImageResult:
     """Publish the file in its folder."""
     task, path, warnings = made.task, made.path, made.warnings
-    published = writer.publish(
-        path,
-        made.encoded.buffers,
-        output_dir=root,
-        temp_name=writer.temp_name(task.job_id, task.index),
-        fsync=fsync,
-        replace=made.options.if_exists == "overwrite",
-        noted=Note.of(task),
-        note=note,
-    )
+    temp = writer.temp_name(task.job_id, task.index)
+    published = publish(path, made.encoded.buffers, temp_name=temp, noted=Note.of(task))
     if made.encoded.sidecar is not None:
-        warnings += _beside(published.path, made, fsync, note)
+        warnings += _beside(published.path, made, publish)
     if published.path != path:
         warnings.append(
             f"{PurePath(path).name} was made by another program in the meantime; this is the next free name."
@@ -257,22 +266,15 @@ def _spooled(made: Made, root: str, result: ImageResult, uploads: UploadSpool) -
     return replace(result, uploads=tuple(targets), spool_bytes=size)
 
 
-def _beside(path: str, made: Made, fsync: bool, note: Callable[[Note], None] | None) -> list[str]:
+def _beside(path: str, made: Made, publish: Publish) -> list[str]:
     """Write the metadata that does not fit into the file beside it; its failure costs a warning, not the
     image."""
     task, sidecar = made.task, made.encoded.sidecar
     assert sidecar is not None, "called for an image that has one"
+    beside = str(PurePath(path).with_suffix(".json"))
+    temp = writer.temp_name(task.job_id, task.index, "json")
     try:
-        writer.publish(
-            str(PurePath(path).with_suffix(".json")),
-            [sidecar],
-            output_dir=task.root or made.options.output_dir,
-            temp_name=writer.temp_name(task.job_id, task.index, "json"),
-            fsync=fsync,
-            replace=made.options.if_exists == "overwrite",
-            noted=Note.of(task, "json"),
-            note=note,
-        )
+        publish(beside, [sidecar], temp_name=temp, noted=Note.of(task, "json"))
     except FarmError as error:
         return [f"The metadata beside it could not be written: {error}"]
     return []

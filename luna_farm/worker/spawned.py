@@ -10,6 +10,7 @@ import socket
 from luna_farm import system
 from luna_farm.config_destinations import Destination
 from luna_farm.config_provenance import UNSIGNED, Signing
+from luna_farm.storage.allowed import ANYWHERE, Allowed
 
 
 def start_uploader(pipe: socket.socket, destinations: tuple[Destination, ...]) -> None:
@@ -21,7 +22,12 @@ def start_uploader(pipe: socket.socket, destinations: tuple[Destination, ...]) -
 
 
 def start(
-    pipe: socket.socket, fsync: bool, notes: str, signing: Signing = UNSIGNED, uploads: str = ""
+    pipe: socket.socket,
+    fsync: bool,
+    notes: str,
+    signing: Signing = UNSIGNED,
+    uploads: str = "",
+    allowed: Allowed = ANYWHERE,
 ) -> None:
     """Become a worker that serves the supervisor at the other end of `pipe`, until it is to stop or is left
     alone."""
@@ -31,7 +37,7 @@ def start(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from luna_farm.worker.main import serve
 
-    serve(pipe, fsync, notes, signing, uploads)
+    serve(pipe, fsync, notes, signing, uploads, allowed)
 
 
 def _become_a_child() -> None:

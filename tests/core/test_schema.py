@@ -108,7 +108,7 @@ def test_no_workflow_embeds_nothing() -> None:
         ("embed", ["all"], " | ".join(EMBED)),
         ("embed_workflow", [0, "false"], "true or false"),
         ("filename_index", [-1, 2**31], "a whole number"),
-        ("custom_metadata", ["{", "nonsense", "[" * 100_000], "JSON text"),
+        ("custom_metadata", [{"a": 1}, 5], "a text"),
         ("metadata", [5], "a text"),
         ("prompt", [{"a": 1}], "a text"),
         ("extra_pnginfo", [1.5], "a text"),
@@ -257,7 +257,7 @@ def test_absolute_paths_of_any_platform(path: str) -> None:
 
 
 def test_texts_may_be_left_empty_and_a_time_may_end_in_z() -> None:
-    options = submit(filename=None, custom_metadata="  ", timestamp="2026-01-02T03:04:05Z").options
+    options = submit(filename=None, custom_metadata="", timestamp="2026-01-02T03:04:05Z").options
     assert (options.filename, options.custom_metadata, options.timestamp) == ("", "", "2026-01-02T03:04:05Z")
 
 
