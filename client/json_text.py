@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from luna_farm.errors import InvalidRequest
@@ -14,7 +14,10 @@ from luna_farm_client.requests import Json
 
 def json_text(name: str, value: Json) -> str:
     """Return a map as JSON text: ASCII, and never NaN, which no reader of the files takes (it becomes
-    null). Objects with fields, such as the METADATA of ComfyUI-Image-Saver, count as maps."""
+    null). Objects with fields, such as the METADATA of ComfyUI-Image-Saver, count as maps.
+
+    Raises InvalidRequest for a map that holds itself, or keys that JSON has not.
+    """
     if value is None or isinstance(value, str):
         return value or ""
     value = _fields(value)
@@ -23,8 +26,47 @@ def json_text(name: str, value: Json) -> str:
             return json.dumps(value, allow_nan=False, default=str)
         except ValueError:
             return json.dumps(_finite(value), allow_nan=False, default=str)
+        except RecursionError:
+            return "".join(_pieces(value))
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidRequest.of(name, value, f"a map that JSON can hold ({error})") from None
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """Write JSON without recursion, for values that are nested thousands of levels deep. Raises ValueError
+    for one that holds itself."""
+    ends: list[tuple[Iterator[Any], str, int]] = []
+    holding: set[int] = set()
+    between = ""
+    while True:
+        if isinstance(value, Mapping | list | tuple):
+            if id(value) in holding:
+                raise ValueError("Circular reference detected")
+            holding.add(id(value))
+            is_map = isinstance(value, Mapping)
+            yield between + ("{" if is_map else "[")
+            inside: Iterable[Any] = value.items() if isinstance(value, Mapping) else value
+            ends.append((iter(inside), "}" if is_map else "]", id(value)))
+            between = ""
+        else:
+            yield between + json.dumps(_finite(value), allow_nan=False, default=str)
+            between = ","
+        while ends:
+            inner, end, held = ends[-1]
+            found = next(inner, ends)
+            if found is not ends:
+                break
+            ends.pop()
+            holding.discard(held)
+            yield end
+            between = ","
+        if not ends:
+            return
+        value = found
+        if end == "}":
+            key, value = found
+            yield f"{between}{json.dumps(str(key))}:"
+            between = ""
 
 
 def _fields(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from luna_farm.core import fields as checks
 from luna_farm.core import presets, schema
-from luna_farm.core.fields import DOCUMENTS_LIMIT, NAME_LIMIT, TYPED_LIMIT, Base64, JsonText
+from luna_farm.core.fields import DOCUMENTS_LIMIT, NAME_LIMIT, Base64, JsonText
 from luna_farm.core.formats import ANIMATED
 from luna_farm.core.options import MOST_FPS, MOST_LOOPS, OPTIONS, Option
 from luna_farm.errors import InvalidRequest
@@ -75,6 +75,10 @@ class Outgoing:
     """Bytes of all images."""
     left: dict[str, str] = field(default_factory=dict)
     """JSON texts that are more than a request holds, by name."""
+    told: list[str] = field(default_factory=list)
+    """What else the report has to say about the metadata."""
+    of_images: list[str] = field(default_factory=list)
+    """The metadata of each image, JSON texts."""
     pixels: list[Any] = field(default_factory=list)
     """Of each image, with its mask as alpha."""
 
@@ -95,11 +99,14 @@ class Outgoing:
         }
         self._describe_images(images)
         documents = {
-            name: json_text(name, value)
+            name: self._text(name, value)
             for name, value in zip(_DOCUMENTS, _read_documents(request), strict=True)
             if value is not None and not (isinstance(value, str) and not value)
         }
-        if documents:
+        self.of_images = [
+            self._text("metadata of an image", image.metadata) if image.metadata else "" for image in images
+        ]
+        if documents or any(self.of_images):
             self._add(documents)
 
     def _describe_images(self, images: Sequence[SaveImage]) -> None:
@@ -119,12 +126,22 @@ class Outgoing:
             else:
                 self.pieces += _pieces(pixels, info)
 
+    def _text(self, name: str, value: Any) -> str:
+        """Return the text of a document. One that JSON cannot hold costs itself, not the images."""
+        try:
+            text = json_text(name, value)
+            held = text if text.isascii() else text.encode(errors="replace").decode()  # lone surrogates
+            return held.replace("\0", "")
+        except InvalidRequest as error:
+            self.told.append(f"metadata: {error} It was left out.")
+            return ""
+
     def _add(self, documents: dict[str, str]) -> None:
         if self.request.embed == "none":
             documents.pop("extra_pnginfo", None)  # the other documents are read by tokens of names
-        custom = len(documents.get("custom_metadata", ""))
-        if custom > TYPED_LIMIT or sum(map(len, documents.values())) > DOCUMENTS_LIMIT:
-            documents, self.left = oversize.cut(documents)
+        texts = (*documents.values(), *self.of_images)
+        if sum(map(oversize.size, texts)) > DOCUMENTS_LIMIT:
+            documents, self.of_images, self.left = oversize.cut(documents, self.of_images)
         schema.documents(documents)
         self.fields.update(documents)
 
@@ -142,12 +159,13 @@ class Outgoing:
                 "format": image.format,
                 "subdir": image.subdir,
                 **_shape(info, "animation_fps" in self.fields),
-                **({"metadata": json_text("metadata", image.metadata)} if image.metadata else {}),
+                **({"metadata": metadata} if metadata else {}),
             }
-            for image, info in zip(self.request.images, self.infos, strict=True)
+            for image, info, metadata in zip(self.request.images, self.infos, self.of_images, strict=True)
         ]
         beside = here and not is_url(self.fields.get("output_dir", ""))
-        told = {"told": [oversize.sentence(self.left, beside)]} if self.left else {}
+        said = [*([oversize.sentence(self.left, beside)] if self.left else []), *self.told]
+        told = {"told": said[: schema.MAX_SENTENCES]} if said else {}
         return {**self.fields, **told, "cmd": "save_images_async", "images": images, "want": list(want)}
 
 

@@ -11,10 +11,10 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from luna_farm.core.fields import DOCUMENTS_LIMIT, TYPED_LIMIT
+from luna_farm.core.fields import DOCUMENTS_LIMIT
 from luna_farm.core.scrubber import Scrubber
 from luna_farm.core.secret_shapes import mask
 from luna_farm.errors import FarmError
@@ -24,16 +24,23 @@ from luna_farm.storage import writer
 _log = logging.getLogger("luna_farm.client")
 
 
-def cut(documents: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Split the JSON texts of a request into (what is sent, what is not): parameters first, then workflow and
-    prompt, then the other keys of extra_pnginfo."""
+def size(text: str) -> int:
+    """Return the bytes of a text in a message."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def cut(
+    documents: Mapping[str, str], of_images: Sequence[str] = ()
+) -> tuple[dict[str, str], list[str], dict[str, str]]:
+    """Split the JSON texts of a request into what is sent (its documents, and the metadata of its images) and
+    what is not: parameters first, then workflow and prompt, then the other keys of extra_pnginfo."""
     left: dict[str, str] = {}
     room = DOCUMENTS_LIMIT
 
-    def fits(name: str, text: str, most: int = DOCUMENTS_LIMIT) -> bool:
+    def fits(name: str, text: str) -> bool:
         nonlocal room
-        needed = len(text) + len(json.dumps(name)) + 4  # as a key of extra_pnginfo
-        if needed > room or len(text) > most:
+        needed = size(text) + len(json.dumps(name)) + 4  # as a key of extra_pnginfo
+        if needed > room:
             left[name] = text
             return False
         room -= needed
@@ -41,8 +48,11 @@ def cut(documents: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
 
     given = {name: documents.get(name, "") for name in ("metadata", "custom_metadata", "prompt")}
     extra = _keys(documents.get("extra_pnginfo", ""))
-    sent = {name for name in ("metadata",) if fits(name, given[name])}
-    sent |= {name for name in ("custom_metadata",) if fits(name, given[name], TYPED_LIMIT)}
+    sent = {name for name in ("metadata", "custom_metadata") if fits(name, given[name])}
+    images = [
+        text if not text or fits(f"metadata of image {number}", text) else ""
+        for number, text in enumerate(of_images, 1)
+    ]
     kept = {name: extra.pop(name) for name in ("workflow",) if name in extra and fits(name, extra[name])}
     sent |= {name for name in ("prompt",) if fits(name, given["prompt"])}
     kept |= {name: text for name, text in extra.items() if name not in left and fits(name, text)}
@@ -50,7 +60,7 @@ def cut(documents: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     cut_documents = {name: given[name] if name in sent else "" for name in documents if name in given}
     if "extra_pnginfo" in documents:
         cut_documents["extra_pnginfo"] = f"{{{keys}}}" if kept else ""
-    return cut_documents, left
+    return cut_documents, images, left
 
 
 def _keys(document: str) -> dict[str, str]:
@@ -68,7 +78,7 @@ def sentence(left: Mapping[str, str], here: bool) -> str:
     """Say in the report what is not in the images. `here`: this side can write beside them."""
     names = ", ".join(f"{name} ({len(text):,} characters)" for name, text in left.items())
     where = "it is in a .more.json file beside the first image" if here else "it was left out"
-    return f"metadata: {names} is more than a request holds ({DOCUMENTS_LIMIT:,}); {where}."
+    return f"metadata: {names} is more than a request holds ({DOCUMENTS_LIMIT:,} bytes); {where}."
 
 
 def write_beside(path: str, left: Mapping[str, str]) -> None:

@@ -57,8 +57,8 @@ class Config:
     fallback_dir: Path | None
     model_dirs: tuple[Path, ...]
     on_reject: str
-    fsync: bool
     follow_links: bool
+    fsync: bool
     durable: bool
     max_jobs: int
     max_queue_bytes: int

@@ -19,7 +19,6 @@ from luna_farm.config_provenance import aigc_fields
 from luna_farm.core.fields import (
     DOCUMENTS_LIMIT,
     NAME_LIMIT,
-    TYPED_LIMIT,
     absolute,
     boolean,
     choice,
@@ -198,7 +197,7 @@ def batch_of_images(given: Any, max_pixels: int) -> Batch:
     except TypeError:  # a list or map where a plain value belongs: its kind refuses it
         made = _batch.__wrapped__(batch, height, width, channels, form, affix, *rest)
     if given.get("metadata"):
-        return replace(made, metadata=text(given, "metadata", limit=TYPED_LIMIT))
+        return replace(made, metadata=text(given, "metadata", limit=DOCUMENTS_LIMIT))
     return made
 
 
@@ -257,11 +256,14 @@ def sizes(given: Mapping[str, Any], field: str, max_images: int, max_bytes: int)
     return tuple(value)
 
 
+MAX_SENTENCES = 8
+
+
 def sentences(given: Mapping[str, Any], field: str) -> tuple[str, ...]:
     """Return a list of at most 8 texts for the report."""
     value = given.get(field, [])
-    if not isinstance(value, list) or len(value) > 8:
-        raise InvalidRequest.of(field, value, "a list of at most 8 texts")
+    if not isinstance(value, list) or len(value) > MAX_SENTENCES:
+        raise InvalidRequest.of(field, value, f"a list of at most {MAX_SENTENCES} texts")
     return tuple(text({field: one}, field) for one in value)
 
 

@@ -1,10 +1,10 @@
 """Where files may be saved: below which folders, when the settings name some (allowed_dirs), and whether
 links below an output folder are followed (follow_links).
 
-Links are resolved before anything is compared, and what is allowed is returned as a root. Below it the writer
-follows no link (with follow_links: none that leads elsewhere). A process that swaps a folder for a link after
-the check gets an error, not a file elsewhere. This module must never compare paths as they were given:
-`/allowed/../etc` begins like an allowed one.
+Links are resolved before anything is compared, and what is allowed is returned as a root. Below it the
+writer follows no link (with follow_links: none that leads elsewhere). A process that swaps a folder for a
+link after the check gets an error, not a file elsewhere. This module must never compare paths as they were
+given: `/allowed/../etc` begins like an allowed one.
 """
 
 from __future__ import annotations

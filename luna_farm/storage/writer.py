@@ -127,8 +127,8 @@ def publish(
     except OSError as error:
         raise disk_error("write", path, error) from error
     except UnicodeEncodeError as error:
-        allowed = f"a name that the file system can hold ({error.reason})"
-        raise InvalidRequest.of("path", path, allowed) from error
+        needed = f"a name that the file system can hold ({error.reason})"
+        raise InvalidRequest.of("path", path, needed) from error
 
 
 def published_before(

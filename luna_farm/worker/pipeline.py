@@ -211,8 +211,8 @@ def written(
         result = _published(made, publish)
     if is_url(root) or made.options.mirrors:
         if uploads is None:
-            allowed = "a folder: only a running farm sends files to destinations and mirrors"
-            raise InvalidRequest.of("output_dir", root, allowed)
+            needed = "a folder: only a running farm sends files to destinations and mirrors"
+            raise InvalidRequest.of("output_dir", root, needed)
         result = _spooled(made, root, result, uploads)
     return replace(result, ms={**made.ms, "write": _lap(started)})
 

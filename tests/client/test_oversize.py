@@ -32,16 +32,28 @@ HUGE = "x" * (DOCUMENTS_LIMIT + 10)
         ),
         ({"extra_pnginfo": HUGE}, set(), {"extra_pnginfo"}),
         ({"extra_pnginfo": f"[{HUGE!r}]".replace("'", '"')}, set(), {"extra_pnginfo"}),
-        ({"custom_metadata": json.dumps(HUGE[: 2**20]), "prompt": "{}"}, {"prompt"}, {"custom_metadata"}),
+        ({"custom_metadata": json.dumps(HUGE), "prompt": "{}"}, {"prompt"}, {"custom_metadata"}),
+        ({"prompt": "\u732b" * (DOCUMENTS_LIMIT // 2), "metadata": "{}"}, {"metadata"}, {"prompt"}),
     ],
 )
 def test_what_fits_is_sent(documents: dict[str, str], sent: set[str], left: set[str]) -> None:
-    going, staying = oversize.cut(documents)
+    going, _, staying = oversize.cut(documents)
     assert set(staying) == left
     found = {name for name, text in going.items() if text and name != "extra_pnginfo"}
     found |= set(json.loads(going.get("extra_pnginfo") or "{}"))
     assert found == sent
-    assert sum(map(len, going.values())) <= DOCUMENTS_LIMIT
+    assert sum(map(oversize.size, going.values())) <= DOCUMENTS_LIMIT
+
+
+def test_metadata_of_images_that_does_not_fit_is_beside_the_first(tmp_path: Path) -> None:
+    images = [SaveImage(PIXELS, str(n), metadata={"n": n, "text": HUGE[: len(HUGE) // 2]}) for n in range(3)]
+    report = save_here(SaveRequest(images, tmp_path, filename="a"))
+    assert [image.state for image in report.images] == ["saved"] * 3
+    assert "metadata of image 3 (" in report.warnings[0]
+    with Image.open(tmp_path / "a_0.png") as image:
+        assert image.text["gen_n"] == "0"  # type: ignore[attr-defined]
+    beside = json.loads((tmp_path / "a_0.more.json").read_text("ascii"))
+    assert beside["metadata of image 3"]["n"] == 2
 
 
 def test_the_image_is_saved_and_the_rest_is_beside_it(tmp_path: Path) -> None:

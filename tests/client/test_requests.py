@@ -81,6 +81,30 @@ def test_maps_become_text_and_a_workflow_that_is_not_wanted_is_not_sent() -> Non
     assert "extra_pnginfo" not in outgoing(extra_pnginfo={"workflow": {}}, embed="none").fields
 
 
+def test_metadata_that_json_cannot_hold_is_left_out_with_a_sentence() -> None:
+    loop: dict[str, object] = {}
+    loop["loop"] = loop
+    image = SaveImage(np.zeros((4, 4, 3), np.uint8), metadata={(1, 2): 3})
+    request = SaveRequest([image], "/", custom_metadata=loop, extra_pnginfo={"workflow": 1}, prompt="\ud800")
+    message = Outgoing(request).message()
+    assert "custom_metadata: " in message["told"][0]
+    assert "metadata of an image: " in message["told"][1]
+    assert message["extra_pnginfo"] == '{"workflow": 1}'
+    assert message["prompt"] == "?"
+    assert "metadata" not in message["images"][0]
+
+
+def test_json_may_be_nested_as_deeply_as_one_likes() -> None:
+    deep: object = {"a": [1.5, float("nan")], "b": ()}
+    for level in range(100_000):
+        deep = [deep, level] if level % 2 else {"k": deep, "l": "\u732b"}
+    text = json_text("metadata", {"deep": deep})
+    assert text.startswith('{"deep":[{"k":[')
+    assert '{"a":[1.5,null],"b":[]}' in text
+    assert text.isascii()
+    assert (text.count("["), text.count("{")) == (text.count("]"), text.count("}"))
+
+
 def test_what_json_cannot_hold_becomes_null_or_is_refused() -> None:
     odd = {"a": float("nan"), "b": [float("inf"), 1.0], "c": (2,), "d": "ü", "e": Path("x")}
     text = json_text("metadata", odd)
@@ -88,8 +112,12 @@ def test_what_json_cannot_hold_becomes_null_or_is_refused() -> None:
     assert json.loads(text) == {"a": None, "b": [None, 1.0], "c": [2], "d": "ü", "e": "x"}
     loop: dict[str, object] = {}
     loop["loop"] = loop
-    with pytest.raises(InvalidRequest, match="metadata"):
-        json_text("metadata", loop)
+    deep: object = loop
+    for _ in range(5000):
+        deep = [deep]
+    for wrong in (loop, deep):
+        with pytest.raises(InvalidRequest, match="metadata"):
+            json_text("metadata", wrong)
     assert json_text("metadata", None) == ""
 
 
@@ -115,7 +143,6 @@ def test_any_map_becomes_json_without_nan(value: object) -> None:
         ({"png_compression": 10}, "png_compression"),
         ({"png_compression": "4"}, "png_compression"),
         ({"lossy_quality": 0}, "lossy_quality"),
-        ({"custom_metadata": "{"}, "custom_metadata"),
         ({"filename": "a\0b"}, "filename"),
         ({"filename": "\ud800"}, "filename"),
         ({"filename": 5}, "filename"),

@@ -202,10 +202,10 @@ class Stage:
         return reply
 
     def seal(
-        self, reply: int, *parts: tuple[int, int], client: int = CLIENT
+        self, reply: int, *parts: tuple[int, int], client: int = CLIENT, time_ns: int = 0
     ) -> list[instructions.Instruction]:
         """Seal (lease, images) of an open submit."""
-        return self.happens(events.Sealed(client, reply, tuple(Part(*part) for part in parts)))
+        return self.happens(events.Sealed(client, reply, tuple(Part(*part) for part in parts), time_ns))
 
     def ask(
         self, command: events.JobCommand, job_id: str, until: float = 0.0, index: int | None = None

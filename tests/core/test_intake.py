@@ -643,3 +643,25 @@ def test_what_is_cancelled_before_an_abort_is_not_missing() -> None:
     stage.happens(events.Aborted(CLIENT, reply))
     assert stage.states("job-0001") == ["cancelled", "cancelled"]
     assert stage.told("images_missing") == []
+
+
+# --- times of files
+
+
+def test_files_follow_one_another_in_time_as_their_images_were_sealed() -> None:
+    stage = Stage()
+    second = 10**9
+
+    def times(job_id: str, at: int) -> list[int]:
+        lease = stage.lease(3 * 3072)["leases"][0]["lease"]
+        reply = stage.open(job_id, batch(batch=3))
+        stage.seal(reply, (lease, 3), time_ns=at)
+        return [image.task.file_time_ns for image in stage.farm.jobs[job_id].images]
+
+    start = 1_800_000_000 * second
+    assert times("job-0001", start) == [start, start + 1000, start + 2000]
+    assert times("job-0002", start + 500) == [start + 3000, start + 4000, start + 5000]  # never before these
+    assert times("job-0003", start + second)[0] == start + second
+    assert times("job-0004", start - 86400 * second)[0] == start - 86400 * second  # the clock was set back
+    assert times("job-0005", 0) == [0, 0, 0]
+    assert stage.journal[0]["images"][0]["task"]["file_time_ns"] == start

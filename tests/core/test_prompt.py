@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_farm.core.graph import MAX_LINKS
-from luna_farm.core.prompt import Prompt, script_text
+from luna_farm.core.prompt import Documents, Prompt, is_unknown, ready_text, script_text, without_unknown
 
 
 def prompt(nodes: object, workflow: object = None, metadata: object = None) -> Prompt:
@@ -195,3 +195,66 @@ def test_the_model_is_given_or_read_from_the_graph() -> None:
     assert prompt(nodes).model == "XL/base.safetensors"
     assert prompt(nodes, metadata={"modelname": "own"}).model == "own"
     assert prompt({}).model == ""
+
+
+# --- prompts among the generation parameters
+
+
+def test_a_prompt_among_the_parameters_is_taken_and_that_of_the_image_comes_first() -> None:
+    graph, own = {"1": node("KSampler", seed=1)}, {"1": node("KSampler", seed=2)}
+    assert Prompt("", "", json.dumps({"prompt": graph})).seed() == "1"
+    assert Prompt("", "", json.dumps({"prompt": json.dumps(graph)})).seed() == "1"
+    assert Prompt(json.dumps(graph), "", "", json.dumps({"prompt": own})).seed() == "2"
+    assert Prompt(json.dumps(own), "", json.dumps({"prompt": graph})).seed() == "2"
+    assert Prompt(json.dumps(graph), "", json.dumps({"seed": 3}), json.dumps({"seed": 4})).seed() == "4"
+
+
+def test_a_workflow_among_the_parameters_names_the_nodes() -> None:
+    workflow = {"nodes": [named(1, "Mine")]}
+    for held in (workflow, json.dumps(workflow)):
+        of_image = json.dumps({"prompt": NODES, "workflow": held})
+        assert Prompt("", "", "", of_image).widget("Mine", "steps") == ("20", "")
+        assert Prompt("", "", of_image).widget("Mine", "steps") == ("20", "")
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "{a cat", {}, {"1": {}}, {"a": 1}, [1], None, 5])
+def test_a_prompt_that_is_no_graph_stays_a_parameter(prompt: object) -> None:
+    given = {"prompt": prompt, "workflow": {"no": "nodes"}, "seed": 5}
+    assert Documents.of(given) == Documents({}, {}, given)
+
+
+@pytest.mark.parametrize(
+    ("text", "seed", "model"),
+    [
+        ("a cat\nNegative prompt: bad\nSteps: 20, Seed: 5, Size: 8x8, Model: base", "5", "base"),
+        ('Steps: 20, Model: "a, b", Seed: 7', "7", "a, b"),
+        ("Seed: 1, Model: trap\nSteps: 20, CFG scale: 7", None, ""),
+        ("Steps: 20, Seed: what, Model hash: 12345", None, ""),
+    ],
+)
+def test_seed_and_model_come_from_a_text_of_a1111(text: str, seed: str | None, model: str) -> None:
+    for name in ("parameters", "a111_params"):
+        asked = Prompt("", "", json.dumps({name: text}))
+        assert (asked.seed(), asked.model) == (seed, model)
+    assert Prompt("", "", json.dumps({"parameters": text, "seed": 99})).seed() == "99"
+
+
+def test_a_ready_text_is_one_of_image_saver_or_of_another_file() -> None:
+    assert ready_text({"a111_params": " a\nSteps: 1 ", "parameters": "b\nSteps: 2"}) == "a\nSteps: 1"
+    assert ready_text({"a111_params": " ", "parameters": "b\nSteps: 2"}) == "b\nSteps: 2"
+    assert ready_text({"parameters": "just words", "a111_params": 5}) == ""
+
+
+def test_what_says_that_something_is_not_known_says_nothing() -> None:
+    given = {
+        "model_name": "UnknownModel",
+        "a": None,
+        "b": "",
+        "c": "unknown",
+        "d": 0,
+        "e": False,
+        "f": "known",
+    }
+    assert without_unknown(given) == {"d": 0, "e": False, "f": "known"}
+    assert is_unknown(" Unknown ")
+    assert not is_unknown("unknown_v2")

@@ -140,9 +140,7 @@ def test_no_image_connected_says_what_to_do(comfy, farm):
     assert status == f"{TITLE} ERROR: No image is connected. Connect at least image_1."
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"image_1": np.zeros((4, 4, 7), np.uint8)}, {"custom_metadata": "{no json"}]
-)
+@pytest.mark.parametrize("wrong", [{"image_1": np.zeros((4, 4, 7), np.uint8)}, {"png_compression": 11}])
 def test_bad_input_is_a_sentence_even_where_saving_here_was_asked(wrong, comfy, farm, tensor):
     _, (status, *_rest) = run(LunaDaemonImageSaver(), **{"image_1": tensor, "on_error": "save_here", **wrong})
     assert status.startswith(f"{TITLE} ERROR: ")
