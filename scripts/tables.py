@@ -96,7 +96,10 @@ def kinds() -> Iterator[type[FarmError]]:
         kind = waiting.pop(0)
         if "code" in vars(kind) and kind is not FarmError:
             yield kind
-        waiting += kind.__subclasses__()
+        # In the order of errors.py, then by module: the order of imports may be any.
+        waiting += sorted(
+            kind.__subclasses__(), key=lambda kind: kind.__module__.removeprefix(FarmError.__module__)
+        )
 
 
 MADE: dict[str, tuple[str, Callable[[], str]]] = {
