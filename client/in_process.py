@@ -18,7 +18,7 @@ from luna_farm import config
 from luna_farm.core import filenames, schema
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
-from luna_farm.errors import ConfigError, FarmError
+from luna_farm.errors import ConfigError, FarmError, InvalidRequest
 from luna_farm.storage import names
 from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.worker import pipeline
@@ -35,6 +35,8 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     `output_dir` None is `./output`. Raises InvalidRequest and DiskError before anything is written.
     """
     out = Outgoing(request)
+    if request.archive != "none":
+        raise InvalidRequest.of("archive", request.archive, "none: only a running farm makes archives")
     defaults = {"output_dir": str(Path("output").absolute())}
     fields = out.message(here=True)
     limits = {"max_images": 2**31, "max_pixels": 2**40, "arena_bytes": 2**62}

@@ -97,6 +97,8 @@ class ImageReport:
     code: str
     warnings: tuple[str, ...]
     ms: Mapping[str, float]
+    member: str = ""
+    """Its name in the archive at `path`, "" if it is a file of its own."""
     outputs: tuple[Mapping[str, Any], ...] = ()
     """Every place that the file goes to: `path` (or URL), `state`, `bytes`, `error`."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,6 +90,24 @@ class FarmProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         return self.process.wait(PATIENCE_S)
+
+    @contextlib.contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Start it again whenever it has died."""
+        over = threading.Event()
+
+        def keep() -> None:
+            while not over.wait(0.01):
+                if self.process is not None and self.process.poll() is not None:
+                    self.start()
+
+        thread = threading.Thread(target=keep)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def client(self, **options: Any) -> FarmClient:
         """A client that reads the token of this farm's state folder."""

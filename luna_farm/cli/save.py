@@ -1,12 +1,14 @@
 """`luna-farm save FILE...`: hand images and arrays over to the farm and wait until they are saved.
 
-One file is one job, so that a bad one fails alone. It must never hold more than one decoded image.
+One file is one job, so that a bad one fails alone; with --archive they share an open shard. It must never
+hold more than one decoded image.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +24,13 @@ from luna_farm.errors import FarmError, FarmUnavailable, InvalidRequest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from luna_farm_client import JobReport, SaveRequest
+    from luna_farm_client import FarmClient, JobReport, SaveRequest
 
 _EXAMPLES = """
 luna-farm save a.tif b.bmp                       as PNG, into the farm's output folder
 luna-farm save *.png --format webp --lossless-webp --output-dir web
 luna-farm save frames.npy --filename frame       [B,H,W,C] makes frame_0.png, frame_1.png ...
+luna-farm save *.png --archive zip               one file with all of them, and a .json for each
 luna-farm save a.png --save-path '%date:yyyy-MM-dd%' --filename 'shot_%counter%'
 """
 
@@ -76,6 +79,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
         try:
             with shown:
                 _save(saving, args, lambda done: shown.update(task, completed=done))
+            if args.archive != "none":
+                _wait_for_archives(farm, saving.reports)
         except KeyboardInterrupt:
             return saving.interrupted()
     _print(saving.accepted, saving.reports, as_json=args.json)
@@ -103,6 +108,21 @@ def _save(saving: Saving, args: argparse.Namespace, show: Callable[[int], None])
         show(len(saving.accepted) if args.no_wait else len(saving.reports))
     while not args.no_wait and saving.wait():
         show(len(saving.reports))
+
+
+ARCHIVE_IDLE_S = 10.0
+"""A shared archive is published so long after its last image, if some of its images never came."""
+
+
+def _wait_for_archives(farm: FarmClient, reports: Iterable[JobReport]) -> None:
+    """Wait until the archives that hold the images have their names."""
+    paths = {path for report in reports for path in report.paths}
+    until = time.monotonic() + 2 * ARCHIVE_IDLE_S
+    while time.monotonic() < until:
+        left = [row for row in farm.status()["archives"] if row["path"] in paths and not row["error"]]
+        if not left:
+            return
+        time.sleep(0.05)
 
 
 def _warnings(reports: Iterable[JobReport]) -> list[str]:
@@ -153,13 +173,20 @@ def _request(name: str, args: argparse.Namespace) -> SaveRequest:
     from luna_farm_client import SaveImage, SaveRequest
 
     path = Path(name)
+    # A name that was not asked for is no template: its percent signs are just that.
+    filename, affix = args.filename, args.affix
+    own = path.stem.replace("%", "_")
+    how = {name: getattr(args, name) for name in HOW}
+    if args.archive != "none":  # the filename is that of the archive
+        filename, affix = filename or "images", affix or own
+        if not (args.shard_images or args.shard_bytes or args.shard_idle_s):
+            how |= {"shard_images": len(args.files), "shard_idle_s": ARCHIVE_IDLE_S}
     return SaveRequest(
-        images=[SaveImage(read_pixels(path), affix=args.affix, format=args.format)],
+        images=[SaveImage(read_pixels(path), affix=affix, format=args.format, subdir=args.archive == "none")],
         output_dir=args.output_dir,
         save_path=args.save_path,
-        # A name that was not asked for is no template: its percent signs are just that.
-        filename=args.filename if args.filename is not None else path.stem.replace("%", "_"),
-        **{name: getattr(args, name) for name in HOW},
+        filename=filename if filename is not None else own,
+        **how,
     )
 
 
@@ -186,4 +213,5 @@ def _print(accepted: list[tuple[str, str]], reports: list[JobReport], *, as_json
                     else f" ({image.state} by the quality gate, {image.score:.2f})"
                 )
                 took = sum(image.ms.values())
-                print(f"{image.path}  {terminal.size(image.bytes)}  {took:.0f} ms{what}")
+                where = f"{image.path}: {image.member}" if image.member else image.path
+                print(f"{where}  {terminal.size(image.bytes)}  {took:.0f} ms{what}")

@@ -34,6 +34,8 @@ class UploadState(Enum):
 
     WAITING = "waiting"
     RUNNING = "uploading"
+    PACKED = "packed"
+    """In its archive, on the disk; the archive is not at its final place yet."""
     SAVED = "saved"
     FAILED = "failed"
 
@@ -41,8 +43,9 @@ class UploadState(Enum):
 U = UploadState
 UPLOAD_TRANSITIONS: dict[UploadState, frozenset[UploadState]] = {
     U.WAITING: frozenset({U.RUNNING}),
-    U.RUNNING: frozenset({U.WAITING, U.SAVED, U.FAILED}),
-    U.FAILED: frozenset({U.WAITING}),
+    U.RUNNING: frozenset({U.WAITING, U.PACKED, U.SAVED, U.FAILED}),
+    U.PACKED: frozenset({U.SAVED, U.FAILED}),
+    U.FAILED: frozenset({U.WAITING, U.PACKED}),
     U.SAVED: frozenset(),
 }
 
@@ -68,6 +71,10 @@ class Upload:
     retry_at: float = 0.0
     others: int = 0
     """Successes of its destination when this upload first failed."""
+    shard: str = ""
+    """Id of the shard that it is a member of; `name` is its member then."""
+    archive: str = ""
+    """Path or URL of that archive."""
 
     def move(self, to: UploadState) -> None:
         """Change state along the table; anything else is a bug of the farm."""
@@ -77,12 +84,13 @@ class Upload:
 
     @property
     def path(self) -> str:
-        """URL or path of the stored file."""
-        return f"{self.root.rstrip('/')}/{self.name}"
+        """URL or path of the stored file, or of the archive that it is in."""
+        return self.archive or f"{self.root.rstrip('/')}/{self.name}"
 
     def report(self) -> dict[str, Any]:
         """What a client gets to know about it."""
-        return {"path": self.path, "state": self.state.value, "bytes": self.bytes, "error": self.error}
+        told = {"path": self.path, "state": self.state.value, "bytes": self.bytes, "error": self.error}
+        return {**told, "member": self.name} if self.shard else told
 
     def record(self) -> dict[str, Any]:
         """What the journal keeps of it."""
@@ -91,6 +99,7 @@ class Upload:
             kept
             | ({"bytes": self.bytes} if self.bytes else {})
             | ({"error": self.error} if self.error else {})
+            | ({"shard": self.shard, "archive": self.archive} if self.shard else {})
         )
 
 
@@ -155,12 +164,12 @@ class Circuit:
         self.running += 1
         return upload
 
-    def succeeded(self, upload: Upload) -> bool:
-        """An upload is stored. Returns whether the destination was failing until now."""
+    def succeeded(self, upload: Upload, state: UploadState = U.SAVED) -> bool:
+        """An upload is stored, and gets `state`. Returns whether the destination was failing until now."""
         self.running -= 1
         self.successes += 1
         self.failures = 0
-        upload.move(U.SAVED)
+        upload.move(state)
         upload.error = ""
         if self.state is C.CLOSED:
             return False

@@ -216,6 +216,19 @@ class UploadFinished:
     wait_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class ShardPublished:
+    """A shard has the name `path`, or lies whole in the spool of uploads as `spool`; with an `error` neither.
+    `decision`: "fail" when its file is gone, "interrupted" when the uploader ended."""
+
+    shard_id: str
+    path: str = ""
+    spool: str = ""
+    bytes: int = 0
+    error: str = ""
+    decision: str = ""
+
+
 # --- from the supervisor itself
 
 
@@ -248,6 +261,7 @@ Event = (
     | ImageFinished
     | UploaderReady
     | UploadFinished
+    | ShardPublished
     | DrainRequested
     | Tick
 )

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from luna_farm.core import completion, dispatch, events, intake, job_requests, leases, results, uploads
+from luna_farm.core import (
+    archives,
+    completion,
+    dispatch,
+    events,
+    intake,
+    job_requests,
+    leases,
+    results,
+    uploads,
+)
 from luna_farm.core.dispatch import advance as advance
 from luna_farm.core.instructions import Instruction
 from luna_farm.core.state import Farm
@@ -33,6 +43,7 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
     events.ImageFinished: results.image_finished,
     events.UploaderReady: uploads.uploader_ready,
     events.UploadFinished: uploads.upload_finished,
+    events.ShardPublished: archives.shard_published,
     events.Buried: completion.buried,
     events.DrainRequested: dispatch.drain_requested,
     events.Tick: dispatch.tick,

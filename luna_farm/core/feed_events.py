@@ -170,6 +170,16 @@ class DestinationFailing(FeedEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveLost(FeedEvent):
+    """The file of an archive that was being written is gone or damaged."""
+
+    name: ClassVar[str] = "archive_lost"
+    path: str
+    members: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class DestinationRecovered(FeedEvent):
     """A destination takes files again."""
 

@@ -14,7 +14,15 @@ from functools import lru_cache
 
 from luna_farm.core.messages import FORMAT_NAMES, FORMATS
 from luna_farm.core.schema import Submit
-from luna_farm.core.template import DEFAULT_FILENAME, JobFacts, Resolved, Values, resolve, without_secrets
+from luna_farm.core.template import (
+    COUNTER,
+    DEFAULT_FILENAME,
+    JobFacts,
+    Resolved,
+    Values,
+    resolve,
+    without_secrets,
+)
 from luna_farm.errors import InvalidRequest
 
 PART_BYTES = 255
@@ -58,6 +66,10 @@ class Names:
 
     relatives: tuple[str, ...]
     warnings: tuple[str, ...]
+    archive: str = ""
+    """Path of the archive below the output folder, without number and ending."""
+    members: tuple[str, ...] = ()
+    """Names in that archive."""
 
 
 def image_names(submit: Submit, path_bytes: int = PATH_BYTES) -> Names:
@@ -79,7 +91,34 @@ def image_names(submit: Submit, path_bytes: int = PATH_BYTES) -> Names:
         for index in range(batch.batch)
     ]
     warnings = dict.fromkeys((*submit.told, *(warning for name in named for warning in name.warnings)))
-    return Names(tuple(name.text for name in named), tuple(warnings))
+    relatives = tuple(name.text for name in named)
+    if submit.options.archive == "none":
+        return Names(relatives, tuple(warnings))
+    archive = archive_name(facts, submit.batches[0].width, submit.batches[0].height, path_bytes)
+    return Names(relatives, tuple(warnings), archive, tuple(_member(name, archive) for name in relatives))
+
+
+def archive_name(facts: JobFacts, width: int, height: int, path_bytes: int = PATH_BYTES) -> str:
+    """Return `<save_path>/<filename>` for the archive of a request: without what tells its images apart."""
+    name = image_name(
+        facts,
+        affix="",
+        format="png",
+        subdir=False,
+        batch_index=0,
+        batch_size=1,
+        width=width,
+        height=height,
+        path_bytes=path_bytes,
+    ).text
+    folder, slash, stem = name.removesuffix(".png").replace(COUNTER, "").rpartition("/")
+    return folder + slash + (stem.strip(" _-.") or "images")
+
+
+def _member(relative: str, archive: str) -> str:
+    """Return the name in an archive: the path from the folder that the archive is in."""
+    folder = archive.rpartition("/")[0]
+    return relative.removeprefix(f"{folder}/") if folder else relative
 
 
 def image_name(

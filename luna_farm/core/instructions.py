@@ -8,6 +8,7 @@ from typing import Any
 
 from luna_farm.core.feed_events import FeedEvent
 from luna_farm.core.messages import ImageTask, SaveOptions
+from luna_farm.core.shards import ShardPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,31 @@ class StartUpload:
 
 
 @dataclass(frozen=True, slots=True)
+class AddMember:
+    """Append a spooled image to a shard under `name`, or the next free one; the result is UploadFinished.
+    `again`: an earlier try may have done it."""
+
+    job_id: str
+    index: int
+    number: int
+    spool: str
+    name: str
+    again: bool
+    bytes: int
+    shard: ShardPlace
+
+
+@dataclass(frozen=True, slots=True)
+class PublishShard:
+    """Give a shard of `members` images its final name, or put it into the spool of uploads if that is a URL.
+    The result is ShardPublished. Not before the journal is on the disk: it says what is in the shard."""
+
+    shard: ShardPlace
+    members: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveSpooled:
     """Remove a file of the upload spool that every destination has confirmed."""
 
@@ -162,6 +188,8 @@ Instruction = (
     | Bury
     | Forget
     | StartUpload
+    | AddMember
+    | PublishShard
     | RemoveSpooled
     | Publish
 )

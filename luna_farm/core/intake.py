@@ -7,9 +7,10 @@ the promise: an image is in the journal before its client learns that it was acc
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from luna_farm.core import events, filenames, uploads
+from luna_farm.core import archives, events, filenames, uploads
 from luna_farm.core.completion import close, job_record, missing, whole_record
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
@@ -48,6 +49,10 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
         return [Reply(event.client, event.reply, refusal(refused))]
     _open(farm, opened)
     options = submit.options
+    if options.archive != "none":
+        opened.members, opened.archive = names.members, names.archive
+        wanted = archives.names_wanted(farm, event.job_id, options, names.archive)
+        return [replace(wanted, warnings=names.warnings)]
     return [
         ReserveNames(
             event.job_id,
@@ -73,7 +78,7 @@ def _reopen(farm: Farm, opened: OpenSubmit, job: Job) -> list[Instruction]:
         error = InvalidRequest.of("images", opened.submit.num_images, allowed)
         return [Reply(opened.client, opened.reply, refusal(error))]
     opened.job_id, opened.job, opened.step = job.job_id, job, Step.CLIENT
-    paths = [image.task.path for image in job.images if image.state is S.MISSING]
+    paths = [i.task.path for i in job.images if i.state is S.MISSING and not i.task.archive]
     farm.taken.update(map(filenames.collision_key, paths))
     farm.open_jobs[job.job_id] = job
     _open(farm, opened)
@@ -101,7 +106,11 @@ def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[
     opened = farm.submits[event.job_id]
     if event.error is not None:
         return _fail(farm, opened, event.error, now)
-    farm.taken.update(map(filenames.collision_key, event.paths))
+    if opened.archive:
+        path = archives.path_for(farm, opened.submit.options, opened.archive, event)
+        event = replace(event, paths=(path,) * opened.submit.num_images)
+    else:
+        farm.taken.update(map(filenames.collision_key, event.paths))
     opened.job = _job(farm, opened, event)
     opened.step = Step.CLIENT
     return _accept(farm, opened, now)
@@ -352,6 +361,8 @@ def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> lis
                 metadata=batch.metadata,
                 in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
                 root=names.root or opened.submit.options.output_dir,
+                archive=opened.archive,
+                member=opened.members[index] if opened.archive else "",
             )
             images.append(Image(task, S.FILLING))
     return images

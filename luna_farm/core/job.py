@@ -114,6 +114,7 @@ class Image:
             "format": self.task.format,
             "state": self.state.value,
             "path": result.path or self.task.path,
+            "member": self._member(),
             "bytes": result.bytes,
             "score": result.score,
             "threshold": result.threshold,
@@ -124,11 +125,17 @@ class Image:
             "outputs": self._outputs(),
         }
 
+    def _member(self) -> str:
+        """Its name in the archive at `path`, "" if it is not in one."""
+        if not self.task.archive:
+            return ""
+        return self.uploads[0].name if self.uploads else self.task.member
+
     def _outputs(self) -> list[dict[str, Any]]:
         """Every place that the file goes to, the one of `path` first, each with a state of its own."""
         result = self.result
         outputs = [upload.report() for upload in self.uploads]
-        if result.path and not is_url(self.task.root):
+        if result.path and not is_url(self.task.root) and not self.task.archive:
             first = {"path": result.path, "state": "saved", "bytes": result.bytes, "error": ""}
             outputs.insert(0, first)
         return outputs

@@ -76,16 +76,18 @@ def _cancel(farm: Farm, job: Job, event: events.JobRequested, now: float) -> lis
 
 def _retry(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list[Instruction]:
     """Queue failed images of a job again, from their dead letters."""
+    done: list[Instruction] = []
     for image in _reopened(farm, job, event, "to try again"):
         if image.uploads:
-            uploads.retry(farm, image)
+            done += uploads.retry(farm, image, now)
             continue
         image.move(S.QUEUED)
         image.crashes = 0
         image.result = replace(image.result, state="", error="", code="")
-        farm.taken.add(collision_key(image.task.path))
+        if not image.task.archive:
+            farm.taken.add(collision_key(image.task.path))
         farm.queue(image, now)
-    return [Append((job_record(job),)), Reply(event.client, event.reply, job.report())]
+    return [*done, Append((job_record(job),)), Reply(event.client, event.reply, job.report())]
 
 
 def _dismiss(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list[Instruction]:

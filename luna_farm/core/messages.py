@@ -149,6 +149,11 @@ class ImageTask(Message):
     otherwise)."""
     file_time_ns: int = 0
     """Time of modification that the file gets, in nanoseconds since 1970; 0: when it is written."""
+    archive: str = ""
+    """Path of the archive that it goes into, below `root`, without number and ending; `path` is the archive
+    that is expected then."""
+    member: str = ""
+    """Its name in that archive."""
     noted: Mapping[str, Any] | None = None
     """Temporary name -> map of the `Note` that an attempt left which ended before its result was
     journaled."""

@@ -28,6 +28,7 @@ from luna_farm.core.fields import (
 T = TypeVar("T")
 GATES = ("disabled", "variance", "edge_density", "both")
 ON_REJECT = ("discard", "keep", "drop")
+ARCHIVES = ("none", "zip", "tar")
 EMBED = ("full", "parameters", "none")
 NUMBERS = ("after_last", "first_gap")
 IF_EXISTS = ("number", "overwrite", "skip", "fail")
@@ -77,6 +78,17 @@ class SaveSettings:
         Choice(IF_EXISTS), "number", "where a name exists: a number, replace, do not save, refuse the request"
     )
     numbers: str = _row(Choice(NUMBERS), "after_last", "which number a name gets that exists")
+    # --- archives
+    archive: str = _row(
+        Choice(ARCHIVES), "none", "one file for all images of a request, stored, with a .json for each"
+    )
+    shard_images: int = _row(
+        Whole(0, 10_000_000), 0, "archive shared by requests of the same name, until it holds so many images"
+    )
+    shard_bytes: int = _row(Whole(0, 2**50), 0, "the same, until it holds so many bytes")
+    shard_idle_s: float = _row(
+        Number(0.0, 86_400.0), 0.0, "the same, until nothing was added for so long (60 with the other two)"
+    )
     # --- quality gate
     quality_gate: str = _row(Choice(GATES), "disabled", "how images are judged before they are saved")
     min_quality_threshold: float = _row(Number(0.0, 1.0), 0.3, "score that an image must reach")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from luna_farm.core import uploads
+from luna_farm.core import archives, shards, uploads
 from luna_farm.core.completion import attempted, close, image_record, job_record, missing
 from luna_farm.core.dispatch import worker_record
 from luna_farm.core.feed_events import ImageLost
@@ -17,6 +17,7 @@ from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, KeepReport, Publish, RemoveTemps
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
+from luna_farm.core.shards import Shard, ShardState
 from luna_farm.core.state import Farm
 
 S = ImageState
@@ -37,6 +38,8 @@ class RecoveredState:
     """(pid, creation time) of every worker that may have been handed an image."""
     reports: dict[str, Job] = field(default_factory=dict)
     """Those that had finished, the oldest first."""
+    shards: dict[str, Shard] = field(default_factory=dict)
+    """Archives that were being written or sent."""
     unread: list[str] = field(default_factory=list)
     """Job ids of records that make no sense: an unknown state, a field that is missing."""
 
@@ -72,6 +75,16 @@ def _replay(recovered: RecoveredState, record: dict[str, Any]) -> None:
     elif kind == "image" and record["job_id"] in recovered.jobs:
         images = recovered.jobs[record["job_id"]].images
         images[record["index"]] = _image(record, images[record["index"]])
+    elif kind == "shard":
+        shard = shards.of_record(record)
+        recovered.shards[shard.shard_id] = shard
+        if shard.state is ShardState.PUBLISHED:
+            del recovered.shards[shard.shard_id]
+    elif kind == "shard_counts" and record["shard_id"] in recovered.shards:
+        shard = recovered.shards[record["shard_id"]]
+        shard.members, shard.bytes, shard.spool_bytes = (
+            record[n] for n in ("members", "bytes", "spool_bytes")
+        )
     elif kind == "worker":
         recovered.workers.append((record["pid"], record["created"]))
 
@@ -133,10 +146,12 @@ def restore(
     Images whose pixels are gone (a reboot) and that were not published are lost, and reported by name.
     """
     done: list[Instruction] = []
+    archives.restore_shards(farm, list(recovered.shards.values()), probe.spooled, now)
     for job in [*recovered.reports.values(), *recovered.jobs.values()]:
         farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
         farm.requests[job.request_id] = job.job_id
         job.accepted_at = now
+        archives.remember(farm, job)
         for image in job.images:
             if image.state is S.QUEUED:
                 image.task = attempted(image.task, notes)
@@ -157,7 +172,8 @@ def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float) -> list[Inst
     image.queued_at = now
     if probe.readable(image.task.segment):
         farm.keep_pixels(image)
-        farm.taken.add(collision_key(image.task.path))
+        if not image.task.archive:
+            farm.taken.add(collision_key(image.task.path))
         farm.waiting.append(image)
         return []
     result = probe.published(image.task)
@@ -165,7 +181,7 @@ def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float) -> list[Inst
         image.result = result
         if result.uploads:
             image.move(S.UPLOADING)
-            return [*uploads.begin(farm, image, now), Append((image_record(image),))]
+            return uploads.begin(farm, image, now)
         image.move(S(result.state))
         return [Append((image_record(image),))]
     image.move(S.LOST)
@@ -191,4 +207,5 @@ def snapshot(farm: Farm) -> list[dict[str, Any]]:
     """The fewest records that make the same farm again: what a compacted journal holds."""
     workers = [worker_record(worker) for worker in farm.workers.values() if worker.pid]
     workers += [uploads.uploader_record(farm.uploader)] if farm.uploader else []
-    return workers + [job_record(job) for job in farm.open_jobs.values()]
+    archives_left = [shard.record() for shard in farm.shards.values()]
+    return workers + archives_left + [job_record(job) for job in farm.open_jobs.values()]

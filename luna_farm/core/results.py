@@ -65,8 +65,7 @@ def _spooled(farm: Farm, worker: Worker, image: Image, result: ImageResult, now:
     """The encoded file is in the spool: from here on it survives without its pixels."""
     image.move(S.UPLOADING)
     begun = uploads.begin(farm, image, now)
-    done: list[Instruction] = [Append((image_record(image),)), *begun]
-    return [*done, *farm.release_pixels(image), *_folder_works(farm, image)]
+    return [*begun, *farm.release_pixels(image), *_folder_works(farm, image)]
 
 
 def _published(job: Job, image: Image, worker: Worker, result: ImageResult, now: float) -> list[Instruction]:

@@ -21,6 +21,7 @@ from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.retry import FailingFolder
 from luna_farm.core.schema import Submit
+from luna_farm.core.shards import Shard
 from luna_farm.core.slots import Slot, Slots
 from luna_farm.locations import Location, is_url
 
@@ -145,6 +146,10 @@ class OpenSubmit:
     job: Job | None = None
     """Known once the names are reserved."""
     step: Step = Step.NAMES
+    members: tuple[str, ...] = ()
+    """Names in the archive, for a submit that makes one."""
+    archive: str = ""
+    """Path of that archive below the output_dir, without number and ending."""
     parts: deque[tuple[Slot, int, tuple[int, ...], int]] = field(default_factory=deque)
     """Sealed slots with the number of their images, the flaws of each, and the time of the first one's
     file."""
@@ -219,6 +224,13 @@ class Farm:
         """Images that wait for room in that spool."""
         self.uploader: tuple[int, float] | None = None
         """Pid and creation time of the uploader process, for the fence of a successor."""
+        self.shards: dict[str, Shard] = {}
+        """Archives that are being written or sent, by id."""
+        self.open_shards: dict[str, str] = {}
+        """What requests share that go to one archive -> id of its open shard."""
+        self.series: dict[str, str] = {}
+        """Name of archives, without number -> path of the last one."""
+        self.last_shard = 0
 
     def file_times(self, time_ns: int, count: int) -> int:
         """Return the time of the first of `count` files that follow one another by a microsecond, all later
@@ -269,6 +281,7 @@ class Farm:
                 for i in self.unfinished()
             )
             and not any(circuit.busy for circuit in self.circuits.values())
+            and not any(shard.busy for shard in self.shards.values())
         )
 
     def spool_full(self) -> bool:
@@ -278,8 +291,12 @@ class Farm:
         return used > 0 and used >= self.limits.spool_bytes
 
     def needs_spool(self, image: Image) -> bool:
-        """Whether an image goes further than a local folder."""
-        return is_url(image.task.root) or bool(self.jobs[image.task.job_id].options.mirrors)
+        """Whether an image goes further than a local folder, or into an archive."""
+        return (
+            bool(image.task.archive)
+            or is_url(image.task.root)
+            or bool(self.jobs[image.task.job_id].options.mirrors)
+        )
 
     def count_saved(self, result: ImageResult) -> None:
         """Count an image that is saved, or rejected."""
@@ -312,7 +329,9 @@ class Farm:
         return unused
 
     def free_name(self, image: Image) -> None:
-        """The reserved name is a file now, or will never be one."""
+        """The reserved name is a file now, or will never be one. Names of archives are not reserved."""
+        if image.task.archive:
+            return
         self.taken.discard(collision_key(image.task.path))
 
     def status(self) -> dict[str, Any]:
@@ -332,6 +351,7 @@ class Farm:
             "upload_spool": {"bytes": self.limits.spool_bytes, "used_bytes": self.spool_used_bytes},
             "uploader": {"pid": self.uploader[0] if self.uploader else 0},
             "destinations": [circuit.status(self.last_tick) for circuit in self.circuits.values()],
+            "archives": [shard.status() for shard in self.shards.values()],
             "ready": self.ready,
             "draining": self.draining,
             "paused": self.paused,

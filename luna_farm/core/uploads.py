@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from luna_farm.core import events
-from luna_farm.core.circuits import UPLOADS, Circuit, Upload, UploadState
+from luna_farm.core import archives, events
+from luna_farm.core.circuits import Circuit, Upload, UploadState
 from luna_farm.core.completion import close, image_record
+from luna_farm.core.destinations import circuit_at, destination_of
 from luna_farm.core.feed_events import (
     DestinationFailing,
     DestinationRecovered,
@@ -26,9 +27,10 @@ from luna_farm.core.instructions import Append, Instruction, Publish, RemoveSpoo
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.leases import busy
 from luna_farm.core.messages import ImageResult, SaveOptions
+from luna_farm.core.shards import ShardState
 from luna_farm.core.state import Farm
 from luna_farm.errors import InvalidRequest
-from luna_farm.locations import belongs_to, is_url, parse
+from luna_farm.locations import is_url, parse
 
 S, U = ImageState, UploadState
 FAIL, HOLD, INTERRUPTED = "fail", "hold", "interrupted"
@@ -44,31 +46,24 @@ def uploads_of(image: Image, result: ImageResult) -> list[Upload]:
 
 
 def begin(farm: Farm, image: Image, now: float) -> list[Instruction]:
-    """The files of an image are in the spool: put its uploads into the queues of their destinations."""
+    """The files of an image are in the spool: journal that, and put its uploads into the queues of their
+    destinations."""
     image.uploads = uploads_of(image, image.result)
     farm.spool_used_bytes += image.result.spool_bytes
+    records: list[dict[str, Any]] = []
     for upload in image.uploads:
+        if image.task.archive:
+            records += archives.assign(farm, image, upload, now)
         circuit_of(farm, upload).waiting.append(upload)
     task = image.task
     uploading = ImageUploading(task.job_id, task.index, task.path, image.result.bytes)
-    return [Publish(uploading)]
+    return [Append((*records, image_record(image))), Publish(uploading)]
 
 
 def circuit_of(farm: Farm, upload: Upload) -> Circuit:
-    """Return the circuit of the destination that an upload goes to: configured, or the bucket or server."""
-    place, limit, _ = destination_of(farm, upload.root)
-    return farm.circuits.setdefault(place, Circuit(place, limit))
-
-
-def destination_of(farm: Farm, root: str) -> tuple[str, int, float]:
-    """Return the name of a destination, its uploads at a time and its time limit in seconds."""
-    destinations = farm.limits.destinations
-    if not is_url(root):
-        return root, UPLOADS, 0.0
-    location = parse("output_dir", root)
-    name = belongs_to(location, [(at.name, at.location) for at in destinations])
-    known = next((at for at in destinations if at.name == name), None)
-    return (known.name, known.uploads, known.timeout_s) if known else (location.base, UPLOADS, 0.0)
+    """Return the circuit of the destination that an upload goes to, or of the archive that it becomes a part
+    of."""
+    return archives.circuit_of(farm, upload) if upload.shard else circuit_at(farm, upload.root)
 
 
 def start_uploads(farm: Farm, now: float) -> list[Instruction]:
@@ -76,29 +71,25 @@ def start_uploads(farm: Farm, now: float) -> list[Instruction]:
     done: list[Instruction] = []
     for circuit in farm.circuits.values():
         while (upload := circuit.take(now)) is not None:
-            image = farm.image(upload.job_id, upload.index)
-            assert image is not None, "a job with an unfinished image is kept"
-            size, timeout_s = image.result.spool_bytes, destination_of(farm, upload.root)[2]
-            done.append(
-                StartUpload(
-                    *image.key,
-                    upload.number,
-                    upload.spool,
-                    upload.root,
-                    upload.name,
-                    upload.again,
-                    size,
-                    timeout_s,
-                )
-            )
-    return done
+            done.append(_start(farm, upload))
+    return done + archives.advance(farm, now)
+
+
+def _start(farm: Farm, upload: Upload) -> Instruction:
+    image = farm.image(upload.job_id, upload.index)
+    if upload.shard and image is not None:
+        return archives.add_member(farm, image, upload)
+    size = image.result.spool_bytes if image else farm.shards[upload.job_id].bytes
+    where = (upload.spool, upload.root, upload.name, upload.again, size)
+    timeout_s = destination_of(farm, upload.root)[2]
+    return StartUpload(upload.job_id, upload.index, upload.number, *where, timeout_s)
 
 
 def upload_finished(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:
-    """A destination has confirmed a file, or has not."""
+    """A destination has confirmed a file, or has not. A whole archive has the index -1."""
     image = farm.image(event.job_id, event.index)
-    assert image is not None, "a job with an unfinished image is kept"
-    upload = image.uploads[event.number]
+    upload = image.uploads[event.number] if image else farm.shards[event.job_id].upload
+    assert upload is not None, "a job with an unfinished image is kept, and so is an archive"
     circuit = circuit_of(farm, upload)
     if event.decision == INTERRUPTED:
         circuit.interrupted(upload)
@@ -107,6 +98,10 @@ def upload_finished(farm: Farm, event: events.UploadFinished, now: float) -> lis
         return _stored(farm, image, upload, circuit, event, now)
     if event.decision == FAIL or circuit.hopeless(upload):
         circuit.refused(upload, event.error)
+        if image is None:
+            return archives.refused(farm, event, now)
+        if upload.shard:
+            archives.given_up(farm, image, upload)
         return [Append((image_record(image),)), *_end_if_over(farm, image, now)]
     if circuit.failed(upload, event.error, now, hold=event.decision == HOLD, wait_s=event.wait_s):
         return [Publish(DestinationFailing(circuit.place, event.error))]
@@ -114,16 +109,27 @@ def upload_finished(farm: Farm, event: events.UploadFinished, now: float) -> lis
 
 
 def _stored(
-    farm: Farm, image: Image, upload: Upload, circuit: Circuit, event: events.UploadFinished, now: float
+    farm: Farm,
+    image: Image | None,
+    upload: Upload,
+    circuit: Circuit,
+    event: events.UploadFinished,
+    now: float,
 ) -> list[Instruction]:
-    recovered = circuit.succeeded(upload)
+    recovered = circuit.succeeded(
+        upload, archives.state_when_added(farm, upload) if upload.shard else U.SAVED
+    )
+    done: list[Instruction] = [Publish(DestinationRecovered(circuit.place))] if recovered else []
+    if image is None:
+        return [*done, *archives.sent(farm, event, now)]
+    if upload.shard:
+        return [*archives.added(farm, image, upload, event, now), *done]
     warnings = list(image.result.warnings)
     if event.name != upload.name:
         taken = upload.name.rpartition("/")[2]
         warnings.append(f"{taken} was at {circuit.place} already; this is the next free name.")
     upload.name, upload.bytes = event.name, event.bytes
     image.result = replace(image.result, warnings=tuple(warnings))
-    done = [Publish(DestinationRecovered(circuit.place))] if recovered else []
     if any(at.state is not U.SAVED for at in image.uploads):
         return [Append((image_record(image),)), *done, *_end_if_over(farm, image, now)]
     return [*done, *_saved(farm, image, now)]
@@ -186,8 +192,14 @@ def _end_if_over(farm: Farm, image: Image, now: float) -> list[Instruction]:
     return [Append((image_record(image),)), Publish(told), *close(farm, farm.jobs[task.job_id], now)]
 
 
-def retry(farm: Farm, image: Image) -> None:
+def retry(farm: Farm, image: Image, now: float) -> list[Instruction]:
     """Send again what failed for good."""
+    shard = farm.shards.get(image.uploads[0].shard)
+    if shard is not None and shard.state is ShardState.FAILED:
+        return archives.retry(farm, shard)
+    if image.state is not S.FAILED:
+        return []  # an archive that was sent again took it along
+    records: list[dict[str, Any]] = []
     image.move(S.UPLOADING)
     image.result = replace(image.result, error="", code="")
     farm.taken.add(collision_key(image.task.path))
@@ -195,17 +207,20 @@ def retry(farm: Farm, image: Image) -> None:
         if upload.state is U.FAILED:
             upload.move(U.WAITING)
             upload.tries, upload.retry_at, upload.again = 0, 0.0, True
+            if upload.shard:
+                records += archives.assign(farm, image, upload, now)
             circuit_of(farm, upload).waiting.append(upload)
+    return [Append(tuple(records))] if records else []
 
 
 def dismiss(farm: Farm, image: Image, now: float) -> list[Instruction]:
     """Give up what failed for good. An image that is stored where its request named it first is saved,
     without its copies; another one is cancelled."""
     failed = [upload for upload in image.uploads if upload.state is U.FAILED]
-    if is_url(image.task.root) and image.uploads[0] in failed:
+    if (image.task.archive or is_url(image.task.root)) and image.uploads[0] in failed:
         image.move(S.CANCELLED)
         farm.spool_used_bytes -= image.result.spool_bytes
-        return _unspooled(image)
+        return [*_unspooled(image), *archives.dismissed(farm, image)]
     given_up = tuple(f"Its copy at {at.path} was given up: {at.error}" for at in failed)
     image.result = replace(image.result, error="", code="", warnings=(*image.result.warnings, *given_up))
     return _published(farm, image, now)
@@ -219,6 +234,7 @@ def of_records(key: tuple[str, int], given: list[dict[str, Any]]) -> list[Upload
         state = UploadState(record["state"])
         upload.state = U.WAITING if state is U.RUNNING else state
         upload.bytes, upload.error, upload.again = record.get("bytes", 0), record.get("error", ""), True
+        upload.shard, upload.archive = record.get("shard", ""), record.get("archive", "")
         uploads.append(upload)
     return uploads
 
@@ -228,13 +244,15 @@ def restore(farm: Farm, image: Image, spooled: Callable[[str], bool], now: float
     if image.state not in (S.UPLOADING, S.FAILED):
         return []
     left = [upload for upload in image.uploads if upload.state is not U.SAVED]
-    gone = [upload.spool for upload in left if not spooled(upload.spool)]
+    gone = [at.spool for at in left if at.state is not U.PACKED and not spooled(at.spool)]
     if image.state is S.UPLOADING and gone:
         return _lose(farm, image, gone[0])
     farm.spool_used_bytes += image.result.spool_bytes
     if image.state is S.FAILED:
         return []
     image.queued_at = now
+    if image.task.archive:
+        return archives.restore_image(farm, image, now)
     farm.taken.add(collision_key(image.task.path))
     for upload in left:
         if upload.state is U.WAITING:
@@ -272,12 +290,19 @@ def check(farm: Farm, options: SaveOptions) -> None:
             names = ", ".join(at.location.url for at in known) or "there is none"
             allowed = f"a place below one of the farm's destinations: {names} (setting allowed_dirs)"
             raise InvalidRequest.of(field, location.url, allowed)
-    if (urls or options.mirrors) and options.if_exists != "number":
+    archive = options.archive != "none"
+    if archive and options.mirrors:
+        allowed = "none, for a request with an archive: it goes to its output_dir only"
+        raise InvalidRequest.of("mirrors", options.mirrors, allowed)
+    if (urls or options.mirrors or archive) and options.if_exists != "number":
         allowed = (
-            "number, for a request with destinations or mirrors: nothing is replaced or looked for there"
+            "number, for a request with destinations, mirrors or an archive: nothing is replaced or looked"
+            " for there"
         )
         raise InvalidRequest.of("if_exists", options.if_exists, allowed)
-    if (urls or options.mirrors) and farm.spool_full():
+    if not archive and archives.shared(options):
+        raise InvalidRequest.of("archive", options.archive, "zip | tar, with a bound of its size")
+    if (urls or options.mirrors or archive) and farm.spool_full():
         waiting = ", ".join(at.place for at in farm.circuits.values() if at.waiting or at.running)
         raise busy(
             farm,

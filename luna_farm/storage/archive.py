@@ -1,276 +1,134 @@
-"""Archives: images and their metadata as stored members of one zip or tar file, a shard.
+"""Shards: images and their metadata as stored members of one zip or tar file that grows.
 
-A shard is appended to under a temporary name, and published whole under its final one. Nothing but the file
-itself says what is in it: after a crash the members are found again by their headers, an incomplete one at
-the end is cut off, and the shard goes on. Memory hardly grows with the members: names are kept as hashes,
-and the directory of a zip is written from the headers when it is published.
+A shard is appended to under a temporary name, and gets its final one when it is complete. Nothing but the
+file itself says what is in it: after a crash the members are found again by their headers, an incomplete one
+at the end is cut off, and the shard goes on. The metadata of each member names its job and image, so that one
+that is sent again is found. One process writes a shard; `worker/archiver.py` is that process.
 
 The layout is that of the `webdataset` package: `<stem>.<ext>` and `<stem>.json`, and no other dot in a stem.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import json
 import os
-import struct
-import tarfile
-import zipfile
+import re
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from collections.abc import Iterable, Iterator, Sequence
 
 from luna_farm import system
 from luna_farm.core.filenames import with_number
+from luna_farm.core.template import COUNTER
 from luna_farm.errors import DiskError, InvalidRequest
+from luna_farm.storage import files
+from luna_farm.storage.archive_layouts import LAYOUTS, Layout, Member
 from luna_farm.storage.folder import Folder
-from luna_farm.storage.names import parts_below
+from luna_farm.storage.names import first_free, parts_below
 from luna_farm.testing.faults import crash_point
 
 Buffer = bytes | bytearray | memoryview
+File = tuple[str, Sequence[Buffer]]
+"""Extension and content."""
 
 KINDS = ("zip", "tar")
-COPY_BYTES = 1 << 20
-_ZIP_LIMIT = 0xFFFFFFFF
-_ZIP_COUNT = 0xFFFF
-_LOCAL = struct.Struct("<4s5H3L2H")
-_CENTRAL = struct.Struct("<4s6H3L5H2L")
-_END = struct.Struct("<4s4H2LH")
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR = struct.Struct("<4sLQL")
-_TAR_BLOCK = 512
-_UTF8 = 0x800
+READ_BYTES = 1 << 17
+SMALL_BYTES = 1 << 16
+"""Members up to this size are written by one call."""
+IDENTITY = "luna_farm"
+"""Key of the metadata of each member: `{"shard": ..., "job_id": ..., "index": ...}`."""
+PUBLISHED_NAMES = 1000
+"""How many numbered names are looked at for a shard that was published before a crash."""
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One member by its header: where the header begins, where the body is."""
-
-    name: str
-    start: int
-    body: int
-    bytes: int
-    end: int
-    crc: int = 0
-
-
-class Layout(Protocol):
-    """What tar and zip have of their own."""
-
-    def header(self, name: str, size: int, crc: int) -> bytes:
-        """The header of a member."""
-
-    def padding(self, size: int) -> bytes:
-        """What follows a body of `size` bytes."""
-
-    def members(self, file: BinaryIO, size: int) -> Iterator[Member]:
-        """Read the headers of all whole members in order; stops in front of the first that is not."""
-
-    def ending(self, file: BinaryIO, size: int) -> Iterator[bytes]:
-        """What makes a whole archive of the members."""
-
-
-class Tar:
-    """POSIX tar (pax headers where a name or a size needs them)."""
-
-    def header(self, name: str, size: int, crc: int) -> bytes:
-        """The header blocks of a member."""
-        info = tarfile.TarInfo(name)
-        info.size = size
-        info.mode = 0o644
-        return info.tobuf(tarfile.PAX_FORMAT)
-
-    def padding(self, size: int) -> bytes:
-        """Zeros up to the next block."""
-        return bytes(-size % _TAR_BLOCK)
-
-    def members(self, file: BinaryIO, size: int) -> Iterator[Member]:
-        """Read header after header. `tarfile` reads them; its list of members is emptied as it grows."""
-        at = 0
-        while at < size:
-            file.seek(at)
-            try:
-                with tarfile.open(fileobj=_From(file, at), mode="r:") as tar:
-                    info = tar.next()
-            except (tarfile.TarError, OSError, ValueError):
-                return
-            if info is None:
-                return
-            body = at + info.offset_data
-            end = body + info.size + (-info.size % _TAR_BLOCK)
-            if end > size:
-                return
-            yield Member(info.name, at, body, info.size, end)
-            at = end
-
-    def ending(self, file: BinaryIO, size: int) -> Iterator[bytes]:
-        """Two blocks of zeros."""
-        yield bytes(2 * _TAR_BLOCK)
-
-
-class _From(io.RawIOBase):
-    """A file that begins at an offset of another."""
-
-    def __init__(self, file: BinaryIO, start: int) -> None:
-        self._file, self._start = file, start
-
-    def read(self, size: int = -1) -> bytes:
-        """Read on."""
-        return self._file.read(size)
-
-    def tell(self) -> int:
-        """Offset from where it begins."""
-        return self._file.tell() - self._start
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to an offset from where it begins."""
-        assert whence == 0, "tarfile seeks from the start only"
-        return self._file.seek(self._start + offset) - self._start
-
-
-class Zip:
-    """Zip with stored members; Zip64 where a size, an offset or the count needs it (APPNOTE 4.3)."""
-
-    def header(self, name: str, size: int, crc: int) -> bytes:
-        """The local header of a member."""
-        info = zipfile.ZipInfo(name)
-        info.file_size = info.compress_size = size
-        info.CRC = crc
-        info.external_attr = 0o644 << 16
-        return info.FileHeader(zip64=size >= _ZIP_LIMIT)
-
-    def padding(self, size: int) -> bytes:
-        """Nothing."""
-        return b""
-
-    def members(self, file: BinaryIO, size: int) -> Iterator[Member]:
-        """Read local header after local header."""
-        at = 0
-        while at + _LOCAL.size <= size:
-            file.seek(at)
-            fields = _LOCAL.unpack(file.read(_LOCAL.size))
-            magic, _, flags, _, _, _, crc, stored, _, name_length, extra_length = fields
-            if magic != b"PK\x03\x04":
-                return
-            raw, extra = file.read(name_length), file.read(extra_length)
-            if stored == _ZIP_LIMIT and len(extra) >= 20:
-                stored = struct.unpack("<Q", extra[4:12])[0]
-            body = at + _LOCAL.size + name_length + extra_length
-            if body + stored > size:
-                return
-            name = raw.decode("utf-8" if flags & _UTF8 else "cp437", "replace")
-            yield Member(name, at, body, stored, body + stored, crc)
-            at = body + stored
-
-    def ending(self, file: BinaryIO, size: int) -> Iterator[bytes]:
-        """The central directory and its end, member by member from the local headers."""
-        count = length = 0
-        for member in self.members(file, size):
-            entry = self._entry(member)
-            count, length = count + 1, length + len(entry)
-            yield entry
-        if count >= _ZIP_COUNT or size >= _ZIP_LIMIT or length >= _ZIP_LIMIT:
-            yield _END64.pack(b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, length, size)
-            yield _LOCATOR.pack(b"PK\x06\x07", 0, size + length, 1)
-        short = min(count, _ZIP_COUNT)
-        yield _END.pack(b"PK\x05\x06", 0, 0, short, short, min(length, _ZIP_LIMIT), min(size, _ZIP_LIMIT), 0)
-
-    def _entry(self, member: Member) -> bytes:
-        extra, version = b"", 20
-        if member.bytes >= _ZIP_LIMIT or member.start >= _ZIP_LIMIT:
-            values = [v for v in (member.bytes, member.bytes, member.start) if v >= _ZIP_LIMIT]
-            extra = struct.pack(f"<HH{len(values)}Q", 1, 8 * len(values), *values)
-            version = 45
-        ascii_only = member.name.isascii()
-        raw = member.name.encode("ascii" if ascii_only else "utf-8")
-        short = min(member.bytes, _ZIP_LIMIT)
-        made_by = version | (3 << 8)  # Unix: the attributes are a file mode
-        return (
-            _CENTRAL.pack(
-                b"PK\x01\x02", made_by, version, 0 if ascii_only else _UTF8, 0, 0, 0x21, member.crc,
-                short, short, len(raw), len(extra), 0, 0, 0, 0o644 << 16, min(member.start, _ZIP_LIMIT),
-            )
-            + raw
-            + extra
-        )  # fmt: skip
-
-
-LAYOUTS: dict[str, Layout] = {"tar": Tar(), "zip": Zip()}
+_SERIES = re.compile(r"(.*_)(\d{5,})(\.[^.]*)")
 
 
 class Shard:
-    """An archive that is being written, in `folder` under a temporary name; for one process at a time."""
+    """An archive that is being written below `root`, under a temporary name in the folder `below`."""
 
-    def __init__(self, folder: str, temp_name: str, kind: str) -> None:
+    def __init__(self, root: str, temp_name: str, kind: str, below: Sequence[str] = ()) -> None:
         """Open a shard, or go on with one that a crash left. Raises DiskError, InvalidRequest."""
         if kind not in KINDS:
             raise InvalidRequest.of("archive", kind, " | ".join(KINDS))
-        self.path = os.path.join(folder, temp_name)
-        self.kind = kind
-        self._layout = LAYOUTS[kind]
+        self.path = os.path.join(root, *below, temp_name)
+        self._temp = temp_name
+        self._layout: Layout = LAYOUTS[kind]
         self._names: set[int] = set()
+        self._unsynced: list[int] = []
+        """Names of the members since the last sync."""
+        self.recovered: dict[str, str] = {}
+        """"JOB-INDEX" -> name of the first file, of the members that a crash left."""
         self.members = 0
         """Images in the shard."""
         try:
-            os.makedirs(folder, exist_ok=True)
-            self._file = _open(self.path)
-            self.bytes = self._recover()
+            with Folder.open(root, below, create=True, sync=True) as folder:
+                self._fd = _open(folder, temp_name)
+            self.bytes = self._synced_bytes = self._recover()
         except OSError as error:
             raise system.disk_error("write", self.path, error) from error
 
     def _recover(self) -> int:
-        """Find the members again and cut off what is not a whole pair; returns the size that stays."""
-        size = os.fstat(self._file.fileno()).st_size
-        end, image = 0, ""
-        for member in self._layout.members(self._file, size):
-            stem, _, extension = member.name.rpartition(".")
+        """Find the members again and cut off what is not whole; returns the size that stays."""
+        size = os.fstat(self._fd).st_size
+        end, image = 0, Member("", 0, 0, 0, 0)
+        reader = self._reader()
+        for member in self._layout.members(reader, size):
+            stem, extension = _split(member.name)
             if extension != "json":
-                image = stem
+                image = image if _split(image.name)[0] == stem else member
                 continue
-            if stem != image or not self._is_whole(member):
+            reader.seek(member.body)
+            found = identity_of(reader.read(member.bytes), member.crc)
+            if stem != _split(image.name)[0] or found is None:
                 break
             self._names.add(hash(stem))
             self.members += 1
             end = member.end
-        self._file.truncate(end)
-        self._file.seek(end)
+            if found.get("job_id"):
+                self.recovered[f"{found['job_id']}-{found['index']}"] = image.name
+        os.ftruncate(self._fd, end)
         return end
 
-    def _is_whole(self, member: Member) -> bool:
-        """Whether the JSON behind an image arrived: it was written last. A power cut may leave zeros."""
-        self._file.seek(member.body)
-        body = self._file.read(member.bytes)
-        return body.endswith(b"}") and (not member.crc or zlib.crc32(body) == member.crc)
+    def _reader(self) -> io.BufferedReader:
+        """Return what reads the file as it is now; it keeps what it has read, so use it once."""
+        return io.BufferedReader(_At(self._fd), READ_BYTES)
 
     def holds(self, stem: str) -> bool:
         """Whether there is an image of that stem."""
         return hash(stem) in self._names
 
-    def add(self, stem: str, extension: str, body: Sequence[Buffer], metadata: bytes) -> str:
-        """Append an image and its metadata (a JSON map); returns the name of its member. Not synced yet.
+    def add(self, stem: str, given: Sequence[File], metadata: bytes) -> str:
+        """Append the files of one image and its metadata (a JSON map); returns the name of the first file.
 
-        A stem that is taken gets the next free number. Raises DiskError; the shard is as before then.
+        Not synced yet. A stem that is taken gets the next free number, and %counter% in it becomes one.
+        Raises DiskError; the shard is as before then.
         """
-        stem = wanted = webdataset_stem(stem)
-        number = 0
-        while self.holds(stem):
-            number += 1
-            stem = with_number(f"{wanted}.x", number).rpartition(".")[0]
+        stem = self._free(webdataset_stem(stem))
         start = self.bytes
         try:
-            self._append(f"{stem}.{extension}", body)
+            for extension, body in given:
+                self._append(f"{stem}.{extension}", body)
             crash_point("archive.image_written")
             self._append(f"{stem}.json", [metadata])
         except OSError as error:
-            self._file.truncate(start)
-            self._file.seek(start)
-            self.bytes = start
+            self._cut(start)
             raise system.disk_error("write", self.path, error) from error
         self._names.add(hash(stem))
+        self._unsynced.append(hash(stem))
         self.members += 1
-        return f"{stem}.{extension}"
+        return f"{stem}.{given[0][0]}"
+
+    def _free(self, wanted: str) -> str:
+        def numbered(number: int) -> str:
+            if COUNTER in wanted:
+                return wanted.replace(COUNTER, f"{number:05d}")
+            return with_number(f"{wanted}.x", number).rpartition(".")[0]
+
+        if COUNTER not in wanted and not self.holds(wanted):
+            return wanted
+        return numbered(first_free(f"{self.path}/{wanted}", lambda number: self.holds(numbered(number))))
 
     def _append(self, name: str, body: Sequence[Buffer]) -> None:
         size = crc = 0
@@ -278,81 +136,219 @@ class Shard:
             size += len(buffer)
             crc = zlib.crc32(buffer, crc)
         header, padding = self._layout.header(name, size, crc), self._layout.padding(size)
-        for part in (header, *body, padding):
-            self._file.write(part)
-        self.bytes += len(header) + size + len(padding)
+        self._write([header, *body, padding] if size > SMALL_BYTES else [b"".join((header, *body, padding))])
+
+    def _write(self, parts: Sequence[Buffer]) -> None:
+        os.lseek(self._fd, self.bytes, os.SEEK_SET)
+        for part in parts:
+            files.write_all(self._fd, memoryview(part))
+            self.bytes += len(part)
+
+    def _cut(self, size: int) -> None:
+        self.bytes = size
+        os.ftruncate(self._fd, size)
 
     def sync(self) -> None:
-        """Put everything on the disk: from here on the members survive. Raises DiskError."""
+        """Put everything on the disk: from here on the members survive.
+
+        Raises DiskError; the members since the last sync are given up then, because a disk that failed once
+        may say that it holds what it does not.
+        """
         try:
-            self._file.flush()
-            system.sync_data(self._file.fileno())
+            system.sync_data(self._fd)
+        except OSError as error:
+            self._names.difference_update(self._unsynced)
+            self.members -= len(self._unsynced)
+            self._unsynced.clear()
+            with contextlib.suppress(OSError):  # the disk is gone: whoever opens it again cuts
+                self._cut(self._synced_bytes)
+            raise system.disk_error("write", self.path, error) from error
+        self._synced_bytes = self.bytes
+        self._unsynced.clear()
+
+    def end(self) -> int:
+        """Write what makes a whole archive of the members, synced; returns its size. Raises DiskError."""
+        try:
+            for parts in _grouped(self._layout.ending(self._reader(), self.bytes)):
+                self._write([parts])
+            system.sync_data(self._fd)
+            crash_point("archive.ended")
+            return self.bytes
         except OSError as error:
             raise system.disk_error("write", self.path, error) from error
 
     def publish(self, path: str, output_dir: str) -> str:
-        """End the archive and give it its final name, or the next free number; returns its path. Raises
-        DiskError and InvalidRequest; the shard can go on then."""
+        """End the archive and give it its final name, or the next free number; returns its path.
+
+        Raises DiskError and InvalidRequest; the shard can go on then, once it is opened again.
+        """
         parts = parts_below(path, output_dir)
+        self.end()
         try:
-            self._file.flush()
-            size = self.bytes
-            for part in self._layout.ending(self._file, size):
-                self._file.seek(0, os.SEEK_END)
-                self._file.write(part)
-            self._file.flush()
-            system.sync_data(self._file.fileno())
-            crash_point("archive.ended")
             with Folder.open(output_dir, parts[:-1], create=True, sync=True) as folder:
                 name = self._named(folder, parts[-1])
                 folder.sync()
-            self._file.close()
+            self.close()
         except OSError as error:
             raise system.disk_error("write", path, error) from error
         return os.path.join(os.path.dirname(path), name)
 
     def _named(self, folder: Folder, name: str) -> str:
-        candidate, number = name, 0
-        temp = os.path.basename(self.path)
-        if folder.stat(temp) is None:
+        if folder.stat(self._temp) is None:
             raise DiskError(f"{self.path} is not in {folder.path}.", self.path)
+        candidate = name
         while True:
             try:
-                linked = self._give(folder, temp, candidate)
+                linked = self._give(folder, candidate)
             except FileExistsError:
-                number += 1
-                candidate = with_number(name, number)
+                candidate = next_name(candidate)
             else:
                 crash_point("archive.linked")
                 if linked:
-                    folder.unlink(temp)
+                    folder.unlink(self._temp)
                 return candidate
 
-    def _give(self, folder: Folder, temp: str, name: str) -> bool:
+    def _give(self, folder: Folder, name: str) -> bool:
         """Give the shard a name that must not exist; returns whether the temporary one is still there."""
         try:
-            folder.link(self._file.fileno(), temp, name)
+            folder.link(self._fd, self._temp, name)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            folder.rename(temp, name)  # exFAT and some network folders have no links
+            folder.rename(self._temp, name)  # exFAT and some network folders have no links
             return False
         return True
 
+    def remove(self) -> str:
+        """Remove a shard that holds nothing; returns the name that it has then, "". Raises DiskError."""
+        self.close()
+        try:
+            os.unlink(self.path)
+        except OSError as error:
+            raise system.disk_error("remove", self.path, error) from error
+        return ""
+
     def close(self) -> None:
         """Close the file; the shard stays under its temporary name."""
-        self._file.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
-def _open(path: str) -> BinaryIO:
+class _At(io.RawIOBase):
+    """Reads an open file at a position of its own, whatever is written to it meanwhile."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._at = fd, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, os.fstat(self._fd).st_size)[whence]
+        return self._at
+
+    def readinto(self, into: object) -> int:
+        view = memoryview(into)  # type: ignore[arg-type]
+        os.lseek(self._fd, self._at, os.SEEK_SET)
+        data = os.read(self._fd, len(view))
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _grouped(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Join small parts: one write each would cost more than they do."""
+    group, size = [], 0
+    for part in parts:
+        group.append(part)
+        size += len(part)
+        if size >= READ_BYTES:
+            yield b"".join(group)
+            group, size = [], 0
+    yield b"".join(group)
+
+
+def next_name(path: str) -> str:
+    """Return the name or path with the next number: `a_00001.tar` becomes `a_00002.tar`."""
+    found = _SERIES.fullmatch(path)
+    return f"{found[1]}{int(found[2]) + 1:05d}{found[3]}" if found else with_number(path, 1)
+
+
+def identity_of(metadata: bytes, crc: int = 0) -> dict[str, object] | None:
+    """Return what the metadata of a member says about its origin, None if it is not whole.
+
+    It was written last, and a power cut may leave zeros.
+    """
+    if not metadata.rstrip().endswith(b"}") or (crc and zlib.crc32(metadata) != crc):
+        return None
+    try:
+        found = json.loads(metadata).get(IDENTITY)
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else {}
+
+
+def published_before(path: str, output_dir: str, kind: str, shard_id: str, temp_name: str) -> str | None:
+    """Return the path under which a shard was published before a crash, None if it was not.
+
+    A published file whose temporary name is still there loses that. Raises DiskError, InvalidRequest.
+    """
+    parts = parts_below(path, output_dir)
+    try:
+        with Folder.open(output_dir, parts[:-1], create=False, sync=False) as folder:
+            temp = folder.stat(temp_name)
+            if temp is not None and temp.st_nlink < 2:
+                return None
+            name = parts[-1]
+            for _ in range(PUBLISHED_NAMES):
+                if folder.stat(name) is None:
+                    return None
+                found = os.path.join(os.path.dirname(path), name)
+                if first_identity(found, kind).get("shard") == shard_id:
+                    if temp is not None:
+                        folder.unlink(temp_name)
+                    return found
+                name = next_name(name)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise system.disk_error("look at", path, error) from error
+    return None
+
+
+def first_identity(path: str, kind: str) -> dict[str, object]:
+    """Return the identity in the first metadata of an archive, {} for another file."""
+    layout = LAYOUTS[kind]
+    try:
+        with open(path, "rb") as file:
+            for member in layout.members(file, os.fstat(file.fileno()).st_size):
+                if member.name.endswith(".json"):
+                    file.seek(member.body)
+                    return identity_of(file.read(member.bytes)) or {}
+    except OSError:
+        return {}
+    return {}
+
+
+def _open(folder: Folder, name: str) -> int:
     """Open a shard for appending. One with two names was published before a crash and stays as it is."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    fd = os.open(path, flags, 0o666)
+    fd = folder.open_file(name)
     if os.fstat(fd).st_nlink > 1:
         os.close(fd)
-        os.unlink(path)
-        fd = os.open(path, flags, 0o666)
-    return os.fdopen(fd, "r+b")
+        folder.unlink(name)
+        fd = folder.open_file(name)
+    return fd
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the stem and the extension of a member: the first dot of the last part begins the extension."""
+    folder, slash, last = name.rpartition("/")
+    stem, _, extension = last.partition(".")
+    return folder + slash + stem, extension
 
 
 def webdataset_stem(stem: str) -> str:

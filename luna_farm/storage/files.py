@@ -19,10 +19,14 @@ _SAFE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os,
 
 
 def replace(
-    path: str, buffers: Iterable[bytes | memoryview], before_rename: Callable[[], None] | None = None
+    path: str,
+    buffers: Iterable[bytes | memoryview],
+    before_rename: Callable[[], None] | None = None,
+    *,
+    sync: bool = True,
 ) -> None:
-    """Make `path` hold exactly `buffers`, one after the other; it is on the disk under its name when this
-    returns.
+    """Make `path` hold exactly `buffers`, one after the other; with `sync` it is on the disk under its name
+    when this returns, without it survives the death of processes only.
 
     After a crash at any moment there is the old file or the new one. Raises DiskError and leaves nothing
     behind.
@@ -33,13 +37,15 @@ def replace(
         try:
             for buffer in buffers:
                 write_all(fd, buffer)
-            system.sync_data(fd)
+            if sync:
+                system.sync_data(fd)
         finally:
             os.close(fd)
         if before_rename is not None:
             before_rename()
         os.replace(beside, path)
-        system.sync_folder(os.path.dirname(path) or ".")
+        if sync:
+            system.sync_folder(os.path.dirname(path) or ".")
     except OSError as error:
         remove(beside)
         raise system.disk_error("write", path, error) from error

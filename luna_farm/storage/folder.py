@@ -30,6 +30,7 @@ _CREATE = (
     os.O_WRONLY | os.O_CREAT | os.O_EXCL
     | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 )  # fmt: skip
+_APPEND = (_CREATE & ~(os.O_EXCL | os.O_WRONLY)) | os.O_RDWR
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _OPEN_FILES = "/proc/self/fd" if os.path.isdir("/proc/self/fd") and sys.platform == "linux" else ""
 
@@ -99,6 +100,10 @@ class Folder:
         """Create a file that must not exist and return its descriptor for writing. The umask decides the
         mode."""
         return os.open(self._at(name), _CREATE, 0o666, dir_fd=self._fd)
+
+    def open_file(self, name: str) -> int:
+        """Open a file for reading and writing, made if it is missing; return its descriptor."""
+        return os.open(self._at(name), _APPEND, 0o666, dir_fd=self._fd)
 
     def create_unnamed(self) -> int:
         """Create a file without a name, which `link` gives one, and return its descriptor for writing.

@@ -26,6 +26,7 @@ from luna_farm.storage.sinks.sink import Upload, described
 from luna_farm.testing.faults import crash_point
 
 SUFFIX = ".upload"
+READ_BYTES = 1 << 20
 _MAGIC = b"LunaUpl1"
 _END = struct.Struct(">QII8s")
 """Bytes of the body, bytes of the trailer, CRC-32 of the trailer, magic."""
@@ -51,6 +52,12 @@ class Spooled:
     index: int
     upload: Upload
     targets: tuple[Target, ...]
+    files: tuple[tuple[str, int], ...] = ()
+    """Extension and bytes of the files behind one another, for a member of an archive."""
+    metadata: bytes = b""
+    """JSON beside that member."""
+    state: str = ""
+    """What the image is once it is sent: saved or discarded; "" in files of an older farm."""
 
 
 class UploadSpool:
@@ -77,15 +84,20 @@ class UploadSpool:
         *,
         content_type: str,
         part: str = "",
+        files_in_it: Sequence[tuple[str, int]] = (),
+        metadata: bytes = b"",
+        state: str = "",
+        sync: bool = True,
     ) -> Spooled:
-        """Put an encoded file on the disk; it is synced under its name when this returns.
+        """Put an encoded file on the disk; it is synced under its name when this returns, with `sync`.
 
         The same image again replaces it. Raises DiskError and leaves nothing behind.
         """
         path = self.path(job_id, index, part)
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         token = os.path.basename(path).removesuffix(SUFFIX)
-        spooled = Spooled(path, job_id, index, described(token, views, content_type), tuple(targets))
+        upload = described(token, views, content_type)
+        spooled = Spooled(path, job_id, index, upload, tuple(targets), tuple(files_in_it), metadata, state)
 
         def all_buffers() -> Iterator[bytes | memoryview]:
             for number, view in enumerate(views):
@@ -96,7 +108,26 @@ class UploadSpool:
                 yield view
             yield _trailer(spooled)
 
-        files.replace(path, all_buffers(), lambda: crash_point("upload.spooled"))
+        files.replace(path, all_buffers(), lambda: crash_point("upload.spooled"), sync=sync)
+        return spooled
+
+    def adopt(self, source: str, token: str, target: Target, content_type: str) -> Spooled:
+        """Make a whole file of the same disk a file of the spool, without a copy of its bytes. Raises
+        DiskError."""
+        path = self.path(token, 0)
+        try:
+            with open(source, "r+b") as file:
+                chunks = iter(lambda: file.read(READ_BYTES), b"")
+                upload = described(os.path.basename(path).removesuffix(SUFFIX), chunks, content_type)
+                spooled = Spooled(path, token, 0, upload, (target,))
+                file.write(_trailer(spooled))
+                file.flush()
+                system.sync_data(file.fileno())
+            crash_point("archive.spooling")
+            os.replace(source, path)
+            system.sync_folder(self.folder)
+        except OSError as error:
+            raise system.disk_error("spool", source, error) from error
         return spooled
 
     def remove(self, path: str) -> bool:
@@ -157,6 +188,8 @@ def _trailer(spooled: Spooled) -> bytes:
             "md5": upload.md5,
             "content_type": upload.content_type,
             "targets": [[target.root, target.name] for target in spooled.targets],
+            "state": spooled.state,
+            **({"files": spooled.files, "metadata": spooled.metadata} if spooled.files else {}),
         }
     )
     assert isinstance(content, bytes)
@@ -177,7 +210,17 @@ def _read(path: str, fd: int) -> Spooled:
     given: dict[str, Any] = msgpack.unpackb(content)
     upload = Upload(given["token"], body, given["sha256"], given["md5"], given["content_type"])
     targets = tuple(Target(*target) for target in given["targets"])
-    return Spooled(path, given["job_id"], given["index"], upload, targets)
+    members = tuple((extension, size) for extension, size in given.get("files", ()))
+    return Spooled(
+        path,
+        given["job_id"],
+        given["index"],
+        upload,
+        targets,
+        members,
+        given.get("metadata", b""),
+        given.get("state", ""),
+    )
 
 
 def _pread(fd: int, size: int, offset: int) -> bytes:

@@ -112,6 +112,8 @@ class Executor:
             instructions.Bury: self._bury,
             instructions.Forget: self._forget,
             instructions.StartUpload: services.uploads.start,
+            instructions.AddMember: services.uploads.add_member,
+            instructions.PublishShard: self._publish_shard,
             instructions.RemoveSpooled: lambda i: self._spooled.append(i.spool),
             instructions.Publish: self._publish,
         }
@@ -169,6 +171,14 @@ class Executor:
             return
         error = self._services.journal_writer.accept(i.records, sync=i.sync)
         self._handle_event(events.Journaled(i.job_id, error))
+
+    def _publish_shard(self, i: instructions.PublishShard) -> None:
+        if self._services.journal_writer.synced():
+            self._services.uploads.publish(i)
+            return
+        # What is in the shard is not on the disk: after a power cut its members would be added once more.
+        error = f"{i.shard.path} waits for the journal: {self._services.journal_writer.error}"
+        self._handle_event(events.ShardPublished(i.shard.shard_id, error=error))
 
     def _end_worker(self, i: instructions.EndWorker) -> None:
         if i.force:

@@ -46,6 +46,7 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
         lambda e: f"Paused with {e['waiting']} images waiting; `luna-farm resume` goes on",
     ),
     "pool_resumed": (logging.WARNING, lambda e: f"Resumed with {e['waiting']} images waiting"),
+    "archive_lost": (logging.ERROR, lambda e: f"{e['members']} images in {e['path']} are lost: {e['error']}"),
     "worker_ready": (logging.INFO, lambda e: f"Worker {e['worker']} is ready (pid {e['pid']})"),
     "worker_reaped": (logging.INFO, lambda e: f"Worker {e['worker']} ended ({e['reason']})"),
     "worker_lost": (

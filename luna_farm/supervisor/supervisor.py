@@ -123,7 +123,12 @@ class Supervisor:
             large=LargeSegments(config.state_dir / "large"),
             reports=reports,
             letters=DeadLetters(config.state_dir / "dead"),
-            uploads=Uploads(self.handle_event, config.destinations),
+            uploads=Uploads(
+                self.handle_event,
+                config.destinations,
+                uploads_dir.folder,
+                str(config.state_dir / state_dir.ARCHIVES),
+            ),
             upload_spool=uploads_dir,
             metrics=Metrics(),
         )
@@ -212,6 +217,8 @@ class Supervisor:
         images = [image for job in self.farm.jobs.values() for image in job.images]
         done = {upload.spool for image in images if image.finished for upload in image.uploads}
         wanted = {upload.spool for image in images if image.uploads for upload in image.uploads}
+        wanted |= {shard.spool for shard in self.farm.shards.values()}
+        wanted |= {spool.path(shard_id, 0) for shard_id in self.farm.shards}
         parts = ("", "json")
         wanted |= {spool.path(*i.key, part) for i in images if not i.finished for part in parts}
         failed = {
@@ -247,7 +254,7 @@ class Supervisor:
 
     def published(self, task: ImageTask) -> ImageResult | None:
         """What a predecessor made of an image and could not report; found by its note."""
-        if is_url(task.root):
+        if task.archive or is_url(task.root):
             return self._spooled_before(task)
         noted = Note.of(task)
         if noted is None:
@@ -275,10 +282,11 @@ class Supervisor:
         targets = tuple(
             {"spool": file.path, "root": at.root, "name": at.name} for file in files for at in file.targets
         )
-        discarded = targets[0]["name"] == task.discarded_path[len(task.root) + 1 :]
+        moved = targets[0]["name"] == task.discarded_path[len(task.root) + 1 :]
+        discarded = found.state == "discarded" or (not found.state and moved)
         return ImageResult(
             "discarded" if discarded else "saved",
-            path=task.discarded_path if discarded else task.path,
+            path=task.discarded_path if discarded and not task.archive else task.path,
             bytes=found.upload.bytes,
             uploads=targets,
             spool_bytes=sum(file.upload.bytes for file in files),

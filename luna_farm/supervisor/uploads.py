@@ -14,7 +14,7 @@ from typing import Any
 
 from luna_farm.config_destinations import Destination
 from luna_farm.core import events
-from luna_farm.core.instructions import StartUpload
+from luna_farm.core.instructions import AddMember, PublishShard, StartUpload
 from luna_farm.engine.child import Child
 from luna_farm.worker import spawned
 
@@ -27,17 +27,26 @@ SLACK_S = 120.0
 BYTES_PER_S = 20_000.0
 
 
+Order = StartUpload | AddMember | PublishShard
+_OF_SHARDS = ("path", "spool", "bytes", "error", "decision")
+
+
 class Uploads:
     """The uploader of this supervisor. `handle_event` takes the events."""
 
     def __init__(
-        self, handle_event: Callable[[events.Event], None], destinations: Sequence[Destination]
+        self,
+        handle_event: Callable[[events.Event], None],
+        destinations: Sequence[Destination],
+        spool: str,
+        shards: str,
     ) -> None:
+        """`spool`: folder of the upload spool. `shards`: folder of archives on their way to a destination."""
         self._handle_event = handle_event
-        self._destinations = tuple(destinations)
+        self._args = (tuple(destinations), spool, shards)
         self._uploader: Child | None = None
-        self._running: dict[int, tuple[StartUpload, float]] = {}
-        """Number of the upload -> what it is, when it is overdue."""
+        self._running: dict[int, tuple[Order, float]] = {}
+        """Number of the order -> what it is, when it is overdue."""
         self._last = 0
         self._start_at = 0.0
         self._closing = False
@@ -49,19 +58,29 @@ class Uploads:
 
     def start(self, i: StartUpload) -> None:
         """Have a file sent; the answer is an event."""
+        what = {"path": i.spool, "root": i.root, "name": i.name, "again": i.again}
+        self._order(i, {"t": "upload", **what}, i.timeout_s)
+
+    def add_member(self, i: AddMember) -> None:
+        """Have an image appended to its shard; the answer is an event."""
+        what = {"path": i.spool, "name": i.name, "again": i.again, "shard": i.shard.to_map()}
+        self._order(i, {"t": "member", **what})
+
+    def publish(self, i: PublishShard) -> None:
+        """Have a shard completed; the answer is an event."""
+        self._order(i, {"t": "publish", "shard": i.shard.to_map(), "members": i.members, "bytes": i.bytes})
+
+    def _order(self, i: Order, message: dict[str, Any], timeout_s: float = 0.0) -> None:
         self._last += 1
-        limit_s = SLACK_S + i.timeout_s + i.bytes / BYTES_PER_S
+        limit_s = SLACK_S + timeout_s + i.bytes / BYTES_PER_S
         self._running[self._last] = (i, time.monotonic() + limit_s)
-        message = {"t": "upload", "id": self._last, "path": i.spool, "root": i.root, "name": i.name}
         if self._closing:
             return
         if self._uploader is None:
-            args = (self._destinations,)
-            self._uploader = Child(
-                "uploader", spawned.start_uploader, args, self._received, self._ended, start_at=self._start_at
-            )
+            start, answers = spawned.start_uploader, (self._received, self._ended)
+            self._uploader = Child("uploader", start, self._args, *answers, start_at=self._start_at)
             self._start_at = time.monotonic() + START_AGAIN_S
-        self._uploader.send({**message, "again": i.again})
+        self._uploader.send({**message, "id": self._last})
 
     def flush(self) -> None:
         """Send what was said since the last flush."""
@@ -73,7 +92,7 @@ class Uploads:
         now = time.monotonic()
         late = [i for i, overdue in self._running.values() if now > overdue]
         if late and self._uploader is not None:
-            log.error("The uploader is ended: %s/%s is overdue.", late[0].root, late[0].name)
+            log.error("The uploader is ended: %s is overdue.", _named(late[0]))
             self._uploader.kill("an upload was overdue")
 
     def _received(self, message: dict[str, Any]) -> None:
@@ -82,6 +101,10 @@ class Uploads:
             self._handle_event(events.UploaderReady(message["pid"], message["created"]))
             return
         i, _ = self._running.pop(message["id"])
+        if isinstance(i, PublishShard):
+            answer = {name: message[name] for name in _OF_SHARDS if name in message}
+            self._handle_event(events.ShardPublished(i.shard.shard_id, **answer))
+            return
         self._handle_event(
             events.UploadFinished(
                 i.job_id,
@@ -102,7 +125,10 @@ class Uploads:
             log.warning("The uploader has ended (%s); it is started again.", why)
         running, self._running = self._running, {}
         for i, _ in running.values():
-            self._handle_event(events.UploadFinished(i.job_id, i.index, i.number, decision="interrupted"))
+            if isinstance(i, PublishShard):
+                self._handle_event(events.ShardPublished(i.shard.shard_id, decision="interrupted"))
+            else:
+                self._handle_event(events.UploadFinished(i.job_id, i.index, i.number, decision="interrupted"))
 
     async def close(self) -> None:
         """End the uploader and wait until it is collected. What it has in hand is sent by the next farm."""
@@ -110,3 +136,7 @@ class Uploads:
         if self._uploader is not None:
             self._uploader.kill("the farm stops")
             await self._uploader.wait()
+
+
+def _named(i: Order) -> str:
+    return i.shard.path if isinstance(i, AddMember | PublishShard) else f"{i.root}/{i.name}"

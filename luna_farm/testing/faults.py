@@ -54,6 +54,9 @@ POINTS = (
     "archive.image_written",
     "archive.ended",
     "archive.linked",
+    "archive.spooling",
+    "archive.adding",
+    "archive.synced",
     "dead_letter.pixels_written",
 )
 """Every crash point there is, in the order an image meets them."""

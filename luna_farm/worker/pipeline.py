@@ -6,6 +6,7 @@ reads the slot. This module must never know of pipes or jobs.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from luna_farm.config_provenance import UNSIGNED, Signing
-from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
+from luna_farm.core.messages import FORMATS, ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.errors import FarmError, InvalidRequest
 from luna_farm.imaging import metadata, quality, thumbnail, watermark
 from luna_farm.imaging.depth import Pixels
@@ -66,10 +67,14 @@ class Made:
     warnings: list[str]
     ms: dict[str, float]
     thumbnail: bytes
+    metadata: bytes = b""
+    """JSON beside it in an archive."""
 
     @property
     def path(self) -> str:
-        """Where it goes: its own place, or that of images that the gate rejects."""
+        """Where it goes: its archive, its own place, or that of images that the gate rejects."""
+        if self.task.archive:
+            return self.task.path
         return self.task.discarded_path if self.state == "discarded" else self.task.path
 
 
@@ -128,7 +133,17 @@ def encoded(
     ms["encode"] = _lap(started)
     crash_point("worker.encoded")
     small = thumbnail.thumbnail(frames[0]) if task.thumbnail else b""
-    return Made(task, options, state, verdict, file, [*warnings, *file.warnings], ms, small)
+    beside = _member_metadata(task, embedded, verdict) if task.archive else b""
+    return Made(task, options, state, verdict, file, [*warnings, *file.warnings], ms, small, beside)
+
+
+def _member_metadata(task: ImageTask, embedded: metadata.Embedded, verdict: quality.Verdict) -> bytes:
+    """Return the JSON beside an image in an archive: what the image is, and all that is known of it."""
+    from luna_farm.imaging import metadata_exif
+
+    facts = {"width": task.width, "height": task.height, "format": task.format, "score": verdict.score}
+    known = json.loads(metadata_exif.sidecar(embedded))
+    return json.dumps({**{k: v for k, v in facts.items() if v is not None}, **known}).encode("ascii")
 
 
 def _judged(frames: Sequence[Pixels], options: SaveOptions) -> quality.Verdict:
@@ -191,6 +206,9 @@ def written(
     """
     root = made.task.root or made.options.output_dir
     started = time.perf_counter()
+    if made.task.archive:
+        result = _for_archive(made, root, uploads)
+        return replace(result, ms={**made.ms, "write": _lap(started)})
     if made.options.if_exists == "skip" and not made.task.recovered and os.path.lexists(made.path):
         told = f"{PurePath(made.path).name} exists already and was left as it is (if_exists = skip)."
         return ImageResult("dropped", path=made.path, warnings=(*made.warnings, told), ms=made.ms)
@@ -215,6 +233,29 @@ def written(
             raise InvalidRequest.of("output_dir", root, needed)
         result = _spooled(made, root, result, uploads)
     return replace(result, ms={**made.ms, "write": _lap(started)})
+
+
+def _for_archive(made: Made, root: str, uploads: UploadSpool | None) -> ImageResult:
+    """Put the file into the spool, from where it is added to its archive. It is not synced: until then it is
+    accepted, not saved."""
+    if uploads is None:
+        allowed = "none: only a running farm writes archives"
+        raise InvalidRequest.of("archive", made.options.archive, allowed)
+    task = made.task
+    size = sum(memoryview(buffer).nbytes for buffer in made.encoded.buffers)
+    spooled = uploads.write(
+        task.job_id,
+        task.index,
+        made.encoded.buffers,
+        [Target(root, task.member)],
+        content_type=f"image/{task.format}",
+        files_in_it=[(FORMATS[task.format], size)],
+        metadata=made.metadata,
+        state=made.state,
+        sync=made.options.durable,
+    )
+    target = {"spool": spooled.path, "root": root, "name": task.member}
+    return _result(made, path=task.path, bytes=size, uploads=(target,), spool_bytes=size)
 
 
 def _result(made: Made, **given: Any) -> ImageResult:
@@ -260,6 +301,7 @@ def _spooled(made: Made, root: str, result: ImageResult, uploads: UploadSpool) -
             [Target(place, file_name) for place in roots],
             content_type=content_type,
             part=part,
+            state=made.state,
         )
         targets += [{"spool": spooled.path, "root": at.root, "name": at.name} for at in spooled.targets]
         size += spooled.upload.bytes

@@ -13,12 +13,14 @@ from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.storage.allowed import ANYWHERE, Allowed
 
 
-def start_uploader(pipe: socket.socket, destinations: tuple[Destination, ...]) -> None:
+def start_uploader(
+    pipe: socket.socket, destinations: tuple[Destination, ...], spool: str, shards: str
+) -> None:
     """Become the uploader, until the supervisor says stop or is gone."""
     _become_a_child()
     from luna_farm.worker.uploader import serve
 
-    serve(pipe, destinations)
+    serve(pipe, destinations, spool, shards)
 
 
 def start(

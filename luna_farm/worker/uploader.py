@@ -1,4 +1,5 @@
-"""The uploader: a process that sends spooled files, several at a time, and reports what came of each.
+"""The uploader: a process that sends spooled files, several at a time, and reports what came of each. It
+writes archives as well (`archiver.py`).
 
 A process of its own, because the libraries of the services bring threads and memory, and because a library
 that hangs can be ended. When the pipe ends the supervisor is dead: the uploader ends at once, and what was on
@@ -22,20 +23,25 @@ from luna_farm.locations import Location, belongs_to, is_url, parse
 from luna_farm.storage import upload_spool
 from luna_farm.storage.sinks import open_sink, send
 from luna_farm.storage.sinks.sink import Decision, Sink, SinkError, Stored
+from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.testing.faults import crash_point
+from luna_farm.worker.archiver import Archiver
 
 READ_BYTES = 64 * 1024
 
 
-def serve(pipe: socket.socket, destinations: Sequence[Destination]) -> None:
-    """Serve until the supervisor's end of the pipe closes."""
-    Uploader(pipe, destinations).run()
+def serve(pipe: socket.socket, destinations: Sequence[Destination], spool: str, shards: str) -> None:
+    """Serve until the supervisor's end of the pipe closes. `spool` is the folder of the upload spool,
+    `shards` the one of archives on their way to a destination."""
+    Uploader(pipe, destinations, UploadSpool(spool), shards).run()
 
 
 class Uploader:
     """One uploader process: its pipe, and for each destination the threads that send to it."""
 
-    def __init__(self, pipe: socket.socket, destinations: Sequence[Destination]) -> None:
+    def __init__(
+        self, pipe: socket.socket, destinations: Sequence[Destination], spool: UploadSpool, shards: str
+    ) -> None:
         self._pipe = pipe
         self._lock = threading.Lock()
         self._frames = frames.FrameBuffer()
@@ -44,6 +50,7 @@ class Uploader:
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._shared: dict[str, Sink] = {}
         self._own = threading.local()
+        self._archiver = Archiver(shards, spool, self._say)
 
     def run(self) -> None:
         """Report ready, then send what comes; ends with the process."""
@@ -51,7 +58,10 @@ class Uploader:
         while message := self._next():
             if message["t"] == "stop":
                 break
-            self._submit(message)
+            if message["t"] == "upload":
+                self._submit(message)
+            else:
+                self._archiver.take(message)
         os._exit(0)  # a request that hangs must not delay the end
 
     def _next(self) -> dict[str, Any] | None:

@@ -83,6 +83,8 @@ class Stage:
         self.published: list[dict[str, Any]] = []
         self.dispatched: deque[instructions.Dispatch] = deque()
         self.uploads: deque[instructions.StartUpload] = deque()
+        self.members: deque[instructions.AddMember] = deque()
+        self.publishing: deque[instructions.PublishShard] = deque()
         self.removed: list[str] = []
         self.hold: set[type] = set()
         self.held: deque[Any] = deque()
@@ -137,6 +139,10 @@ class Stage:
             )
         elif isinstance(i, instructions.StartUpload):
             self.uploads.append(i)
+        elif isinstance(i, instructions.AddMember):
+            self.members.append(i)
+        elif isinstance(i, instructions.PublishShard):
+            self.publishing.append(i)
         elif isinstance(i, instructions.RemoveSpooled):
             self.removed.append(i.spool)
         elif isinstance(i, instructions.Publish):
@@ -148,6 +154,9 @@ class Stage:
         paths = []
         for relative in i.relatives:
             self.numbers += 1
+            if "%counter%" in relative:
+                paths.append(f"{i.output_dir}/{relative.replace('%counter%', f'{self.numbers:05d}')}")
+                continue
             stem, _, extension = relative.rpartition(".")
             paths.append(f"{i.output_dir}/{stem}_{self.numbers:05d}.{extension}")
         return tuple(paths)

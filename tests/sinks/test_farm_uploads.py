@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,44 @@ def test_what_waits_for_a_destination_survives_everything(make: Make) -> None:
     log = one.farm.log
     assert "takes files again" in log
     assert one.farm.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "point"),
+    [("seaweedfs", ""), ("sftp", ""), ("moto", "archive.spooling"), ("moto", "upload.stored")],
+)
+def test_archives_are_stored_whole_and_once(make: Make, name: str, point: str) -> None:
+    one = make(name)
+    once = one.home / "fired"
+    once.mkdir()
+    client = one.start(**({"LUNA_FARM_CRASH": point, "LUNA_FARM_CRASH_ONCE": str(once)} if point else {}))
+    with one.kept_alive(), client:
+        jobs = [one.save(client, [n], archive="tar", shard_images=2) for n in range(4)]
+        jobs.append(one.save(client, [4, 5], archive="zip"))
+        reports = one.wait(client, jobs)
+        assert [report.state for report in reports] == ["done"] * 5
+        assert [path.name for path in once.iterdir()] == ([point] if point else []), "the point was reached"
+        until(lambda: not one.spooled(), "the spool is empty")
+    stored = one.stored()
+    assert sorted(stored) == ["a_00001.tar", "a_00001.zip", "a_00002.tar"]
+    found = []
+    for report in reports:
+        for image in report.images:
+            data = stored[image.path[len(one.url) + 1 :]]
+            member = _member(data, image.path.endswith(".zip"), image.member)
+            found.append(int(np.asarray(Image.open(io.BytesIO(member)))[0, 0, 0]))
+    assert found == list(range(6))
+    assert not list((one.farm.state / "archives").iterdir())
+
+
+def _member(archive: bytes, is_zip: bool, name: str) -> bytes:
+    if is_zip:
+        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+            return opened.read(name)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        file = tar.extractfile(name)
+        assert file is not None
+        return file.read()
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import os
 import signal
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +61,9 @@ class UploadingFarm:
         client.endpoint = dataclasses.replace(client.endpoint, state_dir=self.farm.state)
         return client
 
-    @contextlib.contextmanager
-    def kept_alive(self) -> Iterator[None]:
+    def kept_alive(self) -> contextlib.AbstractContextManager[None]:
         """Start the farm again whenever it has died."""
-        over = threading.Event()
-
-        def keep() -> None:
-            while not over.wait(0.01):
-                if self.farm.process is not None and self.farm.process.poll() is not None:
-                    self.farm.start()
-
-        thread = threading.Thread(target=keep)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+        return self.farm.kept_alive()
 
     def save(self, client: FarmClient, numbers: Iterable[int], **given: Any) -> str:
         """Hand over one job with an image for each number; returns its id."""

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luna_farm import system
 from luna_farm.errors import DiskError, InvalidRequest
+from luna_farm.storage import archive, files
 from luna_farm.storage.archive import KINDS, Shard
 
 TEMP = ".luna-a1b2c3d4-shard.tmp"
@@ -32,7 +34,7 @@ def body(number: int) -> bytes:
 
 def fill(shard: Shard, count: int, start: int = 0) -> list[str]:
     return [
-        shard.add(f"day/a.{n}", "png", [body(n)[:9], body(n)[9:]], metadata(n))
+        shard.add(f"day/a.{n}", [("png", [body(n)[:9], body(n)[9:]])], metadata(n))
         for n in range(start, start + count)
     ]
 
@@ -96,10 +98,10 @@ print(json.dumps([[s["__key__"], len(s["png"]), json.loads(s["json"])["seed"]] f
 def test_names_of_every_kind(tmp_path: Path, kind: str) -> None:
     shard = Shard(str(tmp_path), TEMP, kind)
     long = "x" * 180 + "/" + "ü" * 100
-    assert shard.add("same", "png", [b"1"], b"{}") == "same.png"
-    assert shard.add("same", "png", [b"2"], b"{}") == "same_00001.png"
-    assert shard.add("same", "webp", [b"3"], b"{}") == "same_00002.webp"
-    assert shard.add(long, "png", [b"4"], b"{}") == f"{long}.png"
+    assert shard.add("same", [("png", [b"1"])], b"{}") == "same.png"
+    assert shard.add("same", [("png", [b"2"])], b"{}") == "same_00001.png"
+    assert shard.add("same", [("webp", [b"3"])], b"{}") == "same_00002.webp"
+    assert shard.add(long, [("png", [b"4"])], b"{}") == f"{long}.png"
     shard.sync()
     shard.close()
     again = Shard(str(tmp_path), TEMP, kind)
@@ -190,7 +192,7 @@ def test_memory_does_not_grow_with_members(tmp_path: Path, kind: str) -> None:
     try:
         before = tracemalloc.get_traced_memory()[0]
         for n in range(3000):
-            shard.add(f"n{n}", "png", [b"x" * 100], b"{}")
+            shard.add(f"n{n}", [("png", [b"x" * 100])], b"{}")
         shard.publish(str(tmp_path / f"set.{kind}"), str(tmp_path))
         peak = tracemalloc.get_traced_memory()[1] - before
     finally:
@@ -205,15 +207,16 @@ def test_a_disk_that_refuses_leaves_the_shard_as_it_was(
     shard = Shard(str(tmp_path), TEMP, kind)
     fill(shard, 1)
 
-    write = shard._file.write
-    calls = iter([True, True, False])
+    write_all = files.write_all
+    calls = iter([True, False])
 
-    def full(part: bytes) -> int:
+    def full(fd: int, part: memoryview) -> None:
         if not next(calls, True):
+            write_all(fd, part[: len(part) // 2])
             raise OSError(28, "No space left on device")
-        return write(part)
+        write_all(fd, part)
 
-    monkeypatch.setattr(shard, "_file", _Writing(shard._file, full))
+    monkeypatch.setattr(files, "write_all", full)
     with pytest.raises(DiskError, match="No space left"):
         fill(shard, 1, 1)
     monkeypatch.undo()
@@ -222,14 +225,55 @@ def test_a_disk_that_refuses_leaves_the_shard_as_it_was(
     assert contents(final, kind) == expected(2)
 
 
-class _Writing:
-    """A file whose `write` is another function."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_that_a_disk_did_not_sync_are_written_anew(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = Shard(str(tmp_path), TEMP, kind)
+    fill(shard, 1)
+    shard.sync()
+    fill(shard, 2, 1)
 
-    def __init__(self, file: object, write: object) -> None:
-        self._file, self.write = file, write
+    def failing(fd: int) -> None:
+        raise OSError(5, "Input/output error")
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._file, name)
+    monkeypatch.setattr(system, "sync_data", failing)
+    with pytest.raises(DiskError, match="Input/output"):
+        shard.sync()
+    monkeypatch.undo()
+    assert shard.members == 1
+    assert fill(shard, 2, 1) == ["day/a_1.png", "day/a_2.png"], "the names are free again"
+    assert contents(Path(shard.publish(str(tmp_path / f"set.{kind}"), str(tmp_path))), kind) == expected(3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_files_of_one_image_and_who_sent_them_are_found_after_a_crash(
+    tmp_path: Path, kind: str
+) -> None:
+    shard = Shard(str(tmp_path), TEMP, kind)
+    for n in range(3):
+        origin = json.dumps({"luna_farm": {"shard": "s1", "job_id": "job", "index": n}}).encode()
+        shard.add("a", [("png", [b"x" * n]), ("web.webp", [b"y"])], origin)
+    shard.sync()
+    again = Shard(str(tmp_path), TEMP, kind)
+    assert again.recovered == {"job-0": "a.png", "job-1": "a_00001.png", "job-2": "a_00002.png"}
+    assert archive.published_before(str(tmp_path / "set_00001.tar"), str(tmp_path), kind, "s1", TEMP) is None
+    final = again.publish(str(tmp_path / f"set_00001.{kind}"), str(tmp_path))
+    assert "a_00002.web.webp" in contents(Path(final), kind)
+    for shard_id, found in (("s1", final), ("s2", None)):
+        assert (
+            archive.published_before(str(tmp_path / f"set_00001.{kind}"), str(tmp_path), kind, shard_id, TEMP)
+            == found
+        )
+
+
+def test_a_series_goes_on_with_the_next_number(tmp_path: Path) -> None:
+    for name in ("set_00009.tar", "set_00010.tar"):
+        (tmp_path / name).write_bytes(b"other")
+    shard = Shard(str(tmp_path), TEMP, "tar")
+    shard.add("%counter%", [("png", [b"1"])], b"{}")
+    assert shard.add("%counter%", [("png", [b"1"])], b"{}") == "00002.png"
+    assert shard.publish(str(tmp_path / "set_00009.tar"), str(tmp_path)) == str(tmp_path / "set_00011.tar")
 
 
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,492 @@
+"""Archives: which open shard an image goes to, when a shard is complete, and what follows from that.
+
+A worker puts the encoded image into the spool of uploads; from there the archiver appends it to its shard. A
+shard belongs to one job, or to all requests with the same name and bounds. It is published only after the
+journal says of every member that it is in it, so that none is added twice. Decides, as `farm.handle`
+documents.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from luna_farm.core import destinations, events
+from luna_farm.core.circuits import Circuit, Upload, UploadState
+from luna_farm.core.completion import close, image_record
+from luna_farm.core.feed_events import ArchiveLost, DestinationFailing, ImageFailed, ImageLost, ImageSaved
+from luna_farm.core.filenames import collision_key
+from luna_farm.core.instructions import (
+    AddMember,
+    Append,
+    Instruction,
+    Publish,
+    PublishShard,
+    RemoveSpooled,
+    ReserveNames,
+)
+from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.messages import DISCARDED, SaveOptions
+from luna_farm.core.retry import pause_s
+from luna_farm.core.shards import Shard, ShardState
+from luna_farm.core.state import Farm
+from luna_farm.locations import is_url
+
+S, U, H = ImageState, UploadState, ShardState
+IDLE_S = 60.0
+"""After so long without a new member a shard is published, unless the request says otherwise."""
+MEMBERS_AT_A_TIME = 256
+"""Members on their way to the archiver of one folder: it syncs once for all that wait."""
+MAX_SERIES = 1024
+"""Names of archives whose last number is remembered; of others the folder is looked at again."""
+FAIL, INTERRUPTED = "fail", "interrupted"
+_NUMBER = re.compile(r"_(\d{5,})(?=\.[a-z]+$)")
+
+
+def shared(options: SaveOptions) -> bool:
+    """Whether a request goes to an open shard, instead of an archive of its own."""
+    return bool(options.shard_images or options.shard_bytes or options.shard_idle_s)
+
+
+def names_wanted(farm: Farm, job_id: str, options: SaveOptions, base: str) -> ReserveNames:
+    """Return the request for the number of an archive; without names where the last number is known."""
+    known = _series(options.output_dir, base, options.archive) in farm.series
+    relatives = () if known else (f"{base}_%counter%.{options.archive}",)
+    return ReserveNames(job_id, options.output_dir, relatives)
+
+
+def path_for(farm: Farm, options: SaveOptions, base: str, event: events.NamesReserved) -> str:
+    """Return the path of the archive that a job is going to be in, as far as that is known now."""
+    # Numbers are given out here, and a shard never takes the name of a file: nothing has to be reserved.
+    farm.taken.difference_update(map(collision_key, event.paths))
+    key = _series(options.output_dir, base, options.archive)
+    if key not in farm.series:
+        for path in event.paths:
+            farm.series[key] = with_archive_number(path, number_of(path) - 1)
+        while len(farm.series) > MAX_SERIES:
+            del farm.series[next(iter(farm.series))]
+    last = farm.series[key]
+    if shared(options):
+        number = farm.open_shards.get(_key(options, base, ""))
+        return farm.shards[number].path if number else with_archive_number(last, number_of(last) + 1)
+    farm.series[key] = with_archive_number(last, number_of(last) + 1)
+    return farm.series[key]
+
+
+def number_of(path: str) -> int:
+    """Return the number of an archive: 7 for `a_00007.tar`."""
+    found = _NUMBER.search(path)
+    return int(found[1]) if found else 0
+
+
+def with_archive_number(path: str, number: int) -> str:
+    """Return the path with another number."""
+    return _NUMBER.sub(f"_{number:05d}", path)
+
+
+def _series(output_dir: str, base: str, kind: str) -> str:
+    return collision_key(f"{output_dir}/{base}.{kind}")
+
+
+def _key(options: SaveOptions, base: str, job_id: str) -> str:
+    bounds = f"{options.shard_images}/{options.shard_bytes}/{options.shard_idle_s}"
+    return f"{_series(options.output_dir, base, options.archive)}/{bounds}/{job_id}"
+
+
+# --- members
+
+
+def assign(farm: Farm, image: Image, upload: Upload, now: float) -> list[dict[str, Any]]:
+    """Give a spooled image to the open shard it belongs to, or to a new one; returns the record of that."""
+    options = farm.jobs[image.task.job_id].options
+    base, path = image.task.archive, image.task.path
+    if image.result.state == S.DISCARDED.value:
+        base, path = _below(base, "/"), _below(path, "/" if "/" in path else "\\")
+    job_id = "" if shared(options) else image.task.job_id
+    key = _key(options, base, job_id)
+    shard = farm.shards.get(farm.open_shards.get(key, ""))
+    size = image.result.spool_bytes
+    if shard is not None and not shard.has_room(size):
+        _complete(farm, shard)
+        shard = None
+    records: list[dict[str, Any]] = []
+    if shard is None:
+        shard = _opened(farm, image, options, key, path, job_id, now)
+        records.append(shard.record())
+    shard.pending += 1
+    shard.pending_bytes += size
+    upload.shard, upload.archive = shard.shard_id, shard.path
+    return records
+
+
+def _below(path: str, separator: str) -> str:
+    """Rejected images go to archives of their own, which no reader of the others sees."""
+    folder, slash, name = path.rpartition(separator)
+    return f"{folder}{slash}{DISCARDED}{separator}{name}"
+
+
+def _opened(
+    farm: Farm, image: Image, options: SaveOptions, key: str, path: str, job_id: str, now: float
+) -> Shard:
+    series = _series(options.output_dir, image.task.archive, options.archive)
+    if not job_id:
+        last = number_of(farm.series.get(series, ""))
+        path = with_archive_number(path, max(number_of(path), last + 1))
+        if image.result.state != S.DISCARDED.value:
+            farm.series[series] = path
+    farm.last_shard += 1
+    shard = Shard(
+        shard_id=f"{image.task.job_id}-{image.task.index}-s{farm.last_shard}",
+        key=key,
+        kind=options.archive,
+        path=path,
+        root=image.task.root,
+        job_id=job_id,
+        max_images=options.shard_images,
+        max_bytes=options.shard_bytes,
+        idle_s=options.shard_idle_s or IDLE_S,
+        changed_at=now,
+    )
+    farm.shards[shard.shard_id] = shard
+    farm.open_shards[key] = shard.shard_id
+    return shard
+
+
+def circuit_of(farm: Farm, upload: Upload) -> Circuit:
+    """Return the circuit of the folder in which the shard of an upload grows."""
+    shard = farm.shards[upload.shard]
+    folder = "the state folder" if is_url(shard.root) else shard.root
+    place = f"archives in {folder}"
+    return farm.circuits.setdefault(place, Circuit(place, MEMBERS_AT_A_TIME))
+
+
+def added(
+    farm: Farm, image: Image, upload: Upload, event: events.UploadFinished, now: float
+) -> list[Instruction]:
+    """A member is in its shard, on the disk. It is saved once its archive has its final place; in an open
+    shard that may take long, so there it is saved now."""
+    shard = farm.shards[upload.shard]
+    size = image.result.spool_bytes
+    shard.left(size)
+    shard.members += 1
+    shard.bytes += event.bytes
+    shard.changed_at = now
+    upload.name, upload.bytes = event.name, event.bytes
+    if is_url(shard.root):
+        shard.spool_bytes += size  # it lies in the state folder until its archive is sent
+    else:
+        farm.spool_used_bytes -= size
+    image.result = replace(image.result, spool_bytes=0)
+    kept = shard.counts()
+    if upload.state is U.SAVED:
+        saved = _saved(farm, image, shard, now)
+        records = (image_record(image), kept)
+        return [Append(records), RemoveSpooled(upload.spool), *saved, *close(farm, _job(farm, image), now)]
+    return [Append((image_record(image), kept)), RemoveSpooled(upload.spool)]
+
+
+def state_when_added(farm: Farm, upload: Upload) -> UploadState:
+    """Return the state of an upload whose member is in its shard."""
+    shard = farm.shards[upload.shard]
+    return U.PACKED if shard.job_id or is_url(shard.root) else U.SAVED
+
+
+def given_up(farm: Farm, image: Image, upload: Upload) -> None:
+    """A member can never be added: its shard does not wait for it."""
+    farm.shards[upload.shard].left(image.result.spool_bytes)
+
+
+def _job(farm: Farm, image: Image) -> Job:
+    return farm.jobs[image.task.job_id]
+
+
+def _saved(farm: Farm, image: Image, shard: Shard, now: float) -> list[Instruction]:
+    image.move(S(image.result.state))
+    image.result = result = replace(image.result, path=shard.path)
+    farm.count_saved(result)
+    task, ms = image.task, result.ms or {}
+    told = ImageSaved(
+        task.job_id,
+        task.index,
+        shard.path,
+        task.format,
+        task.width,
+        task.height,
+        result.score,
+        worker=0,
+        thumbnail=b"",
+        state=result.state,
+        bytes=result.bytes,
+        ms=(now - image.queued_at) * 1e3,
+        queue_ms=(image.started_at - image.queued_at) * 1e3,
+        gate_ms=ms.get("gate", 0.0),
+        encode_ms=ms.get("encode", 0.0),
+        write_ms=ms.get("write", 0.0),
+        warnings=tuple(result.warnings),
+    )
+    return [Publish(told)]
+
+
+# --- shards
+
+
+def advance(farm: Farm, now: float) -> list[Instruction]:
+    """Complete the shards whose time has come, and have them published. To be called when no event is left to
+    handle."""
+    done: list[Instruction] = []
+    for shard in farm.shards.values():
+        if shard.state is H.OPEN and _is_complete(farm, shard, now):
+            _complete(farm, shard)
+        if shard.state is H.COMPLETE and not shard.pending and now >= shard.retry_at:
+            shard.move(H.PUBLISHING)
+            done.append(PublishShard(shard.place, shard.members, shard.bytes))
+    return done
+
+
+def _is_complete(farm: Farm, shard: Shard, now: float) -> bool:
+    if shard.job_id:
+        return not shard.pending and _all_added(farm, shard)
+    if shard.max_images and shard.members >= shard.max_images:
+        return True
+    if shard.max_bytes and shard.bytes >= shard.max_bytes:
+        return True
+    if farm.draining and not shard.pending and not farm.depth:
+        return True
+    if is_url(shard.root) and farm.spool_full():
+        return True
+    return not shard.pending and now - shard.changed_at >= shard.idle_s
+
+
+def _all_added(farm: Farm, shard: Shard) -> bool:
+    """Whether no image of its job can still come. Looks at each image once: `shard.looked_at`."""
+    job = farm.jobs.get(shard.job_id)
+    if job is None:
+        return True
+    while shard.looked_at < len(job.images):
+        image = job.images[shard.looked_at]
+        packed = image.uploads and image.uploads[0].state is U.PACKED
+        if not (image.finished or packed) or (image.state is S.MISSING and shard.job_id in farm.submits):
+            return False
+        shard.looked_at += 1
+    return True
+
+
+def _complete(farm: Farm, shard: Shard) -> None:
+    shard.move(H.COMPLETE)
+    if farm.open_shards.get(shard.key) == shard.shard_id:
+        del farm.open_shards[shard.key]
+
+
+def shard_published(farm: Farm, event: events.ShardPublished, now: float) -> list[Instruction]:
+    """A shard has its final name, or lies whole in the spool of uploads, or could not be completed."""
+    shard = farm.shards[event.shard_id]
+    if event.decision == INTERRUPTED:
+        shard.move(H.COMPLETE)
+        return []
+    if event.error and event.decision == FAIL:
+        return _lose(farm, shard, event.error, now)
+    if event.error:
+        shard.move(H.COMPLETE)
+        shard.tries += 1
+        shard.retry_at = now + pause_s(shard.tries)
+        told = [Publish(DestinationFailing(shard.path, event.error))] if not shard.error else []
+        shard.error = event.error
+        return [*told]
+    shard.error = ""
+    if event.spool:
+        shard.spool, shard.bytes = event.spool, event.bytes
+        return _send(farm, shard)
+    return _end(farm, shard, event.path or shard.path, now)
+
+
+def _send(farm: Farm, shard: Shard) -> list[Instruction]:
+    """Queue a whole archive for its destination."""
+    shard.move(H.SENDING)
+    upload = Upload(shard.shard_id, -1, 0, shard.spool, shard.root, shard.path[len(shard.root) + 1 :])
+    shard.upload = upload
+    destinations.circuit_at(farm, shard.root).waiting.append(upload)
+    return [Append((shard.record(),))]
+
+
+def sent(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:
+    """The destination has confirmed an archive."""
+    shard = farm.shards[event.job_id]
+    farm.spool_used_bytes -= shard.spool_bytes
+    done = _end(farm, shard, f"{shard.root}/{event.name}", now)
+    return [*done, RemoveSpooled(shard.spool)]
+
+
+def refused(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:
+    """The destination will never take an archive: its images have failed, its file stays in the spool."""
+    shard = farm.shards[event.job_id]
+    shard.move(H.FAILED)
+    done: list[Instruction] = [Append((shard.record(),))]
+    jobs: dict[str, Job] = {}
+    for job, image in _packed(farm, shard):
+        jobs[job.job_id] = job
+        image.move(S.FAILED)
+        farm.totals["images_failed"] += 1
+        image.result = replace(image.result, error=event.error, code="destination")
+        image.uploads[0].move(U.FAILED)
+        image.uploads[0].error = event.error
+        failed = ImageFailed(*image.key, shard.path, event.error, "destination")
+        done += [Append((image_record(image),)), Publish(failed)]
+    return done + [i for job in jobs.values() for i in close(farm, job, now)]
+
+
+def retry(farm: Farm, shard: Shard) -> list[Instruction]:
+    """Send an archive again, for all of its images."""
+    done = _send(farm, shard)
+    records: list[dict[str, Any]] = []
+    for job, image in list(_failed(farm, shard)):
+        image.move(S.UPLOADING)
+        image.result = replace(image.result, error="", code="")
+        image.uploads[0].move(U.PACKED)
+        image.uploads[0].error = ""
+        farm.open_jobs[job.job_id] = job
+        records.append(image_record(image))
+    return [*done, Append(tuple(records))]
+
+
+def dismissed(farm: Farm, image: Image) -> list[Instruction]:
+    """An image of an archive is given up; so is the archive that failed, with the last of its images."""
+    shard = farm.shards.get(image.uploads[0].shard)
+    if shard is None or shard.state is not H.FAILED or any(_failed(farm, shard)):
+        return []
+    del farm.shards[shard.shard_id]
+    farm.spool_used_bytes -= shard.spool_bytes
+    shard.move(H.PUBLISHED)
+    return [Append((shard.record(),)), RemoveSpooled(shard.spool)]
+
+
+def _failed(farm: Farm, shard: Shard) -> Iterator[tuple[Job, Image]]:
+    for job in farm.jobs.values():
+        for image in job.images:
+            if image.state is S.FAILED and image.uploads and image.uploads[0].shard == shard.shard_id:
+                yield job, image
+
+
+def _packed(farm: Farm, shard: Shard) -> Iterator[tuple[Job, Image]]:
+    for job in [farm.jobs[shard.job_id]] if shard.job_id in farm.jobs else list(farm.open_jobs.values()):
+        for image in job.images:
+            if image.state is S.UPLOADING and image.uploads and image.uploads[0].shard == shard.shard_id:
+                yield job, image
+
+
+def _end(farm: Farm, shard: Shard, path: str, now: float) -> list[Instruction]:
+    """An archive has its final place: its images are saved, and reports name where they are."""
+    before, shard.path = shard.path, path
+    if path != before:
+        _renamed(farm, shard, before)
+    shard.move(H.PUBLISHED)
+    del farm.shards[shard.shard_id]
+    records: list[dict[str, Any]] = [shard.record()]
+    told: list[Instruction] = []
+    jobs: dict[str, Job] = {}
+    for job, image in _packed(farm, shard):
+        jobs[job.job_id] = job
+        upload = image.uploads[0]
+        upload.move(U.SAVED)
+        upload.archive = path
+        told += _saved(farm, image, shard, now)
+        records.append(image_record(image))
+    return [Append(tuple(records)), *told, *(i for job in jobs.values() for i in close(farm, job, now))]
+
+
+def _renamed(farm: Farm, shard: Shard, before: str) -> None:
+    """Another program had the name: correct the reports of what was told to be saved there."""
+    warning = f"{before} was made by another program in the meantime; this is the next free name."
+    for job in farm.jobs.values():
+        for image in job.images:
+            if image.uploads and image.uploads[0].shard == shard.shard_id:
+                image.uploads[0].archive = shard.path
+                result = replace(image.result, warnings=(*image.result.warnings, warning))
+                image.result = replace(result, path=shard.path) if result.path == before else result
+
+
+def _lose(farm: Farm, shard: Shard, error: str, now: float) -> list[Instruction]:
+    """The file of a shard is gone: so are the images in it that nothing else holds."""
+    shard.move(H.PUBLISHED)
+    del farm.shards[shard.shard_id]
+    if is_url(shard.root):
+        farm.spool_used_bytes -= shard.spool_bytes
+    done: list[Instruction] = [
+        Append((shard.record(),)),
+        Publish(ArchiveLost(shard.path, shard.members, error)),
+    ]
+    jobs: dict[str, Job] = {}
+    for job, image in _packed(farm, shard):
+        jobs[job.job_id] = job
+        image.move(S.LOST)
+        farm.totals["images_failed"] += 1
+        image.result = replace(image.result, error=error, code="lost")
+        done += [Append((image_record(image),)), Publish(ImageLost(*image.key, shard.path, error))]
+    return done + [i for job in jobs.values() for i in close(farm, job, now)]
+
+
+# --- after a restart
+
+
+def restore_shards(farm: Farm, shards: list[Shard], spooled: Callable[[str], bool], now: float) -> None:
+    """Take up the shards of a predecessor, before its images."""
+    for shard in shards:
+        farm.last_shard = max(farm.last_shard, int(shard.shard_id.rpartition("-s")[2]))
+        farm.shards[shard.shard_id] = shard
+        shard.changed_at = now
+        farm.spool_used_bytes += shard.spool_bytes
+        if shard.state is H.OPEN:
+            farm.open_shards[shard.key] = shard.shard_id
+        elif shard.state is H.SENDING and spooled(shard.spool):
+            shard.state = H.PUBLISHING
+            _send(farm, shard)
+            assert shard.upload is not None
+            shard.upload.again = True
+        elif shard.state is H.SENDING:
+            shard.state = H.COMPLETE  # its file is looked for, and found to be gone
+
+
+def remember(farm: Farm, job: Job) -> None:
+    """Learn from a predecessor's job which numbers its archives have."""
+    for image in job.images:
+        if not image.task.archive or image.result.state == S.DISCARDED.value:
+            continue
+        path = image.uploads[0].archive if image.uploads and image.uploads[0].archive else ""
+        if not path and not shared(job.options):
+            path = image.task.path
+        key = _series(job.options.output_dir, image.task.archive, job.options.archive)
+        if number_of(path) > number_of(farm.series.get(key, "")):
+            farm.series[key] = path
+
+
+def restore_image(farm: Farm, image: Image, now: float) -> list[Instruction]:
+    """Take up an image of a predecessor that is on its way into an archive, or in one."""
+    upload = image.uploads[0]
+    shard = farm.shards.get(upload.shard)
+    if upload.state is not U.WAITING:
+        return [] if shard is not None else _lost_with_record(farm, image)
+    records: list[dict[str, Any]] = []
+    if shard is None or shard.state not in (H.OPEN, H.COMPLETE):
+        records = [*assign(farm, image, upload, now), image_record(image)]
+    else:
+        shard.pending += 1
+        shard.pending_bytes += image.result.spool_bytes
+    circuit_of(farm, upload).waiting.append(upload)
+    return [Append(tuple(records))] if records else []
+
+
+def _lost_with_record(farm: Farm, image: Image) -> list[Instruction]:
+    """The journal does not know the archive any more that an image is in: a power cut took the record."""
+    reason = f"The record of its archive {image.uploads[0].archive} is gone; look whether it is in there."
+    image.move(S.LOST)
+    farm.totals["images_failed"] += 1
+    image.result = replace(image.result, path=image.uploads[0].archive, error=reason, code="lost")
+    return [Append((image_record(image),)), Publish(ImageLost(*image.key, image.result.path, reason))]
+
+
+def add_member(farm: Farm, image: Image, upload: Upload) -> AddMember:
+    """Return the instruction that appends a spooled image to its shard."""
+    place = farm.shards[upload.shard].place
+    size = image.result.spool_bytes
+    return AddMember(*image.key, upload.number, upload.spool, upload.name, upload.again, size, place)

@@ -1,0 +1,24 @@
+"""Which destination of the configuration a place belongs to, and the circuit of each. Policy only."""
+
+from __future__ import annotations
+
+from luna_farm.core.circuits import UPLOADS, Circuit
+from luna_farm.core.state import Farm
+from luna_farm.locations import belongs_to, is_url, parse
+
+
+def destination_of(farm: Farm, root: str) -> tuple[str, int, float]:
+    """Return the name of a destination, its uploads at a time and its time limit in seconds."""
+    destinations = farm.limits.destinations
+    if not is_url(root):
+        return root, UPLOADS, 0.0
+    location = parse("output_dir", root)
+    name = belongs_to(location, [(at.name, at.location) for at in destinations])
+    known = next((at for at in destinations if at.name == name), None)
+    return (known.name, known.uploads, known.timeout_s) if known else (location.base, UPLOADS, 0.0)
+
+
+def circuit_at(farm: Farm, root: str) -> Circuit:
+    """Return the circuit of the destination that a place belongs to: configured, or the bucket or server."""
+    place, limit, _ = destination_of(farm, root)
+    return farm.circuits.setdefault(place, Circuit(place, limit))
