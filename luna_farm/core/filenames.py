@@ -94,7 +94,8 @@ def image_names(submit: Submit, path_bytes: int = PATH_BYTES) -> Names:
     relatives = tuple(name.text for name in named)
     if submit.options.archive == "none":
         return Names(relatives, tuple(warnings))
-    archive = archive_name(facts, submit.batches[0].width, submit.batches[0].height, path_bytes)
+    first = submit.batches[0]
+    archive = archive_name(facts[first.metadata], first.width, first.height, path_bytes)
     return Names(relatives, tuple(warnings), archive, tuple(_member(name, archive) for name in relatives))
 
 
