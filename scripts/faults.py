@@ -90,6 +90,11 @@ ROWS = (
     Row("second supervisor", "A second supervisor; an old worker alive at a restart", "refused; fenced off"),
     Row("restart", "Restart after `kill -9` with 64 jobs pending", "listening < 1 s, all saved"),
     Row("reboot", "The memory is gone, or of another boot", "durable jobs finished, others named as lost"),
+    Row(
+        "journal damage",
+        "Bits, cuts, zeros, swapped and doubled records in the journal with durable jobs open",
+        "no pixels removed, all saved or named, none saved twice",
+    ),
     Row("state folder", "Journal lost or damaged, dead letters left", "nothing dropped, `retry` works"),
     Row(
         "stopping", "SIGTERM, Ctrl-C, a second signal, a stop with a full disk", "nothing lost or left behind"

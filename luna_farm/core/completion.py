@@ -19,6 +19,10 @@ from luna_farm.errors import ArenaError
 
 S = ImageState
 BURY_AGAIN_S = 5.0
+UNSURE = (
+    "Records of the journal are missing, and something of its name is there: it may have been saved. Look at"
+    " it; a retry saves the image again, under the next free name."
+)
 MISSING = "Its pixels were never handed over: the client ended or stopped before."
 
 
@@ -60,6 +64,18 @@ def job_record(job: Job) -> dict[str, Any]:
         "options": job.options.to_map(),
         "warnings": list(job.warnings),
         "images": [whole_record(image) for image in job.images],
+    }
+
+
+def request_of(job: Job, image: Image) -> dict[str, Any]:
+    """Return what a successor needs to save an image without the journal (`spooled.py`)."""
+    return {
+        "job_id": job.job_id,
+        "request_id": job.request_id,
+        "num_images": job.num_images,
+        "warnings": list(job.warnings),
+        "options": job.options.to_map(),
+        "task": image.task.to_map(),
     }
 
 

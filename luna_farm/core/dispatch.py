@@ -5,7 +5,6 @@ Decides, as `farm.handle` documents; acts on nothing.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from luna_farm.core.feed_events import (
     WorkerReaped,
     WorkerStarted,
 )
+from luna_farm.core.held import held_up, hold, probe, relieve
 from luna_farm.core.instructions import (
     Append,
     Bury,
@@ -83,9 +83,9 @@ def _begin(farm: Farm, now: float) -> list[Instruction]:
         if farm.needs_spool(image) and farm.spool_full():
             farm.spool_queue.append(farm.waiting.popleft())
             continue
-        if _held_up(farm, image, now):
+        if held_up(farm, image, now):
             farm.waiting.popleft()
-            image.move(S.HELD)
+            hold(farm, image)
             continue
         # The worker idle for the shortest time is warm; the others get old enough to be reaped.
         worker = idle.pop() if idle else _busy_with_room(farm, image)
@@ -94,11 +94,6 @@ def _begin(farm: Farm, now: float) -> list[Instruction]:
         farm.waiting.popleft()
         done += _dispatch(farm, worker, image, now)
     return done
-
-
-def _held_up(farm: Farm, image: Image, now: float) -> bool:
-    folder = farm.folders.get(folder_of(image))
-    return folder is not None and not folder.may_probe(now)
 
 
 def _busy_with_room(farm: Farm, image: Image) -> Worker | None:
@@ -215,12 +210,13 @@ def tick(farm: Farm, event: events.Tick, now: float) -> list[Instruction]:
         for worker in farm.workers.values():
             worker.since += gap
     farm.slots.expire(now)
-    _probe(farm, now)
+    probe(farm, now)
     return [
         *_late_waiters(farm, now),
         *_hung(farm, now),
         *_reap(farm, now),
         *_bury_again(farm, now),
+        *relieve(farm, now),
     ]
 
 
@@ -242,27 +238,6 @@ def _hung(farm: Farm, now: float) -> list[Instruction]:
                 worker.move(W.KILLED, now)
                 done.append(EndWorker(worker.number, f"no progress for {deadline:.0f} s", force=True))
     return done
-
-
-def _probe(farm: Farm, now: float) -> None:
-    """Let one held image of each failing folder try, the one whose last try is longest ago."""
-    if farm.paused:
-        return
-    ready: deque[Image] = deque()
-    for folder in farm.folders.values():
-        if folder.may_probe(now):
-            here = [i for i in farm.unfinished() if i.state is S.HELD and folder_of(i) == folder.path]
-            # They take turns: one that cannot be written (its own name, its size) holds up no other.
-            held = min(here, key=lambda i: i.started_at, default=None)
-            if held:
-                held.move(S.QUEUED)
-                ready.append(held)
-    farm.waiting.extendleft(ready)
-    unused = [
-        path for path, f in farm.folders.items() if not any(folder_of(i) == path for i in farm.unfinished())
-    ]
-    for path in unused:
-        del farm.folders[path]
 
 
 def _reap(farm: Farm, now: float) -> list[Instruction]:

@@ -135,6 +135,16 @@ class PixelsSpooled:
 
 
 @dataclass(frozen=True, slots=True)
+class PixelsMoved:
+    """The pixels of an image that has to wait are synced to disk, in the file segment `segment`."""
+
+    job_id: str
+    index: int
+    segment: str = ""
+    error: FarmError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Journaled:
     """The records of a job that was waiting for them are in the journal: they survive."""
 
@@ -254,6 +264,7 @@ Event = (
     | NamesReserved
     | SegmentCreated
     | PixelsSpooled
+    | PixelsMoved
     | Journaled
     | Buried
     | WorkerReady

@@ -49,9 +49,17 @@ class SpoolPixels:
     PixelsSpooled."""
 
     job_id: str
-    first: int
-    """Index of the first image; with the job id it names the files."""
     places: tuple[tuple[str, int, int], ...]
+    requests: tuple[dict[str, Any], ...]
+    """What each of them is, in the same order (`completion.request_of`): kept in its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class MovePixels:
+    """Copy the pixels of an image that has to wait to disk and sync them; the result is PixelsMoved."""
+
+    task: ImageTask
+    request: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,7 @@ Instruction = (
     | ReserveNames
     | CreateSegment
     | SpoolPixels
+    | MovePixels
     | Append
     | KeepReport
     | Dispatch

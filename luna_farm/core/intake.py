@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import archives, events, filenames, uploads
-from luna_farm.core.completion import close, job_record, missing, whole_record
+from luna_farm.core.completion import close, job_record, missing, request_of, whole_record
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
@@ -161,13 +161,15 @@ def _accept(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
     """Take the next step with a submit that waits for nothing but its client."""
     if opened.step is not Step.CLIENT:
         return []
-    first = opened.taken
     places = _take_parts(farm, opened)
     if not opened.taking:
         return _end_if_over(farm, opened, now)
     if opened.submit.options.durable:
         opened.step = Step.SPOOL
-        return [SpoolPixels(opened.job_id, first, places)]
+        job = opened.job
+        assert job is not None, "parts are taken once the names are reserved"
+        requests = tuple(request_of(job, image) for image in opened.taking)
+        return [SpoolPixels(opened.job_id, places, requests)]
     return _journal(farm, opened)
 
 

@@ -43,7 +43,7 @@ TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
     S.FILLING: frozenset({S.QUEUED, S.CANCELLED, S.MISSING}),
     # Saved or discarded without having run: a predecessor published it and had no time to say so.
     S.QUEUED: frozenset(
-        {S.RUNNING, S.HELD, S.CANCELLED, S.LOST, S.MISSING, S.SAVED, S.DISCARDED, S.UPLOADING}
+        {S.RUNNING, S.HELD, S.CANCELLED, S.LOST, S.MISSING, S.SAVED, S.DISCARDED, S.UPLOADING, S.BURYING}
     ),
     S.RUNNING: frozenset({S.SAVED, S.DISCARDED, S.DROPPED, S.HELD, S.QUEUED, S.BURYING, S.UPLOADING}),
     S.UPLOADING: frozenset({S.SAVED, S.DISCARDED, S.FAILED, S.LOST}),
@@ -78,6 +78,10 @@ class Image:
     spool_offset: int = 0
     queued_at: float = 0.0
     started_at: float = 0.0
+    failures: int = 0
+    """Times in a row that it could not be written."""
+    retry_at: float = 0.0
+    """When it may be tried again after that."""
     journaled: ImageTask | None = None
     """The task as the journal knows it; a record repeats it only once it has changed."""
     uploads: list[Upload] = field(default_factory=list)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from luna_farm.core import events
+from luna_farm.core.held import relieve
 from luna_farm.core.instructions import CreateSegment, Forget, Instruction, Reply
 from luna_farm.core.protocol import refusal
 from luna_farm.core.slots import Slot
@@ -68,10 +69,11 @@ def lease_requested(farm: Farm, event: events.LeaseRequested, now: float) -> lis
         slots = farm.slots.lease(event.client, event.sizes)
         if slots is not None:
             return [Reply(event.client, event.reply, {"leases": grant(farm, slots)})]
+        farm.pressed = True
         error = busy(
             farm, f"{farm.slots.used_bytes:,} of {farm.slots.size:,} bytes of its shared memory are in use"
         )
-    return [Reply(event.client, event.reply, refusal(error))]
+    return [Reply(event.client, event.reply, refusal(error)), *(relieve(farm, now) if farm.pressed else [])]
 
 
 def _own_segment(farm: Farm, event: events.LeaseRequested) -> list[Instruction]:

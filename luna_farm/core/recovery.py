@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from luna_farm.core import archives, shards, uploads
-from luna_farm.core.completion import attempted, close, image_record, job_record, missing
+from luna_farm.core.completion import UNSURE, attempted, bury, close, image_record, job_record, missing
 from luna_farm.core.dispatch import worker_record
 from luna_farm.core.feed_events import ImageLost
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, KeepReport, Publish, RemoveTemps
-from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.job import UNFINISHED, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.core.shards import Shard, ShardState
 from luna_farm.core.state import Farm
@@ -42,6 +42,10 @@ class RecoveredState:
     """Archives that were being written or sent."""
     unread: list[str] = field(default_factory=list)
     """Job ids of records that make no sense: an unknown state, a field that is missing."""
+    ended: set[tuple[str, int]] = field(default_factory=set)
+    """Finished images of jobs whose record is gone."""
+    unsure: set[str] = field(default_factory=set)
+    """Jobs of which records may be missing: their images may have been saved."""
 
     def segments_in_use(self) -> set[str]:
         """Where the pixels of unfinished images lie."""
@@ -85,6 +89,8 @@ def _replay(recovered: RecoveredState, record: dict[str, Any]) -> None:
         shard.members, shard.bytes, shard.spool_bytes = (
             record[n] for n in ("members", "bytes", "spool_bytes")
         )
+    elif kind == "image" and S(record["state"]) not in UNFINISHED:
+        recovered.ended.add((record["job_id"], record["index"]))
     elif kind == "worker":
         recovered.workers.append((record["pid"], record["created"]))
 
@@ -155,7 +161,8 @@ def restore(
         for image in job.images:
             if image.state is S.QUEUED:
                 image.task = attempted(image.task, notes)
-                done += _resume(farm, image, probe, now)
+                unsure = job.job_id in recovered.unsure and _shows(job, image, probe)
+                done += _resume(farm, image, probe, now, unsure)
             elif image.uploads:
                 done += uploads.restore(farm, image, probe.spooled, now)
             elif image.state is S.FAILED:
@@ -168,15 +175,25 @@ def restore(
     return done
 
 
-def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float) -> list[Instruction]:
+def _shows(job: Job, image: Image, probe: DiskProbe) -> bool:
+    """Whether something is there that may be this image: not for a file that is to be replaced."""
+    own = not image.task.archive and job.options.if_exists == "number"
+    return own and probe.there(image.task.path)
+
+
+def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float, unsure: bool) -> list[Instruction]:
     image.queued_at = now
-    if probe.readable(image.task.segment):
+    readable = probe.readable(image.task.segment)
+    if readable and not unsure:
         farm.keep_pixels(image)
         if not image.task.archive:
             farm.taken.add(collision_key(image.task.path))
         farm.waiting.append(image)
         return []
     result = probe.published(image.task)
+    if readable and result is None:
+        farm.keep_pixels(image)
+        return bury(farm, image, ImageResult("failed", path=image.task.path, error=UNSURE, code="unsure"))
     if result is not None:
         image.result = result
         if result.uploads:

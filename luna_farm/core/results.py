@@ -9,12 +9,11 @@ from dataclasses import replace
 
 from luna_farm.core import events, uploads
 from luna_farm.core.completion import bury, close, finish, image_record
-from luna_farm.core.feed_events import FolderFailing, FolderRecovered, ImageRejected, ImageSaved
-from luna_farm.core.filenames import collision_key
+from luna_farm.core.feed_events import ImageRejected, ImageSaved
+from luna_farm.core.held import disk_failed, folder_works
 from luna_farm.core.instructions import Append, Instruction, Publish
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
-from luna_farm.core.retry import FALLBACK_AFTER, FailingFolder
 from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
 
 S, W = ImageState, WorkerState
@@ -33,7 +32,7 @@ def image_finished(farm: Farm, event: events.ImageFinished, now: float) -> list[
         else:
             worker.move(W.IDLE, now)
     if event.result.code == "disk":
-        return _disk_failed(farm, image, event.result, now)
+        return disk_failed(farm, image, event.result, now)
     folder = farm.folders.get(folder_of(image))
     if folder:
         folder.probing = False
@@ -56,7 +55,7 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
     done: list[Instruction] = [Append((image_record(image),))]
     done += finish(farm, image)
     if result.state != "dropped":
-        done += _folder_works(farm, image)
+        done += folder_works(farm, image)
     done += _published(job, image, worker, result, now)
     return done + close(farm, job, now)
 
@@ -65,7 +64,7 @@ def _spooled(farm: Farm, worker: Worker, image: Image, result: ImageResult, now:
     """The encoded file is in the spool: from here on it survives without its pixels."""
     image.move(S.UPLOADING)
     begun = uploads.begin(farm, image, now)
-    return [*begun, *farm.release_pixels(image), *_folder_works(farm, image)]
+    return [*begun, *farm.release_pixels(image), *folder_works(farm, image)]
 
 
 def _published(job: Job, image: Image, worker: Worker, result: ImageResult, now: float) -> list[Instruction]:
@@ -94,57 +93,3 @@ def _published(job: Job, image: Image, worker: Worker, result: ImageResult, now:
         )
         done.append(Publish(saved))
     return done
-
-
-def _disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> list[Instruction]:
-    """The folder cannot be written now: keep the pixels, hold what goes there, let one image probe it
-    later."""
-    image.move(S.HELD)
-    image.result = replace(result, state="")
-    image.task = replace(image.task, recovered=True, noted=None)
-    path = folder_of(image)
-    done: list[Instruction] = []
-    if path not in farm.folders:
-        done.append(Publish(FolderFailing(image.task.job_id, path, result.error)))
-    folder = farm.folders.setdefault(path, FailingFolder(path, result.error, now))
-    folder.failed(result.error, now)
-    fallback = farm.limits.fallback_dir
-    if folder.failures >= FALLBACK_AFTER and fallback and not _below(image.task.path, fallback):
-        done += _fall_back(farm, path)
-    return done
-
-
-def _fall_back(farm: Farm, folder: str) -> list[Instruction]:
-    """Send what waits for a failing folder below the fallback folder, under the same relative names.
-
-    Journaled, so that a successor looks for the files where they are and writes none twice.
-    """
-    done: list[Instruction] = []
-    for image in list(farm.unfinished()):
-        if image.state is S.HELD and folder_of(image) == folder:
-            fallback = farm.limits.fallback_dir.rstrip("/\\")
-            relative = image.task.path[len(image.task.root.rstrip("/\\")) :]
-            farm.free_name(image)
-            root = farm.limits.fallback_root or farm.limits.fallback_dir
-            image.task = replace(image.task, path=fallback + relative, root=root)
-            farm.taken.add(collision_key(image.task.path))
-            image.move(S.QUEUED)
-            farm.waiting.append(image)
-            done.append(Append((image_record(image),)))
-    del farm.folders[folder]
-    return done
-
-
-def _below(path: str, folder: str) -> bool:
-    return path.startswith(folder) and path[len(folder.rstrip("/\\")) :][:1] in ("/", "\\")
-
-
-def _folder_works(farm: Farm, image: Image) -> list[Instruction]:
-    path = folder_of(image)
-    if farm.folders.pop(path, None) is None:
-        return []
-    for held in list(farm.unfinished()):
-        if held.state is S.HELD and folder_of(held) == path:
-            held.move(S.QUEUED)
-            farm.waiting.append(held)
-    return [Publish(FolderRecovered(path))]

@@ -1,4 +1,7 @@
-"""When to try again: folders that cannot be written now, and images that kill their worker. Policy only."""
+"""When to try again: folders and images that cannot be written now, and images that kill their worker.
+
+Policy only.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ MAX_CRASHES = 3
 """An image that has ended so many workers is set aside as a dead letter."""
 FIRST_DELAY_S = 0.5
 LAST_DELAY_S = 30.0
+UNTRIED_DELAY_S = 1.0
+"""Longest pause of a failing folder while some of its images were never tried: what failed may have been the
+others, by their own names or sizes."""
 FALLBACK_AFTER = 3
-"""Failures of a folder before its images go to the configured fallback folder."""
+"""Failures of a folder, or of one image, before it goes to the configured fallback folder."""
 
 
 def pause_s(failures: int) -> float:
@@ -20,13 +26,17 @@ def pause_s(failures: int) -> float:
 
 @dataclass(slots=True)
 class FailingFolder:
-    """An output folder that failed: why, since when, and when one image may probe it again."""
+    """An output folder that failed: why, since when, and when one image may probe it again.
+
+    After its first failure the next image probes it at once: that one failed may be the fault of its own
+    name or size. From the second on the folder rests between two probes.
+    """
 
     path: str
     error: str
     since: float
     failures: int = 0
-    retry_at: float = 0.0
+    failed_at: float = 0.0
     probing: bool = False
 
     def failed(self, error: str, now: float) -> None:
@@ -34,8 +44,14 @@ class FailingFolder:
         self.failures += 1
         self.error = error
         self.probing = False
-        self.retry_at = now + pause_s(self.failures)
+        self.failed_at = now
 
-    def may_probe(self, now: float) -> bool:
-        """Exactly one image at a time finds out whether the folder is back."""
-        return not self.probing and now >= self.retry_at
+    def may_probe(self, now: float, untried: bool) -> bool:
+        """Exactly one image at a time finds out whether the folder is back; `untried`: one that has not
+        failed itself."""
+        if self.probing:
+            return False
+        pause = pause_s(self.failures)
+        if untried:
+            pause = 0.0 if self.failures <= 1 else min(pause, UNTRIED_DELAY_S)
+        return now >= self.failed_at + pause

@@ -201,6 +201,15 @@ class Farm:
         self.waiting: deque[Image] = deque()
         self.workers: dict[int, Worker] = {}
         self.folders: dict[str, FailingFolder] = {}
+        self.holding = False
+        """Some image may be held."""
+        self.moving: set[tuple[str, int]] = set()
+        """Images whose pixels are being copied to the disk."""
+        self.move_at = 0.0
+        self.pressed = False
+        """A lease was refused for want of room since pixels were moved last."""
+        self.inherited: frozenset[str] = frozenset()
+        """Arenas of predecessors that hold pixels of open images."""
         self.taken: set[str] = set()
         self.waiters: list[Waiter] = []
         self.segment_users: Counter[str] = Counter()

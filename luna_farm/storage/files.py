@@ -67,6 +67,17 @@ def remove(path: str) -> bool:
     return True
 
 
+def set_aside(path: str, folder: str | os.PathLike[str]) -> str:
+    """Move a file to `folder`, which is made, under its own name; return its path there. Raises DiskError."""
+    target = os.path.join(folder, os.path.basename(path))
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.replace(path, target)
+    except OSError as error:
+        raise system.disk_error("move pixels to", target, error) from error
+    return target
+
+
 def image_id(job_id: str, index: int) -> str:
     """Return "JOB-INDEX", which names the files of one image. Raises InvalidRequest for an id that could
     leave the folder: ids come from clients."""

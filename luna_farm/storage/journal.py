@@ -2,7 +2,8 @@
 
 The file starts with its format. A record is [magic, length, crc32] and a msgpack map, appended with one
 `os.write`: once that returns, the record survives the death of every process (not a power cut, unless a sync
-follows; fsync at acceptance would be pointless while the pixels are in memory). This module must never crash
+follows; fsync at acceptance would be pointless while the pixels are in memory). Records are numbered from the
+start of the file, so that one that is missing, doubled or out of place shows. This module must never crash
 on any content of the file, never drop bytes it did not understand without keeping them aside, and never let
 a record stand behind half of another.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,6 +42,9 @@ FORMAT = 2
 
 _MAGIC = b"LFJ1"  # non-zero: crc32(b"") is 0, so a tail of zeros would read as empty records without it
 _HEAD = struct.Struct(">4sII")  # magic, payload bytes, crc32 of the payload
+_NUMBER = "#"
+_JOB_ID = re.compile(rb"\xa6job_id[\xa1-\xbf]([0-9A-Za-z_-]{1,31})")
+"""A job id as msgpack writes it in a map."""
 _COPY_BYTES = 1 << 20
 
 
@@ -55,16 +60,21 @@ class Replay:
     """File that holds what was cut, or the whole journal if it was damaged between two records (the first
     KEPT_ASIDE_BYTES); None if nothing was or the disk refused."""
     whole: bool = field(default=True, compare=False)
-    """Nothing is missing, as far as the file shows: it begins with its format, and every byte belongs to a
-    record."""
+    """Nothing is missing, as far as the file shows: it begins with its format, every byte belongs to a
+    record, and no number is left out."""
+    misplaced: int = 0
+    """Records that stood in the wrong place, or twice."""
+    damaged_jobs: tuple[str, ...] = ()
+    """Job ids that can be made out in the bytes that belong to no record."""
 
 
 class Journal:
     """An open journal. `bytes` is its size; not safe for several threads: the supervisor has one."""
 
-    def __init__(self, path: str, fd: int, size: int) -> None:
+    def __init__(self, path: str, fd: int, size: int, number: int = 0) -> None:
         self.path = path
         self.bytes = size
+        self._number = number
         self._fd = fd
         self._torn = False
 
@@ -83,8 +93,10 @@ class Journal:
         except OSError as error:
             raise system.disk_error("open the journal", path, error) from error
         try:
-            records, good, total, lost = _read(fd)
+            found, good, total, lost = _read(fd)
+            records, number, misplaced, missing = _in_order(found)
             _check_format(path, records)
+            damaged = _jobs_in(fd, found, total) if lost else ()
             kept_aside = _keep_aside(path, fd, good if lost == total - good else 0) if lost else None
             if total > good:
                 os.ftruncate(fd, good)
@@ -92,9 +104,10 @@ class Journal:
         except OSError as error:
             os.close(fd)
             raise system.disk_error("read the journal", path, error) from error
-        whole = not lost and bool(records) and records[0].get("r") == "format"
+        whole = not lost and not missing and bool(records) and records[0].get("r") == "format"
         told = [record for record in records if record.get("r") != "format"]
-        return cls(path, fd, good), Replay(told, lost, kept_aside, whole)
+        replay = Replay(told, lost, kept_aside, whole, misplaced, damaged)
+        return cls(path, fd, good, number), replay
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record; it survives any death of this process once this returns.
@@ -104,7 +117,7 @@ class Journal:
         """
         if self._torn:
             self._mend()
-        frame = _frame(record)
+        frame = _frame(record, self._number)
         try:
             half_write("journal.half_record", self._fd, frame)
             written = os.write(self._fd, frame)
@@ -115,6 +128,7 @@ class Journal:
             self._mend()
             raise system.disk_error("append to the journal", self.path, error) from error
         self.bytes += written
+        self._number += 1
 
     def _mend(self) -> None:
         """Cut what a failed write left; until that succeeds nothing is appended, for it could not be read
@@ -125,10 +139,15 @@ class Journal:
             raise system.disk_error("cut half a record from the journal", self.path, error) from error
         self._torn = False
 
-    def take_back(self, size: int) -> None:
-        """Cut what was appended since the journal had `size` bytes: records that could not be synced, and
+    @property
+    def end(self) -> tuple[int, int]:
+        """Its size in bytes and the number of the next record, for `take_back`."""
+        return self.bytes, self._number
+
+    def take_back(self, end: tuple[int, int]) -> None:
+        """Cut what was appended since the journal had this `end`: records that could not be synced, and
         that no client was promised. Raises DiskError; nothing is appended then until the cut succeeds."""
-        self.bytes, self._torn = size, True
+        (self.bytes, self._number), self._torn = end, True
         self._mend()
 
     def sync(self) -> None:
@@ -161,7 +180,7 @@ class Journal:
         fd = -1
         try:
             fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _SAFE, 0o600)
-            size = _write_all(fd, itertools.chain([{"r": "format", "format": FORMAT}], records))
+            size, number = _write_all(fd, itertools.chain([{"r": "format", "format": FORMAT}], records))
             system.sync_data(fd)
             crash_point("journal.compacting")
             os.replace(beside, self.path)
@@ -173,7 +192,7 @@ class Journal:
                 raise system.disk_error("compact the journal", self.path, error) from error
             raise
         os.close(self._fd)
-        self._fd, self.bytes, self._torn = fd, size, False
+        self._fd, self.bytes, self._number, self._torn = fd, size, number, False
         try:
             system.sync_folder(os.path.dirname(self.path) or ".")
         except OSError as error:
@@ -194,25 +213,27 @@ class Journal:
 _SAFE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-def _frame(record: Mapping[str, Any]) -> bytes:
-    payload: bytes = msgpack.packb(record, unicode_errors="surrogatepass")
+def _frame(record: Mapping[str, Any], number: int) -> bytes:
+    payload: bytes = msgpack.packb({**record, _NUMBER: number}, unicode_errors="surrogatepass")
     if len(payload) > MAX_RECORD_BYTES:
         raise TooLarge.of("size of one journal record", len(payload), f"up to {MAX_RECORD_BYTES} bytes")
     return _HEAD.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
 
 
-def _write_all(fd: int, records: Iterable[Mapping[str, Any]]) -> int:
-    """Write records in blocks, so that compaction is a handful of system calls, and return how many bytes."""
-    size = 0
+def _write_all(fd: int, records: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """Write records in blocks, so that compaction is a handful of system calls, and return how many bytes and
+    records."""
+    size = number = 0
     block: list[bytes] = []
     waiting = 0
     for record in records:
-        block.append(_frame(record))
+        block.append(_frame(record, number))
+        number += 1
         waiting += len(block[-1])
         if waiting >= _COPY_BYTES:
             size += _write_block(fd, block)
             block, waiting = [], 0
-    return size + _write_block(fd, block)
+    return size + _write_block(fd, block), number
 
 
 def _write_block(fd: int, block: list[bytes]) -> int:
@@ -223,15 +244,42 @@ def _write_block(fd: int, block: list[bytes]) -> int:
     return done
 
 
-def _read(fd: int) -> tuple[list[dict[str, Any]], int, int, int]:
-    """Return the whole records, where the last of them ends, how long the file is, and how many bytes belong
-    to no record."""
+def _read(fd: int) -> tuple[list[tuple[dict[str, Any], int, int]], int, int, int]:
+    """Return the whole records as `_records` yields them, where the last of them ends, how long the file is,
+    and how many bytes belong to no record."""
     with os.fdopen(os.dup(fd), "rb", buffering=_COPY_BYTES) as file:
         total = file.seek(0, os.SEEK_END)
         file.seek(0)
         found = list(_records(file, total))
     good = found[-1][1] if found else 0
-    return [record for record, _, _ in found], good, total, total - sum(size for _, _, size in found)
+    return found, good, total, total - sum(size for _, _, size in found)
+
+
+def _in_order(found: list[tuple[dict[str, Any], int, int]]) -> tuple[list[dict[str, Any]], int, int, bool]:
+    """Return the records by their numbers, each once, the number of the next one, how many were misplaced,
+    and whether some are missing. Version 0.1 wrote no numbers: the order of the file counts then."""
+    records = [record for record, _, _ in found]
+    numbers = [record.pop(_NUMBER, None) for record in records]
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        return records, len(records), 0, False
+    by_number = dict(sorted(zip(numbers, records, strict=True), key=lambda pair: pair[0]))
+    # A record that has slid behind another counts once, however many it passed.
+    misplaced = sum(after <= before for before, after in itertools.pairwise(numbers))
+    following = max(by_number, default=-1) + 1
+    return list(by_number.values()), following, misplaced, len(by_number) != following
+
+
+def _jobs_in(fd: int, found: list[tuple[dict[str, Any], int, int]], total: int) -> tuple[str, ...]:
+    """Return the job ids that can be made out between and behind the records."""
+    ids: dict[str, None] = {}
+    starts = [0, *(end for _, end, _ in found)]
+    ends = [*(end - size for _, end, size in found), total]
+    for start, end in zip(starts, ends, strict=True):
+        with os.fdopen(os.dup(fd), "rb") as file:
+            file.seek(start)
+            damaged = file.read(min(end - start, KEPT_ASIDE_BYTES)) if end > start else b""
+        ids |= dict.fromkeys(name.decode("ascii") for name in _JOB_ID.findall(damaged))
+    return tuple(ids)
 
 
 def _records(file: BinaryIO, total: int) -> Iterator[tuple[dict[str, Any], int, int]]:

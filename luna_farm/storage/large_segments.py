@@ -34,8 +34,16 @@ class LargeSegments:
             raise ArenaError(f"{self.folder} has {free:,} bytes free; the image needs {size:,}.")
         return Arena.create(f"file:{os.path.join(self.folder, uuid4().hex)}", size)
 
+    def holds(self, segment: str) -> bool:
+        """Whether a segment is named like one of these."""
+        return segment.startswith("file:") and os.path.dirname(segment[len("file:") :]) == self.folder
+
+    def segments(self) -> list[str]:
+        """Return all segments that are there, sorted."""
+        return sorted(f"file:{os.path.join(self.folder, name)}" for name in os.listdir(self.folder))
+
     def sweep(self, keep: Container[str]) -> int:
         """Remove all segments that are not in `keep`. For the start, before any job is accepted. Returns how
         many."""
-        paths = [os.path.join(self.folder, name) for name in os.listdir(self.folder)]
-        return sum(files.remove(path) for path in paths if f"file:{path}" not in keep)
+        unused = [segment for segment in self.segments() if segment not in keep]
+        return sum(files.remove(segment[len("file:") :]) for segment in unused)

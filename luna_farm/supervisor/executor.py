@@ -98,11 +98,14 @@ class Executor:
         self.arrivals = Arrivals()
         self._spooled: list[str] = []
         """Files of the upload spool that may go once the journal is on the disk."""
+        self._forgotten: list[str] = []
+        """Spooled pixels that may go then."""
         self._table: dict[type, Callable[[Any], None]] = {
             instructions.Reply: self._reply,
             instructions.ReserveNames: services.folders.reserve,
             instructions.CreateSegment: self._create_segment,
             instructions.SpoolPixels: self._spool_pixels,
+            instructions.MovePixels: self._move_pixels,
             instructions.Append: self._append,
             instructions.KeepReport: lambda i: services.reports.append(i.record),
             instructions.Dispatch: self._dispatch,
@@ -140,6 +143,10 @@ class Executor:
     def remove_spooled(self) -> None:
         """Remove the spooled files of images that are saved. First the journal is synced, once for all of
         them: a power cut must not keep the removal and take the record."""
+        if self._forgotten:
+            again, self._forgotten = self._forgotten, []
+            for segment in again:
+                self._forget(instructions.Forget(segment))
         if self._spooled and self._services.journal_writer.synced():
             gone, self._spooled = self._spooled, []
 
@@ -220,13 +227,28 @@ class Executor:
         def work() -> events.Event:
             files: list[str] = []
             try:
-                for n, place in enumerate(i.places):
-                    files.append(services.spool.write(i.job_id, i.first + n, services.segments.view(*place)))
+                for place, request in zip(i.places, i.requests, strict=True):
+                    index, view = request["task"]["index"], services.segments.view(*place)
+                    files.append(services.spool.write(i.job_id, index, view, request))
             except Exception as error:  # whatever it is, the job gets an answer and its slots are free again
                 for segment in files:
                     services.spool.remove(segment)
                 return events.PixelsSpooled(i.job_id, error=_as_disk_error("spool pixels", error))
             return events.PixelsSpooled(i.job_id, tuple(files))
+
+        self._aside(work)
+
+    def _move_pixels(self, i: instructions.MovePixels) -> None:
+        services, task = self._services, i.task
+
+        def work() -> events.Event:
+            try:
+                view = services.segments.view(task.segment, task.offset, task.nbytes)
+                segment = services.spool.write(task.job_id, task.index, view, i.request)
+            except Exception as error:  # whatever it is, the image stays where it is
+                failed = _as_disk_error("move pixels to the disk", error)
+                return events.PixelsMoved(task.job_id, task.index, error=failed)
+            return events.PixelsMoved(task.job_id, task.index, segment)
 
         self._aside(work)
 
@@ -283,7 +305,8 @@ class Executor:
         services.pool.forget(segment)
         services.segments.forget(segment)
         if services.spool.holds(segment) and not services.journal_writer.synced():
-            # A power cut could keep the removal and take the record of the file. The next start sweeps it.
+            # A power cut could keep the removal and take the record of the file.
+            self._forgotten.append(segment)
             return
 
         def work() -> None:

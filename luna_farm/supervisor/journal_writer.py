@@ -63,25 +63,25 @@ class JournalWriter:
             return FarmBusy(
                 f"the journal holds {self._journal.bytes:,} bytes of open jobs (setting journal_bytes)"
             )
-        before = self._journal.bytes
+        before = self._journal.end
         try:
             for record in records:
                 self._journal.append(record)
             if sync:
                 self._journal.sync()
         except FarmError as error:
-            if self._journal.bytes > before:
+            if self._journal.end != before:
                 self._take_back(before)
             return error
         crash_point("supervisor.journaled")
         return None
 
-    def _take_back(self, size: int) -> None:
+    def _take_back(self, end: tuple[int, int]) -> None:
         """Forget a record that was refused after all, or the next start would take its job up. What the disk
         made of the rest is unknown after a failed sync: the whole journal is written anew."""
         self._compact_at = 0
         try:
-            self._journal.take_back(size)
+            self._journal.take_back(end)
         except FarmError as error:
             log.error("A refused job may come back at the next start: %s", error)
 

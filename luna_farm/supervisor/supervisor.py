@@ -16,18 +16,15 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import PurePath
 from typing import Any, cast
 
-from luna_farm import logs, system
+from luna_farm import logs
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.config_destinations import TIMEOUT_S
-from luna_farm.core import dead_letters, events, instructions, protocol, recovery
+from luna_farm.core import events, instructions, protocol, recovery
 from luna_farm.core.farm import advance, handle
-from luna_farm.core.job import Image, ImageState
+from luna_farm.core.job import Image
 from luna_farm.core.leases import MAX_LEASES
-from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.core.state import DestinationLimits, Farm, Limits, folder_of
 from luna_farm.engine.child import fence
 from luna_farm.engine.local import LocalPool
@@ -37,8 +34,8 @@ from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.requests import Act
 from luna_farm.feed.server import MAX_CONNECTIONS, Feed
 from luna_farm.feed.sessions import LINK_S
-from luna_farm.locations import is_url, parse
-from luna_farm.storage import names, notes, upload_spool, writer
+from luna_farm.locations import parse
+from luna_farm.storage import names
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.storage.arena_size import establish
@@ -53,6 +50,7 @@ from luna_farm.supervisor.arena_memory import ArenaMemory
 from luna_farm.supervisor.commands import Commands
 from luna_farm.supervisor.executor import INTERNAL, Executor, Services
 from luna_farm.supervisor.folders import Folders
+from luna_farm.supervisor.inheritance import Inheritance
 from luna_farm.supervisor.journal_writer import JournalWriter
 from luna_farm.supervisor.listener import Listener, places_for
 from luna_farm.supervisor.notify import Notifier
@@ -160,9 +158,15 @@ class Supervisor:
             fenced = fence(recovered.workers)
             arena, notes = establish(config.arena_bytes, config.state_dir, keep=recovered.segments_in_use())
             if replay.cut_bytes:
-                notes.append(
-                    f"{replay.cut_bytes} bytes of the journal were no record; kept: {replay.kept_aside}"
+                jobs = f" They name the jobs {', '.join(replay.damaged_jobs[:20])}." * bool(
+                    replay.damaged_jobs
                 )
+                notes.append(
+                    f"{replay.cut_bytes} bytes of the journal were no record; kept: {replay.kept_aside}."
+                    f"{jobs}"
+                )
+            if replay.misplaced:
+                notes.append(f"{replay.misplaced} records of the journal stood in the wrong place or twice.")
             if recovered.unread:
                 notes.append(
                     f"{len(recovered.unread)} records of the journal make no sense to this version (of "
@@ -189,118 +193,9 @@ class Supervisor:
 
         Unless the journal is `whole`, pixels that no record names may belong to a job whose record is gone.
         """
-        for segment in dead_letters.take_up(recovered, self._dead_letters()):
-            self.services.letters.remove(PurePath(segment).stem)
-        folder = self.config.state_dir / state_dir.NOTES
-        left_notes = notes.read_all(folder)
-        self._inherited = recovery.restore(self.farm, recovered, self, self.now(), left_notes)
-        unclaimed = self.config.state_dir / state_dir.UNCLAIMED
-        kept = [] if whole else self.services.spool.set_aside(self.farm.segment_users, unclaimed)
-        if kept:
-            self.note(
-                f"Records of the journal are missing. The pixels of {len(kept)} images that no record names"
-                f" are kept in {unclaimed}: {', '.join(os.path.basename(path) for path in kept[:10])}"
-            )
-        self.services.spool.sweep(self.farm.segment_users)
-        self._sweep_uploads()
-        self.services.large.sweep(self.farm.segment_users)
-        self.services.journal_writer.begin(recovery.snapshot(self.farm))
-        notes.remove_all(folder)
-        left = sum(1 for _ in self.farm.unfinished())
-        if left:
-            log.warning("%d images of the farm that ran before are taken up again", left)
-
-    def _sweep_uploads(self) -> None:
-        """Remove spooled files that every destination has confirmed; name those that belong to no job."""
-        spool = self.services.upload_spool
-        spool.sweep()
-        images = [image for job in self.farm.jobs.values() for image in job.images]
-        done = {upload.spool for image in images if image.finished for upload in image.uploads}
-        wanted = {upload.spool for image in images if image.uploads for upload in image.uploads}
-        wanted |= {shard.spool for shard in self.farm.shards.values()}
-        wanted |= {spool.path(shard_id, 0) for shard_id in self.farm.shards}
-        parts = ("", "json")
-        wanted |= {spool.path(*i.key, part) for i in images if not i.finished for part in parts}
-        failed = {
-            upload.spool for image in images if image.state is ImageState.FAILED for upload in image.uploads
-        }
-        for path in spool.paths():
-            if path in done - failed:
-                spool.remove(path)
-            elif path not in wanted:
-                self.note(f"The spooled file {path} belongs to no job in the journal and stays where it is.")
-
-    def _dead_letters(self) -> Iterator[dead_letters.DeadLetter]:
-        """What lies in the dead letters and can be read."""
-        for found in self.services.letters.letters():
-            try:
-                job, task = self.services.letters.load(found.id)
-                options, image = SaveOptions.from_map(job), ImageTask.from_map(task)
-            except (FarmError, TypeError) as error:
-                self.note(f"The dead letter {found.path} cannot be read and stays where it is: {error}")
-            else:
-                yield dead_letters.DeadLetter(options, image, found.reason, f"npy:{found.pixels_path}")
-
-    def readable(self, segment: str) -> bool:
-        """Whether the pixels that a predecessor left in a segment can still be had."""
-        if segment.startswith("npy:"):
-            return os.path.exists(segment[4:])
-        try:
-            header = self.services.segments.arena(segment).header
-        except ArenaError:
-            return False
-        # Of an arena of another boot it is not known which pages reached the disk; a spooled file is synced.
-        return segment.startswith(f"file:{self.services.spool.folder}") or header.boot_id == system.boot_id()
-
-    def published(self, task: ImageTask) -> ImageResult | None:
-        """What a predecessor made of an image and could not report; found by its note."""
-        if task.archive or is_url(task.root):
-            return self._spooled_before(task)
-        noted = Note.of(task)
-        if noted is None:
-            return None
-        for state, path in (("saved", task.path), ("discarded", task.discarded_path)):
-            with contextlib.suppress(FarmError):  # a folder that cannot be looked at shows nothing
-                found = writer.published_before(path, task.root, noted, self.services.folders.allowed)
-                if found:
-                    result = ImageResult(state, path=found.path, bytes=found.bytes)
-                    spooled = self._spooled_before(task)  # for its mirrors
-                    if spooled is None:
-                        return result
-                    return replace(result, uploads=spooled.uploads, spool_bytes=spooled.spool_bytes)
-        return None
-
-    def _spooled_before(self, task: ImageTask) -> ImageResult | None:
-        """What a predecessor put into the spool of uploads and could not report."""
-        try:
-            found = upload_spool.read(self.services.upload_spool.path(task.job_id, task.index))
-        except FarmError:
-            return None
-        files = [found]
-        with contextlib.suppress(FarmError):  # most have no metadata beside them
-            files.append(upload_spool.read(self.services.upload_spool.path(task.job_id, task.index, "json")))
-        targets = tuple(
-            {"spool": file.path, "root": at.root, "name": at.name} for file in files for at in file.targets
+        self._inherited = Inheritance(self.services, self.config.state_dir, self.note).take_up(
+            recovered, whole, self.now()
         )
-        moved = targets[0]["name"] == task.discarded_path[len(task.root) + 1 :]
-        discarded = found.state == "discarded" or (not found.state and moved)
-        return ImageResult(
-            "discarded" if discarded else "saved",
-            path=task.discarded_path if discarded and not task.archive else task.path,
-            bytes=found.upload.bytes,
-            uploads=targets,
-            spool_bytes=sum(file.upload.bytes for file in files),
-        )
-
-    def spooled(self, path: str) -> bool:
-        """Whether a file of the upload spool is there and whole."""
-        with contextlib.suppress(FarmError):
-            return bool(upload_spool.read(path))
-        return False
-
-    def there(self, path: str) -> bool:
-        """Whether something lies under a name that was free when it was reserved."""
-        return os.path.lexists(path)
 
     @property
     def segments(self) -> Segments:

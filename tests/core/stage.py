@@ -122,8 +122,10 @@ class Stage:
         elif isinstance(i, instructions.ReserveNames):
             return events.NamesReserved(i.job_id, self.names(i), i.warnings)
         elif isinstance(i, instructions.SpoolPixels):
-            files = tuple(f"file:/spool/{i.job_id}-{i.first + n}" for n in range(len(i.places)))
+            files = tuple(f"file:/spool/{i.job_id}-{request['task']['index']}" for request in i.requests)
             return events.PixelsSpooled(i.job_id, files)
+        elif isinstance(i, instructions.MovePixels):
+            return events.PixelsMoved(*_key(i.task), f"file:/spool/{i.task.job_id}-{i.task.index}")
         elif isinstance(i, instructions.CreateSegment):
             return events.SegmentCreated(i.client, i.reply, i.size, f"file:/large/{i.reply}")
         elif isinstance(i, instructions.Append):
@@ -134,9 +136,7 @@ class Stage:
         elif isinstance(i, instructions.Dispatch):
             self.dispatched.append(i)
         elif isinstance(i, instructions.Bury):
-            return events.Buried(
-                i.task.job_id, i.task.index, f"npy:/dead/{i.task.job_id}-{i.task.index}.npy", 0
-            )
+            return events.Buried(*_key(i.task), f"npy:/dead/{i.task.job_id}-{i.task.index}.npy", 0)
         elif isinstance(i, instructions.StartUpload):
             self.uploads.append(i)
         elif isinstance(i, instructions.AddMember):
@@ -267,9 +267,14 @@ class Stage:
         after.now = self.now
         after.numbers = self.numbers
         recovered = recovery.read(self.journal, self.reports)
+        after.farm.inherited = frozenset(recovered.segments_in_use()) & {"shm:arena", "shm:another"}
         done = recovery.restore(after.farm, recovered, probe or Disk(), after.now)
         after.reports = list(self.reports)
         after.journal = recovery.snapshot(after.farm)
         for instruction in done:
             after._carry_out(instruction)
         return after
+
+
+def _key(task: ImageTask) -> tuple[str, int]:
+    return task.job_id, task.index

@@ -271,11 +271,11 @@ def test_one_image_probes_a_failing_folder_and_the_others_wait() -> None:
     stage = Stage(min_workers=2, max_workers=2)
     stage.workers()
     stage.submit("job-0001", LARGE, LARGE, LARGE)
-    stage.finish(state="failed", code="disk", error="full")
-    assert stage.states("job-0001") == ["held", "running", "held"]
-    stage.finish(state="failed", code="disk", error="full")
+    for _ in range(3):
+        stage.finish(state="failed", code="disk", error="full")
     assert stage.states("job-0001") == ["held", "held", "held"]
-    assert stage.tick(FIRST_DELAY_S) == []
+    assert of_kind(stage.tick(FIRST_DELAY_S), instructions.Dispatch) == []
+    assert of_kind(stage.tick(2 * FIRST_DELAY_S), instructions.Dispatch) == []
     stage.tick(FIRST_DELAY_S)
     assert stage.states("job-0001").count("running") == 1
     stage.finish()
@@ -313,12 +313,13 @@ def test_a_probe_whose_worker_dies_is_made_again() -> None:
 def test_new_images_for_a_failing_folder_are_held_without_a_try() -> None:
     stage = Stage()
     stage.workers()
-    stage.submit("job-0001")
-    stage.finish(state="failed", code="disk", error="full")
+    stage.submit("job-0001", batch(), batch())
+    for _ in range(2):
+        stage.finish(state="failed", code="disk", error="full")
     stage.submit("job-0002")
     assert stage.states("job-0002") == ["held"]
     assert stage.farm.depth == 0
-    assert stage.farm.status()["queue"] == {"jobs": 2, "images": 2, "bytes": 8192}
+    assert stage.farm.status()["queue"] == {"jobs": 2, "images": 3, "bytes": 12288}
 
 
 # --- what a dead worker noted

@@ -144,9 +144,9 @@ def test_seals_wait_for_the_spool_and_the_journal_of_those_before() -> None:
     assert stage.seal(reply, (leases[1], 1), (leases[2], 1)) == []
     done = stage.happens(events.PixelsSpooled("job-0001", ("file:/spool/0",)))
     assert kinds(done) == ["Append", "SpoolPixels", "Publish"]
-    assert stage.held[-1] == instructions.SpoolPixels(
-        "job-0001", 1, (("shm:arena", 4096, 3072), ("shm:arena", 8192, 3072))
-    )
+    spooled = stage.held[-1]
+    assert spooled.places == (("shm:arena", 4096, 3072), ("shm:arena", 8192, 3072))
+    assert [request["task"]["index"] for request in spooled.requests] == [1, 2]
     stage.happens(events.PixelsSpooled("job-0001", ("file:/spool/1", "file:/spool/2")))
     assert stage.answer(reply)["success"]
 
@@ -380,6 +380,18 @@ def test_a_durable_job_is_spooled_before_it_is_journaled_and_its_record_names_th
     ]
     images = stage.farm.jobs["job-0001"].images
     assert {image.task.segment for image in images} == {"shm:arena"}, "it is encoded from memory all the same"
+
+
+def test_images_that_were_accepted_before_keep_their_files_when_the_rest_is_sealed_later() -> None:
+    """The files have the names of their images, not of their place in what is sealed."""
+    stage = Stage(min_workers=2)
+    reply = stage.open("job-0001", batch(batch=3), request_id="r", durable=True)
+    lease = stage.lease(3072)["leases"][0]["lease"]
+    stage.seal(reply, (lease, 1))
+    stage.happens(events.ClientGone(CLIENT, may_write=False))
+    stage.hold = {instructions.SpoolPixels}
+    stage.submit("job-0002", batch(batch=3), request_id="r", durable=True)
+    assert [request["task"]["index"] for request in stage.held[-1].requests] == [1, 2]
 
 
 def test_the_spool_of_an_image_is_forgotten_with_it() -> None:

@@ -187,7 +187,7 @@ def test_images_of_another_folder_do_not_move() -> None:
         stage.finish(state="failed", code="disk", error="gone")
         if n == 0:
             stage.finish(state="failed", code="disk", error="gone")
-        stage.farm.folders["/out/two"].retry_at = 1e9
+        stage.farm.folders["/out/two"].failed_at = 1e9
         stage.tick(9.0)
     paths = [image.task.path for job in stage.farm.jobs.values() for image in job.images]
     assert paths == ["/spare/one/a_RAW_00001.png", "/out/two/a_RAW_00002.png"]

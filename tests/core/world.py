@@ -13,7 +13,7 @@ from typing import Any
 
 from stage import batch, options
 
-from luna_farm.core import events, recovery
+from luna_farm.core import events, recovery, spooled
 from luna_farm.core import instructions as do
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.filenames import collision_key
@@ -21,6 +21,7 @@ from luna_farm.core.job import ImageState
 from luna_farm.core.messages import ImageResult, ImageTask
 from luna_farm.core.schema import Part, Submit
 from luna_farm.core.slots import ALIGN
+from luna_farm.core.spooled import Spooled
 from luna_farm.core.state import Farm, Limits, Step
 
 Key = tuple[str, int]
@@ -60,6 +61,9 @@ class World:
         self.journal: list[dict[str, Any]] = []
         self.reports: list[dict[str, Any]] = []
         self.memory: dict[tuple[str, int], Key] = {}
+        """Who wrote each page, in memory and in the spool."""
+        self.requests: dict[str, dict[str, Any]] = {}
+        """What files of the spool say of themselves."""
         self.segments: set[str] = set()
         self.files: dict[Key, File] = {}
         self.broken: set[str] = set()
@@ -99,8 +103,17 @@ class World:
         self.processes.clear()
         if reboot:
             self.segments = {name for name in self.segments if not name.startswith("shm:")}
-            self.memory.clear()
+            self.memory = {page: tag for page, tag in self.memory.items() if page[0] in self.segments}
+        known = set(recovered.jobs)
+        found = [
+            Spooled.of(name, self.requests[name]) for name in sorted(self.segments & self.requests.keys())
+        ]
+        spooled.take_up(recovered, found, whole=True)
+        for job_id in recovered.jobs.keys() - known:
+            self.accepted.update({(job_id, n): "queued" for n in range(recovered.jobs[job_id].num_images)})
         self.begin(recovered)
+        self.segments -= {one.task.segment for one in found} - self.farm.segment_users.keys()
+        self.farm.inherited = frozenset(name for name in self.farm.segment_users if name.startswith("shm:"))
 
     def readable(self, segment: str) -> bool:
         return segment in self.segments
@@ -196,7 +209,7 @@ class World:
 
     def _dispatched(self, i: do.Dispatch) -> None:
         key = (i.task.job_id, i.task.index)
-        assert self.accepted[key] == "queued", f"{key} is handed out, it is {self.accepted[key]}"
+        assert self.accepted[key] in ("queued", "held"), f"{key} is handed out, it is {self.accepted[key]}"
         for number, process in self.processes.items():
             tasks = [told.task for told in process.told if isinstance(told, do.Dispatch)]
             tasks += [task for task, _ in process.reports]
@@ -335,14 +348,23 @@ class World:
             reserved = events.NamesReserved(i.job_id, paths, i.warnings)
             self.happens(reserved if well else events.NamesReserved(i.job_id, error=failed))
         elif isinstance(i, do.SpoolPixels):
-            segments = tuple(f"file:/spool/{i.job_id}-{i.first + n}" for n in range(len(i.places)))
-            self.segments.update(segments if well else ())
+            segments = tuple(f"file:/spool/{i.job_id}-{request['task']['index']}" for request in i.requests)
+            for segment, place, request in zip(segments, i.places, i.requests, strict=True):
+                if well:
+                    self._spool(segment, place[0], place[1], request)
             spooled = events.PixelsSpooled(i.job_id, segments)
             self.happens(spooled if well else events.PixelsSpooled(i.job_id, error=failed))
         elif isinstance(i, do.Append):
             if well:
                 self._appended(i.records)
             self.happens(events.Journaled(i.job_id, None if well else failed))
+        elif isinstance(i, do.MovePixels):
+            key, segment = (i.task.job_id, i.task.index), f"file:/spool/{i.task.job_id}-{i.task.index}"
+            if well and i.task.segment in self.segments:
+                self._spool(segment, i.task.segment, i.task.offset, i.request)
+                self.happens(events.PixelsMoved(*key, segment))
+            else:
+                self.happens(events.PixelsMoved(*key, error=failed))
         else:
             assert isinstance(i, do.Bury)
             key, segment = (i.task.job_id, i.task.index), f"npy:/dead/{i.task.job_id}-{i.task.index}.npy"
@@ -352,6 +374,12 @@ class World:
                 self.happens(events.Buried(*key, segment))
             else:
                 self.happens(events.Buried(*key, error=failed))
+
+    def _spool(self, segment: str, source: str, offset: int, request: dict[str, Any]) -> None:
+        """What lies there now is copied to the disk, with its request."""
+        self.segments.add(segment)
+        self.memory[segment, 0] = self.memory.get((source, offset // ALIGN), GARBAGE)
+        self.requests[segment] = request
 
     def _free_names(self, i: do.ReserveNames) -> tuple[str, ...]:
         there = {collision_key(file.path) for file in self.files.values()}
@@ -371,7 +399,7 @@ class World:
     def _read(self, task: ImageTask) -> None:
         """The pixels of a task are read: they must be there, and be those that were handed over."""
         assert task.segment in self.segments, f"{task.segment} is gone, and is to be read"
-        if task.segment.startswith("shm:"):
+        if not task.segment.startswith("npy:"):
             for page in self._pages(task.segment, task.offset, task.nbytes):
                 tag = self.memory.get(page)
                 assert tag == self.tags[task.job_id, task.index], (

@@ -19,6 +19,8 @@ NEVER = (
     "crashes",
     "half_files",
     "phantoms",
+    "gone",
+    "twice",
 )
 PATIENCE_S = 120.0
 """From here on something hangs, however busy the machine is."""
