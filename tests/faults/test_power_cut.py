@@ -37,7 +37,7 @@ def save_all(root: Path, mark: Callable[[str], None]) -> None:
     for number in range(IMAGES):
         job, path = f"job{number}", f"{out}/{number % 7}/a{number}.png"
         pixels = bytes([number]) * 5000
-        segment = spool.write(job, 0, memoryview(pixels))
+        segment = spool.write(job, 0, memoryview(pixels), {"job_id": job})
         journal.append({"r": "job", "job_id": job})
         journal.sync()
         mark(f"accepted {number}")
@@ -68,7 +68,8 @@ def check(disk: Disk, past: list[Op], tmp: Path) -> dict[str, int]:
             bad["lost"] += there != whole
         elif f"accepted {number}" in promised:
             spooled = found.get(f"state/spool/job{number}-0.pixels", b"")
-            bad["lost"] += spooled[HEADER_BYTES:] != bytes([number]) * 5000
+            kept = spooled[HEADER_BYTES : HEADER_BYTES + 5000]
+            bad["lost"] += kept != bytes([number]) * 5000
     journal = tmp / "journal"
     journal.write_bytes(found.get("state/journal", b""))
     with journal.open("rb") as file:
