@@ -96,7 +96,9 @@ function checkImages(node) {
   if (!node.lunaShown?.size || !node.imgs?.length || node.imgs === node.lunaImages) return;
   node.lunaImages = node.imgs;
   const names = node.imgs.map(({ src }) => new URL(src, location).searchParams.get("filename"));
-  if (names.some((name) => name && !node.lunaShown.has(name))) node.images = null;
+  if (!names.some((name) => name && !node.lunaShown.has(name))) return;
+  node.images = null;
+  setTimeout(dirty); // it looks while it draws, and this is called by a drawing
 }
 
 // The images of an earlier run would look like those of one that brought none.

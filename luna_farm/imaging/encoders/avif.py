@@ -99,13 +99,14 @@ def _by_imagecodecs(pixels: Pixels, options: SaveOptions, marked: Marks) -> byte
         values = np.repeat(values, 3, axis=2)  # imagecodecs stores one channel exactly, whatever the quality
         gray = False
     colour = marked.colour
+    name = "YUV400" if gray else f"YUV{subsampling(quality).replace(':', '')}"
     try:
         file = imagecodecs.avif_encode(
             values[:, :, 0] if gray else values,
             quality,
             speed=options.avif_speed,
             bitspersample=_BITS if deep else 8,
-            pixelformat="400" if gray else subsampling(quality).replace(":", ""),
+            pixelformat=imagecodecs.AVIF.PIXEL_FORMAT[name],
             primaries=colour.primaries,
             transfer=colour.transfer,
             matrix=colour.matrix if gray or quality < EXACT else _RGB,
