@@ -279,14 +279,13 @@ def test_an_older_image_that_loads_last_is_not_shown(browser):
         if old.search(request.url):
             open_requests.add(request)
 
-    events = {
-        "request": asked,
-        "requestfinished": open_requests.discard,
-        "requestfailed": open_requests.discard,
-    }
+    def over(request: Any) -> None:
+        open_requests.discard(request)
+
+    events = {"request": asked, "requestfinished": over, "requestfailed": over}
     for event, listener in events.items():
         browser.page.on(event, listener)
-    browser.page.route(old, held.append)
+    browser.page.route(old, lambda route: held.append(route))
     browser.page.evaluate("window.widget = (name) => saver.widgets.find((one) => one.name === name)")
     with browser.page.expect_request(old):
         browser.page.evaluate("() => { widget('filename').value = 'slow_old'; app.queuePrompt(0); }")
