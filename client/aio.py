@@ -13,7 +13,7 @@ from luna_farm.core import frames, protocol
 from luna_farm.errors import FarmUnavailable, ProtocolError
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.mapped import MappedSegments
-from luna_farm_client.policy import RESTART_S, Plan, Policy, Use
+from luna_farm_client.policy import Plan, Policy, Use
 from luna_farm_client.requests import JobReport, PauseReport, Receipt, SaveRequest
 from luna_farm_client.session import Copy, Receive, Send, Session, Sleep, Steps
 
@@ -141,10 +141,10 @@ class AsyncFarmClient:
         timeout: float = 30.0,
         *,
         tls: ssl.SSLContext | None = None,
-        restart_s: float = RESTART_S,
+        restart_s: float | None = None,
     ) -> None:
         self.endpoint = Endpoint.find(host, port, token, tls)
-        self._policy = Policy(timeout, restart_s)
+        self._policy = Policy(timeout, restart_s, self.endpoint.ended)
         self._segments = MappedSegments()
         self._idle: list[AsyncConnection] = []
 

@@ -7,6 +7,7 @@ that took the farm's port.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import ssl
@@ -17,6 +18,9 @@ from luna_farm import config, system
 from luna_farm.errors import Unauthorized
 
 CONNECT_S = 5.0
+CRASHED_S = 2.0
+"""How long a farm that was killed is waited for, without a service manager that is known: a program may start
+it again, which takes about a second."""
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  replaced, not listened on
 """A farm that listens on all addresses is reached by this one from its own machine."""
 
@@ -68,6 +72,22 @@ class Endpoint:
             return (self.state_dir / "token").read_text("utf-8").strip()
         except OSError:
             return ""
+
+    def ended(self) -> tuple[str, float]:
+        """Return a sentence if the farm at this address has ended and no service manager starts it again, and
+        for how many seconds to wait for it all the same; ("", 0.0) if it may be restarting, or is none of
+        this state folder."""
+        try:
+            found = json.loads((self.state_dir / "endpoint.json").read_text("utf-8"))
+            mine = config.is_loopback(self.host) and found["port"] == self.port
+            pid, managed, stopped = int(found["pid"]), bool(found["managed"]), bool(found.get("stopped"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return "", 0.0
+        if not mine or managed or not (stopped or not system.process_exists(pid)):
+            return "", 0.0
+        if stopped:
+            return f"The farm at {self} was stopped. Start it with `luna-farm start`.", 0.0
+        return f"The farm at {self} has ended, its log says why: `luna-farm logs`.", CRASHED_S
 
     def check_owner(self, sock: socket.socket) -> None:
         """Raise Unauthorized when the system says that another user listens where our farm should: token,

@@ -20,7 +20,7 @@ from luna_farm.errors import FarmUnavailable
 from luna_farm_client.connection import Connection
 from luna_farm_client.endpoint import Endpoint
 from luna_farm_client.mapped import MappedSegments
-from luna_farm_client.policy import RESTART_S, Plan, Policy, Use
+from luna_farm_client.policy import Plan, Policy, Use
 from luna_farm_client.requests import JobReport, PauseReport, Receipt, SaveRequest
 from luna_farm_client.session import Sleep
 
@@ -32,8 +32,9 @@ class FarmClient:
 
     `token` None: from LUNA_FARM_TOKEN or the state folder. `timeout`: seconds that one answer may take, and
     that `submit` goes on trying while the farm is busy. `tls`: for a farm beyond loopback. `restart_s`:
-    seconds to wait for a farm that was there and does not listen now, for it may be restarting; 0 to raise at
-    once. Connects when first used.
+    seconds to wait for a farm that was there and does not listen now; 0 to raise at once. None: 10, for it
+    may be restarting, but at once for a farm of this state folder that has ended and that no service manager
+    starts again. Connects when first used.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class FarmClient:
         timeout: float = 30.0,
         *,
         tls: ssl.SSLContext | None = None,
-        restart_s: float = RESTART_S,
+        restart_s: float | None = None,
     ) -> None:
         self.endpoint = Endpoint.find(host, port, token, tls)
-        self._policy = Policy(timeout, restart_s)
+        self._policy = Policy(timeout, restart_s, self.endpoint.ended)
         self._begin()
         _clients.add(self)
 

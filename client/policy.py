@@ -42,11 +42,15 @@ Plan = Generator[Use | Sleep, Any, T]
 
 class Policy:
     """The decisions of one client. `timeout`: seconds that one answer may take, and that a submit goes on
-    trying while the farm is busy."""
+    trying while the farm is busy. `restart_s` None: RESTART_S, unless `ended` says that the farm has ended
+    for good."""
 
-    def __init__(self, timeout: float, restart_s: float = RESTART_S) -> None:
+    def __init__(
+        self, timeout: float, restart_s: float | None, ended: Callable[[], tuple[str, float]]
+    ) -> None:
         self.timeout = timeout
-        self._restart_s = min(restart_s, timeout)
+        self._restart_s = min(RESTART_S if restart_s is None else restart_s, timeout)
+        self._ended = ended if restart_s is None else lambda: ("", 0.0)
         self.reused = False
         """The connection of the last `Use` was there before: of a farm that another may have followed."""
         self.was_there = False
@@ -55,7 +59,7 @@ class Policy:
 
     def use(self, steps: Callable[[Session], Steps]) -> Plan[Any]:
         """Run steps on a connection; when a farm that was there is away, try again until it is back."""
-        give_up = 0.0
+        since = 0.0
         pause = FIRST_PAUSE_S
         while True:
             try:
@@ -63,11 +67,15 @@ class Policy:
             except (FarmUnavailable, Unauthorized) as error:
                 # Unauthorized: between two farms the token file may still be the old one. The time counts
                 # from here: the call itself may have waited long for a job.
-                give_up = give_up or time.monotonic() + self._restart_s
+                now = time.monotonic()
+                since = since or now
                 stale = self.reused and not isinstance(error.__cause__, TimeoutError)
-                late = not stale and time.monotonic() + pause > give_up
+                late = not stale and now + pause > since + self._restart_s
                 if not self.was_there or self.closed or late:
                     raise
+                why, wait_s = self._ended()
+                if why and isinstance(error, FarmUnavailable) and not stale and now >= since + wait_s:
+                    raise FarmUnavailable(why, error.host, error.port) from error
             yield Sleep(pause)
             pause = min(LONGEST_PAUSE_S, pause * 2)
 

@@ -101,6 +101,13 @@ def close() -> None:
 atexit.register(close)
 
 
+def reopen() -> None:
+    """Write to a new file of the old name from now on: the open one was removed."""
+    for handler in _listener.handlers if _listener is not None else ():
+        if isinstance(handler, _StateFile):
+            handler.reopen()
+
+
 def hide(secret: str) -> None:
     """Replace `secret` by *** in every line from now on."""
     if secret:
@@ -312,6 +319,13 @@ class _StateFile(logging.handlers.RotatingFileHandler):
         """Write what was collected, unless more is to come at once."""
         if self._lines.empty:
             super().flush()
+
+    def reopen(self) -> None:
+        """Let go of the open file; the next line opens one of the old name."""
+        with self.lock or contextlib.nullcontext():
+            if self.stream is not None and not os.path.exists(self.baseFilename):
+                self.stream.close()
+                self.stream, self._bytes = None, 0
 
     def _open(self) -> TextIOWrapper:
         def private(path: str, flags: int) -> int:

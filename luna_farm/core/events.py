@@ -111,6 +111,8 @@ class NamesReserved:
     paths: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     root: str = ""
+    mount: str = ""
+    """Mount point of the disk that the files belong on, "" for that of the system."""
     error: FarmError | None = None
 
 

@@ -116,7 +116,7 @@ def _fall_back(farm: Farm, image: Image) -> list[Instruction]:
     relative = image.task.path[len(image.task.root.rstrip("/\\")) :]
     farm.free_name(image)
     root = farm.limits.fallback_root or farm.limits.fallback_dir
-    image.task = replace(image.task, path=fallback + relative, root=root)
+    image.task = replace(image.task, path=fallback + relative, root=root, mount="")
     image.failures = 0
     farm.taken.add(collision_key(image.task.path))
     image.move(S.QUEUED)

@@ -363,6 +363,7 @@ def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> lis
                 metadata=batch.metadata,
                 in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
                 root=names.root or opened.submit.options.output_dir,
+                mount=names.mount,
                 archive=opened.archive,
                 member=opened.members[index] if opened.archive else "",
             )

@@ -154,6 +154,9 @@ class ImageTask(Message):
     that is expected then."""
     member: str = ""
     """Its name in that archive."""
+    mount: str = ""
+    """Mount point of the disk that the file belongs on, "" for that of the system: if nothing is mounted
+    there, the image waits."""
     noted: Mapping[str, Any] | None = None
     """Temporary name -> map of the `Note` that an attempt left which ended before its result was
     journaled."""

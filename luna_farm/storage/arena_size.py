@@ -55,7 +55,7 @@ def establish(
     wanted = size or _share_of_memory()
     warnings: list[str] = []
     shared, file = fresh_names(folder)
-    _note(folder, shared, file, *keep)
+    note(folder, shared, file, *keep)
     if sys.platform != "win32":  # there it would go away with a killed supervisor
         room = min(_shm_room(), max(MIN_BYTES, int(system.memory_bytes() * MOST_SHARE)))
         made = _halving(shared, wanted, min(wanted, room), "Shared memory", warnings)
@@ -94,7 +94,8 @@ def _noted(folder: str | os.PathLike[str]) -> list[str]:
     return [name for name in names if name.startswith(ours) and name.rpartition("-")[2].isalnum()]
 
 
-def _note(folder: str | os.PathLike[str], *names: str) -> None:
+def note(folder: str | os.PathLike[str], *names: str) -> None:
+    """Write down the names of all segments that this farm has. Raises DiskError."""
     files.replace(str(Path(folder, NOTE)), ["\n".join(names).encode("utf-8", "surrogateescape")])
 
 

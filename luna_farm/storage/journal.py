@@ -203,6 +203,13 @@ class Journal:
         None if the disk refuses."""
         return _keep_aside(self.path, self._fd, 0)
 
+    def in_place(self) -> bool:
+        """Whether the open file still has its name: else nobody will read what is appended."""
+        try:
+            return os.path.samestat(os.stat(self.path, follow_symlinks=False), os.fstat(self._fd))
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close the file; safe to call twice."""
         if self._fd >= 0:

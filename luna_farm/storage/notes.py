@@ -36,16 +36,23 @@ class Notes:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Make the file. A state folder that refuses costs the memory of a crash, not the image."""
+        self._path = path
         self._count = 0
         self._fd = -1
+        self._open()
+
+    def _open(self) -> None:
         try:
-            self._fd = os.open(path, _FLAGS | _SAFE, 0o600)
+            self._fd = os.open(self._path, _FLAGS | _SAFE, 0o600)
             os.write(self._fd, bytes(NOTE_BYTES * NOTES))
         except OSError:
             self.close()
 
     def write(self, note: Note, *, sync: bool) -> None:
         """Keep a note; it survives any death of this process once this returns, a power cut with `sync`."""
+        if self._fd < 0 or not os.fstat(self._fd).st_nlink:  # the state folder was removed and made again
+            self.close()
+            self._open()
         if self._fd < 0:
             return
         payload: bytes = msgpack.packb(note.to_map(), unicode_errors="surrogateescape")

@@ -54,6 +54,10 @@ class Reports:
         except (FarmError, OSError) as error:
             log.error("The report of job %s is known until the farm stops: %s", report.get("job_id"), error)
 
+    def in_place(self) -> bool:
+        """Whether the open file still has its name."""
+        return self._journal.in_place()
+
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._journal.close()

@@ -69,6 +69,14 @@ class StateLock:
                 raise system.disk_error("write the pid into", path, error) from error
         return cls(os.fspath(path), fd)
 
+    def in_place(self) -> bool:
+        """Whether the locked file still has its name: another supervisor could lock a new one of that
+        name."""
+        try:
+            return os.path.samestat(os.stat(self.path, follow_symlinks=False), os.fstat(self._fd))
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Give the lock back; safe to call twice."""
         if self._fd >= 0:

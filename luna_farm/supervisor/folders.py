@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable
 from typing import Any
@@ -24,7 +25,7 @@ from luna_farm.core.instructions import ReserveNames
 from luna_farm.core.template import COUNTER
 from luna_farm.errors import DiskError, FarmBusy, FarmError, InvalidRequest
 from luna_farm.locations import check_key, is_url, parse
-from luna_farm.storage import names
+from luna_farm.storage import mounts, names
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.sinks import missing_extra
 
@@ -35,6 +36,8 @@ ANSWER_S = 5.0
 MAX_ASKING = 32
 """Threads that wait for folders at a time; beyond them the answer is busy."""
 SPACE_FRESH_S = 5.0
+MOUNT_FRESH_S = 1.0
+"""How long it is believed on which disk a folder lies."""
 MAX_KNOWN = 1024
 
 
@@ -50,6 +53,8 @@ class Folders:
         self._handle_event = handle_event
         self._local: set[str] = set()
         self._asking: Counter[str] = Counter()
+        self._mounts: dict[str, tuple[str, float]] = {}
+        """Folder -> the mount point of its disk, and when it was looked up."""
         self._space: dict[str, tuple[int, int]] = {}
         self._space_at: dict[str, float] = {}
 
@@ -138,6 +143,7 @@ class Folders:
         try:
             root, rest = self.allowed.place(i.output_dir)
             self._check_places(i.mirrors)
+            mount = self._mount(i.output_dir)
             relatives = [rest + relative for relative in i.relatives]
             reserved = names.reserve_all(
                 root,
@@ -151,7 +157,20 @@ class Folders:
         except Exception as error:
             return _refused(i, error)
         self._taken.update(map(collision_key, reserved))
-        return events.NamesReserved(i.job_id, tuple(reserved), i.warnings, root)
+        warnings = i.warnings if mounts.is_there(mount) else (*i.warnings, _unmounted(i.output_dir, mount))
+        return events.NamesReserved(i.job_id, tuple(reserved), warnings, root, mount)
+
+    def _mount(self, folder: str) -> str:
+        """Return the mount point of the disk that the files of a folder belong on: the one it was on when it
+        was used last, also after that was unmounted."""
+        mount, at = self._mounts.get(folder, ("", 0.0))
+        now = time.monotonic()
+        if mounts.is_there(mount) and (now - at >= MOUNT_FRESH_S or not at):
+            mount = mounts.mount_of(folder)
+            if len(self._mounts) >= MAX_KNOWN:
+                self._mounts.clear()
+            self._mounts[folder] = mount, now
+        return mount
 
     def space(self, path: str, now: float) -> tuple[int, int]:
         """Return (free, total) bytes of the disk of a folder as last seen, (0, 0) until it has answered
@@ -187,6 +206,10 @@ def _free_key(root: str, relative: str, taken: Container[str]) -> str:
         name = counted(names.first_free(f"{root}/{relative}", lambda number: is_taken(counted(number))))
     check_key("save_path", parse("output_dir", f"{root}/{name}").prefix)
     return f"{root}/{name}"
+
+
+def _unmounted(folder: str, mount: str) -> str:
+    return f"{folder} cannot be written now: {mounts.gone(mount)}"
 
 
 def _silent(folder: str) -> DiskError:

@@ -41,22 +41,31 @@ class JournalWriter:
         self._compacted_at = 0.0
         self._synced_at = 0.0
         self._synced_bytes = 0
+        self.blocked = ""
+        """Why no records may be written now; set from outside."""
+
+    def in_place(self) -> bool:
+        """Whether the file still has its name."""
+        return self._journal.in_place()
 
     @property
     def error(self) -> str:
         """Why the journal is behind, "" when it is not."""
+        if self.blocked:
+            return self.blocked
         return f"{len(self._behind)} records wait for the journal's disk" if self._behind else ""
 
     def begin(self, records: Iterable[dict[str, Any]]) -> None:
-        """Start the journal of this supervisor with what it took over. Raises DiskError."""
+        """Start the journal of this supervisor, or a new file, with all that is open. Raises DiskError."""
         self._journal.rewrite(records)
+        self._behind.clear()
         self._compacted_bytes, self._compacted_at = self._journal.bytes, time.monotonic()
 
     def accept(self, records: Sequence[dict[str, Any]], sync: bool) -> FarmError | None:
         """Write the records by which images are accepted (synced for durable ones), or return why they must
         not be."""
         self.catch_up()
-        if self._behind:
+        if self._behind or self.blocked:
             return DiskError(self.error)
         if self._journal.bytes >= self._max_bytes:
             self._refused = True

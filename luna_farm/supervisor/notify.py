@@ -18,6 +18,13 @@ STOPPING = "STOPPING=1"
 ALIVE = "WATCHDOG=1"
 
 
+def managed(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether a service manager started this process and will start it again: systemd, launchd, or a
+    container, whose first process this is."""
+    given = os.environ if environ is None else environ
+    return "NOTIFY_SOCKET" in given or given.get("XPC_SERVICE_NAME") == "luna-farm" or os.getpid() == 1
+
+
 class Notifier:
     """One connection to the service manager, named by NOTIFY_SOCKET of `environ`.
 

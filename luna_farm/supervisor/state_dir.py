@@ -103,8 +103,17 @@ def write_token(state_dir: Path, given: str) -> str:
     return token
 
 
+def read_token(state_dir: Path) -> str:
+    """Return the token that clients find, "" if there is none."""
+    try:
+        return (state_dir / TOKEN).read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
 def write_endpoint(state_dir: Path, endpoint: dict[str, Any]) -> None:
-    """Say where this farm listens: host, port, feed_port, pid."""
+    """Say where this farm listens: host, port, feed_port, pid; `managed`: a service manager starts it again;
+    `stopped`: it listened there and has stopped."""
     _write(state_dir / ENDPOINT, json.dumps(endpoint))
 
 

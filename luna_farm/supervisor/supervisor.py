@@ -44,6 +44,7 @@ from luna_farm.storage.journal import Journal
 from luna_farm.storage.large_segments import LargeSegments
 from luna_farm.storage.reports import Reports
 from luna_farm.storage.spool import Spool
+from luna_farm.storage.state_lock import StateLock
 from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.supervisor import state_dir
 from luna_farm.supervisor.arena_memory import ArenaMemory
@@ -53,7 +54,8 @@ from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.inheritance import Inheritance
 from luna_farm.supervisor.journal_writer import JournalWriter
 from luna_farm.supervisor.listener import Listener, places_for
-from luna_farm.supervisor.notify import Notifier
+from luna_farm.supervisor.notify import Notifier, managed
+from luna_farm.supervisor.state_guard import StateGuard
 from luna_farm.supervisor.status import Status
 from luna_farm.supervisor.tls import server_context
 from luna_farm.supervisor.uploads import Uploads
@@ -74,7 +76,13 @@ class Supervisor:
     """One farm. Made by `open`, served by `run`."""
 
     def __init__(
-        self, config: Config, journal: Journal, arena: Arena, segments: Segments, reports: Reports
+        self,
+        config: Config,
+        journal: Journal,
+        arena: Arena,
+        segments: Segments,
+        reports: Reports,
+        lock: StateLock,
     ) -> None:
         self.config = config
         self.arena = arena
@@ -130,6 +138,7 @@ class Supervisor:
             upload_spool=uploads_dir,
             metrics=Metrics(),
         )
+        self.guard = StateGuard(config.state_dir, lock, self.services, self.token, self.note)
         self._memory = ArenaMemory(arena, self.farm.slots, self.now)
         self._executor = Executor(self.services, self.handle_event)
         self._status = Status(self.farm, self.services.folders, config.output_dir, self.now)
@@ -177,7 +186,7 @@ class Supervisor:
             segments = Segments()
             segments.add(arena)
             try:
-                supervisor = cls(config, journal, arena, segments, reports)
+                supervisor = cls(config, journal, arena, segments, reports, lock)
                 for note in notes:
                     supervisor.note(note)
                 supervisor.recover(recovered, replay.whole and not recovered.unread)
@@ -304,7 +313,8 @@ class Supervisor:
         config, feed, port = self.config, self.services.feed, self.services.listener.port
         feed_port = feed.port if feed else None
         endpoint = {"host": config.host, "port": port, "feed_port": feed_port, "pid": os.getpid()}
-        state_dir.write_endpoint(config.state_dir, endpoint)
+        self.guard.endpoint = {**endpoint, "managed": managed()}
+        state_dir.write_endpoint(config.state_dir, self.guard.endpoint)
         limits = {**self.farm.limits.of_request(), "max_jobs": config.max_jobs}
         folders = {"state_dir": str(config.state_dir), "output_dir": str(config.output_dir)}
         self._status.facts = {**endpoint, **folders, "limits": limits}
@@ -327,6 +337,7 @@ class Supervisor:
             self.services.uploads.watch()
             self._executor.remove_spooled()
             self._executor.sync_journal()
+            self.guard.tick()
             if self.farm.ready and not told_ready:
                 told_ready = True
                 self._notifier.send("READY=1")
@@ -373,6 +384,7 @@ class Supervisor:
                 log.info("%s", error)
         services.journal_writer.close()
         services.reports.close()
+        self.guard.stopped()
         self._notifier.close()
 
     def _note_left(self, left: list[Image]) -> None:

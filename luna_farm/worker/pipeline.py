@@ -24,7 +24,7 @@ from luna_farm.imaging import metadata, quality, thumbnail, watermark
 from luna_farm.imaging.depth import Pixels
 from luna_farm.imaging.encoders import Encoded, encode, png
 from luna_farm.locations import is_url
-from luna_farm.storage import writer
+from luna_farm.storage import mounts, writer
 from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.upload_spool import Target, UploadSpool
@@ -217,6 +217,7 @@ def written(
             made, path=made.path, bytes=sum(memoryview(buffer).nbytes for buffer in made.encoded.buffers)
         )
     else:
+        mounts.require(made.task.mount, made.path)
         publish = partial(
             writer.publish,
             output_dir=root,

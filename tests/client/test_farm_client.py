@@ -236,7 +236,7 @@ def test_when_busy_it_waits_or_reports(start_farm: Start, tmp_path: Path) -> Non
 
 def test_a_restart_of_the_farm_goes_unnoticed(start_farm: Start, tmp_path: Path) -> None:
     process = start_farm()
-    farm = process.client()
+    farm = process.client(restart_s=60.0)
     receipts = [farm.submit(request(tmp_path, sample(256, 256, seed=n))) for n in range(10)]
     process.kill()
     process.settings["port"] = process.port
@@ -253,6 +253,29 @@ def test_a_restart_of_the_farm_goes_unnoticed(start_farm: Start, tmp_path: Path)
     assert (
         len({path for report in reports for path in report.paths}) == 20 == len(list(tmp_path.glob("*.png")))
     )
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_farm_that_has_ended_is_told_at_once(start_farm: Start, tmp_path: Path, end: str) -> None:
+    """Whatever is asked for, also by a client that was connected: nobody starts this farm again."""
+    process = start_farm()
+    with process.client() as farm:
+        receipt = farm.submit(request(tmp_path, sample()))
+        farm.wait(receipt)
+        getattr(process, end)()
+        pixels = sample()
+        asks: list[Callable[[], object]] = [
+            lambda: farm.submit(request(tmp_path, sample())),
+            lambda: farm.wait(receipt),
+            farm.ping,
+            farm.status,
+            lambda: farm.save(pixels, tmp_path / "a.png"),
+        ]
+        for ask in asks[:1] if end == "kill" else asks:
+            started = time.monotonic()
+            with pytest.raises(FarmUnavailable, match="was stopped" if end == "stop" else "has ended"):
+                ask()
+            assert time.monotonic() - started < RESTART_S / 2
 
 
 def test_stopping_tells_the_process(start_farm: Start) -> None:

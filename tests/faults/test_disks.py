@@ -214,3 +214,26 @@ def test_images_are_what_they_were(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     (tmp_path / "a.png").write_bytes(data)
     assert not shows(tmp_path / "a.png", album.sample(3))
+
+
+def test_nothing_is_saved_below_a_disk_that_was_unmounted(
+    farm: Start, figures: Figures, tmpfs: Callable[[str], Path]
+) -> None:
+    """The path of the folder is then one on the disk below it."""
+    disk = tmpfs("size=8m")
+    one = farm(out=disk / "out")
+    album = Album(one.out)
+    with one.client() as client:
+        album.add(client)
+        album.wait(client)
+        kept = (one.out / Path(album.promised[0].receipt.paths[0]).name).read_bytes()
+        subprocess.run(["umount", disk], check=True)
+        promised = album.add(client)
+        assert any("no disk is mounted" in warning for warning in promised.receipt.warnings)
+        until(lambda: client.job(promised.receipt).images[0].state == "held", "it waits")
+        assert list(disk.iterdir()) == []
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], check=True)
+        (one.out).mkdir()
+        Path(album.promised[0].receipt.paths[0]).write_bytes(kept)
+        figures.none("disks", "unmounted, then mounted again", **album.settled(client))
+    one.stop()

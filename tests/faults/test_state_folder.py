@@ -1,0 +1,92 @@
+"""The state folder, or a file in it, is removed while the farm runs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from images import Album
+from measured import Figures
+from running_farm import RunningFarm, Start, until
+
+from luna_farm.errors import FarmError
+
+ROW = "state folder"
+
+
+def told(farm: RunningFarm, what: str) -> bool:
+    """Whether the status or the log says so by now."""
+    return what in farm.log_text()
+
+
+@pytest.mark.parametrize("what", ["folder", "journal"])
+def test_what_is_removed_under_a_running_farm_is_made_again(farm: Start, figures: Figures, what: str) -> None:
+    one = farm(LUNA_FARM_CRASH="worker.received:*:stop", worker_deadline_s=600.0)
+    album = Album(one.out)
+    with one.client() as client:
+        for _ in range(3):
+            album.add(client)
+        if what == "folder":
+            shutil.rmtree(one.state)
+        else:
+            (one.state / "journal").unlink()
+        until(lambda: told(one, "was removed while the farm runs"), "the removal is noticed")
+        until(lambda: (one.state / "token").exists(), "there is a token again")
+        album.add(client)
+    one.kill()
+    one.restart()
+    with one.client() as client:
+        count = album.settled(client)
+    assert one.stop() == 0
+    figures.none(ROW, f"{what} removed under a running farm, then kill -9", **count)
+
+
+def test_the_owner_can_stop_a_farm_whose_token_was_deleted(farm: Start, figures: Figures) -> None:
+    one = farm()
+    (one.state / "token").unlink()
+    (one.state / "endpoint.json").unlink()
+    until(lambda: one.listens and (one.state / "token").exists(), "token and address are there again")
+    assert one.status()["running"]
+    with one.client() as client:
+        client.shutdown()
+    assert one.process is not None
+    assert one.process.wait(timeout=60) == 0
+    figures(ROW, "token and address deleted: written again", written_again=2)
+
+
+def test_a_folder_that_cannot_be_made_again_stops_acceptance(farm: Start, tmp_path: Path) -> None:
+    one = farm()
+    album = Album(one.out)
+    with one.client() as client:
+        album.add(client)
+        album.wait(client)
+        shutil.rmtree(one.state)
+        one.state.write_text("in the way")
+        until(lambda: told(one, "cannot be made again"), "the removal is noticed")
+        with pytest.raises(FarmError, match="was taken away"):
+            client.submit(album.next_images(), when_busy="report")
+        one.state.unlink()
+        until(lambda: told(one, "was removed while the farm runs"), "it is made again")
+        album.add(client)
+        assert album.settled(client)["lost"] == 0
+
+
+def test_notes_and_reports_go_on_in_the_new_folder(farm: Start) -> None:
+    """A worker notes what it publishes also then, and finished jobs are known after a restart."""
+    one = farm()
+    album = Album(one.out)
+    with one.client() as client:
+        album.add(client)
+        album.wait(client)
+        shutil.rmtree(one.state)
+        until(lambda: told(one, "was removed while the farm runs"), "the removal is noticed")
+        for _ in range(4):
+            album.add(client)
+        album.wait(client)
+        assert list((one.state / "notes").iterdir())
+    one.kill()
+    one.restart()
+    with one.client() as client:
+        assert album.settled(client)["lost"] == 0
+        assert client.job(album.promised[0].receipt).state == "done"
