@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from luna_farm.core.outputs import Output
     from luna_farm.errors import (
         FarmBusy,
         FarmDraining,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "luna_farm.core.outputs": ("Output",),
     "luna_farm.errors": (
         "FarmBusy",
         "FarmDraining",
@@ -84,6 +86,7 @@ __all__ = [
     "InvalidRequest",
     "JobReport",
     "NotPossible",
+    "Output",
     "PauseReport",
     "ProtocolError",
     "Receipt",

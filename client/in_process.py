@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from luna_farm import config
 from luna_farm.core import filenames, schema
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.core.outputs import placed
 from luna_farm.errors import ConfigError, FarmError, InvalidRequest
 from luna_farm.storage import names
 from luna_farm.storage.allowed import ANYWHERE, Allowed
@@ -55,6 +56,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         allowed=allowed,
     )
     images: list[Any] = []
+    names_left = iter(paths)
     for given, batch in zip(out.pixels, submit.batches, strict=True):
         shape = (batch.batch, *((batch.frames,) if batch.frames > 1 else ()))
         pixels = np.empty((*shape, batch.height, batch.width, batch.channels), batch.dtype)
@@ -62,7 +64,8 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         images += list(pixels)
         for batch_index in range(batch.batch):
             bad = flaws.get(batch_index, 0) if batch.frames == 1 else sum(flaws.values())
-            task = _task(job, batch, batch_index, paths[len(job.images)])
+            files = [next(names_left) for _ in range(batch.files)]
+            task = _task(job, batch, batch_index, files)
             job.images.append(Image(replace(task, flaws=bad)))
     for done, (image_of_job, array) in enumerate(zip(job.images, images, strict=True), 1):
         image_of_job.result = _saved(array, image_of_job.task, options, allowed)
@@ -75,7 +78,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     return JobReport.from_answer(job.report())
 
 
-def _task(job: Job, batch: schema.Batch, batch_index: int, path: str) -> ImageTask:
+def _task(job: Job, batch: schema.Batch, batch_index: int, paths: Sequence[str]) -> ImageTask:
     return ImageTask(
         job_id=job.job_id,
         index=len(job.images),
@@ -83,7 +86,7 @@ def _task(job: Job, batch: schema.Batch, batch_index: int, path: str) -> ImageTa
         format=batch.format,
         batch_index=batch_index,
         batch_size=batch.batch,
-        path=path,
+        path=paths[0],
         segment="",
         offset=0,
         height=batch.height,
@@ -94,6 +97,7 @@ def _task(job: Job, batch: schema.Batch, batch_index: int, path: str) -> ImageTa
         metadata=batch.metadata,
         in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
         root=job.options.output_dir,
+        outputs=placed(batch.outputs, paths),
     )
 
 

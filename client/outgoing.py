@@ -15,10 +15,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from luna_farm.core import fields as checks
-from luna_farm.core import presets, schema
+from luna_farm.core import outputs, presets, schema
 from luna_farm.core.fields import DOCUMENTS_LIMIT, NAME_LIMIT, Base64, JsonText
 from luna_farm.core.formats import ANIMATED
 from luna_farm.core.options import MOST_FPS, MOST_LOOPS, OPTIONS, Option
+from luna_farm.core.outputs import Outputs
 from luna_farm.errors import InvalidRequest
 from luna_farm.locations import is_url, parse
 from luna_farm_client import oversize
@@ -79,6 +80,8 @@ class Outgoing:
     """What else the report has to say about the metadata."""
     of_images: list[str] = field(default_factory=list)
     """The metadata of each image, JSON texts."""
+    outputs: list[str] = field(default_factory=list)
+    """The files of each image, texts; "" for those of the request."""
     pixels: list[Any] = field(default_factory=list)
     """Of each image, with its mask as alpha."""
 
@@ -112,10 +115,14 @@ class Outgoing:
     def _describe_images(self, images: Sequence[SaveImage]) -> None:
         moving = "animation_fps" in self.fields
         depth = self.fields.get("bit_depth", "auto")
+        shared = outputs.checked(self.fields.get("outputs", ""))
         for image in images:
             form = _once(_judged, image.affix, image.format, image.subdir)
             pixels = image.pixels if image.mask is None else with_alpha(image.pixels, image.mask)
-            info = describe(pixels, bit_depth=depth, formats=(form,))
+            files = outputs.checked(image.outputs) if image.outputs else shared
+            self.outputs.append(outputs.text_of(files) if image.outputs else "")
+            forms = tuple(file.format for file in files) or (form,)
+            info = describe(pixels, bit_depth=depth, formats=forms)
             if moving and info.batch > 1 and form not in ANIMATED:
                 raise InvalidRequest.of("animation", form, f"a format of {', '.join(ANIMATED)}")
             self.pixels.append(pixels)
@@ -160,8 +167,11 @@ class Outgoing:
                 "subdir": image.subdir,
                 **_shape(info, "animation_fps" in self.fields),
                 **({"metadata": metadata} if metadata else {}),
+                **({"outputs": files} if files else {}),
             }
-            for image, info, metadata in zip(self.request.images, self.infos, self.of_images, strict=True)
+            for image, info, metadata, files in zip(
+                self.request.images, self.infos, self.of_images, self.outputs, strict=True
+            )
         ]
         beside = here and not is_url(self.fields.get("output_dir", ""))
         said = [*([oversize.sentence(self.left, beside)] if self.left else []), *self.told]
@@ -225,6 +235,8 @@ def _on_the_wire(option: Option, value: Any) -> Any:
         return json_text(option.name, value)
     if isinstance(option.kind, Base64) and isinstance(value, bytes):
         return base64.b64encode(value).decode()
+    if isinstance(option.kind, Outputs):
+        return option.kind.check(option.name, value)
     return value
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from luna_farm.core.options import SaveSettings
+from luna_farm.core.outputs import Output
 from luna_farm.errors import ProtocolError
 
 Json = Mapping[str, Any] | str | None
@@ -23,6 +24,8 @@ class SaveImage:
     `affix` ends the name and, with `subdir`, names the folder. `format`: a name of `core.formats.FORMATS`.
     `mask`: [H,W] or [B,H,W], 1 where the image is transparent, as ComfyUI's masks are; it becomes alpha.
     `metadata`: generation parameters of this image; they come before those of the request.
+    `outputs`: several files of this image instead of one, a list of `Output` or maps, or a text; instead of
+    those of the request. The first one is the file that reports name.
     """
 
     pixels: Any
@@ -31,6 +34,7 @@ class SaveImage:
     subdir: bool = False
     metadata: Json = None
     mask: Any = None
+    outputs: Sequence[Output | Mapping[str, Any]] | str = ()
 
 
 @dataclass(slots=True)
@@ -61,6 +65,8 @@ class Receipt:
     num_images: int
     message: str
     warnings: tuple[str, ...] = ()
+    outputs: tuple[tuple[str, ...], ...] = ()
+    """The names of all files of each image, where images have several."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> Receipt:
@@ -72,6 +78,7 @@ class Receipt:
                 answer["num_images"],
                 answer["message"],
                 tuple(answer["warnings"]),
+                tuple(map(tuple, answer.get("outputs", ()))),
             )
         except KeyError as error:
             raise ProtocolError(f"The farm's receipt has no {error}.") from None

@@ -143,6 +143,7 @@ def _opened(
         kind=options.archive,
         path=path,
         root=image.task.root,
+        mount=image.task.mount,
         job_id=job_id,
         max_images=options.shard_images,
         max_bytes=options.shard_bytes,

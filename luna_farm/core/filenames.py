@@ -11,8 +11,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from luna_farm.core.messages import FORMAT_NAMES, FORMATS
+from luna_farm.core.outputs import Output
 from luna_farm.core.schema import Submit
 from luna_farm.core.template import (
     COUNTER,
@@ -44,6 +46,9 @@ FOLDER_BYTES = 16
 # Control characters, what Windows refuses, line separators, noncharacters, lone surrogates, and all that is
 # not seen: Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt, which has the bidirectional
 # controls, the byte order mark and the tag characters in it.
+NUMBER = "\x01"
+"""Where the number of the files of one image goes; no clean name holds it."""
+
 _REFUSED = re.compile(
     r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f'
     "\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff"
@@ -62,7 +67,8 @@ _SEPARATORS = re.compile(r"[/\\]")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Paths below the output folder, one for each image of a submit, and what was odd in the templates."""
+    """Paths below the output folder, one for each file of each image of a submit, in order, and what was odd
+    in the templates. Where an image has several files, `NUMBER` in their paths is where their number goes."""
 
     relatives: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -86,9 +92,11 @@ def image_names(submit: Submit, path_bytes: int = PATH_BYTES) -> Names:
             width=batch.width,
             height=batch.height,
             path_bytes=path_bytes,
+            output=output,
         )
         for batch in submit.batches
         for index in range(batch.batch)
+        for output in batch.outputs or (None,)
     ]
     warnings = dict.fromkeys((*submit.told, *(warning for name in named for warning in name.warnings)))
     relatives = tuple(name.text for name in named)
@@ -96,7 +104,9 @@ def image_names(submit: Submit, path_bytes: int = PATH_BYTES) -> Names:
         return Names(relatives, tuple(warnings))
     first = submit.batches[0]
     archive = archive_name(facts[first.metadata], first.width, first.height, path_bytes)
-    return Names(relatives, tuple(warnings), archive, tuple(_member(name, archive) for name in relatives))
+    firsts = list(accumulate((b.files for b in submit.batches for _ in range(b.batch)), initial=0))[:-1]
+    members = tuple(_member(relatives[at], archive) for at in firsts)
+    return Names(relatives, tuple(warnings), archive, members)
 
 
 def archive_name(facts: JobFacts, width: int, height: int, path_bytes: int = PATH_BYTES) -> str:
@@ -117,9 +127,12 @@ def archive_name(facts: JobFacts, width: int, height: int, path_bytes: int = PAT
 
 
 def _member(relative: str, archive: str) -> str:
-    """Return the name in an archive: the path from the folder that the archive is in."""
+    """Return the name in an archive: the path from the folder that the archive is in. The files of an image
+    have one stem there."""
     folder = archive.rpartition("/")[0]
-    return relative.removeprefix(f"{folder}/") if folder else relative
+    relative = relative.removeprefix(f"{folder}/") if folder else relative
+    stem, marked, ending = relative.partition(NUMBER)
+    return f"{stem}.{ending.rpartition('.')[2]}" if marked else relative
 
 
 def image_name(
@@ -133,6 +146,7 @@ def image_name(
     width: int,
     height: int,
     path_bytes: int = PATH_BYTES,
+    output: Output | None = None,
 ) -> Resolved:
     """Return `<save_path>[/<affix>]/<filename>[_<affix>][_<batch>].<ext>`, with "/" between the parts.
 
@@ -142,7 +156,8 @@ def image_name(
     """
     options = facts.options
     values = Values(facts, affix, batch_index, width, height)
-    folder = without_secrets(_below(resolve(options.save_path, values), options.output_dir))
+    save_path = options.save_path if output is None or output.save_path is None else output.save_path
+    folder = without_secrets(_below(resolve(save_path, values), options.output_dir))
     stem = without_secrets(resolve(options.filename, values))
     if not stem.text.strip(" ."):
         stem = without_secrets(resolve(DEFAULT_FILENAME, values))
@@ -150,7 +165,12 @@ def image_name(
     tail = fit(clean_part(safe.text), AFFIX_BYTES) if affix.strip(" .") else ""
     folders = clean_folders(folder.text) + ([tail] if subdir and tail else [])
     batch = f"_{batch_index:0{options.batch_digits or len(str(batch_size - 1))}d}" if batch_size > 1 else ""
-    ending = (f"_{tail}" if tail else "") + f"{batch}.{FORMATS[format]}"
+    ending = (f"_{tail}" if tail else "") + batch
+    if output is None:
+        ending += f".{FORMATS[format]}"
+    else:
+        suffix = f"_{fit(clean_part(output.suffix), AFFIX_BYTES)}" if output.suffix.strip(" .") else ""
+        ending += f"{NUMBER}{suffix}.{FORMATS[output.format]}"
     root_bytes = len(options.output_dir.encode("utf-8", "surrogatepass")) + 1
     name = clean_part(_without_extension(stem.text, format))
     text = assemble(folders, name, ending, path_bytes - root_bytes)
@@ -266,6 +286,8 @@ def shorten(relative: str, limit: int) -> str:
     *folders, name = relative.split("/")
     data = name.encode("utf-8")
     if len(data) > limit:
+        name = name.replace(NUMBER, "")
+        data = name.encode("utf-8")
         behind = limit // 2
         head = data[: limit - behind].decode("utf-8", "ignore")
         name = clean_part(head + data[-behind:].decode("utf-8", "ignore"))

@@ -11,7 +11,6 @@ from dataclasses import replace
 from luna_farm.core import events
 from luna_farm.core.completion import image_record, request_of
 from luna_farm.core.feed_events import FolderFailing, FolderRecovered
-from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Forget, Instruction, MovePixels, Publish
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.messages import ImageResult
@@ -37,7 +36,8 @@ def disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> li
     image.retry_at = now + pause_s(image.failures)
     path = folder_of(image)
     folder = farm.folders.get(path)
-    done: list[Instruction] = []
+    # A successor must know as well which of several files are published.
+    done: list[Instruction] = [Append((image_record(image),))] if result.files else []
     if folder is None and image.failures == 1:
         folder = farm.folders[path] = FailingFolder(path, result.error, now)
         done.append(Publish(FolderFailing(image.task.job_id, path, result.error)))
@@ -113,12 +113,14 @@ def _fall_back(farm: Farm, image: Image) -> list[Instruction]:
     Journaled, so that a successor looks for the file where it is and writes it only once.
     """
     fallback = farm.limits.fallback_dir.rstrip("/\\")
-    relative = image.task.path[len(image.task.root.rstrip("/\\")) :]
+    below = len(image.task.root.rstrip("/\\"))
     farm.free_name(image)
     root = farm.limits.fallback_root or farm.limits.fallback_dir
-    image.task = replace(image.task, path=fallback + relative, root=root, mount="")
+    moved = tuple({**at, "path": fallback + at["path"][below:]} for at in image.task.outputs)
+    path = fallback + image.task.path[below:]
+    image.task = replace(image.task, path=path, outputs=moved, root=root, mount="")
     image.failures = 0
-    farm.taken.add(collision_key(image.task.path))
+    farm.take_name(image)
     image.move(S.QUEUED)
     farm.waiting.append(image)
     return [Append((image_record(image),))]

@@ -17,6 +17,7 @@ from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Re
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
 from luna_farm.core.leases import QUARANTINE_S, busy, prefetched
 from luna_farm.core.messages import ImageTask
+from luna_farm.core.outputs import placed
 from luna_farm.core.protocol import refusal
 from luna_farm.core.schema import Part
 from luna_farm.core.slots import Slot
@@ -78,8 +79,9 @@ def _reopen(farm: Farm, opened: OpenSubmit, job: Job) -> list[Instruction]:
         error = InvalidRequest.of("images", opened.submit.num_images, allowed)
         return [Reply(opened.client, opened.reply, refusal(error))]
     opened.job_id, opened.job, opened.step = job.job_id, job, Step.CLIENT
-    paths = [i.task.path for i in job.images if i.state is S.MISSING and not i.task.archive]
-    farm.taken.update(map(filenames.collision_key, paths))
+    for image in job.images:
+        if image.state is S.MISSING:
+            farm.take_name(image)
     farm.open_jobs[job.job_id] = job
     _open(farm, opened)
     return []
@@ -311,8 +313,8 @@ def _missing(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
     job = opened.job
     if job is None or job.job_id not in farm.jobs:
         del farm.requests[opened.submit.request_id]
-        paths = [image.task.path for image in job.images] if job else []
-        farm.taken.difference_update(map(filenames.collision_key, paths))
+        for image in job.images if job else ():
+            farm.free_name(image)
         return []
     for image in job.images:
         if image.state in (S.FILLING, S.MISSING):
@@ -342,9 +344,13 @@ def _job(farm: Farm, opened: OpenSubmit, names: events.NamesReserved) -> Job:
 
 def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> list[Image]:
     images: list[Image] = []
+    names_left = iter(names.paths)
     for batch in opened.submit.batches:
         for batch_index in range(batch.batch):
             index = len(images)
+            paths = [next(names_left) for _ in range(1 if opened.archive else batch.files)]
+            # In an archive all files of an image are beside one another, under the name of the first.
+            at = paths * batch.files if opened.archive else paths
             task = ImageTask(
                 job_id=job_id,
                 index=index,
@@ -352,7 +358,7 @@ def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> lis
                 format=batch.format,
                 batch_index=batch_index,
                 batch_size=batch.batch,
-                path=names.paths[index],
+                path=paths[0],
                 segment="",
                 offset=0,
                 height=batch.height,
@@ -364,11 +370,19 @@ def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> lis
                 in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
                 root=names.root or opened.submit.options.output_dir,
                 mount=names.mount,
+                outputs=placed(batch.outputs, at),
                 archive=opened.archive,
                 member=opened.members[index] if opened.archive else "",
             )
             images.append(Image(task, S.FILLING))
     return images
+
+
+def _all_paths(job: Job) -> dict[str, Any]:
+    """The names of all files, where images have several."""
+    if not any(image.task.outputs for image in job.images):
+        return {}
+    return {"outputs": [list(image.task.paths) for image in job.images]}
 
 
 def receipt(farm: Farm, job: Job, client: int, want: tuple[int, ...]) -> dict[str, Any]:
@@ -379,6 +393,7 @@ def receipt(farm: Farm, job: Job, client: int, want: tuple[int, ...]) -> dict[st
         "message": f"Image save job submitted (ID: {job.job_id})",
         "num_images": len(job.images),
         "paths": [image.task.path for image in job.images],
+        **_all_paths(job),
         "warnings": list(job.warnings),
         "leases": prefetched(farm, client, want),
     }

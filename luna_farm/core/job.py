@@ -139,10 +139,24 @@ class Image:
         """Every place that the file goes to, the one of `path` first, each with a state of its own."""
         result = self.result
         outputs = [upload.report() for upload in self.uploads]
-        if result.path and not is_url(self.task.root) and not self.task.archive:
+        if is_url(self.task.root) or self.task.archive:
+            return outputs
+        if not self.task.outputs:
             first = {"path": result.path, "state": "saved", "bytes": result.bytes, "error": ""}
-            outputs.insert(0, first)
-        return outputs
+            return [first, *outputs] if result.path else outputs
+        return [*map(self._output, range(len(self.task.outputs))), *outputs]
+
+    def _output(self, number: int) -> dict[str, Any]:
+        """One of several files: where it is or is going to be, and what became of it."""
+        result = self.result
+        known = {file["number"]: file for file in (*self.task.published, *result.files)}.get(number)
+        saved = known is not None or result.state in ("saved", "discarded")
+        return {
+            "path": known["path"] if known else self.task.paths[number],
+            "state": "saved" if saved else self.state.value,
+            "bytes": known["bytes"] if known else 0,
+            "error": "" if saved else result.error,
+        }
 
 
 @dataclass(slots=True, eq=False)

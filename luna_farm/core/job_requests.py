@@ -9,7 +9,6 @@ from dataclasses import replace
 from luna_farm.core import events, uploads
 from luna_farm.core.completion import close, finish, image_record, job_record
 from luna_farm.core.feed_events import ImageDismissed
-from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, Publish, RemoveTemps, Reply
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.leases import busy
@@ -84,8 +83,7 @@ def _retry(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list
         image.move(S.QUEUED)
         image.crashes = 0
         image.result = replace(image.result, state="", error="", code="")
-        if not image.task.archive:
-            farm.taken.add(collision_key(image.task.path))
+        farm.take_name(image)
         farm.queue(image, now)
     return [*done, Append((job_record(job),)), Reply(event.client, event.reply, job.report())]
 

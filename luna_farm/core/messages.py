@@ -149,6 +149,11 @@ class ImageTask(Message):
     otherwise)."""
     file_time_ns: int = 0
     """Time of modification that the file gets, in nanoseconds since 1970; 0: when it is written."""
+    outputs: tuple[Mapping[str, Any], ...] = ()
+    """All files of the image, each a map of an `Output` and its `path`; `path` and `format` of the task are
+    those of the first. () for one plain file."""
+    published: tuple[Mapping[str, Any], ...] = ()
+    """Those of them that an earlier attempt has published: `number`, `path`, `bytes`."""
     archive: str = ""
     """Path of the archive that it goes into, below `root`, without number and ending; `path` is the archive
     that is expected then."""
@@ -162,22 +167,30 @@ class ImageTask(Message):
     journaled."""
 
     @property
-    def temp_paths(self) -> tuple[str, str]:
-        """The temporary file that an attempt which died may have left: beside the image, or where the gate
-        would have put it."""
-        name = temp_name(self.job_id, self.index)
-        folder, separator, _ = self._parts()
-        discarded = self.discarded_path.rpartition(separator)[0]
-        return folder + separator + name, discarded + separator + name
+    def paths(self) -> tuple[str, ...]:
+        """The paths of all its files, the first one first."""
+        return tuple(output["path"] for output in self.outputs) or (self.path,)
 
-    def _parts(self) -> tuple[str, str, str]:
-        """The folder, the separator and the name."""
-        return self.path.rpartition("\\" if self.path.rfind("\\") > self.path.rfind("/") else "/")
+    @property
+    def temp_paths(self) -> tuple[str, ...]:
+        """The temporary files that an attempt which died may have left: beside the files, or where the gate
+        would have put them."""
+        temps: list[str] = []
+        for number, path in enumerate(self.paths):
+            name = temp_name(self.job_id, self.index, output_part(number))
+            for place in (path, self.discarded(path)):
+                folder, separator, _ = _parts(place)
+                temps.append(folder + separator + name)
+        return tuple(temps)
 
     @property
     def discarded_path(self) -> str:
         """Where it goes when the gate rejects it: `<save_path>/_discarded/`, under its own name."""
-        folder, separator, name = self._parts()
+        return self.discarded(self.path)
+
+    def discarded(self, path: str) -> str:
+        """Where the file of `path` goes when the gate rejects the image."""
+        folder, separator, name = _parts(path)
         if self.in_affix_folder:
             folder = folder.rpartition(separator)[0]
         return separator.join((folder, DISCARDED, name))
@@ -186,6 +199,16 @@ class ImageTask(Message):
     def nbytes(self) -> int:
         """Size of the pixels in bytes."""
         return self.frames * self.height * self.width * self.channels * DTYPES[self.dtype]
+
+
+def _parts(path: str) -> tuple[str, str, str]:
+    """The folder, the separator and the name of a path."""
+    return path.rpartition("\\" if path.rfind("\\") > path.rfind("/") else "/")
+
+
+def output_part(number: int) -> str:
+    """Return what names the temporary and spooled files of an output; the first is the image itself."""
+    return f"o{number}" if number else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,3 +234,5 @@ class ImageResult(Message):
     """Where the encoded files have to be sent yet: `spool` (file), `root` and `name` of each target."""
     spool_bytes: int = 0
     """Bytes of those files in the spool."""
+    files: tuple[Mapping[str, Any], ...] = ()
+    """Of an image with several: those that are published, `number`, `path` and `bytes` of each."""

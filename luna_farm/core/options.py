@@ -24,6 +24,7 @@ from luna_farm.core.fields import (
     Text,
     Whole,
 )
+from luna_farm.core.outputs import Outputs
 
 T = TypeVar("T")
 GATES = ("disabled", "variance", "edge_density", "both")
@@ -89,6 +90,11 @@ class SaveSettings:
     shard_idle_s: float = _row(
         Number(0.0, 86_400.0), 0.0, "the same, until nothing was added for so long (60 with the other two)"
     )
+    # --- several files of each image
+    outputs: Any = _row(
+        Outputs(), "", "several files of each image: 'png, webp 1600 web q85, thumbnail 256', or a list"
+    )
+    thumbnail: bool = _row(Flag(), False, "a JPEG of 256 pixels beside each image, with the suffix thumb")
     # --- quality gate
     quality_gate: str = _row(Choice(GATES), "disabled", "how images are judged before they are saved")
     min_quality_threshold: float = _row(Number(0.0, 1.0), 0.3, "score that an image must reach")

@@ -13,7 +13,6 @@ from luna_farm.core import archives, shards, uploads
 from luna_farm.core.completion import UNSURE, attempted, bury, close, image_record, job_record, missing
 from luna_farm.core.dispatch import worker_record
 from luna_farm.core.feed_events import ImageLost
-from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, KeepReport, Publish, RemoveTemps
 from luna_farm.core.job import UNFINISHED, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
@@ -186,8 +185,7 @@ def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float, unsure: bool
     readable = probe.readable(image.task.segment)
     if readable and not unsure:
         farm.keep_pixels(image)
-        if not image.task.archive:
-            farm.taken.add(collision_key(image.task.path))
+        farm.take_name(image)
         farm.waiting.append(image)
         return []
     result = probe.published(image.task)

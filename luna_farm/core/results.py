@@ -31,6 +31,8 @@ def image_finished(farm: Farm, event: events.ImageFinished, now: float) -> list[
             worker.since = now
         else:
             worker.move(W.IDLE, now)
+    if event.result.state == "failed" and event.result.files:  # the next attempt has only the others to make
+        image.task = replace(image.task, published=event.result.files)
     if event.result.code == "disk":
         return disk_failed(farm, image, event.result, now)
     folder = farm.folders.get(folder_of(image))

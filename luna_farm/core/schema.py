@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 from luna_farm.config_provenance import aigc_fields
+from luna_farm.core import outputs
 from luna_farm.core.fields import (
     DOCUMENTS_LIMIT,
     NAME_LIMIT,
@@ -29,6 +30,7 @@ from luna_farm.core.fields import (
 from luna_farm.core.formats import ANIMATED, DTYPES
 from luna_farm.core.messages import FORMAT_NAMES, FORMATS, SaveOptions
 from luna_farm.core.options import OPTIONS
+from luna_farm.core.outputs import Output
 from luna_farm.errors import InvalidRequest, ProtocolError, TooLarge
 from luna_farm.locations import is_url, parse
 
@@ -58,6 +60,13 @@ class Batch:
     metadata: str = ""
     dtype: str = "uint8"
     frames: int = 1
+    outputs: tuple[Output, ...] = ()
+    """The files of each image, `format` that of the first; () for one plain file."""
+
+    @property
+    def files(self) -> int:
+        """Files of each image."""
+        return max(1, len(self.outputs))
 
     @property
     def image_bytes(self) -> int:
@@ -197,8 +206,21 @@ def batch_of_images(given: Any, max_pixels: int) -> Batch:
     except TypeError:  # a list or map where a plain value belongs: its kind refuses it
         made = _batch.__wrapped__(batch, height, width, channels, form, affix, *rest)
     if given.get("metadata"):
-        return replace(made, metadata=text(given, "metadata", limit=DOCUMENTS_LIMIT))
+        made = replace(made, metadata=text(given, "metadata", limit=DOCUMENTS_LIMIT))
+    if given.get("outputs"):
+        made = replace(made, outputs=outputs.checked(given["outputs"]))
     return made
+
+
+def _with_outputs(batch: Batch, shared: SaveOptions) -> Batch:
+    """Return a batch with all files of its images, its own or those of the request."""
+    if not (batch.outputs or shared.outputs or shared.thumbnail):
+        return batch
+    given = batch.outputs or outputs.checked(shared.outputs)
+    files = outputs.with_thumbnail(given, shared.thumbnail, batch.format)
+    if batch.frames > 1:
+        raise InvalidRequest.of("outputs", outputs.text_of(files), "none, for a moving image")
+    return replace(batch, outputs=files, format=files[0].format)
 
 
 @lru_cache(maxsize=KEPT_SETTINGS, typed=True)
@@ -286,7 +308,9 @@ def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mappin
             "images", total, f"at most {limits['max_images']} images a job (setting max_images)"
         )
     want = sizes(given, "want", limits["max_images"], limits["arena_bytes"])
-    return Submit(request_id, options(given, defaults), batches, want, sentences(given, "told"))
+    shared = options(given, defaults)
+    batches = tuple(_with_outputs(batch, shared) for batch in batches)
+    return Submit(request_id, shared, batches, want, sentences(given, "told"))
 
 
 def command(message: Mapping[str, Any]) -> str:

@@ -44,6 +44,7 @@ class ShardPlace(Message):
     kind: str
     root: str
     path: str
+    mount: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +67,8 @@ class Shard:
     bytes: int = 0
     spool: str = ""
     """The whole archive in the spool of uploads."""
+    mount: str = ""
+    """Mount point of the disk that it belongs on, as in `ImageTask`."""
     spool_bytes: int = 0
     """What a shard for a destination takes of the spool."""
     changed_at: float = 0.0
@@ -100,7 +103,7 @@ class Shard:
     @property
     def place(self) -> ShardPlace:
         """What the archiver is told."""
-        return ShardPlace(self.shard_id, self.kind, self.root, self.path)
+        return ShardPlace(self.shard_id, self.kind, self.root, self.path, self.mount)
 
     @property
     def busy(self) -> bool:
@@ -130,7 +133,7 @@ class Shard:
         }
 
 
-_KEPT = tuple(row.name for row in fields(Shard))[:14]
+_KEPT = tuple(row.name for row in fields(Shard))[:15]
 
 
 def of_record(record: dict[str, Any]) -> Shard:

@@ -311,7 +311,8 @@ class Farm:
         """Count an image that is saved, or rejected."""
         self.totals["images_saved"] += result.state == "saved"
         self.totals["images_discarded"] += result.state != "saved"
-        self.totals["bytes_written"] += result.bytes
+        others = sum(file["bytes"] for file in result.files if file["number"])
+        self.totals["bytes_written"] += result.bytes + others
 
     def queue(self, image: Image, now: float) -> None:
         """Put an image with pixels and a name at the end of the queue."""
@@ -339,9 +340,13 @@ class Farm:
 
     def free_name(self, image: Image) -> None:
         """The reserved name is a file now, or will never be one. Names of archives are not reserved."""
-        if image.task.archive:
-            return
-        self.taken.discard(collision_key(image.task.path))
+        if not image.task.archive:
+            self.taken.difference_update(map(collision_key, image.task.paths))
+
+    def take_name(self, image: Image) -> None:
+        """Reserve the names of an image, until they are free again."""
+        if not image.task.archive:
+            self.taken.update(map(collision_key, image.task.paths))
 
     def status(self) -> dict[str, Any]:
         """What the core knows of `status`; the supervisor adds what the system knows."""

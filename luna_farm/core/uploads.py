@@ -22,7 +22,6 @@ from luna_farm.core.feed_events import (
     ImageSaved,
     ImageUploading,
 )
-from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Append, Instruction, Publish, RemoveSpooled, StartUpload
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.leases import busy
@@ -202,7 +201,7 @@ def retry(farm: Farm, image: Image, now: float) -> list[Instruction]:
     records: list[dict[str, Any]] = []
     image.move(S.UPLOADING)
     image.result = replace(image.result, error="", code="")
-    farm.taken.add(collision_key(image.task.path))
+    farm.take_name(image)
     for upload in image.uploads:
         if upload.state is U.FAILED:
             upload.move(U.WAITING)
@@ -253,7 +252,7 @@ def restore(farm: Farm, image: Image, spooled: Callable[[str], bool], now: float
     image.queued_at = now
     if image.task.archive:
         return archives.restore_image(farm, image, now)
-    farm.taken.add(collision_key(image.task.path))
+    farm.take_name(image)
     for upload in left:
         if upload.state is U.WAITING:
             circuit_of(farm, upload).waiting.append(upload)

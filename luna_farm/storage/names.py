@@ -14,8 +14,8 @@ import stat
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from luna_farm import system
+from luna_farm.core.filenames import NUMBER, collision_key, shorten, with_number
 from luna_farm.core.filenames import PATH_BYTES as POSIX_PATH_BYTES
-from luna_farm.core.filenames import collision_key, shorten, with_number
 from luna_farm.core.template import COUNTER
 from luna_farm.errors import InvalidRequest
 from luna_farm.storage.allowed import ANYWHERE, Allowed
@@ -146,13 +146,13 @@ class _Reservation:
             again = []
             for at in waiting:
                 relative = relatives[at]
-                stem = COUNTER if COUNTER in relative else relative.rpartition(".")[0]
+                stem = shared_stem(relative)
                 if groups.setdefault(stem, {}).setdefault(relative, at) != at:
                     again.append(at)
             for group in groups.values():
                 number = self._number(tuple(group))
                 for relative, at in group.items():
-                    found[at] = self._path(_numbered(relative, number))
+                    found[at] = self._path(numbered(relative, number))
                     self._mine.add(collision_key(found[at]))
             waiting = again
         return found
@@ -170,7 +170,7 @@ class _Reservation:
         """Return the number under which all names of a group are free, 0 for the names as they are."""
 
         def is_taken(number: int) -> bool:
-            return any(self._is_taken(_numbered(relative, number)) for relative in group)
+            return any(self._is_taken(numbered(relative, number)) for relative in group)
 
         if COUNTER not in group[0]:
             if not is_taken(0):
@@ -197,8 +197,10 @@ class _Reservation:
         """Return the numbers of what lies where the names of a group have theirs."""
         found = set()
         for relative in group:
-            stem, dot, extension = relative.rpartition(".")
-            text = relative if COUNTER in relative else f"{stem}_{COUNTER}{dot}{extension}"
+            text = relative.replace(NUMBER, "" if COUNTER in relative else f"_{COUNTER}")
+            if COUNTER not in text:
+                stem, dot, extension = text.rpartition(".")
+                text = f"{stem}_{COUNTER}{dot}{extension}"
             *folders, part = text[: text.index(COUNTER)].split("/")
             behind = text[text.index(COUNTER) + len(COUNTER) :]
             end = behind.partition("/")[0] if "/" in behind else os.path.splitext(behind)[0]
@@ -216,9 +218,21 @@ class _Reservation:
             return ()
 
 
-def _numbered(relative: str, number: int) -> str:
+def shared_stem(relative: str) -> str:
+    """Return what names have in common that get the same number."""
     if COUNTER in relative:
-        return relative.replace(COUNTER, f"{number:05d}")
+        return COUNTER
+    if NUMBER in relative:  # the files of one image, whatever folders they are in
+        return relative.partition(NUMBER)[0].rpartition("/")[2]
+    return relative.rpartition(".")[0]
+
+
+def numbered(relative: str, number: int) -> str:
+    """Return a name with a number; 0 leaves it as it is."""
+    if COUNTER in relative:
+        return relative.replace(NUMBER, "").replace(COUNTER, f"{number:05d}")
+    if NUMBER in relative:
+        return relative.replace(NUMBER, f"_{number:05d}" if number else "")
     return with_number(relative, number) if number else relative
 
 

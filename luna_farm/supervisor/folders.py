@@ -15,12 +15,12 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 from luna_farm import system
 from luna_farm.core import events
-from luna_farm.core.filenames import collision_key, with_number
+from luna_farm.core.filenames import NUMBER, collision_key
 from luna_farm.core.instructions import ReserveNames
 from luna_farm.core.template import COUNTER
 from luna_farm.errors import DiskError, FarmBusy, FarmError, InvalidRequest
@@ -120,9 +120,10 @@ class Folders:
         reserved: list[str] = []
         try:
             self._check_places((i.output_dir, *i.mirrors))
-            for relative in i.relatives:
-                reserved.append(_free_key(i.output_dir, relative, self._taken))
-                self._taken.add(collision_key(reserved[-1]))
+            for group in _by_image(i.relatives):
+                keys = _free_keys(i.output_dir, group, self._taken)
+                reserved += keys
+                self._taken.update(map(collision_key, keys))
         except FarmError as error:
             self._taken.difference_update(map(collision_key, reserved))
             return events.NamesReserved(i.job_id, error=error)
@@ -189,23 +190,34 @@ class Folders:
         return self._space.get(path, (0, 0))
 
 
-def _free_key(root: str, relative: str, taken: Container[str]) -> str:
-    """Return the URL of a name that no other job has, `%counter%` in it replaced by the first free number."""
+def _by_image(relatives: Sequence[str]) -> list[list[str]]:
+    """Group the names of the files of each image, which follow one another."""
+    groups: list[list[str]] = []
+    for relative in relatives:
+        stem, several, _ = relative.partition(NUMBER)
+        last = groups[-1] if groups else []
+        if several and last and relative not in last and last[0].partition(NUMBER)[0] == stem:
+            last.append(relative)
+        else:
+            groups.append([relative])
+    return groups
 
-    def is_taken(name: str) -> bool:
-        return collision_key(f"{root}/{name}") in taken
 
-    def counted(number: int) -> str:
-        if COUNTER in relative:
-            return relative.replace(COUNTER, f"{number:05d}")
-        return with_number(relative, number)
+def _free_keys(root: str, group: Sequence[str], taken: Container[str]) -> list[str]:
+    """Return the URLs of names that no other job has, all with the same number, the first that is free."""
 
-    if COUNTER not in relative and not is_taken(relative):
-        name = relative
-    else:
-        name = counted(names.first_free(f"{root}/{relative}", lambda number: is_taken(counted(number))))
-    check_key("save_path", parse("output_dir", f"{root}/{name}").prefix)
-    return f"{root}/{name}"
+    def keys(number: int) -> list[str]:
+        return [f"{root}/{names.numbered(relative, number)}" for relative in group]
+
+    def is_taken(number: int) -> bool:
+        return any(collision_key(key) in taken for key in keys(number))
+
+    number = 0
+    if COUNTER in group[0] or is_taken(0):
+        number = names.first_free(f"{root}/{group[0]}", is_taken)
+    for key in keys(number):
+        check_key("save_path", parse("output_dir", key).prefix)
+    return keys(number)
 
 
 def _unmounted(folder: str, mount: str) -> str:

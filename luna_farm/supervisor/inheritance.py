@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from luna_farm import system
-from luna_farm.core import dead_letters, recovery, spooled
+from luna_farm.core import dead_letters, outputs, recovery, spooled
 from luna_farm.core.instructions import Instruction
 from luna_farm.core.job import ImageState
-from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
+from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions, output_part
 from luna_farm.errors import ArenaError, FarmError
 from luna_farm.locations import is_url
 from luna_farm.storage import arena, files, notes, upload_spool, writer
@@ -124,7 +124,7 @@ class Inheritance:
         wanted = {upload.spool for image in images if image.uploads for upload in image.uploads}
         wanted |= {shard.spool for shard in self._farm.shards.values()}
         wanted |= {spool.path(shard_id, 0) for shard_id in self._farm.shards}
-        parts = ("", "json")
+        parts = ("", "json", *map(output_part, range(1, outputs.MOST)))
         wanted |= {spool.path(*i.key, part) for i in images if not i.finished for part in parts}
         failed = {
             upload.spool for image in images if image.state is ImageState.FAILED for upload in image.uploads
@@ -172,9 +172,11 @@ class Inheritance:
             found = upload_spool.read(self._services.upload_spool.path(task.job_id, task.index))
         except FarmError:
             return None
-        files = [found]
-        with contextlib.suppress(FarmError):  # most have no metadata beside them
-            files.append(upload_spool.read(self._services.upload_spool.path(task.job_id, task.index, "json")))
+        files = [found]  # it was spooled last: with it all others are there
+        for part in (*map(output_part, range(1, len(task.outputs))), "json"):
+            with contextlib.suppress(FarmError):  # most have no metadata beside them
+                path = self._services.upload_spool.path(task.job_id, task.index, part)
+                files.append(upload_spool.read(path))
         targets = tuple(
             {"spool": file.path, "root": at.root, "name": at.name} for file in files for at in file.targets
         )

@@ -18,7 +18,7 @@ from typing import Any
 from luna_farm.core.shards import ShardPlace
 from luna_farm.errors import DiskError, FarmError
 from luna_farm.locations import is_url
-from luna_farm.storage import archive, upload_spool
+from luna_farm.storage import archive, mounts, upload_spool
 from luna_farm.storage.archive import IDENTITY, Shard
 from luna_farm.storage.sinks.sink import Decision, SinkError, is_body
 from luna_farm.storage.upload_spool import Spooled, Target, UploadSpool
@@ -149,6 +149,8 @@ class _Writer:
         crash_point("archive.synced")
 
     def _opened(self, place: ShardPlace) -> Shard:
+        if not is_url(place.root):
+            mounts.require(place.mount, place.path)
         shard = self._shards.get(place.shard_id)
         if shard is None:
             below = () if is_url(place.root) else self._below(place)
@@ -163,6 +165,7 @@ class _Writer:
         if is_url(place.root):
             self._to_spool(place, order)
             return
+        mounts.require(place.mount, place.path)
         found = archive.published_before(place.path, self._root, place.kind, place.shard_id, _temp(place))
         if found is None:
             shard = self._with_members(place, order.message["members"])

@@ -24,7 +24,8 @@ from luna_farm.storage.arena import Segments
 from luna_farm.storage.notes import Notes
 from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.testing.faults import crash_point
-from luna_farm.worker import pipeline
+from luna_farm.worker import pipeline, writing
+from luna_farm.worker.made import Made
 
 T = TypeVar("T")
 IDLE_S = 5.0
@@ -125,18 +126,16 @@ class Worker:
         else:
             self._write(made)
 
-    def _encoded(self, task: ImageTask, options: SaveOptions) -> pipeline.Made | ImageResult:
+    def _encoded(self, task: ImageTask, options: SaveOptions) -> Made | ImageResult:
         return pipeline.encoded(pipeline.view(self._segments, task), task, options, self._signing)
 
-    def _write(self, made: pipeline.Made) -> None:
+    def _write(self, made: Made) -> None:
         def note(note: Note) -> None:
             self._notes.write(note, sync=self._fsync and made.options.durable)
 
         result = _attempt(
             made.task,
-            lambda: pipeline.written(
-                made, self._uploads, fsync=self._fsync, note=note, allowed=self._allowed
-            ),
+            lambda: writing.written(made, self._uploads, fsync=self._fsync, note=note, allowed=self._allowed),
         )
         self._report(made.task, result)
 

@@ -7,31 +7,26 @@ reads the slot. This module must never know of pipes or jobs.
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import PurePath, PurePosixPath
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
 from typing import Any, cast
 
 import numpy as np
 
 from luna_farm.config_provenance import UNSIGNED, Signing
-from luna_farm.core.messages import FORMATS, ImageResult, ImageTask, Note, SaveOptions
-from luna_farm.errors import FarmError, InvalidRequest
+from luna_farm.core.filenames import clean_part
+from luna_farm.core.messages import FORMATS, ImageResult, ImageTask, SaveOptions
+from luna_farm.core.outputs import Output
 from luna_farm.imaging import metadata, quality, thumbnail, watermark
 from luna_farm.imaging.depth import Pixels
 from luna_farm.imaging.encoders import Encoded, encode, png
-from luna_farm.locations import is_url
-from luna_farm.storage import mounts, writer
 from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.storage.arena import Segments
-from luna_farm.storage.upload_spool import Target, UploadSpool
 from luna_farm.testing.faults import crash_point
-
-Publish = Callable[..., writer.Published]
-"""`writer.publish` with what is the same for all files of an image."""
+from luna_farm.worker import writing
+from luna_farm.worker.made import File, Made
 
 
 def encoders() -> dict[str, str]:
@@ -55,29 +50,6 @@ def view(segments: Segments, task: ImageTask) -> Pixels:
     return flat.reshape(*frames, task.height, task.width, task.channels)
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A file that is encoded and not written yet. Its pixels are not needed any more."""
-
-    task: ImageTask
-    options: SaveOptions
-    state: str
-    verdict: quality.Verdict
-    encoded: Encoded
-    warnings: list[str]
-    ms: dict[str, float]
-    thumbnail: bytes
-    metadata: bytes = b""
-    """JSON beside it in an archive."""
-
-    @property
-    def path(self) -> str:
-        """Where it goes: its archive, its own place, or that of images that the gate rejects."""
-        if self.task.archive:
-            return self.task.path
-        return self.task.discarded_path if self.state == "discarded" else self.task.path
-
-
 def make(
     pixels: Pixels,
     task: ImageTask,
@@ -89,7 +61,9 @@ def make(
 ) -> ImageResult:
     """Gate, encode and write one image, [H,W,C]. Raises DiskError, EncodeError and InvalidRequest."""
     made = encoded(pixels, task, options, signing)
-    return made if isinstance(made, ImageResult) else written(made, None, fsync=fsync, allowed=allowed)
+    if isinstance(made, ImageResult):
+        return made
+    return writing.written(made, None, fsync=fsync, allowed=allowed)
 
 
 def encoded(
@@ -120,21 +94,59 @@ def encoded(
     started = time.perf_counter()
     if signing.watermark:
         frames = Marked(frames, signing.watermark)
+    if task.outputs:
+        frames = [frames[0]]  # marked once, however many files are made of it
     embedded = metadata.embed(options, task)
-    if task.frames > 1:
-        fps, loop = options.animation_fps, options.animation_loop
-        from luna_farm.imaging.encoders import animated  # loads Pillow, which a worker of PNG needs not
-
-        file = animated.encode_animation(frames, task.format, options, embedded, fps=fps, loop=loop)
-    else:
-        file = encode(frames[0], task.format, options, embedded)
-    if options.provenance == "c2pa":
-        sign(file, task, options, signing)
+    files = tuple(
+        _file(number, output, frames, task, options, embedded, signing, state)
+        for number, output in enumerate(task.outputs or ({"format": task.format, "path": task.path},))
+    )
+    warnings += dict.fromkeys(warning for file in files for warning in file.encoded.warnings)
     ms["encode"] = _lap(started)
     crash_point("worker.encoded")
     small = thumbnail.thumbnail(frames[0]) if task.thumbnail else b""
     beside = _member_metadata(task, embedded, verdict) if task.archive else b""
-    return Made(task, options, state, verdict, file, [*warnings, *file.warnings], ms, small, beside)
+    return Made(task, options, state, verdict, files, warnings, ms, small, beside)
+
+
+def _file(
+    number: int,
+    given: Mapping[str, Any],
+    frames: Sequence[Pixels],
+    task: ImageTask,
+    options: SaveOptions,
+    embedded: metadata.Embedded,
+    signing: Signing,
+    state: str,
+) -> File:
+    """Encode and sign one of the files of an image."""
+    output = Output.from_map(given)
+    options = output.applied(options)
+    if task.frames > 1:
+        fps, loop = options.animation_fps, options.animation_loop
+        from luna_farm.imaging.encoders import animated  # loads Pillow, which a worker of PNG needs not
+
+        file = animated.encode_animation(frames, output.format, options, embedded, fps=fps, loop=loop)
+    else:
+        pixels = frames[0]
+        if output.max_side and max(pixels.shape[:2]) > output.max_side:
+            from luna_farm.imaging import resize  # loads Pillow as well
+
+            pixels = resize.within(pixels, output.max_side, linear=output.linear)
+            embedded = replace(embedded, width=pixels.shape[1], height=pixels.shape[0])
+        file = encode(pixels, output.format, options, embedded)
+    if options.provenance == "c2pa":
+        sign(file, output.format, given["path"], options, signing)
+    path = given["path"]
+    if state == "discarded" and not task.archive:
+        path = task.discarded(path)
+    return File(number, path, output.format, file, _ending(output))
+
+
+def _ending(output: Output) -> str:
+    """Return the extension of an output in an archive, where all files of an image have one stem."""
+    extension = FORMATS[output.format]
+    return f"{clean_part(output.suffix)}.{extension}" if output.suffix.strip(" .") else extension
 
 
 def _member_metadata(task: ImageTask, embedded: metadata.Embedded, verdict: quality.Verdict) -> bytes:
@@ -165,14 +177,14 @@ class Marked(Sequence[Pixels]):
         return watermark.marked(self._frames[index], self._name)
 
 
-def sign(file: Encoded, task: ImageTask, options: SaveOptions, signing: Signing) -> None:
+def sign(file: Encoded, image_format: str, path: str, options: SaveOptions, signing: Signing) -> None:
     """Put a C2PA manifest into an encoded file, last, while it is in memory. Raises DiskError where it cannot
     be signed now."""
     from luna_farm.imaging import c2pa  # loads a library of 40 MB, which few farms need
 
-    if task.format not in c2pa.MIME_TYPES:
+    if image_format not in c2pa.MIME_TYPES:
         allowed = ", ".join(c2pa.MIME_TYPES)
-        file.warnings.append(f"{task.format} holds no C2PA manifest; allowed: {allowed}; saved without it.")
+        file.warnings.append(f"{image_format} holds no C2PA manifest; allowed: {allowed}; saved without it.")
         return
     ingredient = options.ingredient
     if ingredient:
@@ -182,145 +194,13 @@ def sign(file: Encoded, task: ImageTask, options: SaveOptions, signing: Signing)
             ingredient = ""
     signed = c2pa.sign(
         b"".join(file.buffers),
-        task.format,
+        image_format,
         signing,
         source_type=options.source_type,
-        title=PurePath(task.path).name,
+        title=PurePath(path).name,
         ingredient=ingredient,
     )
     file.buffers = [signed]
-
-
-def written(
-    made: Made,
-    uploads: UploadSpool | None,
-    *,
-    fsync: bool = True,
-    note: Callable[[Note], None] | None = None,
-    allowed: Allowed = ANYWHERE,
-) -> ImageResult:
-    """Write an encoded image: into its folder, into the spool `uploads` if it goes further, or both.
-
-    `note` is called before a file gets its name, `allowed` says which links may be followed. Raises
-    DiskError and InvalidRequest.
-    """
-    root = made.task.root or made.options.output_dir
-    started = time.perf_counter()
-    if made.task.archive:
-        result = _for_archive(made, root, uploads)
-        return replace(result, ms={**made.ms, "write": _lap(started)})
-    if made.options.if_exists == "skip" and not made.task.recovered and os.path.lexists(made.path):
-        told = f"{PurePath(made.path).name} exists already and was left as it is (if_exists = skip)."
-        return ImageResult("dropped", path=made.path, warnings=(*made.warnings, told), ms=made.ms)
-    if is_url(root):
-        result = _result(
-            made, path=made.path, bytes=sum(memoryview(buffer).nbytes for buffer in made.encoded.buffers)
-        )
-    else:
-        mounts.require(made.task.mount, made.path)
-        publish = partial(
-            writer.publish,
-            output_dir=root,
-            fsync=fsync,
-            note=note,
-            allowed=allowed,
-            replace=made.options.if_exists == "overwrite",
-            time_ns=made.task.file_time_ns,
-        )
-        result = _published(made, publish)
-    if is_url(root) or made.options.mirrors:
-        if uploads is None:
-            needed = "a folder: only a running farm sends files to destinations and mirrors"
-            raise InvalidRequest.of("output_dir", root, needed)
-        result = _spooled(made, root, result, uploads)
-    return replace(result, ms={**made.ms, "write": _lap(started)})
-
-
-def _for_archive(made: Made, root: str, uploads: UploadSpool | None) -> ImageResult:
-    """Put the file into the spool, from where it is added to its archive. It is not synced: until then it is
-    accepted, not saved."""
-    if uploads is None:
-        allowed = "none: only a running farm writes archives"
-        raise InvalidRequest.of("archive", made.options.archive, allowed)
-    task = made.task
-    size = sum(memoryview(buffer).nbytes for buffer in made.encoded.buffers)
-    spooled = uploads.write(
-        task.job_id,
-        task.index,
-        made.encoded.buffers,
-        [Target(root, task.member)],
-        content_type=f"image/{task.format}",
-        files_in_it=[(FORMATS[task.format], size)],
-        metadata=made.metadata,
-        state=made.state,
-        sync=made.options.durable,
-    )
-    target = {"spool": spooled.path, "root": root, "name": task.member}
-    return _result(made, path=task.path, bytes=size, uploads=(target,), spool_bytes=size)
-
-
-def _result(made: Made, **given: Any) -> ImageResult:
-    return ImageResult(
-        made.state,
-        score=made.verdict.score,
-        threshold=made.verdict.threshold,
-        thumbnail=made.thumbnail,
-        **{"warnings": tuple(made.warnings), **given},
-    )
-
-
-def _published(made: Made, publish: Publish) -> ImageResult:
-    """Publish the file in its folder."""
-    task, path, warnings = made.task, made.path, made.warnings
-    temp = writer.temp_name(task.job_id, task.index)
-    published = publish(path, made.encoded.buffers, temp_name=temp, noted=Note.of(task))
-    if made.encoded.sidecar is not None:
-        warnings += _beside(published.path, made, publish)
-    if published.path != path:
-        warnings.append(
-            f"{PurePath(path).name} was made by another program in the meantime; this is the next free name."
-        )
-    return _result(made, path=published.path, bytes=published.bytes, warnings=tuple(warnings))
-
-
-def _spooled(made: Made, root: str, result: ImageResult, uploads: UploadSpool) -> ImageResult:
-    """Put the file into the spool with every place that it goes to, and so the metadata beside it."""
-    task = made.task
-    name = result.path[len(root) :].lstrip("/\\").replace(os.sep, "/")
-    roots = (*((root,) if is_url(root) else ()), *made.options.mirrors)
-    files = [("", name, made.encoded.buffers, f"image/{task.format}")]
-    if made.encoded.sidecar is not None:
-        beside = str(PurePosixPath(name).with_suffix(".json"))
-        files.append(("json", beside, [made.encoded.sidecar], "application/json"))
-    targets: list[dict[str, str]] = []
-    size = 0
-    for part, file_name, buffers, content_type in files:
-        spooled = uploads.write(
-            task.job_id,
-            task.index,
-            buffers,
-            [Target(place, file_name) for place in roots],
-            content_type=content_type,
-            part=part,
-            state=made.state,
-        )
-        targets += [{"spool": spooled.path, "root": at.root, "name": at.name} for at in spooled.targets]
-        size += spooled.upload.bytes
-    return replace(result, uploads=tuple(targets), spool_bytes=size)
-
-
-def _beside(path: str, made: Made, publish: Publish) -> list[str]:
-    """Write the metadata that does not fit into the file beside it; its failure costs a warning, not the
-    image."""
-    task, sidecar = made.task, made.encoded.sidecar
-    assert sidecar is not None, "called for an image that has one"
-    beside = str(PurePath(path).with_suffix(".json"))
-    temp = writer.temp_name(task.job_id, task.index, "json")
-    try:
-        publish(beside, [sidecar], temp_name=temp, noted=Note.of(task, "json"))
-    except FarmError as error:
-        return [f"The metadata beside it could not be written: {error}"]
-    return []
 
 
 def _lap(started: float) -> float:

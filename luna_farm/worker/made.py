@@ -1,0 +1,53 @@
+"""An image between its encoder and its disk: the bytes of its files and what was found out on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from luna_farm.core.messages import ImageTask, SaveOptions
+from luna_farm.imaging import quality
+from luna_farm.imaging.encoders import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One encoded file of an image: where it goes, in which format, and its bytes."""
+
+    number: int
+    path: str
+    format: str
+    encoded: Encoded
+    ending: str
+    """Its extension in an archive: `web.webp`."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return sum(memoryview(buffer).nbytes for buffer in self.encoded.buffers)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An image that is encoded and not written yet. Its pixels are not needed any more."""
+
+    task: ImageTask
+    options: SaveOptions
+    state: str
+    verdict: quality.Verdict
+    files: tuple[File, ...]
+    """The file of the image, and any others, in the order of the request."""
+    warnings: list[str]
+    ms: dict[str, float]
+    thumbnail: bytes
+    metadata: bytes = b""
+    """JSON beside it in an archive."""
+
+    @property
+    def encoded(self) -> Encoded:
+        """The file of the image itself, the first one."""
+        return self.files[0].encoded
+
+    @property
+    def path(self) -> str:
+        """Where that goes: into its archive, to its own place, or to that of images that the gate rejects."""
+        return self.files[0].path
