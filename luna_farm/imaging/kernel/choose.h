@@ -47,6 +47,7 @@ typedef struct {
 static tile_memory *open_tiles(u8 *memory) {
     tile_memory *m = (tile_memory *)(void *)memory;
     memset(m->scan.head, 0, sizeof m->scan.head);
+    memset(m->scan.link, 0, sizeof m->scan.link);
     memset(m->stream, 0, sizeof m->stream);
     m->position = FIRST_POSITION;
     return m;
@@ -83,7 +84,7 @@ INLINE u32 true_distance(u32 distance, size_t tile_stride, size_t stride) {
 }
 
 /* Scans n bytes of a tile and adds what it finds behind the first `skipped` to `h`: those are what came before. */
-static void scan_tile(tile_memory *m, const strip *s, size_t n, size_t skipped, size_t tile_stride, histogram *h) {
+static void scan_tile(int isa, tile_memory *m, const strip *s, size_t n, size_t skipped, size_t tile_stride, histogram *h) {
     sequence q = {m->tokens, m->literals, 0, 0, 0, 0};
     histogram one;
     m->scan.stride = tile_stride;
@@ -93,9 +94,9 @@ static void scan_tile(tile_memory *m, const strip *s, size_t n, size_t skipped, 
     }
     m->position += WINDOW + MOST_TILE;
     m->scan.start = m->position;
-    scan(&m->scan, m->stream + WINDOW, skipped, m->position, 0, &q);
+    scan(isa, &m->scan, m->stream + WINDOW, skipped, m->position, 0, &q);
     clear_sequence(&q);
-    scan(&m->scan, m->stream + WINDOW + skipped, n - skipped, m->position + (u32)skipped, 0, &q);
+    scan(isa, &m->scan, m->stream + WINDOW + skipped, n - skipped, m->position + (u32)skipped, 0, &q);
     for (size_t i = 0; i < q.count; i++)
         q.tokens[i].distance = (u16)(true_distance(q.tokens[i].distance + 1u, tile_stride, s->row_bytes + 1) - 1);
     count_sequence(&one, &q);
@@ -124,10 +125,10 @@ static size_t sample_tile(int isa, const strip *s, const row_buffers *b, tile_me
     size_t n = filter_tile(isa, s, b, t, filter, m->stream + WINDOW), skipped = t.rows / 4 * (t.bytes + 1);
     if (scanned) {
         if (sum->bytes)
-            learn_scan_costs(&m->scan, &sum->scanned[filter], sum->bytes);
+            learn_scan_costs(&m->scan, &sum->scanned[filter]);
         else
             guess_scan_costs(&m->scan);
-        scan_tile(m, s, n, skipped, t.bytes + 1, &sum->scanned[filter]);
+        scan_tile(isa, m, s, n, skipped, t.bytes + 1, &sum->scanned[filter]);
     }
     if (filter == FILTER_BEST) {
         u8 *data = m->stream + WINDOW + skipped;
@@ -228,7 +229,7 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     if (p.cost[best] * 1000 < runs * (sparse ? SPARSE_SCAN_PAYS : SCAN_PAYS[s->level])) {
         p.filter = best;
         p.method = METHOD_SCAN;
-        learn_scan_costs(&m->scan, &sum->scanned[best], sum->bytes);
+        learn_scan_costs(&m->scan, &sum->scanned[best]);
     } else {
         if (s->level >= 5) /* all matches will be looked for */
             p.filter = best;

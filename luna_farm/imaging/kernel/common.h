@@ -18,9 +18,11 @@ typedef uint64_t u64;
 #include <intrin.h>
 #define INLINE static __forceinline
 #define RESTRICT __restrict
+#define NOINLINE __declspec(noinline)
 #else
 #define INLINE static inline __attribute__((always_inline))
 #define RESTRICT restrict
+#define NOINLINE __attribute__((noinline))
 #endif
 
 /* LUNA_PORTABLE leaves all of it out, so that the tests can run on x86 what other processors run. */

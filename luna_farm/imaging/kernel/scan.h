@@ -12,32 +12,41 @@
 
 #include "block.h"
 #include "costs.h"
+#include "cpu.h"
 #include "matches.h"
+#include "runs.h"
 
 typedef int32_t i32;
 
-/* SCAN_BITS: 64 KB of heads, little beside the second level cache. DENSE: of longer matches only the
- * start is remembered; what lies inside is found again by the row above. */
-enum { SCAN_BITS = 13, DENSE = 48, SCAN_SLACK = 16, NEVER = -(1 << 28), ALWAYS = 1 << 28 };
+/* A match in one number, so that the better of two is the larger: its score (what it is worth, less its cost), its
+ * length, and its distance less one, in 32, 16 and 16 bits. */
+typedef int64_t rated;
+
+INLINE rated rate(i32 score, u32 length, u32 less_one) {
+    return (rated)((u64)(u32)score << 32 | (u64)length << 16 | less_one);
+}
+
+/* SCAN_BITS: 64 KB of heads, little beside the second level cache. SEGMENT: bytes that are looked up at once; whole pixels
+ * of every size, and whole words of 64 bits. LEAD: so many bytes are compared without asking. */
+enum { SCAN_BITS = 14, CHUNK = 48, SEGMENT = 40 * CHUNK, LEAD = 32, SCAN_SLACK = 16, LONG_MATCH = 16, VALUE_SCALE = 20, NEVER = -(1 << 28), ALWAYS = 1 << 28 };
 
 typedef struct {
-    u32 head[1 << SCAN_BITS][2]; /* hash of the bytes at a pixel -> the last two positions with it */
+    u16 head[1 << SCAN_BITS]; /* hash of the bytes at a pixel -> the last position with it, its low 16 bits */
+    u16 link[WINDOW]; /* position modulo WINDOW -> how far before it the last one with its hash is, less one */
+    u16 far[SEGMENT + 64]; /* place in the segment -> the same, or the pixel before where nothing was looked up */
+    u8 hits[SEGMENT / 8 + 16]; /* bit: place in the segment where a match may begin */
     costs cost;
     i32 mean_literal; /* cost */
     i32 value; /* what covering a byte by a match is worth, in sixteenths of `cost` */
-    i32 before8[9], above8[9], far8[9]; /* the score of a match of 0 .. 8 bytes, but for the distance of a far one */
+    rated before[LEAD + 1], above[LEAD + 1], far_rated[LEAD + 1]; /* matches of 0 .. LEAD bytes; but for those before, without distance */
     i32 length_score[MAX_MATCH + 1];
     unsigned shift; /* leaves the bytes that are hashed */
+    unsigned least_before, least_above; /* the shortest match that may pay */
     int deep; /* whether the second last position with a hash is looked at too */
-    unsigned skip; /* after 1 << skip misses every second pixel is looked at, and so on */
+    unsigned skip;
     size_t pixel_bytes, stride;
     u32 start; /* the first position that a match may reach */
 } scanner;
-
-typedef struct {
-    u32 length, distance;
-    i32 score; /* what it is worth, less its cost */
-} found_match;
 
 /* Tokens and literals that wait to be sent. */
 typedef struct {
@@ -51,19 +60,33 @@ typedef struct {
 /* Fewer bytes are not worth a match from afar: a far match costs about this much. */
 enum { FAR_COST = 20 * BIT };
 
+/* The shortest match, from `least` bytes on, that is cheaper than so many usual literals; 8 is always a hit. */
+static unsigned shortest_match(const scanner *s, i32 distance_cost, unsigned least) {
+    while (least < 8 && (i32)least * s->mean_literal <= (i32)s->cost.length[least] + distance_cost)
+        least++;
+    return least;
+}
+
 static void prepare_scan(scanner *s) {
     static const u8 HASHED_BYTES[9] = {0, 5, 4, 6, 8, 0, 6, 0, 8}; /* by the bytes of a pixel */
     unsigned hashed = HASHED_BYTES[s->pixel_bytes];
+    size_t pixel = s->pixel_bytes;
     while (hashed < 8 && (i32)hashed * s->mean_literal < FAR_COST)
         hashed++;
     s->shift = 64 - 8 * hashed;
     for (i32 n = 0; n <= MAX_MATCH; n++)
         s->length_score[n] = n < MIN_MATCH ? NEVER : (s->value * n >> 4) - (i32)s->cost.length[n];
-    for (unsigned n = 0; n <= 8; n++) {
-        s->before8[n] = s->length_score[n] - (i32)s->cost.dist[dist_slot((u32)s->pixel_bytes)];
-        s->above8[n] = n < 4 || s->stride > WINDOW ? NEVER : s->length_score[n] - (i32)s->cost.dist[dist_slot((u32)s->stride)];
-        s->far8[n] = n < hashed ? NEVER : s->length_score[n];
+    i32 cost_before = (i32)s->cost.dist[dist_slot((u32)pixel)], cost_one = (i32)s->cost.dist[0];
+    cost_before = cost_before < cost_one ? cost_before : cost_one; /* see add_run */
+    i32 cost_above = s->stride > WINDOW ? -NEVER : (i32)s->cost.dist[dist_slot((u32)s->stride)];
+    for (u32 n = 0; n <= LEAD; n++) {
+        i32 score = s->length_score[n];
+        s->before[n] = rate(score - cost_before, n, (u32)pixel - 1);
+        s->above[n] = rate(n < 4 ? NEVER : score - cost_above, n, 0);
+        s->far_rated[n] = rate(n < hashed ? NEVER : score, n, 0);
     }
+    s->least_before = shortest_match(s, cost_before, MIN_MATCH);
+    s->least_above = shortest_match(s, cost_above, MIN_MATCH + 1);
 }
 
 /* Costs as they usually come out, until a block is there to learn from. */
@@ -79,7 +102,7 @@ static void guess_scan_costs(scanner *s) {
 }
 
 /* Costs from a block of `bytes`, for the next one. */
-static void learn_scan_costs(scanner *s, const histogram *h, size_t bytes) {
+static void learn_scan_costs(scanner *s, const histogram *h) {
     u64 sum = 0, count = 0;
     set_costs(&s->cost, h);
     for (int i = 0; i < 256; i++) {
@@ -87,71 +110,23 @@ static void learn_scan_costs(scanner *s, const histogram *h, size_t bytes) {
         count += h->litlen[i];
     }
     s->mean_literal = count ? (i32)(sum / count) : 5 * BIT;
-    s->value = (i32)(whole_cost(h) * 24 / (bytes + 1)); /* half as much again as a byte costs now: measured */
+    /* Half as much again as a byte costs now, where the bytes of long matches do not count: measured. */
+    for (int i = 0; i < 29; i++)
+        count += (u64)h->litlen[257 + i] * (LENGTH_BASE[i] < LONG_MATCH ? LENGTH_BASE[i] : LONG_MATCH);
+    s->value = (i32)(whole_cost(h) * VALUE_SCALE / (count + 1));
 }
 
 INLINE u32 scan_hash(const scanner *s, u64 bytes) {
     return (u32)((bytes << s->shift) * 0x9e3779b185ebca87ull >> (64 - SCAN_BITS));
 }
 
-INLINE unsigned first_equal(u64 differ) { return differ ? low_zeros(differ) >> 3 : 8; }
+/* What a distance, given less one, costs. */
+INLINE i32 distance_cost(const scanner *s, u32 less_one) { return (i32)s->cost.dist[dist_slot(less_one + 1)]; }
 
-INLINE i32 distance_cost(const scanner *s, u32 distance) { return (i32)s->cost.dist[dist_slot(distance)]; }
-
-/* The best match for the pixel at p, whose position is remembered. `above` is the distance of the row above, or that of
- * the pixel before where there is none. limit is at least 8. */
-INLINE found_match scan_pixel(scanner *s, const u8 *p, u32 position, unsigned limit, const u32 before, u32 above, const int deep) {
-    u64 here = load64(p);
-    u32 *slot = s->head[scan_hash(s, here)], far = position - slot[0], older = position - slot[1];
-    if (deep)
-        slot[1] = slot[0];
-    slot[0] = position;
-    far = far - 1 < WINDOW ? far : before;
-    older = older - 1 < WINDOW ? older : before;
-    u64 differ_before = here ^ load64(p - before), differ_above = here ^ load64(p - above), differ_far = here ^ load64(p - far);
-    u32 n_before = first_equal(differ_before), n_above = first_equal(differ_above), n_far = first_equal(differ_far);
-    i32 score_before = s->before8[n_before], score_above = s->above8[n_above];
-    i32 score_far = s->far8[n_far] - distance_cost(s, far);
-    if (!differ_before | !differ_above | !differ_far) { /* a match as long as can be is taken at once */
-        if (!differ_before) {
-            n_before = 8 + equal_bytes(p + 8, p + 8 - before, limit - 8);
-            if (n_before == limit)
-                return (found_match){n_before, before, ALWAYS};
-            score_before = s->length_score[n_before] - distance_cost(s, before);
-        }
-        if (!differ_above) {
-            n_above = 8 + equal_bytes(p + 8, p + 8 - above, limit - 8);
-            score_above = s->length_score[n_above] - distance_cost(s, above);
-        }
-        if (!differ_far) {
-            n_far = 8 + equal_bytes(p + 8, p + 8 - far, limit - 8);
-            score_far = s->length_score[n_far] - distance_cost(s, far);
-        }
-    }
-    found_match best = {n_before, before, score_before};
-    if (score_above > best.score)
-        best = (found_match){n_above, above, score_above};
-    if (score_far > best.score)
-        best = (found_match){n_far, far, score_far};
-    if (deep && load64(p - older) == here) {
-        u32 n_older = 8 + equal_bytes(p + 8, p + 8 - older, limit - 8);
-        i32 score_older = s->length_score[n_older] - distance_cost(s, older);
-        if (score_older > best.score)
-            best = (found_match){n_older, older, score_older};
-    }
-    return best;
-}
-
-/* Whether a match is cheaper than its bytes as literals. */
-INLINE int match_pays(const scanner *s, const u8 *p, found_match m) {
-    i32 sum[9], cost;
-    if (m.score < NEVER / 2)
-        return 0;
-    sum[0] = 0;
-    for (int i = 0; i < 8; i++)
-        sum[i + 1] = sum[i] + (i32)s->cost.literal[p[i]];
-    cost = m.length <= 8 ? sum[m.length] : sum[8] + (i32)(m.length - 8) * s->mean_literal;
-    return cost > (i32)s->cost.length[m.length] + distance_cost(s, m.distance);
+/* About what n bytes cost as literals: by the first four of them. */
+INLINE i32 literals_cost(const scanner *s, const u8 *p, i32 n) {
+    const u32 *cost = s->cost.literal;
+    return (i32)(cost[p[0]] + cost[p[1]] + cost[p[2]] + cost[p[3]]) * n >> 2;
 }
 
 INLINE void add_literals(sequence *q, const u8 *p, size_t n) {
@@ -185,17 +160,6 @@ static void add_run(sequence *q, const u8 *p, size_t length, u32 distance) {
     add_match(q, (u32)length, distance);
 }
 
-/* Remembers the positions inside a match, but not all of a long one: the row above finds those again. */
-INLINE void remember_inside(scanner *s, const u8 *data, u32 position, size_t i, size_t end, const u32 pixel, const int deep) {
-    size_t stop = end < i + DENSE ? end : i + DENSE;
-    for (; i < stop; i += pixel) {
-        u32 *slot = s->head[scan_hash(s, load64(data + i))];
-        if (deep)
-            slot[1] = slot[0];
-        slot[0] = position + (u32)i;
-    }
-}
-
 INLINE unsigned match_limit(size_t left) { return left < MAX_MATCH ? (unsigned)left : MAX_MATCH; }
 
 /* How far back the row above is for the row that ends at `row_end`, or the pixel before where that is out of reach. */
@@ -203,86 +167,33 @@ INLINE u32 distance_above(const scanner *s, u32 row_end) {
     return (u32)(s->stride <= WINDOW && row_end >= s->start + 2 * s->stride ? s->stride : s->pixel_bytes);
 }
 
-/* scan(), compiled once for each size of a pixel. */
-INLINE void scan_pixels(scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, const u32 pixel,
-                        sequence *q, const int deep) {
-    const size_t stride = s->stride;
-    size_t i = 0, taken = 0, misses = 0;
-    if (position == s->start) { /* nothing is before the first pixel */
-        i = 1 + pixel;
-        row_end = stride;
-    }
-    u32 above = distance_above(s, position + (u32)row_end);
-    while (i + SCAN_SLACK <= n) {
-        const u8 *p = data + i;
-        unsigned limit = match_limit(n - i);
-        size_t end;
-        if (i == row_end) { /* the number of a filter: with the row above, or not at all */
-            row_end += stride;
-            above = distance_above(s, position + (u32)row_end);
-            u64 next = load64(p + 1);
-            if (next == (u8)next * 0x0101010101010101ull && n - i > 64) { /* one byte again and again */
-                add_literals(q, data + taken, i + 2 - taken);
-                end = i + 2 + equal_bytes(p + 2, p + 1, (unsigned)(n - i - 2));
-                add_run(q, p + 2, end - i - 2, 1);
-            } else if (above == stride && load64(p) == load64(p - stride)) {
-                add_literals(q, data + taken, i - taken);
-                end = i + equal_bytes(p, p - stride, limit);
-                add_match(q, (u32)(end - i), above);
-            } else {
-                i++;
-                continue;
-            }
-        } else {
-            found_match m = scan_pixel(s, p, position + (u32)i, limit, pixel, above, deep);
-            if (m.score != ALWAYS && !match_pays(s, p, m)) {
-                i += pixel * (1 + (misses++ >> s->skip));
-                i = i < row_end ? i : row_end;
-                continue;
-            }
-            misses = 0;
-            add_literals(q, data + taken, i - taken);
-            end = i + m.length;
-            if (m.distance != pixel || m.length < 8) {
-                add_match(q, m.length, m.distance);
-            } else {
-                if (m.score == ALWAYS)
-                    end += equal_bytes(data + end, data + end - pixel, (unsigned)(n - end));
-                add_run(q, p, end - i, pixel);
-            }
-            remember_inside(s, data, position, i + pixel, end, pixel, deep);
-        }
-        taken = end;
-        if (end > row_end) {
-            while (end > row_end)
-                row_end += stride;
-            above = distance_above(s, position + (u32)row_end);
-        }
-        i = end + (row_end - end) % pixel; /* on to the next pixel */
-    }
-    if (taken < n)
-        add_literals(q, data + taken, n - taken);
-    q->bytes += n;
-}
+#ifdef LUNA_X86
+#define LUNA_ISA 128
+#else
+#define LUNA_ISA 1
+#endif
+#include "simd.h"
+#include "scan_rows.h"
+#undef LUNA_ISA
+#ifdef LUNA_DISPATCH
+#define LUNA_ISA 256
+#include "simd.h"
+#include "scan_rows.h"
+#undef LUNA_ISA
+#endif
 
-/* Adds to q the matches and literals of data[0..n), which stands at `position`. The first row that begins in it begins
- * at row_end. data[n .. n + 24) is readable. */
-static void scan(scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, sequence *q) {
+/* Describes data[0..n), which stands at `position`, and adds that to q. `row_end` is where the number of the next row's
+ * filter stands; 0 where data begins with it. */
+static void scan(int isa, scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, sequence *q) {
     prepare_scan(s);
-    switch (s->pixel_bytes << 1 | (size_t)s->deep) {
-    case 2: scan_pixels(s, data, n, position, row_end, 1, q, 0); break;
-    case 3: scan_pixels(s, data, n, position, row_end, 1, q, 1); break;
-    case 4: scan_pixels(s, data, n, position, row_end, 2, q, 0); break;
-    case 5: scan_pixels(s, data, n, position, row_end, 2, q, 1); break;
-    case 6: scan_pixels(s, data, n, position, row_end, 3, q, 0); break;
-    case 7: scan_pixels(s, data, n, position, row_end, 3, q, 1); break;
-    case 8: scan_pixels(s, data, n, position, row_end, 4, q, 0); break;
-    case 9: scan_pixels(s, data, n, position, row_end, 4, q, 1); break;
-    case 12: scan_pixels(s, data, n, position, row_end, 6, q, 0); break;
-    case 13: scan_pixels(s, data, n, position, row_end, 6, q, 1); break;
-    case 16: scan_pixels(s, data, n, position, row_end, 8, q, 0); break;
-    default: scan_pixels(s, data, n, position, row_end, 8, q, 1); break;
+#ifdef LUNA_DISPATCH
+    if (isa >= ISA_AVX2) {
+        scan_avx2(s, data, n, position, row_end, q);
+        return;
     }
+#endif
+    (void)isa;
+    scan_base(s, data, n, position, row_end, q);
 }
 
 static void clear_sequence(sequence *q) { q->count = q->literal_count = q->bytes = q->tail = 0; }

@@ -18,6 +18,7 @@
 #undef V_AND
 #undef V_AVERAGE_UP
 #undef V_SAME
+#undef V_SAME_BITS
 #undef M_SAME
 #undef M_AND
 #undef V_SELECT
@@ -77,6 +78,7 @@
 #define V_AND(a, b) _mm256_and_si256(a, b)
 #define V_AVERAGE_UP(a, b) _mm256_avg_epu8(a, b)
 #define V_SAME(a, b) _mm256_cmpeq_epi8(a, b)
+#define V_SAME_BITS(p, q) ((u32)_mm256_movemask_epi8(_mm256_cmpeq_epi8(V_LOAD(p), V_LOAD(q))))
 #define M_SAME(a, b) _mm256_cmpeq_epi8(a, b)
 #define M_AND(a, b) _mm256_and_si256(a, b)
 #define V_SELECT(m, yes, no) _mm256_blendv_epi8(no, yes, m)
@@ -108,6 +110,7 @@
 #define V_AND(a, b) _mm_and_si128(a, b)
 #define V_AVERAGE_UP(a, b) _mm_avg_epu8(a, b)
 #define V_SAME(a, b) _mm_cmpeq_epi8(a, b)
+#define V_SAME_BITS(p, q) ((u32)_mm_movemask_epi8(_mm_cmpeq_epi8(V_LOAD(p), V_LOAD(q))))
 #define M_SAME(a, b) _mm_cmpeq_epi8(a, b)
 #define M_AND(a, b) _mm_and_si128(a, b)
 #define V_SELECT(m, yes, no) _mm_or_si128(_mm_and_si128(m, yes), _mm_andnot_si128(m, no))

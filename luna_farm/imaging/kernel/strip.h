@@ -108,10 +108,9 @@ static void put_runs(workspace *w, const strip *s, const u8 *data, size_t n, bit
 static void put_waiting(workspace *w, const u8 *data, size_t n, bitstream *bits, int final) {
     histogram h;
     sequence *q = &w->waiting;
-    size_t bytes = q->bytes;
     count_sequence(&h, q);
-    put_sequence(bits, w->book, q, &h, bytes == n ? data : NULL, final);
-    learn_scan_costs(&w->tiles->scan, &h, bytes);
+    put_sequence(bits, w->book, q, &h, q->bytes == n ? data : NULL, final);
+    learn_scan_costs(&w->tiles->scan, &h);
 }
 
 /* Sends data[0..n), a block of filtered bytes. Returns 0 if memory ran out. */
@@ -128,7 +127,7 @@ static int put_filtered(workspace *w, const strip *s, const u8 *data, size_t n, 
     } else if (w->plan.method == METHOD_SCAN) {
         if (!open_literals(w))
             return 0;
-        scan(&w->tiles->scan, data, n, position, row_end, &w->waiting);
+        scan(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
         if (final || w->waiting.count + w->waiting.literal_count > CARRIED)
             put_waiting(w, data, n, bits, final);
     } else {
