@@ -125,6 +125,7 @@ static void finish_codebook(codebook *book, int symbols, int dists) {
         book->length_code[length] = code << 5 | (bits + LENGTH_EXTRA[slot]);
     }
     for (int i = 0; i < 256; i++) {
+        book->literal[i] = (u32)book->litlen_code[i] << 5 | book->litlen_bits[i];
         book->low[i] = (u8)book->litlen_code[i];
         book->high[i] = (u8)(book->litlen_code[i] >> 8);
     }
@@ -141,18 +142,23 @@ static void put_header(bitstream *s, const header *h) {
 }
 
 /* Sends tokens and the end of the block. Where `inline_matches`, data is the bytes as they stand, else only literals. */
-static void put_tokens(bitstream *s, codebook *book, const u8 *data, const token *tokens, size_t count, u64 literals,
+static void put_tokens(bitstream *s, codebook *book, const u8 *data, const token *tokens, size_t count, u64 all_literals,
                        int inline_matches) {
     bitstream local = *s; /* in registers, which a pointer to it would forbid */
-    int pairs = literals >= PAIRS_PAY;
+    int pairs = all_literals >= PAIRS_PAY;
     if (pairs)
         prepare_pairs(book);
     for (size_t i = 0; i < count; i++) {
-        if (pairs)
-            put_paired(&local, book, data, tokens[i].literals);
-        else
-            put_singly(&local, book, data, tokens[i].literals);
-        data += tokens[i].literals + (inline_matches ? tokens[i].length : 0);
+        size_t literals = tokens[i].literals, few = literals % 4;
+        if (literals >= 4) {
+            if (pairs)
+                put_paired(&local, book, data, literals - few);
+            else
+                put_singly(&local, book, data, literals - few);
+            data += literals - few;
+        }
+        put_few(&local, book, data, few);
+        data += few + (inline_matches ? tokens[i].length : 0);
         if (tokens[i].length)
             put_match(&local, book, tokens[i]);
     }

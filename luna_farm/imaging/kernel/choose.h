@@ -14,6 +14,8 @@
 enum { METHOD_RUNS, METHOD_SHORT_RUNS, METHOD_SCAN };
 enum { TILE_ROWS = 16, TILE_BYTES = 384, GLANCE_ROWS = 8, GLANCE_BYTES = 192, WIDE_ROWS = 12, WIDE_BYTES = 4096 };
 enum { MOST_TILE = WIDE_ROWS * (WIDE_BYTES + 8), SECTION_BYTES = 4 << 20, TILES = 10, GLANCES = 6, WIDES = 4 };
+/* After these tiles, filters that cost so many hundredths of the best one are tried no further. */
+enum { EARLY = 2, EARLY_HOPE = 130, LATE = 5, LATE_HOPE = 110 };
 /* Sampling ends when every way of filtering has left so many symbols: then more tells little. */
 enum { ENOUGH_SYMBOLS = 8000 };
 
@@ -174,6 +176,20 @@ static int single_filter(int isa, const strip *s, const row_buffers *b, tile_mem
     return best;
 }
 
+/* Those of the filters that are alive whose cost is at most so many hundredths of the least. */
+static unsigned hopeful_filters(const sample *sum, unsigned alive, u64 hundredths) {
+    u64 cost[FILTER_COUNT + 1], least = ~0ull;
+    unsigned hopeful = 0;
+    for (int f = 0; f <= FILTER_COUNT; f++) {
+        cost[f] = alive >> f & 1 && f != FILTER_AVERAGE ? whole_cost(&sum->scanned[f]) : ~0ull;
+        least = cost[f] < least ? cost[f] : least;
+    }
+    for (int f = 0; f <= FILTER_COUNT; f++)
+        if (cost[f] <= least / 100 * hundredths)
+            hopeful |= 1u << f;
+    return hopeful;
+}
+
 /* Decides for rows first .. last - 1. The costs in m->scan are then those of the filter that is taken. */
 static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m, size_t first, size_t last) {
     static const u8 SCANNED[5] = {FILTER_UP, FILTER_NONE, FILTER_BEST, FILTER_PAETH, FILTER_SUB};
@@ -182,7 +198,6 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     memset(sum, 0, sizeof *sum);
     m->scan.pixel_bytes = s->pixel_bytes;
     m->scan.deep = s->level > 2;
-    m->scan.skip = 3;
     for (int i = 0; i < GLANCES; i++) {
         tile t = place_tile(s, first, last, i, GLANCES, GLANCE_ROWS, GLANCE_BYTES);
         for (int k = 0; k < 3; k++)
@@ -197,9 +212,9 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     int dense = symbols_of(&sum->runs[0]) * 100 > sum->bytes * DENSE_SYMBOLS;
     if (s->level < 5 && dense && scanned * 1000 >= runs * (u64)(SCAN_PAYS[s->level] + GLANCE_PAYS))
         return p;
-    m->scan.skip = 5;
     /* Where nearly nothing is left, the ends of rows count: whole rows, which cost little then. */
     int wide = symbols_of(&sum->runs[0]) * 100 < sum->bytes * SPARSE_SYMBOLS;
+    unsigned alive = (1u << (FILTER_COUNT + 1)) - 1;
     memset(sum, 0, sizeof *sum);
     for (int i = 0; i < (wide ? WIDES : TILES); i++) {
         tile t = wide ? place_tile(s, first, last, i, WIDES, WIDE_ROWS, WIDE_BYTES)
@@ -207,17 +222,22 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
         u64 fewest = ~0ull;
         size_t n = 0;
         for (int k = 0; k < 5; k++) {
-            n = sample_tile(isa, s, b, m, t, SCANNED[k], 1);
+            int scanned = (int)(alive >> SCANNED[k] & 1);
+            if (!scanned && SCANNED[k] != FILTER_BEST)
+                continue;
+            n = sample_tile(isa, s, b, m, t, SCANNED[k], scanned);
             u64 symbols = symbols_of(&sum->scanned[SCANNED[k]]);
-            fewest = symbols < fewest ? symbols : fewest;
+            fewest = scanned && symbols < fewest ? symbols : fewest;
         }
         sum->bytes += n;
+        if (i == EARLY || i == LATE)
+            alive = hopeful_filters(sum, alive, i == EARLY ? EARLY_HOPE : LATE_HOPE);
         if (fewest > ENOUGH_SYMBOLS)
             break;
     }
-    int best = FILTER_BEST;
+    int best = SCANNED[0];
     for (int k = 0; k < 5; k++)
-        p.cost[SCANNED[k]] = whole_cost(&sum->scanned[SCANNED[k]]);
+        p.cost[SCANNED[k]] = alive >> SCANNED[k] & 1 ? whole_cost(&sum->scanned[SCANNED[k]]) : ~0ull;
     for (int k = 0; k < 5; k++)
         if (p.cost[SCANNED[k]] < p.cost[best])
             best = SCANNED[k];

@@ -25,6 +25,7 @@ typedef struct {
     u8 dist_bits[DIST_SYMBOLS + 2];
     u16 dist_code[DIST_SYMBOLS + 2];
     u32 length_code[MAX_MATCH + 1]; /* code and extra bits of a length, shifted by 5, and their count below */
+    u32 literal[256]; /* the code of a literal, shifted by 5, and its bits below */
     u8 low[256], high[256]; /* the literals' codes in bytes */
     u32 pair[65536]; /* two literals at once: code << 5 | bits, or 0 where 27 bits do not hold them */
 } codebook;

@@ -5,9 +5,7 @@
 #include "codebook.h"
 
 static void prepare_pairs(codebook *book) {
-    u32 single[256];
-    for (int i = 0; i < 256; i++)
-        single[i] = (u32)book->litlen_code[i] << 5 | book->litlen_bits[i];
+    const u32 *single = book->literal;
     for (int second = 0; second < 256; second++) {
         u32 code = book->litlen_code[second], bits = book->litlen_bits[second];
         for (int first = 0; first < 256; first++) {
@@ -19,16 +17,26 @@ static void prepare_pairs(codebook *book) {
     }
 }
 
-INLINE void put_singly(bitstream *s, const codebook *book, const u8 *p, size_t n) {
-    for (; n >= 3; n -= 3, p += 3) { /* 45 bits at the most */
-        unsigned a = book->litlen_bits[p[0]], b = a + book->litlen_bits[p[1]];
-        u64 value = book->litlen_code[p[0]] | (u64)book->litlen_code[p[1]] << a | (u64)book->litlen_code[p[2]] << b;
-        put_bits(s, value, b + book->litlen_bits[p[2]]);
-    }
-    for (; n; n--, p++)
-        put_bits(s, book->litlen_code[*p], book->litlen_bits[*p]);
+/* Sends up to three literals without asking how many, which nothing foretells. p[0..4) is readable. */
+INLINE void put_few(bitstream *s, const codebook *book, const u8 *p, size_t n) {
+    u32 four = load32(p);
+    u32 a = n > 0 ? book->literal[four & 255] : 0, b = n > 1 ? book->literal[four >> 8 & 255] : 0;
+    u32 c = n > 2 ? book->literal[four >> 16 & 255] : 0;
+    unsigned bits_a = a & 31, bits_ab = bits_a + (b & 31); /* 45 bits at the most */
+    put_bits(s, a >> 5 | (u64)(b >> 5) << bits_a | (u64)(c >> 5) << bits_ab, bits_ab + (c & 31));
 }
 
+/* n is a multiple of 4. */
+INLINE void put_singly(bitstream *s, const codebook *book, const u8 *p, size_t n) {
+    for (; n; n -= 4, p += 4) { /* twice 30 bits at the most */
+        u32 four = load32(p), a = book->literal[four & 255], b = book->literal[four >> 8 & 255];
+        u32 c = book->literal[four >> 16 & 255], d = book->literal[four >> 24];
+        put_bits(s, a >> 5 | (u64)(b >> 5) << (a & 31), (a & 31) + (b & 31));
+        put_bits(s, c >> 5 | (u64)(d >> 5) << (c & 31), (c & 31) + (d & 31));
+    }
+}
+
+/* n is a multiple of 4. */
 INLINE void put_paired(bitstream *s, const codebook *book, const u8 *p, size_t n) {
     const u32 *pair = book->pair;
     for (; n >= 4; n -= 4, p += 4) {
@@ -40,7 +48,6 @@ INLINE void put_paired(bitstream *s, const codebook *book, const u8 *p, size_t n
         unsigned bits = first & 31;
         put_bits(s, first >> 5 | (u64)(second >> 5) << bits, bits + (second & 31)); /* 54 bits at the most */
     }
-    put_singly(s, book, p, n);
 }
 
 #endif

@@ -1,9 +1,10 @@
 /* The quick search for matches, for levels 1 to 4: one look at each pixel, three or four candidates.
  *
  * In images that were drawn, rendered or computed, what repeats is whole pixels: the pixel before (flat areas), the row
- * above (edges that run down), and somewhere else (patterns, text). So only pixels are looked at, not every byte, and at
- * each of them the pixel before, the same place one row up, and the last place with the same hash. The three are
- * compared eight bytes at a time without a branch, because which of them fits is what no processor foretells.
+ * above (edges that run down), and somewhere else (patterns, text). So matches begin at pixels only. A segment of a row is
+ * taken in two steps (scan_rows.h). First each pixel is looked up in a table of hashes; that asks nothing, so the
+ * processor does many at a time. Then matches are chosen, only where the first step found that one may begin. Which of the
+ * candidates is best is what no processor foretells, so they are rated and compared without a branch.
  *
  * Literals are copied behind one another as they are found. So a deflate block need not end with the buffer of filtered
  * bytes, and where nearly everything repeats, one Huffman code serves a whole image. */
@@ -26,24 +27,27 @@ INLINE rated rate(i32 score, u32 length, u32 less_one) {
     return (rated)((u64)(u32)score << 32 | (u64)length << 16 | less_one);
 }
 
-/* SCAN_BITS: 64 KB of heads, little beside the second level cache. SEGMENT: bytes that are looked up at once; whole pixels
- * of every size, and whole words of 64 bits. LEAD: so many bytes are compared without asking. */
-enum { SCAN_BITS = 14, CHUNK = 48, SEGMENT = 40 * CHUNK, LEAD = 32, SCAN_SLACK = 16, LONG_MATCH = 16, VALUE_SCALE = 20, NEVER = -(1 << 28), ALWAYS = 1 << 28 };
+/* SCAN_BITS: heads and links take 96 KB, little beside the second level cache. CHUNK: bytes whose places are marked in one
+ * word; whole pixels of every size. SEGMENT: what is looked up before matches are chosen in it. LEAD: so many bytes are
+ * compared without asking. LONG_MATCH: of longer matches so many bytes count in what a byte costs, and VALUE / 16 of that
+ * is what covering one is worth (both measured: with less, short runs crowd out longer matches). */
+enum { SCAN_BITS = 14, CHUNK = 48, SEGMENT = 40 * CHUNK, LEAD = 32, LONG_MATCH = 16, VALUE = 20 };
+enum { SCAN_SLACK = 16, NEVER = -(1 << 28), ALWAYS = 1 << 28 };
 
 typedef struct {
     u16 head[1 << SCAN_BITS]; /* hash of the bytes at a pixel -> the last position with it, its low 16 bits */
     u16 link[WINDOW]; /* position modulo WINDOW -> how far before it the last one with its hash is, less one */
-    u16 far[SEGMENT + 64]; /* place in the segment -> the same, or the pixel before where nothing was looked up */
+    u16 far[SEGMENT]; /* place in the segment -> the same, or the pixel before where nothing was looked up */
     u8 hits[SEGMENT / 8 + 16]; /* bit: place in the segment where a match may begin */
     costs cost;
     i32 mean_literal; /* cost */
     i32 value; /* what covering a byte by a match is worth, in sixteenths of `cost` */
-    rated before[LEAD + 1], above[LEAD + 1], far_rated[LEAD + 1]; /* matches of 0 .. LEAD bytes; but for those before, without distance */
+    /* Matches of 0 .. LEAD bytes; those above lack the distance, those from afar what it costs as well. */
+    rated before[LEAD + 1], above[LEAD + 1], from_far[LEAD + 1];
     i32 length_score[MAX_MATCH + 1];
     unsigned shift; /* leaves the bytes that are hashed */
     unsigned least_before, least_above; /* the shortest match that may pay */
     int deep; /* whether the second last position with a hash is looked at too */
-    unsigned skip;
     size_t pixel_bytes, stride;
     u32 start; /* the first position that a match may reach */
 } scanner;
@@ -77,13 +81,13 @@ static void prepare_scan(scanner *s) {
     for (i32 n = 0; n <= MAX_MATCH; n++)
         s->length_score[n] = n < MIN_MATCH ? NEVER : (s->value * n >> 4) - (i32)s->cost.length[n];
     i32 cost_before = (i32)s->cost.dist[dist_slot((u32)pixel)], cost_one = (i32)s->cost.dist[0];
-    cost_before = cost_before < cost_one ? cost_before : cost_one; /* see add_run */
+    cost_before = cost_before < cost_one ? cost_before : cost_one; /* see put_run */
     i32 cost_above = s->stride > WINDOW ? -NEVER : (i32)s->cost.dist[dist_slot((u32)s->stride)];
     for (u32 n = 0; n <= LEAD; n++) {
         i32 score = s->length_score[n];
         s->before[n] = rate(score - cost_before, n, (u32)pixel - 1);
         s->above[n] = rate(n < 4 ? NEVER : score - cost_above, n, 0);
-        s->far_rated[n] = rate(n < hashed ? NEVER : score, n, 0);
+        s->from_far[n] = rate(n < hashed ? NEVER : score, n, 0);
     }
     s->least_before = shortest_match(s, cost_before, MIN_MATCH);
     s->least_above = shortest_match(s, cost_above, MIN_MATCH + 1);
@@ -101,7 +105,7 @@ static void guess_scan_costs(scanner *s) {
     s->value = BIT * 16;
 }
 
-/* Costs from a block of `bytes`, for the next one. */
+/* Costs from a block for the next one. */
 static void learn_scan_costs(scanner *s, const histogram *h) {
     u64 sum = 0, count = 0;
     set_costs(&s->cost, h);
@@ -110,10 +114,9 @@ static void learn_scan_costs(scanner *s, const histogram *h) {
         count += h->litlen[i];
     }
     s->mean_literal = count ? (i32)(sum / count) : 5 * BIT;
-    /* Half as much again as a byte costs now, where the bytes of long matches do not count: measured. */
-    for (int i = 0; i < 29; i++)
+    for (int i = 0; i < LITLEN_SYMBOLS - 257; i++)
         count += (u64)h->litlen[257 + i] * (LENGTH_BASE[i] < LONG_MATCH ? LENGTH_BASE[i] : LONG_MATCH);
-    s->value = (i32)(whole_cost(h) * VALUE_SCALE / (count + 1));
+    s->value = (i32)(whole_cost(h) * VALUE / (count + 1));
 }
 
 INLINE u32 scan_hash(const scanner *s, u64 bytes) {
@@ -129,35 +132,39 @@ INLINE i32 literals_cost(const scanner *s, const u8 *p, i32 n) {
     return (i32)(cost[p[0]] + cost[p[1]] + cost[p[2]] + cost[p[3]]) * n >> 2;
 }
 
+INLINE void copy_literals(u8 *to, const u8 *p, size_t n) {
+    store64(to, load64(p)); /* most are a few pixels; both buffers have the slack */
+    store64(to + 8, load64(p + 8));
+    if (n > 16)
+        memcpy(to + 16, p + 16, n - 16);
+}
+
 INLINE void add_literals(sequence *q, const u8 *p, size_t n) {
-    u8 *to = q->literals + q->literal_count;
+    copy_literals(q->literals + q->literal_count, p, n);
     q->literal_count += n;
     q->tail += (u32)n;
-    if (n <= 16) { /* most are a few pixels; both buffers have the slack */
-        store64(to, load64(p));
-        store64(to + 8, load64(p + 8));
-    } else {
-        memcpy(to, p, n);
-    }
 }
 
-INLINE void add_match(sequence *q, u32 length, u32 distance) {
-    q->tokens[q->count++] = (token){q->tail, (u16)length, (u16)(distance - 1)};
-    q->tail = 0;
-}
-
-/* Adds a run, which repeats the pixel before, of any length, in pieces that deflate can send. What is one byte again and
- * again is sent with distance 1, whatever a pixel is: the fewer distances, the shorter their codes. */
-static void add_run(sequence *q, const u8 *p, size_t length, u32 distance) {
+/* Puts a run, which repeats the pixel before, of any length, behind so many literals, in pieces that deflate can send.
+ * What is one byte again and again is sent with distance 1, whatever a pixel is: the fewer distances, the shorter their
+ * codes. Returns the end. */
+static token *put_run(token *to, u32 literals, const u8 *p, size_t length, u32 distance) {
     if (load64(p) == p[-1] * 0x0101010101010101ull)
         distance = 1;
-    for (; length > MAX_MATCH + MIN_MATCH; length -= MAX_MATCH)
-        add_match(q, MAX_MATCH, distance);
+    for (; length > MAX_MATCH + MIN_MATCH; length -= MAX_MATCH, literals = 0)
+        *to++ = (token){literals, MAX_MATCH, (u16)(distance - 1)};
     if (length > MAX_MATCH) {
-        add_match(q, (u32)length - MIN_MATCH, distance);
+        *to++ = (token){literals, (u16)(length - MIN_MATCH), (u16)(distance - 1)};
         length = MIN_MATCH;
+        literals = 0;
     }
-    add_match(q, (u32)length, distance);
+    *to++ = (token){literals, (u16)length, (u16)(distance - 1)};
+    return to;
+}
+
+INLINE void add_run(sequence *q, const u8 *p, size_t length, u32 distance) {
+    q->count = (size_t)(put_run(q->tokens + q->count, q->tail, p, length, distance) - q->tokens);
+    q->tail = 0;
 }
 
 INLINE unsigned match_limit(size_t left) { return left < MAX_MATCH ? (unsigned)left : MAX_MATCH; }

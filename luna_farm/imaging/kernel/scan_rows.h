@@ -1,9 +1,5 @@
-/* The quick search over rows of filtered bytes. Compiled once for each instruction set in simd.h, so it has no include
- * guard.
- *
- * A segment of a row is looked up first, then described. Looking up asks nothing: of every pixel the last two positions
- * with its hash, and whether what stands there fits. So these steps do not wait for each other, and describing has but
- * the places to visit where a match may begin. */
+/* The two steps of the quick search over rows of filtered bytes (scan.h). Compiled once for each instruction set in simd.h,
+ * so it has no include guard. */
 
 /* Bit i: p[i] == q[i]. */
 INLINE TARGET u64 FN(same64)(const u8 *p, const u8 *q) {
@@ -39,10 +35,13 @@ INLINE TARGET unsigned FN(lead)(const u8 *p, const u8 *q) {
 #endif
 }
 
-/* Looks up the pixels of p[0..n), which begins with one and stands at `position`. */
+/* Looks up the pixels of p[0..n), which begins with one and stands at `position`. `near`: the start is less than a window
+ * before. A table's entry may be out of date or another hash's, which does no harm: what it points at is compared. */
 INLINE TARGET void FN(look_up_as)(scanner *s, const u8 *p, size_t n, u32 position, u32 above, const int deep, const int near) {
     /* By the bytes of a pixel: where pixels begin in a chunk. */
-    static const u64 PIXELS[9] = {0, 0xffffffffffff, 0x555555555555, 0x249249249249, 0x111111111111, 0, 0x041041041041, 0, 0x010101010101};
+    static const u64 PIXELS[9] = {
+        0, 0xffffffffffff, 0x555555555555, 0x249249249249, 0x111111111111, 0, 0x041041041041, 0, 0x010101010101,
+    };
     const u32 pixel = (u32)s->pixel_bytes;
     const unsigned shift = s->shift;
     const u64 all = PIXELS[pixel], multiplier = 0x9e3779b185ebca87ull << shift;
@@ -130,12 +129,17 @@ static TARGET NOINLINE rated FN(longest)(const scanner *s, const u8 *p, unsigned
     return best;
 }
 
-/* Describes row[0..end), which stands at `position`, from `i` on. Returns where it got to. */
-INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, u32 position, size_t end, size_t i, size_t n, size_t *taken_, const u32 above, sequence *q, const int deep) {
+/* Describes row[0..end), which stands at `position` and was looked up, from `i` on, as literals and matches that end
+ * before n. What is before `*described` is, already. Returns where it got to. */
+INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, u32 position, size_t end, size_t i, size_t n,
+                                     size_t *described, const u32 above, sequence *q, const int deep) {
     const u32 pixel = (u32)s->pixel_bytes;
     const u64 but_one = (1ull << 8 * (pixel - 1)) - 1; /* of a pixel's bytes */
     const size_t tail = n > LEAD ? n - LEAD : 0; /* from here on a match could reach beyond the end */
-    size_t taken = *taken_;
+    size_t taken = *described;
+    token *to = q->tokens + q->count;
+    u8 *literals = q->literals + q->literal_count;
+    u32 waiting = q->tail;
     while (i < end && (i = FN(next_hit)(s->hits, i)) < end) {
         const u8 *p = row + i;
         const u32 last = s->far[i]; /* distances less one */
@@ -144,14 +148,14 @@ INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, u32 position, si
         u32 n_older = 0;
         rated best = s->before[n_before], next = s->above[n_above] + (above - 1);
         best = next > best ? next : best;
-        next = s->far_rated[n_last] - ((rated)distance_cost(s, last) << 32) + last;
+        next = s->from_far[n_last] - ((rated)distance_cost(s, last) << 32) + last;
         best = next > best ? next : best;
         if (deep) {
             u32 now = position + (u32)i, reach = now - s->start;
             older = (last + 1 + s->link[(now - last - 1) & (WINDOW - 1)]) & (WINDOW - 1);
             older = older < reach ? older : pixel - 1;
             n_older = FN(lead)(p, p - older - 1);
-            next = s->far_rated[n_older] - ((rated)distance_cost(s, older) << 32) + older;
+            next = s->from_far[n_older] - ((rated)distance_cost(s, older) << 32) + older;
             best = next > best ? next : best;
         }
         if (((best >> 16 & 0xffff) == LEAD) | (i >= tail)) {
@@ -160,8 +164,10 @@ INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, u32 position, si
             if (best >> 32 == ALWAYS) {
                 size_t length = best >> 16 & 0xffff;
                 length += equal_bytes(p + length, p + length - pixel, (unsigned)(n - i - length));
-                add_literals(q, row + taken, i - taken);
-                add_run(q, p, length, pixel);
+                copy_literals(literals, row + taken, i - taken);
+                literals += i - taken;
+                to = put_run(to, waiting + (u32)(i - taken), p, length, pixel);
+                waiting = 0;
                 taken = i += length;
                 continue;
             }
@@ -176,16 +182,24 @@ INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, u32 position, si
         u64 before = load64(p - pixel);
         u32 to_one = (u32)!((before ^ before >> 8) & but_one) & (u32)(distance == pixel - 1);
         distance &= to_one - 1;
-        add_literals(q, row + taken, i - taken);
-        add_match(q, length, distance + 1);
+        copy_literals(literals, row + taken, i - taken);
+        literals += i - taken;
+        *to++ = (token){waiting + (u32)(i - taken), (u16)length, (u16)distance};
+        waiting = 0;
         taken = i += length;
     }
-    *taken_ = taken;
+    *described = taken;
+    q->count = (size_t)(to - q->tokens);
+    q->literal_count = (size_t)(literals - q->literals);
+    q->tail = waiting;
     return i; /* if it was a place without a match, one behind the end */
 }
 
-static TARGET NOINLINE size_t FN(describe)(scanner *s, const u8 *row, u32 position, size_t end, size_t i, size_t n, size_t *taken, const u32 above, sequence *q) {
-    return s->deep ? FN(describe_as)(s, row, position, end, i, n, taken, above, q, 1) : FN(describe_as)(s, row, position, end, i, n, taken, above, q, 0);
+static TARGET NOINLINE size_t FN(describe)(scanner *s, const u8 *row, u32 position, size_t end, size_t i, size_t n, size_t *described,
+                                       u32 above, sequence *q) {
+    if (s->deep)
+        return FN(describe_as)(s, row, position, end, i, n, described, above, q, 1);
+    return FN(describe_as)(s, row, position, end, i, n, described, above, q, 0);
 }
 
 static TARGET void FN(scan)(scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, sequence *q) {
@@ -211,7 +225,8 @@ static TARGET void FN(scan)(scanner *s, const u8 *data, size_t n, u32 position, 
                 } else if (above == stride && load64(p) == load64(p - stride)) {
                     add_literals(q, data + taken, at - taken);
                     i = at + equal_bytes(p, p - stride, match_limit(n - at));
-                    add_match(q, (u32)(i - at), above);
+                    q->tokens[q->count++] = (token){q->tail, (u16)(i - at), (u16)(above - 1)};
+                    q->tail = 0;
                     taken = i;
                 }
             }

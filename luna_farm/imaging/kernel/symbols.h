@@ -51,6 +51,8 @@ INLINE unsigned dist_slot(u32 distance) {
     return DIST_SLOT[less_one < 256 ? less_one : far];
 }
 
-INLINE unsigned dist_extra(unsigned slot) { return slot < 4 ? 0 : slot / 2 - 1; }
+static const u8 DIST_EXTRA[30] = {0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13};
+
+INLINE unsigned dist_extra(unsigned slot) { return DIST_EXTRA[slot]; }
 
 #endif
