@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 EVENT_JOB, EVENT_QUEUE = "luna_farm.job", "luna_farm.queue"
 HELD_REQUESTS, HOLD_S, LOOK_S = 32, 30.0, 0.05
 """Requests for coming files that wait at once, how long, and how often they look."""
+OPEN = ("waiting", "running", "held", "uploading")
+"""States of an image that is still to be saved."""
 
 Picture = dict[str, str]
 
@@ -79,10 +81,11 @@ class Announced:
         self.text = text
         return {"images": list(self.pictures), "text": [text], "luna_farm": [self.state]}
 
-    def waiting(self, queue: dict[str, Any]) -> None:
-        """Show the depth of the queue on the node."""
+    def waiting(self, report: JobReport, queue: dict[str, Any]) -> None:
+        """Show on the node how many images are left, and the depth of the queue."""
         known = {name: self.state[name] for name in ("job_id", "workflow", "images")}
-        self._send(EVENT_QUEUE, {**known, "queue": queue})
+        left = sum(image.state in OPEN for image in report.images)
+        self._send(EVENT_QUEUE, {**known, "left": left, "queue": queue})
 
     def finished(self, report: JobReport | None, reason: str, queue: dict[str, Any] | None) -> None:
         """Correct the names, answer the held requests, and show the images or why there are none."""

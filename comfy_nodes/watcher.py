@@ -35,8 +35,8 @@ class Watched(Protocol):
     def finished(self, report: JobReport | None, reason: str, queue: dict[str, Any] | None) -> None:
         """The job ended with `report`, or (None) for `reason` nothing more is known of it."""
 
-    def waiting(self, queue: dict[str, Any]) -> None:
-        """It is not done yet; `queue` is the farm's."""
+    def waiting(self, report: JobReport, queue: dict[str, Any]) -> None:
+        """It is not done yet: `report` says how far it is; `queue` is the farm's."""
 
 
 class Watcher:
@@ -88,31 +88,37 @@ class Watcher:
                 return False
         try:
             farm = self._farm = self._farm or self._connect()
-            if not self._look(farm, jobs[0], wait=True):
-                still = [job for job in jobs[1:] if not self._look(farm, job)]
+            oldest = self._look(farm, jobs[0], wait=True)
+            if oldest is not None:
+                looked = [(jobs[0], oldest), *((job, self._look(farm, job)) for job in jobs[1:])]
                 queue = farm.status()["queue"]
-                for job in [jobs[0], *still]:
-                    job.waiting(queue)
+                for job, report in looked:
+                    if report is not None:
+                        job.waiting(report, queue)
             self._silent_since = None
         except Exception as error:
             self._no_answer(jobs, error)
         return True
 
-    def _look(self, farm: FarmClient, job: Watched, wait: bool = False) -> bool:
-        """Ask for one job; report it when it is over and return True."""
+    def _look(self, farm: FarmClient, job: Watched, wait: bool = False) -> JobReport | None:
+        """Ask for one job. Returns its report, or None once it is over and was told so."""
         import luna_farm_client
 
         report, reason = None, ""
         try:
-            report = farm.wait(job.job_id, timeout=POLL_S) if wait else farm.job(job.job_id)
+            report = self._wait(farm, job.job_id) if wait else farm.job(job.job_id)
             if not report.finished:
-                return False
-        except TimeoutError:
-            return False
+                return report
         except luna_farm_client.UnknownJob as error:
             reason = str(error)
         self._close(job, report, reason, farm.status()["queue"])
-        return True
+        return None
+
+    def _wait(self, farm: FarmClient, job_id: str) -> JobReport:
+        try:
+            return farm.wait(job_id, timeout=POLL_S)
+        except TimeoutError:
+            return farm.job(job_id)
 
     def _close(
         self, job: Watched, report: JobReport | None, reason: str, queue: dict[str, Any] | None

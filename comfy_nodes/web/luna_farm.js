@@ -77,7 +77,7 @@ function showJobs(node, jobs) {
   const failed = sum("failed");
   const rejected = sum("discarded");
   const parts = [];
-  if (open.length) parts.push(text("saving", { count: open.reduce((total, job) => total + job.images, 0) }));
+  if (open.length) parts.push(text("saving", { count: leftOf(open) }));
   if (sum("saved")) parts.push(text("saved", { count: sum("saved") }));
   if (rejected) parts.push(text("rejected", { count: rejected }));
   const trouble = jobs.some(({ state }) => state === "refused") ? text("refused") : text("failed", { count: failed });
@@ -89,6 +89,11 @@ function showJobs(node, jobs) {
   if (failed) parts.push(reasons[0] ?? "");
   setLine(node, parts.join(" · "), mood, reasons.join("\n"));
   setBadge(node, failed ? trouble : rejected ? text("rejected", { count: rejected }) : "", mood);
+}
+
+// How many images of open jobs are still to be saved.
+function leftOf(jobs) {
+  return jobs.reduce((total, { left, images }) => total + (left ?? images), 0);
 }
 
 // The frontend loads the images of every result, and those of an older one may come last: have it look again.
@@ -108,12 +113,13 @@ function removePreview(node) {
   node.imgs = [];
 }
 
-function showQueue({ display_node: id, workflow, job_id: job, queue }) {
+function showQueue({ display_node: id, workflow, job_id: job, left, queue }) {
   const node = nodeOf(id);
   const open = runsOf(workflow, String(id)).newest.filter((one) => !ended(one));
-  if (!isOpen(workflow) || !node || !open.some((one) => one.job_id === job)) return;
-  const count = open.reduce((total, one) => total + one.images, 0);
-  setLine(node, `${text("saving", { count })} · ${text("queue", queue)}`, "busy", "");
+  const waiting = open.find((one) => one.job_id === job);
+  if (!isOpen(workflow) || !node || !waiting) return;
+  waiting.left = left;
+  setLine(node, `${text("saving", { count: leftOf(open) })} · ${text("queue", queue)}`, "busy", "");
 }
 
 // Once for each job, however often its result comes (from the cache it does).

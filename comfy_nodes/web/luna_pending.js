@@ -5,7 +5,7 @@ import { ended } from "./luna_runs.js";
 
 const LASTING_MS = 400; // what is saved sooner is not worth a line
 
-const pending = new Map(); // job id -> images
+const pending = new Map(); // job id -> images that are still to be saved
 let element = null;
 let timer = 0;
 
@@ -29,7 +29,7 @@ function note(job) {
     over.add(job.job_id);
     if (over.size > REMEMBERED) over.delete(over.values().next().value);
     pending.delete(job.job_id);
-  } else if (!over.has(job.job_id)) pending.set(job.job_id, job.images);
+  } else if (!over.has(job.job_id)) pending.set(job.job_id, job.left ?? job.images);
   if (pending.size && !element?.isConnected) timer ||= setTimeout(show, LASTING_MS);
   else show();
 }

@@ -13,7 +13,7 @@ const english = {
   refused: "Not taken over",
   toastFailed: "Images not saved",
   toastRejected: "Images set aside by the quality gate",
-  pending: "Luna Farm is saving {count} images. You may close this tab.",
+  pending: "Luna Farm: images still to save: {count}. You may close this tab.",
   replace: "Replace by Luna saver",
 };
 

@@ -175,8 +175,8 @@ def held(running: Any) -> Iterator[Any]:
         pytest.skip("stops workers with SIGSTOP")
     workers = running.workers()
 
-    def go_on() -> None:
-        for pid in workers:
+    def go_on(number: int = len(workers)) -> None:
+        for pid in workers[:number]:
             os.kill(pid, signal.SIGCONT)
 
     for pid in workers:
@@ -526,10 +526,28 @@ def test_the_page_says_that_images_are_being_saved_and_that_it_may_be_closed(bro
     browser.build(filename="pending")
     browser.queue()
     line = "document.querySelector('#luna-farm-pending')"
-    browser.until(f"{line}?.textContent === 'Luna Farm is saving 1 images. You may close this tab.'")
+    browser.until(f"{line}?.textContent === 'Luna Farm: images still to save: 1. You may close this tab.'")
     browser.shot("pending")
     held()
     browser.until(f"!{line}")
+
+
+def test_the_page_and_the_node_count_what_is_left(browser, held):
+    browser.build(filename="left")
+    browser.page.evaluate("""() => {
+      const [load] = app.graph.findNodesByType("LoadImage");
+      const repeat = LiteGraph.createNode("RepeatImageBatch");
+      app.graph.add(repeat);
+      repeat.widgets.find(({ name }) => name === "amount").value = 6;
+      load.connect(0, repeat, 0); repeat.connect(0, saver, 0);
+    }""")
+    browser.queue()
+    words = "(document.querySelector('#luna-farm-pending')?.textContent ?? '')"
+    browser.until(f"{words}.includes(': 6.') && {LINE}.startsWith('Saving 6')")
+    held(1)
+    browser.until(f"/: [1-5][.]/.test({words}) && /^Saving [1-5]…/.test({LINE})")
+    held()
+    browser.until(f"{LINE} === '6 saved' && !{words}")
 
 
 def test_no_preview_where_none_is_wanted(browser):

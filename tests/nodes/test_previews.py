@@ -142,9 +142,12 @@ def test_a_lost_job_is_a_failure_with_its_reason(job, comfy):
 
 
 def test_the_queue_is_shown_while_it_waits(job, comfy):
-    job.waiting({"jobs": 3, "images": 7})
+    states = ("saved", "running", "waiting", "held", "uploading", "discarded", "failed")
+    report = SimpleNamespace(images=[SimpleNamespace(state=state) for state in states])
+    job.waiting(report, {"jobs": 3, "images": 7})
     (told,) = comfy.events("luna_farm.queue")
     assert (told["images"], told["queue"]["images"], told["display_node"]) == (2, 7, "12:9")
+    assert told["left"] == 4
     assert told["job_id"] == job.job_id
 
 

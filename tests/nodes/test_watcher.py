@@ -26,7 +26,8 @@ class Job:
         if self.explode:
             raise ValueError("the browser is gone")
 
-    def waiting(self, queue: Any) -> None:
+    def waiting(self, report: Any, queue: Any) -> None:
+        assert report.job_id == self.job_id
         self.queues.append(queue)
 
 
@@ -76,10 +77,10 @@ def test_an_unknown_job_is_told_with_the_reason(watch, farm):
 
 def test_a_timeout_of_wait_is_no_end(watch, farm):
     job = Job("a")
-    farm.reports["a"] = [TimeoutError(), report("a")]
+    farm.reports["a"] = [TimeoutError(), report("a", "running"), report("a")]
     watch.add(job)
     watch.step()
-    assert job.ends == []
+    assert (job.ends, job.queues) == ([], [farm.queue])
     watch.step()
     assert len(job.ends) == 1
 
