@@ -14,8 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from luna_farm.catalogue.rows import CatalogueRow
     from luna_farm.core.outputs import Output
     from luna_farm.errors import (
+        CatalogueUnavailable,
         FarmBusy,
         FarmDraining,
         FarmError,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from luna_farm_client.aio import AsyncFarmClient
     from luna_farm_client.daemon_client import DaemonClient, DaemonConnectionError
     from luna_farm_client.farm_client import FarmClient
+    from luna_farm_client.finding import find
     from luna_farm_client.in_process import save_here
     from luna_farm_client.one_liner import save
     from luna_farm_client.requests import (
@@ -43,8 +46,10 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "luna_farm.catalogue.rows": ("CatalogueRow",),
     "luna_farm.core.outputs": ("Output",),
     "luna_farm.errors": (
+        "CatalogueUnavailable",
         "FarmBusy",
         "FarmDraining",
         "FarmError",
@@ -61,6 +66,7 @@ _HOMES = {
     "luna_farm_client.daemon_client": ("DaemonClient", "DaemonConnectionError"),
     "luna_farm_client.farm_client": ("FarmClient",),
     "luna_farm_client.in_process": ("save_here",),
+    "luna_farm_client.finding": ("find",),
     "luna_farm_client.one_liner": ("save",),
     "luna_farm_client.requests": (
         "ImageReport",
@@ -75,6 +81,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncFarmClient",
+    "CatalogueRow",
+    "CatalogueUnavailable",
     "DaemonClient",
     "DaemonConnectionError",
     "FarmBusy",
@@ -96,6 +104,7 @@ __all__ = [
     "TooLarge",
     "Unauthorized",
     "UnknownJob",
+    "find",
     "save",
     "save_here",
 ]

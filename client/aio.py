@@ -7,8 +7,10 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, TypeVar
 
+from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.core import frames, protocol
 from luna_farm.errors import FarmUnavailable, ProtocolError
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
@@ -197,6 +199,24 @@ class AsyncFarmClient:
     async def dashboard_link(self) -> str:
         """As `FarmClient.dashboard_link`."""
         return await self._run(self._policy.dashboard_link(self.endpoint.host))
+
+    async def find(
+        self,
+        words: str = "",
+        *,
+        model: str = "",
+        seed: int | None = None,
+        since: datetime | float | None = None,
+        score: str = "",
+        similar: Any = None,
+        job: str = "",
+        failed: bool = False,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[CatalogueRow]:
+        """As `FarmClient.find`."""
+        filters = {"words": words, "model": model, "seed": seed, "score": score, "job": job, "failed": failed}
+        return await self._run(self._policy.find(filters, since, similar, limit, before))
 
     async def status(self) -> dict[str, Any]:
         """As `FarmClient.status`."""

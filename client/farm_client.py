@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.errors import FarmUnavailable
 from luna_farm_client.connection import Connection
 from luna_farm_client.endpoint import Endpoint
@@ -125,6 +127,32 @@ class FarmClient:
         """Return an address that opens the dashboard and lets it act. It works once, within a minute. Raises
         NotPossible for a farm without a feed port."""
         return self._run(self._policy.dashboard_link(self.endpoint.host))
+
+    def find(
+        self,
+        words: str = "",
+        *,
+        model: str = "",
+        seed: int | None = None,
+        since: datetime | float | None = None,
+        score: str = "",
+        similar: Any = None,
+        job: str = "",
+        failed: bool = False,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[CatalogueRow]:
+        """Return the newest images of the farm's catalogue that match everything given.
+
+        words: must all occur in the prompt, the model, the LoRAs, the name or the custom metadata; `"two
+        words"` is a phrase, `port*` the beginning of a word, `-word` must not occur. model: a part of its
+        name. since: a datetime, or seconds since 1970. score: conditions such as "variance<0.1,blank".
+        similar: an image (a path, or an array of pixels) whose near duplicates are wanted, the most alike
+        first. failed: images that failed instead. before: the `id` of the last row of the page before.
+        Raises InvalidRequest, CatalogueUnavailable.
+        """
+        filters = {"words": words, "model": model, "seed": seed, "score": score, "job": job, "failed": failed}
+        return self._run(self._policy.find(filters, since, similar, limit, before))
 
     def status(self) -> dict[str, Any]:
         """Return the status of the farm, the same as `luna-farm status --json`."""

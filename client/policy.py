@@ -7,11 +7,14 @@ Generators yield `Use` (run steps of a session on a connection) and `Sleep`; `Fa
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
+from luna_farm.catalogue.rows import CatalogueRow, from_map
 from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, InvalidRequest, StaleLease, Unauthorized
 from luna_farm_client.one_liner import path_of, request_for
 from luna_farm_client.outgoing import Outgoing
@@ -27,6 +30,8 @@ DRAINING_S = 0.05
 WAIT_STEP_S = 20.0
 """One `wait` message asks for at most so long, so that a lost connection is noticed."""
 STALE_TRIES = 3
+FIND_LIMIT = 1000
+"""Rows of one answer to `find`."""
 WHEN_BUSY = ("wait", "report")
 
 
@@ -146,6 +151,25 @@ class Policy:
         name = f"[{host}]" if ":" in host else host
         return f"{scheme}://{name}:{answer['feed_port']}/#login={answer['login']}"
 
+    def find(
+        self, filters: dict[str, Any], since: Any, similar: Any, limit: int, before: int | None
+    ) -> Plan[list[CatalogueRow]]:
+        """Return rows of the farm's catalogue, in as many messages as they need."""
+        fields = {name: value for name, value in filters.items() if value is not None}
+        if since is not None:
+            fields["since"] = seconds_of(since)
+        if similar is not None:
+            fields["similar"] = phash_of(similar)
+        found: list[CatalogueRow] = []
+        while len(found) < limit:
+            page = {**fields, **({"before": before} if before is not None else {})}
+            answer = yield from self.call("find", **page, limit=min(FIND_LIMIT, limit - len(found)))
+            found += [from_map(row) for row in answer["rows"]]
+            if not answer["more"]:
+                break
+            before = found[-1].id
+        return found
+
     def ping(self) -> Plan[float]:
         """Return the round trip time in seconds."""
         started = time.perf_counter()
@@ -156,6 +180,22 @@ class Policy:
         """Have the farm stop and return its process id."""
         answer = yield from self.call("shutdown" if now else "drain")
         return int(answer["pid"])
+
+
+def seconds_of(moment: datetime | float | None) -> float | None:
+    """Return a moment as seconds since 1970."""
+    return moment.timestamp() if isinstance(moment, datetime) else moment
+
+
+def phash_of(image: Any) -> str:
+    """Return the perceptual hash of an image: of a file, of pixels, or as it is. Raises InvalidRequest."""
+    if isinstance(image, str) and re.fullmatch("([0-9a-f]{16})?", image):
+        return image
+    from luna_farm.catalogue import pixels
+
+    if isinstance(image, str | os.PathLike):
+        return pixels.phash_of(os.fspath(image))
+    return pixels.phash_of_array(image)
 
 
 def job_id(job: object) -> str:

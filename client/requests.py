@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -108,6 +108,9 @@ class ImageReport:
     """Its name in the archive at `path`, "" if it is a file of its own."""
     outputs: tuple[Mapping[str, Any], ...] = ()
     """Every place that the file goes to: `path` (or URL), `state`, `bytes`, `error`."""
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    """What it looks like: `variance`, `edge_density`, `clipped` (each 0..1), `blank`, `nan_count`,
+    `phash`."""
 
 
 @dataclass(frozen=True, slots=True)

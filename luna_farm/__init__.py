@@ -7,6 +7,19 @@ This package is the farm itself (supervisor, workers, storage, imaging). Program
 __version__ = "0.1.0"
 
 
+def find(words: str = "", **filters: object) -> list[object]:
+    """Return the newest saved images that match, as a list of `luna_farm_client.CatalogueRow`.
+
+    words: must all occur in the prompt, the model, the LoRAs, the name or the custom metadata. filters:
+    those of `luna_farm_client.FarmClient.find`, such as `model="flux"` and `limit=10`. Through the farm if
+    one runs, else from the catalogue in the state folder. Raises InvalidRequest, CatalogueUnavailable.
+    """
+    from importlib import import_module
+
+    found: list[object] = import_module("luna_farm_client").find(words, **filters)
+    return found
+
+
 def save(pixels: object, path: object, **options: object) -> str:
     """Save one image and return its path once the file is there; a name that exists gets a number.
 

@@ -26,6 +26,9 @@ ENV_PREFIX = "LUNA_FARM_"
 FILE_NAME = "luna-farm.toml"
 TOKEN_LENGTH = 16
 """Characters of a token that others may try to guess."""
+# fmt: off
+CATALOGUE_FIELDS = ("prompt", "negative", "model", "loras", "sampler", "seed", "custom", "warnings", "scores")
+# fmt: on
 # Known in the environment, but no settings: the file to load, and what tests and fault injection use.
 OTHER_ENV = ("LUNA_FARM_CONFIG",)
 OTHER_ENV_PREFIXES = ("LUNA_FARM_TEST_", "LUNA_FARM_CRASH")
@@ -77,6 +80,9 @@ class Config:
     c2pa_timestamp_url: str
     c2pa_input_dirs: tuple[Path, ...]
     watermark: str
+    catalogue: bool
+    catalogue_fields: tuple[str, ...]
+    catalogue_days: int
     given: frozenset[str] = frozenset()
     """Names of the settings that were set, if only to what the default is."""
     destinations: tuple[Destination, ...] = ()
@@ -207,6 +213,13 @@ SETTINGS: tuple[Setting, ...] = (
             "folders that input images named by requests may be read from"),
     Setting("watermark", "provenance", "watermark", "", read.text, "a name",
             "entry point of the group luna_farm.watermarks, run on the pixels of every image"),
+    Setting("catalogue", "catalogue", "catalogue", True, read.switch, "true or false",
+            "keep a searchable row for each saved image in the state folder"),
+    Setting("catalogue_fields", "catalogue", "catalogue_fields", CATALOGUE_FIELDS,
+            read.some_of(*CATALOGUE_FIELDS), "a list of " + ", ".join(CATALOGUE_FIELDS),
+            "what a row keeps beside the file, its size, its format, its job and its times"),
+    Setting("catalogue_days", "catalogue", "catalogue_days", 0, read.whole(0, 36_500),
+            _COUNT.format(0, 36_500) + " (0: for ever)", "days after which rows are removed; files stay"),
 )
 # fmt: on
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}

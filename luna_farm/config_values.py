@@ -98,6 +98,21 @@ def one_of(*choices: str) -> Reader[str]:
     return read
 
 
+def some_of(*choices: str) -> Reader[tuple[str, ...]]:
+    """Read a list of some of the given lower-case words, or text with commas between them."""
+
+    def read(value: Any, _: Path) -> tuple[str, ...]:
+        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+            raise ValueError(value)
+        named = {part.lower() for part in parts if part}
+        if not named <= set(choices):
+            raise ValueError(value)
+        return tuple(choice for choice in choices if choice in named)
+
+    return read
+
+
 def text(value: Any, _: Path) -> str:
     """Read printable text without space around it."""
     if not isinstance(value, str) or not value.isprintable() or value != value.strip():

@@ -9,8 +9,9 @@ from typing import Any
 
 from luna_farm.core.messages import Message
 
+NAME = "catalogue.sqlite"
+"""Of the file in the state folder."""
 STATES = ("saved", "discarded", "failed")
-FAILED = STATES.index("failed")
 FIELDS: dict[str, dict[str, Any]] = {
     "prompt": {"prompt": ""},
     "negative": {"negative": ""},

@@ -11,9 +11,9 @@ import os
 import sqlite3
 from pathlib import Path
 
+from luna_farm.catalogue.rows import NAME as NAME
 from luna_farm.catalogue.words import TOKENIZER
 
-NAME = "catalogue.sqlite"
 VERSION = 1
 """Kept in the file. One of another version is set aside and made again: it is derived data."""
 BUSY_MS = 10_000
@@ -83,14 +83,18 @@ def writing(path: str | os.PathLike[str]) -> sqlite3.Connection:
     return connection
 
 
-def reading(path: str | os.PathLike[str]) -> sqlite3.Connection:
-    """Open the file to read it, whether a farm runs or not. Raises sqlite3.Error."""
+def reading(path: str | os.PathLike[str]) -> sqlite3.Connection | None:
+    """Open the file to read it, whether a farm runs or not; None while it is being made. Raises
+    sqlite3.Error."""
     connection = sqlite3.connect(
         f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
     )
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            connection.close()
+            return None
         if version != VERSION:
             raise sqlite3.DatabaseError(f"it is of version {version}, this program needs version {VERSION}")
     except BaseException:

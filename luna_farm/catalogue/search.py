@@ -17,6 +17,7 @@ from typing import Any
 from luna_farm.catalogue import schema, words
 from luna_farm.catalogue.columns import JOINED, SELECTED, phash_column, row_of, seed_column
 from luna_farm.catalogue.conditions import conditions
+from luna_farm.catalogue.query import Query as Query
 from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.errors import CatalogueUnavailable, InvalidRequest
 
@@ -25,26 +26,6 @@ SIMILAR_BITS = 10
 """Bits of 64 by which the perceptual hashes of two images may differ that count as near duplicates."""
 _SINGLE_MODELS = 30
 """So many models are looked up one by one; more are filtered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """What to look for; what is left out filters nothing.
-
-    `words`: see `words.parse`. `model`: a part of its name, any case. `since`, `until`: seconds since 1970.
-    `job`: its id. `score`: conditions such as "variance<0.1,blank", see `conditions.py`. `similar`: a
-    perceptual hash, 16 hexadecimal digits. `failed`: images that failed instead of saved ones.
-    """
-
-    words: str = ""
-    model: str = ""
-    seed: int | None = None
-    since: float | None = None
-    until: float | None = None
-    job: str = ""
-    score: str = ""
-    similar: str = ""
-    failed: bool = False
 
 
 class Catalogue:
@@ -150,13 +131,13 @@ class Catalogue:
         except OSError:
             self._close()
             return None
-        if found.st_size == 0:  # it is being made
-            return None
         key = found.st_dev, found.st_ino
         if self._open is not None and self._open[0] != key:  # it was made again
             self._close()
         if self._open is None:
             connection = schema.reading(self.path)
+            if connection is None:
+                return None
             connection.row_factory = sqlite3.Row
             self._open = key, connection
         return self._open[1]

@@ -100,6 +100,8 @@ def _default(setting: config.Setting) -> str:
         return str(value).lower()
     if value in (None, "", ()):
         return "none"
+    if isinstance(value, tuple):
+        return ",".join(value)
     return "automatic" if setting.name == "arena_bytes" else f"{value:g}" if _is_number(value) else str(value)
 
 

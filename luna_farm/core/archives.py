@@ -21,6 +21,8 @@ from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import (
     AddMember,
     Append,
+    Catalogue,
+    CatalogueFailed,
     Instruction,
     Publish,
     PublishShard,
@@ -205,7 +207,9 @@ def _job(farm: Farm, image: Image) -> Job:
 
 def _saved(farm: Farm, image: Image, shard: Shard, now: float) -> list[Instruction]:
     image.move(S(image.result.state))
-    image.result = result = replace(image.result, path=shard.path)
+    packed, member = image.result.row, image.uploads[0].name
+    row = [Catalogue(packed, f"{shard.path}/{member}")] if packed else []
+    image.result = result = replace(image.result, path=shard.path, row=b"")
     farm.count_saved(result)
     task, ms = image.task, result.ms or {}
     told = ImageSaved(
@@ -226,8 +230,9 @@ def _saved(farm: Farm, image: Image, shard: Shard, now: float) -> list[Instructi
         encode_ms=ms.get("encode", 0.0),
         write_ms=ms.get("write", 0.0),
         warnings=tuple(result.warnings),
+        scores=result.scores or {},
     )
-    return [Publish(told)]
+    return [*row, Publish(told)]
 
 
 # --- shards
@@ -333,7 +338,8 @@ def refused(farm: Farm, event: events.UploadFinished, now: float) -> list[Instru
         image.uploads[0].move(U.FAILED)
         image.uploads[0].error = event.error
         failed = ImageFailed(*image.key, shard.path, event.error, "destination")
-        done += [Append((image_record(image),)), Publish(failed)]
+        row = CatalogueFailed(image.task, job.options, event.error)
+        done += [Append((image_record(image),)), row, Publish(failed)]
     return done + [i for job in jobs.values() for i in close(farm, job, now)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from luna_farm.core import events
 from luna_farm.core.feed_events import ImageFailed, ImagesMissing, JobDone
-from luna_farm.core.instructions import Append, Bury, Instruction, KeepReport, Publish, Reply
+from luna_farm.core.instructions import Append, Bury, CatalogueFailed, Instruction, KeepReport, Publish, Reply
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note
 from luna_farm.core.state import Farm
@@ -164,7 +164,8 @@ def buried(farm: Farm, event: events.Buried, now: float) -> list[Instruction]:
     if not farm.segment_users[event.segment]:
         farm.keep_pixels(image)
     failed = ImageFailed(job.job_id, image.task.index, image.task.path, image.result.error, image.result.code)
-    return [Append((image_record(image),)), *done, Publish(failed), *close(farm, job, now)]
+    row = CatalogueFailed(image.task, job.options, image.result.error)
+    return [Append((image_record(image),)), *done, row, Publish(failed), *close(farm, job, now)]
 
 
 def _go_on_from_disk(farm: Farm, image: Image, event: events.Buried) -> list[Instruction]:

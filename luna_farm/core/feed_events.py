@@ -5,6 +5,7 @@ Times are milliseconds. `job_id`, `index` and `path` name an image; `worker` is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -83,6 +84,7 @@ class ImageSaved(FeedEvent):
     encode_ms: float
     write_ms: float
     warnings: tuple[str, ...]
+    scores: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

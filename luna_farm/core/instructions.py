@@ -176,6 +176,32 @@ class RemoveSpooled:
 
 
 @dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Put a finished image into the catalogue, after the journal. `row`: as its worker packed it; `path`:
+    where the file is, if its worker could not know."""
+
+    row: bytes
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueFailed:
+    """Put an image into the catalogue that has failed."""
+
+    task: ImageTask
+    options: SaveOptions
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uncatalogue:
+    """Remove the row of a failed image that was given up."""
+
+    job_id: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Send an event to the feed, the metrics and the log."""
 
@@ -200,5 +226,8 @@ Instruction = (
     | AddMember
     | PublishShard
     | RemoveSpooled
+    | Catalogue
+    | CatalogueFailed
+    | Uncatalogue
     | Publish
 )

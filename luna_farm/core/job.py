@@ -118,10 +118,11 @@ class Image:
             "format": self.task.format,
             "state": self.state.value,
             "path": result.path or self.task.path,
-            "member": self._member(),
+            "member": self.member,
             "bytes": result.bytes,
             "score": result.score,
             "threshold": result.threshold,
+            "scores": dict(result.scores or {}),
             "error": result.error,
             "code": result.code,
             "warnings": list(result.warnings),
@@ -129,7 +130,8 @@ class Image:
             "outputs": self._outputs(),
         }
 
-    def _member(self) -> str:
+    @property
+    def member(self) -> str:
         """Its name in the archive at `path`, "" if it is not in one."""
         if not self.task.archive:
             return ""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from luna_farm.core import events, uploads
 from luna_farm.core.completion import close, finish, image_record, job_record
 from luna_farm.core.feed_events import ImageDismissed
-from luna_farm.core.instructions import Append, Instruction, Publish, RemoveTemps, Reply
+from luna_farm.core.instructions import Append, Instruction, Publish, RemoveTemps, Reply, Uncatalogue
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.leases import busy
 from luna_farm.core.protocol import refusal
@@ -92,7 +92,7 @@ def _dismiss(farm: Farm, job: Job, event: events.JobRequested, now: float) -> li
     """Give failed images up and remove their dead letters. The reports keep why they failed."""
     done: list[Instruction] = []
     for image in _reopened(farm, job, event, "to dismiss"):
-        done.append(Publish(ImageDismissed(*image.key, image.task.path)))
+        done += [Publish(ImageDismissed(*image.key, image.task.path)), Uncatalogue(*image.key)]
         if image.uploads:
             done += uploads.dismiss(farm, image, now)
         else:

@@ -217,7 +217,7 @@ class ImageResult(Message):
 
     `state` is "saved", "discarded" (rejected by the gate, written to `_discarded`), "dropped" (rejected, not
     written) or "failed". `code` is "" or an error code; "disk" means that the same write may succeed later.
-    `ms` holds the milliseconds of gate, encode and write.
+    `ms` holds the milliseconds of gate, scores, encode and write.
     """
 
     state: str
@@ -229,7 +229,11 @@ class ImageResult(Message):
     code: str = ""
     warnings: tuple[str, ...] = ()
     ms: Mapping[str, float] | None = None
+    scores: Mapping[str, Any] | None = None
+    """What it looks like, of `imaging/scores.py`, and `nan_count`: values that were NaN or infinite."""
     thumbnail: Bytes = b""
+    row: Bytes = b""
+    """Its row of the catalogue, packed; b"" without a catalogue."""
     uploads: tuple[Mapping[str, str], ...] = ()
     """Where the encoded files have to be sent yet: `spool` (file), `root` and `name` of each target."""
     spool_bytes: int = 0

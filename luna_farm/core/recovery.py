@@ -5,7 +5,7 @@ Pure: records in, state out. The caller knows which segments can still be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -211,6 +211,36 @@ def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float, unsure: bool
     lost = ImageLost(image.task.job_id, image.task.index, image.task.path, reason)
     temps = RemoveTemps(image.task.temp_paths, image.task.root)
     return [temps, Append((image_record(image),)), Publish(lost)]
+
+
+def catalogue_rows(jobs: Iterable[Job]) -> Iterator[dict[str, Any]]:
+    """Yield what is known of every image that came to an end: a start adds those to the catalogue that it
+    lacks."""
+    for job in list(jobs):
+        for image in job.images:
+            if image.state in (S.SAVED, S.DISCARDED, S.FAILED):
+                yield _catalogue_row(job, image)
+
+
+def _catalogue_row(job: Job, image: Image) -> dict[str, Any]:
+    task, result = image.task, image.result
+    path, member = result.path or task.path, image.member
+    return {
+        "path": f"{path}/{member}" if member else path,
+        "state": image.state.value,
+        "job_id": task.job_id,
+        "index": task.index,
+        "format": task.format,
+        "width": task.width,
+        "height": task.height,
+        "bytes": result.bytes,
+        "warnings": result.warnings,
+        "error": result.error,
+        "gate_score": result.score,
+        "gate_threshold": result.threshold,
+        "timestamp": job.options.timestamp,
+        **(result.scores or {}),
+    }
 
 
 def _news(job: Job) -> bool:

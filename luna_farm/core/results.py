@@ -11,7 +11,7 @@ from luna_farm.core import events, uploads
 from luna_farm.core.completion import bury, close, finish, image_record
 from luna_farm.core.feed_events import ImageRejected, ImageSaved
 from luna_farm.core.held import disk_failed, folder_works
-from luna_farm.core.instructions import Append, Instruction, Publish
+from luna_farm.core.instructions import Append, Catalogue, Instruction, Publish
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
@@ -48,7 +48,11 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
     tell."""
     worker.images_saved += result.state == "saved"
     worker.bytes_written += result.bytes
-    image.result = replace(result, thumbnail=b"") if result.thumbnail else result
+    if result.thumbnail or result.row:  # of the row only uploads have need later
+        kept_row = result.row if result.uploads else b""
+        image.result = replace(result, thumbnail=b"", row=kept_row)
+    else:
+        image.result = result
     if result.uploads:
         return _spooled(farm, worker, image, result, now)
     image.move(S(result.state))
@@ -56,6 +60,7 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
     job = farm.jobs[image.task.job_id]
     done: list[Instruction] = [Append((image_record(image),))]
     done += finish(farm, image)
+    done += [Catalogue(result.row)] if result.row else []
     if result.state != "dropped":
         done += folder_works(farm, image)
     done += _published(job, image, worker, result, now)
@@ -92,6 +97,7 @@ def _published(job: Job, image: Image, worker: Worker, result: ImageResult, now:
             encode_ms=ms.get("encode", 0.0),
             write_ms=ms.get("write", 0.0),
             warnings=tuple(result.warnings),
+            scores=result.scores or {},
         )
         done.append(Publish(saved))
     return done

@@ -22,7 +22,15 @@ from luna_farm.core.feed_events import (
     ImageSaved,
     ImageUploading,
 )
-from luna_farm.core.instructions import Append, Instruction, Publish, RemoveSpooled, StartUpload
+from luna_farm.core.instructions import (
+    Append,
+    Catalogue,
+    CatalogueFailed,
+    Instruction,
+    Publish,
+    RemoveSpooled,
+    StartUpload,
+)
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.leases import busy
 from luna_farm.core.messages import ImageResult, SaveOptions
@@ -145,7 +153,8 @@ def _published(farm: Farm, image: Image, now: float) -> list[Instruction]:
     result, task = image.result, image.task
     image.move(S(result.state))
     path = image.uploads[0].path if is_url(task.root) else result.path
-    image.result = result = replace(result, path=path)
+    row = [Catalogue(result.row, path)] if result.row else []
+    image.result = result = replace(result, path=path, row=b"")
     farm.count_saved(result)
     farm.spool_used_bytes -= result.spool_bytes
     farm.free_name(image)
@@ -168,8 +177,9 @@ def _published(farm: Farm, image: Image, now: float) -> list[Instruction]:
         encode_ms=ms.get("encode", 0.0),
         write_ms=ms.get("write", 0.0),
         warnings=tuple(result.warnings),
+        scores=result.scores or {},
     )
-    return [*_unspooled(image), Publish(saved)]
+    return [*_unspooled(image), *row, Publish(saved)]
 
 
 def _unspooled(image: Image) -> list[Instruction]:
@@ -188,7 +198,9 @@ def _end_if_over(farm: Farm, image: Image, now: float) -> list[Instruction]:
     image.result = replace(image.result, error=error, code="destination")
     task = image.task
     told = ImageFailed(task.job_id, task.index, task.path, error, "destination")
-    return [Append((image_record(image),)), Publish(told), *close(farm, farm.jobs[task.job_id], now)]
+    job = farm.jobs[task.job_id]
+    failed_row = CatalogueFailed(task, job.options, error)
+    return [Append((image_record(image),)), failed_row, Publish(told), *close(farm, job, now)]
 
 
 def retry(farm: Farm, image: Image, now: float) -> list[Instruction]:

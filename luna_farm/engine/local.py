@@ -32,7 +32,7 @@ class LocalPool:
         self._workers[worker] = Child(
             f"worker {worker}",
             spawned.start,
-            (settings.fsync, settings.notes_of(worker), settings.signing, settings.uploads, settings.allowed),
+            settings.of_worker(worker),
             partial(self._received, worker),
             partial(self._ended, worker),
         )

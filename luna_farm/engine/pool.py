@@ -24,17 +24,29 @@ HandleEvent = Callable[[events.Event], None]
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """What every worker is told once: whether files are synced, the folders of notes and of the upload spool
-    ("" without one), and where files may be written."""
+    ("" without one), where files may be written, and what rows of the catalogue keep (None: no catalogue)."""
 
     fsync: bool
     notes: str
     signing: Signing = UNSIGNED
     uploads: str = ""
     allowed: Allowed = ANYWHERE
+    catalogue: tuple[str, ...] | None = None
 
     def notes_of(self, worker: int) -> str:
         """Return the path of the notes of a worker."""
         return os.path.join(self.notes, str(worker))
+
+    def of_worker(self, worker: int) -> tuple[Any, ...]:
+        """Return the arguments of `worker.main.serve` behind its pipe."""
+        return (
+            self.fsync,
+            self.notes_of(worker),
+            self.signing,
+            self.uploads,
+            self.allowed,
+            self.catalogue,
+        )
 
 
 class Pool(Protocol):

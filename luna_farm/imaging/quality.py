@@ -26,9 +26,9 @@ from luna_farm.core.options import GATES
 from luna_farm.errors import InvalidRequest
 from luna_farm.imaging.depth import Pixels
 
-_FULL_VARIANCE = 0.0461
-_FULL_EDGES = 0.05
-_SCALE = 255_000.0  # luma in thousandths of a level: 1.0 is 255 * 1000
+FULL_VARIANCE = 0.0461
+FULL_EDGES = 0.05
+SCALE = 255_000.0  # luma in thousandths of a level: 1.0 is 255 * 1000
 _WEIGHTS = np.array([299, 587, 114], np.float32)
 _BLOCK_PIXELS = 64 * 1024
 _FULL = {"uint16": 65535, "float16": 1, "float32": 1}
@@ -54,8 +54,8 @@ def judge(pixels: Pixels, gate: str, threshold: float) -> Verdict:
     if gate == "disabled":
         return Verdict(None, None, True)
     variance, edges = _measure(pixels)
-    variance_score = min(1.0, variance / _FULL_VARIANCE)
-    edge_score = min(1.0, edges / _FULL_EDGES)
+    variance_score = min(1.0, variance / FULL_VARIANCE)
+    edge_score = min(1.0, edges / FULL_EDGES)
     scores = {
         "variance": [variance_score],
         "edge_density": [edge_score],
@@ -72,7 +72,7 @@ def _measure(pixels: Pixels) -> tuple[float, float]:
     origin: np.float32 | None = None
     above: NDArray[np.float32] | None = None
     for top in range(0, height, rows):
-        luma = _luma(pixels[top : top + rows])
+        luma = luma_of(pixels[top : top + rows])
         down += _absolute_sum(luma[1:] - luma[:-1])
         across += _absolute_sum(luma[:, 1:] - luma[:, :-1])
         if above is not None:
@@ -87,13 +87,13 @@ def _measure(pixels: Pixels) -> tuple[float, float]:
         np.square(luma, out=luma)
         squares += float(luma.sum(dtype=np.float64))
     pixel_count = height * width
-    variance = max(0.0, squares / pixel_count - (total / pixel_count) ** 2) / _SCALE**2
+    variance = max(0.0, squares / pixel_count - (total / pixel_count) ** 2) / SCALE**2
     mean_down = down / ((height - 1) * width) if height > 1 else 0.0
     mean_across = across / (height * (width - 1)) if width > 1 else 0.0
-    return variance, (mean_down + mean_across) / 2 / _SCALE
+    return variance, (mean_down + mean_across) / 2 / SCALE
 
 
-def _luma(block: Pixels) -> NDArray[np.float32]:
+def luma_of(block: Pixels) -> NDArray[np.float32]:
     """Return thousandths of luma levels 0..255000, whole numbers of 8-bit values, shape [rows, W]."""
     values = block.reshape(-1, block.shape[2]).astype(np.float32)
     if block.dtype.kind == "f":

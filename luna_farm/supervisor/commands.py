@@ -23,6 +23,7 @@ from luna_farm.core.state import Farm
 from luna_farm.errors import FarmError, InvalidRequest, ProtocolError
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.supervisor.connection import ClientConnection
+from luna_farm.supervisor.finder import Finder
 from luna_farm.testing.faults import crash_point
 
 log = logging.getLogger("luna_farm.commands")
@@ -39,6 +40,7 @@ class Shell(Protocol):
 
     farm: Farm
     arena: Arena
+    finder: Finder
 
     @property
     def segments(self) -> Segments:
@@ -82,6 +84,7 @@ class Commands:
             "login": lambda *_: shell.login_link(),
             "pause": self._pause,
             "resume": self._pause,
+            "find": self._find,
             "drain": lambda *_: self._stop(False),
             "shutdown": lambda *_: self._stop(True),
         }
@@ -202,6 +205,9 @@ class Commands:
 
     def _pause(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         self._shell.handle_event(events.PauseRequested(connection.number, reply, message["cmd"] == "pause"))
+
+    def _find(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
+        self._shell.finder.ask(message, lambda answer: connection.send({**answer, "id": reply}))
 
     def _stop(self, now: bool) -> dict[str, Any]:
         # After this answer was written, so that the caller gets it.

@@ -31,6 +31,7 @@ from luna_farm.storage.large_segments import LargeSegments
 from luna_farm.storage.reports import Reports
 from luna_farm.storage.spool import Spool
 from luna_farm.storage.upload_spool import UploadSpool
+from luna_farm.supervisor.catalogue_writer import CatalogueWriter
 from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.journal_writer import JournalWriter
 from luna_farm.supervisor.listener import Listener
@@ -62,6 +63,7 @@ class Services:
     uploads: Uploads
     upload_spool: UploadSpool
     metrics: Metrics
+    catalogue: CatalogueWriter | None
     feed: Feed | None = None
 
 
@@ -118,6 +120,9 @@ class Executor:
             instructions.AddMember: services.uploads.add_member,
             instructions.PublishShard: self._publish_shard,
             instructions.RemoveSpooled: lambda i: self._spooled.append(i.spool),
+            instructions.Catalogue: self._catalogue,
+            instructions.CatalogueFailed: self._catalogue,
+            instructions.Uncatalogue: self._catalogue,
             instructions.Publish: self._publish,
         }
 
@@ -198,6 +203,12 @@ class Executor:
         task = replace(i.task, thumbnail=True) if feed and feed.wants_thumbnail() else i.task
         self._services.pool.dispatch(i.worker, task, i.options)
         crash_point("supervisor.dispatched")
+
+    def _catalogue(
+        self, i: instructions.Catalogue | instructions.CatalogueFailed | instructions.Uncatalogue
+    ) -> None:
+        if self._services.catalogue is not None:
+            self._services.catalogue.add(i)
 
     def _publish(self, i: instructions.Publish) -> None:
         event = i.event.to_map()

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from luna_farm import logs
+from luna_farm.catalogue import rows
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.config_destinations import TIMEOUT_S
 from luna_farm.core import events, instructions, protocol, recovery
@@ -34,7 +35,7 @@ from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.requests import Act
 from luna_farm.feed.server import MAX_CONNECTIONS, Feed
 from luna_farm.feed.sessions import LINK_S
-from luna_farm.locations import parse
+from luna_farm.locations import is_url, parse
 from luna_farm.storage import names
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.arena import Arena, Segments
@@ -48,8 +49,10 @@ from luna_farm.storage.state_lock import StateLock
 from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.supervisor import state_dir
 from luna_farm.supervisor.arena_memory import ArenaMemory
+from luna_farm.supervisor.catalogue_writer import CatalogueWriter
 from luna_farm.supervisor.commands import Commands
 from luna_farm.supervisor.executor import INTERNAL, Executor, Services
+from luna_farm.supervisor.finder import Finder
 from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.inheritance import Inheritance
 from luna_farm.supervisor.journal_writer import JournalWriter
@@ -102,6 +105,8 @@ class Supervisor:
         places, self._viewers, few = places_for(config.max_connections, viewers, config.max_workers)
         uploads_dir = UploadSpool(config.state_dir / "uploads")
         allowed = Allowed(config.allowed_dirs, config.follow_links)
+        self._catalogue = self._catalogue_writer() if config.catalogue else None
+        self.finder = Finder(str(config.state_dir / rows.NAME) if config.catalogue else None)
         self.services = Services(
             farm=self.farm,
             pool=LocalPool(
@@ -112,6 +117,7 @@ class Supervisor:
                     config.signing,
                     uploads_dir.folder,
                     allowed,
+                    config.catalogue_fields if config.catalogue else None,
                 ),
             ),
             journal_writer=JournalWriter(journal, config.journal_bytes),
@@ -137,6 +143,7 @@ class Supervisor:
             ),
             upload_spool=uploads_dir,
             metrics=Metrics(),
+            catalogue=self._catalogue,
         )
         self.guard = StateGuard(config.state_dir, lock, self.services, self.token, self.note)
         self._memory = ArenaMemory(arena, self.farm.slots, self.now)
@@ -241,12 +248,28 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """The status of the whole farm."""
-        return self._status.get(self.services.journal_writer.error, self._memory.problem)
+        catalogue_problem = self._catalogue.problem if self._catalogue is not None else ""
+        return self._status.get(self.services.journal_writer.error, self._memory.problem, catalogue_problem)
 
     def note(self, text: str) -> None:
         """Put something that a person should know into the log and the status."""
         log.warning(text)
         self._status.notes.append(text)
+
+    def _catalogue_writer(self) -> CatalogueWriter:
+        config = self.config
+
+        def roots() -> list[str]:
+            known = [job.options.output_dir for job in self.farm.jobs.values()]
+            return [root for root in dict.fromkeys((str(config.output_dir), *known)) if not is_url(root)]
+
+        return CatalogueWriter(
+            str(config.state_dir / rows.NAME),
+            config.catalogue_fields,
+            config.catalogue_days,
+            roots,
+            self.note,
+        )
 
     def login_link(self) -> dict[str, Any]:
         """What lets a browser into the dashboard, once. Raises NotPossible without a feed."""
@@ -281,6 +304,8 @@ class Supervisor:
             self._introduce()
             for instruction in self._inherited:
                 self._executor.execute(instruction)
+            if self._catalogue is not None:
+                self._catalogue.check(recovery.catalogue_rows(self.farm.jobs.values()))
             await self._serve()
         finally:
             await self._close()
@@ -338,6 +363,8 @@ class Supervisor:
             self._executor.remove_spooled()
             self._executor.sync_journal()
             self.guard.tick()
+            if self._catalogue is not None:
+                self._catalogue.flush()
             if self.farm.ready and not told_ready:
                 told_ready = True
                 self._notifier.send("READY=1")
@@ -369,6 +396,9 @@ class Supervisor:
         await services.listener.stop_intake()
         await services.pool.close(0.0 if self._hurry else LAST_WORDS_S)
         await self._executor.close()
+        self.finder.close()
+        if self._catalogue is not None:
+            await self._catalogue.close()
         await services.listener.close()
         if services.feed:
             await services.feed.close()

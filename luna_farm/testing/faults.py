@@ -58,6 +58,7 @@ POINTS = (
     "archive.adding",
     "archive.synced",
     "dead_letter.pixels_written",
+    "catalogue.written",
 )
 """Every crash point there is, in the order an image meets them."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from luna_farm.core.messages import ImageTask, SaveOptions
 from luna_farm.imaging import quality
 from luna_farm.imaging.encoders import Encoded
+from luna_farm.imaging.metadata import Embedded
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,8 @@ class File:
     encoded: Encoded
     ending: str
     """Its extension in an archive: `web.webp`."""
+    size: tuple[int, int]
+    """Width and height in pixels."""
 
     @property
     def bytes(self) -> int:
@@ -39,6 +44,10 @@ class Made:
     warnings: list[str]
     ms: dict[str, float]
     thumbnail: bytes
+    embedded: Embedded
+    """What is written into the files."""
+    scores: Mapping[str, Any]
+    """What it looks like, as in `ImageResult`."""
     metadata: bytes = b""
     """JSON beside it in an archive."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -43,10 +43,13 @@ def serve(
     signing: Signing = UNSIGNED,
     uploads: str = "",
     allowed: Allowed = ANYWHERE,
+    catalogue: Sequence[str] | None = None,
 ) -> None:
     """Serve until the supervisor says stop or its end of the pipe closes; `notes` is the file for them,
-    `uploads` the folder of the upload spool, `allowed` says where files may be written."""
-    Worker(pipe, fsync, Notes(notes), signing, UploadSpool(uploads) if uploads else None, allowed).run()
+    `uploads` the folder of the upload spool, `allowed` says where files may be written, `catalogue` what rows
+    of the catalogue keep (None: no catalogue)."""
+    spool = UploadSpool(uploads) if uploads else None
+    Worker(pipe, fsync, Notes(notes), signing, spool, allowed, catalogue).run()
 
 
 class Worker:
@@ -61,9 +64,11 @@ class Worker:
         signing: Signing = UNSIGNED,
         uploads: UploadSpool | None = None,
         allowed: Allowed = ANYWHERE,
+        catalogue: Sequence[str] | None = None,
     ) -> None:
         self._allowed = allowed
         self._pipe = pipe
+        self._catalogue = catalogue
         self._fsync = fsync
         self._notes = notes
         self._signing = signing
@@ -135,7 +140,14 @@ class Worker:
 
         result = _attempt(
             made.task,
-            lambda: writing.written(made, self._uploads, fsync=self._fsync, note=note, allowed=self._allowed),
+            lambda: writing.written(
+                made,
+                self._uploads,
+                fsync=self._fsync,
+                note=note,
+                allowed=self._allowed,
+                catalogue=self._catalogue,
+            ),
         )
         self._report(made.task, result)
 

@@ -19,7 +19,7 @@ from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core.filenames import clean_part
 from luna_farm.core.messages import FORMATS, ImageResult, ImageTask, SaveOptions
 from luna_farm.core.outputs import Output
-from luna_farm.imaging import metadata, quality, thumbnail, watermark
+from luna_farm.imaging import metadata, quality, scores, thumbnail, watermark
 from luna_farm.imaging.depth import Pixels
 from luna_farm.imaging.encoders import Encoded, encode, png
 from luna_farm.storage.allowed import ANYWHERE, Allowed
@@ -86,6 +86,9 @@ def encoded(
             warnings.append(
                 f"The quality gate rejects it ({verdict.score:.3f} of {verdict.threshold:.3f}); it is kept."
             )
+    started = time.perf_counter()
+    looks = {**scores.measure(frames[0]).to_map(), "nan_count": task.flaws}
+    ms["scores"] = _lap(started)
     if task.flaws:
         warnings.append(
             f"{task.flaws} values were NaN or infinite and were replaced (NaN by 0). A decoder that "
@@ -106,7 +109,7 @@ def encoded(
     crash_point("worker.encoded")
     small = thumbnail.thumbnail(frames[0]) if task.thumbnail else b""
     beside = _member_metadata(task, embedded, verdict) if task.archive else b""
-    return Made(task, options, state, verdict, files, warnings, ms, small, beside)
+    return Made(task, options, state, verdict, files, warnings, ms, small, embedded, looks, beside)
 
 
 def _file(
@@ -122,13 +125,13 @@ def _file(
     """Encode and sign one of the files of an image."""
     output = Output.from_map(given)
     options = output.applied(options)
+    pixels = frames[0]
     if task.frames > 1:
         fps, loop = options.animation_fps, options.animation_loop
         from luna_farm.imaging.encoders import animated  # loads Pillow, which a worker of PNG needs not
 
         file = animated.encode_animation(frames, output.format, options, embedded, fps=fps, loop=loop)
     else:
-        pixels = frames[0]
         if output.max_side and max(pixels.shape[:2]) > output.max_side:
             from luna_farm.imaging import resize  # loads Pillow as well
 
@@ -140,7 +143,8 @@ def _file(
     path = given["path"]
     if state == "discarded" and not task.archive:
         path = task.discarded(path)
-    return File(number, path, output.format, file, _ending(output))
+    height, width = pixels.shape[:2]
+    return File(number, path, output.format, file, _ending(output), (width, height))
 
 
 def _ending(output: Output) -> str:

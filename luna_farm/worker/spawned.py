@@ -23,6 +23,16 @@ def start_uploader(
     serve(pipe, destinations, spool, shards)
 
 
+def start_cataloguer(
+    pipe: socket.socket, path: str, names: tuple[str, ...], days: int, roots: tuple[str, ...]
+) -> None:
+    """Become the process that writes the catalogue, until the supervisor says stop or is gone."""
+    _become_a_child()
+    from luna_farm.catalogue.cataloguer import serve
+
+    serve(pipe, path, names, days, roots)
+
+
 def start(
     pipe: socket.socket,
     fsync: bool,
@@ -30,6 +40,7 @@ def start(
     signing: Signing = UNSIGNED,
     uploads: str = "",
     allowed: Allowed = ANYWHERE,
+    catalogue: tuple[str, ...] | None = None,
 ) -> None:
     """Become a worker that serves the supervisor at the other end of `pipe`, until it is to stop or is left
     alone."""
@@ -39,7 +50,7 @@ def start(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from luna_farm.worker.main import serve
 
-    serve(pipe, fsync, notes, signing, uploads, allowed)
+    serve(pipe, fsync, notes, signing, uploads, allowed, catalogue)
 
 
 def _become_a_child() -> None:

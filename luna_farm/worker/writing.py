@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
+from luna_farm.catalogue import images
 from luna_farm.core.messages import ImageResult, Note, output_part
 from luna_farm.errors import FarmError, InvalidRequest
+from luna_farm.imaging import checksum
 from luna_farm.locations import is_url
 from luna_farm.storage import mounts, writer
 from luna_farm.storage.allowed import ANYWHERE, Allowed
@@ -33,17 +35,35 @@ def written(
     fsync: bool = True,
     note: Callable[[Note], None] | None = None,
     allowed: Allowed = ANYWHERE,
+    catalogue: Sequence[str] | None = None,
 ) -> ImageResult:
     """Write an encoded image: into its folder, into the spool `uploads` if it goes further, or both.
 
-    `note` is called before a file gets its name, `allowed` says which links may be followed. Raises
+    `note` is called before a file gets its name, `allowed` says which links may be followed. `catalogue`:
+    what its row of the catalogue keeps, of the setting `catalogue_fields`; None without a catalogue. Raises
     DiskError and InvalidRequest; after that nothing is published, or the result names what is.
     """
-    root = made.task.root or made.options.output_dir
     started = time.perf_counter()
+    result = _stored(made, uploads, fsync, note, allowed)
+    if result.state == "dropped":
+        return result
+    result = replace(result, ms={**made.ms, "write": _lap(started)})
+    if catalogue is None or result.state == "failed":
+        return result
+    return replace(result, row=_row(made, result, catalogue))
+
+
+def _stored(
+    made: Made,
+    uploads: UploadSpool | None,
+    fsync: bool,
+    note: Callable[[Note], None] | None,
+    allowed: Allowed,
+) -> ImageResult:
+    """Put the files where they go, or into the spool."""
+    root = made.task.root or made.options.output_dir
     if made.task.archive:
-        result = _for_archive(made, root, uploads)
-        return replace(result, ms={**made.ms, "write": _lap(started)})
+        return _for_archive(made, root, uploads)
     if made.options.if_exists == "skip" and not made.task.recovered and os.path.lexists(made.path):
         told = f"{PurePath(made.path).name} exists already and was left as it is (if_exists = skip)."
         return ImageResult("dropped", path=made.path, warnings=(*made.warnings, told), ms=made.ms)
@@ -66,7 +86,23 @@ def written(
             needed = "a folder: only a running farm sends files to destinations and mirrors"
             raise InvalidRequest.of("output_dir", root, needed)
         result = _spooled(made, root, result, uploads)
-    return replace(result, ms={**made.ms, "write": _lap(started)})
+    return result
+
+
+def _row(made: Made, result: ImageResult, names: Sequence[str]) -> bytes:
+    """Return the packed row of the catalogue of an image that was written: of its first file."""
+    first = made.files[0]
+    row = images.saved(
+        made.task,
+        made.options,
+        made.embedded,
+        result,
+        size=first.size,
+        crc32=checksum.crc32(first.encoded.buffers),
+        saved_at=time.time(),
+        names=names,
+    )
+    return images.pack(row)
 
 
 def _for_archive(made: Made, root: str, uploads: UploadSpool | None) -> ImageResult:
@@ -97,6 +133,7 @@ def _result(made: Made, **given: Any) -> ImageResult:
         made.state,
         score=made.verdict.score,
         threshold=made.verdict.threshold,
+        scores=made.scores,
         thumbnail=made.thumbnail,
         **{"warnings": tuple(made.warnings), **given},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def test_without_a_file_nothing_is_found(tmp_path: Path) -> None:
     assert catalogue.count(Query()) == 0
     assert catalogue.get(1) is None
     assert catalogue.models() == []
+
+
+def test_while_the_file_is_being_made_nothing_is_found(path: Path, catalogue: Catalogue) -> None:
+    path.touch()
+    assert catalogue.search() == []
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    assert catalogue.search() == []
+    connection.close()
 
 
 def test_pages_go_from_new_to_old_and_miss_nothing(

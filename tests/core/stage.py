@@ -86,6 +86,7 @@ class Stage:
         self.members: deque[instructions.AddMember] = deque()
         self.publishing: deque[instructions.PublishShard] = deque()
         self.removed: list[str] = []
+        self.catalogue: list[Any] = []
         self.hold: set[type] = set()
         self.held: deque[Any] = deque()
         self.numbers = 0
@@ -145,6 +146,8 @@ class Stage:
             self.publishing.append(i)
         elif isinstance(i, instructions.RemoveSpooled):
             self.removed.append(i.spool)
+        elif isinstance(i, instructions.Catalogue | instructions.CatalogueFailed | instructions.Uncatalogue):
+            self.catalogue.append(i)
         elif isinstance(i, instructions.Publish):
             self.published.append(i.event.to_map())
         return None

@@ -98,7 +98,13 @@ def test_an_image_that_cannot_be_made_keeps_its_slot_until_its_dead_letter_is_wr
     assert [type(i) for i in stage.tick(0.1)] == [instructions.Bury]
     assert stage.tick(60.0) == [], "it is on its way"
     done = stage.happens(events.Buried("job-0001", 0, "npy:/dead/x.npy", 0))
-    assert [type(i).__name__ for i in done] == ["Append", "Publish", "Publish", "KeepReport"]
+    assert [type(i).__name__ for i in done] == [
+        "Append",
+        "CatalogueFailed",
+        "Publish",
+        "Publish",
+        "KeepReport",
+    ]
     assert stage.journal[-1]["task"]["segment"] == "npy:/dead/x.npy"
     assert stage.farm.slots.used_bytes == 0
     assert stage.farm.totals["images_failed"] == 1

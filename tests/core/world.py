@@ -8,7 +8,7 @@ link removed before that, an image made twice, an answer given twice, pixels tha
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stage import batch, options
@@ -166,6 +166,12 @@ class World:
             self.segments.discard(i.segment)
         elif isinstance(i, do.Publish):
             self._published(i.event.to_map())
+        elif isinstance(i, do.Catalogue):
+            assert i.row.decode() in {file.path for file in self.files.values()}, "a row of no file"
+        elif isinstance(i, do.CatalogueFailed):
+            assert self.accepted[i.task.job_id, i.task.index] == "failed", "a row before its record"
+        elif isinstance(i, do.Uncatalogue):
+            pass
         else:
             self.held.append(i)
 
@@ -432,7 +438,7 @@ class World:
         while any(file.path == path for file in self.files.values()):
             path += "~"
         self.files[key] = File(path, outcome)
-        return self._result(self.files[key])
+        return replace(self._result(self.files[key]), row=path.encode())
 
     def _result(self, file: File) -> ImageResult:
         return ImageResult(file.state, path=file.path, bytes=1)

@@ -1,0 +1,96 @@
+"""Rows of the farm's own images: of those that a worker has written, and of those that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import msgpack
+
+from luna_farm.catalogue import facts
+from luna_farm.catalogue.rows import CatalogueRow, from_map, kept
+from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.imaging import metadata
+from luna_farm.imaging.metadata import Embedded
+
+_DEFAULTS = {row.name: row.default for row in fields(CatalogueRow)}
+
+
+def saved(
+    task: ImageTask,
+    options: SaveOptions,
+    embedded: Embedded,
+    result: ImageResult,
+    *,
+    size: tuple[int, int],
+    crc32: int | None,
+    saved_at: float,
+    names: Iterable[str],
+) -> CatalogueRow:
+    """Return the row of an image that was written.
+
+    embedded: what is in the file. size: width and height of the file in pixels. names: of the setting
+    `catalogue_fields`.
+    """
+    known: dict[str, Any] = {
+        **facts.of_embedded(embedded),
+        **(result.scores or {}),
+        "submitted_at": facts.moment(options.timestamp),
+        "gate_score": result.score,
+        "gate_threshold": result.threshold,
+        "ms": round(sum((result.ms or {}).values()), 3),
+    }
+    row = CatalogueRow(
+        path=result.path,
+        state=result.state,
+        bytes=result.bytes,
+        crc32=crc32,
+        saved_at=saved_at,
+        warnings=tuple(result.warnings),
+        **{**_of_task(task), "width": size[0], "height": size[1]},
+        **known,
+    )
+    return kept(row, names)
+
+
+def failed(
+    task: ImageTask, options: SaveOptions, error: str, *, at: float, names: Iterable[str]
+) -> CatalogueRow:
+    """Return the row of an image that could not be saved."""
+    known: Mapping[str, Any] = {
+        **facts.of_embedded(metadata.embed(options, task)),
+        "submitted_at": facts.moment(options.timestamp),
+    }
+    row = CatalogueRow(
+        path=task.path,
+        state="failed",
+        saved_at=at,
+        error=error,
+        nan_count=task.flaws,
+        **_of_task(task),
+        **known,
+    )
+    return kept(row, names)
+
+
+def _of_task(task: ImageTask) -> dict[str, Any]:
+    return {
+        "job_id": task.job_id,
+        "index": task.index,
+        "format": task.format,
+        "width": task.width,
+        "height": task.height,
+    }
+
+
+def pack(row: CatalogueRow) -> bytes:
+    """Return a row as it travels: a msgpack map of what is not as it is by default."""
+    values = row.to_map()
+    packed: bytes = msgpack.packb({name: value for name, value in values.items() if value != _DEFAULTS[name]})
+    return packed
+
+
+def unpack(packed: bytes) -> CatalogueRow:
+    """Read what `pack` made. Raises ValueError, TypeError."""
+    return from_map(msgpack.unpackb(packed))

@@ -1,0 +1,108 @@
+"""Makes the rows of the image files below folders again.
+
+Rows of other folders stay. What a row knows and its file does not say (its job, its scores) stays as long
+as the file has the same size. Rows whose file is gone are removed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from luna_farm.catalogue import files
+from luna_farm.catalogue.rows import CatalogueRow, kept
+from luna_farm.catalogue.store import Store
+
+BATCH = 256
+"""Rows of one transaction: what a farm that runs may have to wait for."""
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What a rebuild has done so far."""
+
+    images: int = 0
+    unreadable: int = 0
+    """Files with the ending of an image that are none."""
+    removed: int = 0
+    """Rows whose file was gone."""
+
+
+def rebuild(
+    store: Store,
+    folders: Iterable[str],
+    names: Iterable[str],
+    *,
+    pixels: bool = False,
+    progress: Callable[[Rebuilt], Any] = lambda done: None,
+) -> Rebuilt:
+    """Read every image below `folders` (absolute paths) into the catalogue. `names`: of the setting
+    `catalogue_fields`. `pixels`: decode the images as well, for what only their pixels say. Raises
+    sqlite3.Error, OSError."""
+    done, wanted = Rebuilt(), tuple(names)
+    for folder in folders:
+        os.stat(folder)  # one that is not there removes no rows
+        seen: set[str] = set()
+        found = iter(image_files(folder))
+        while group := list(islice(found, BATCH)):
+            seen.update(path for path, _ in group)
+            rows = _read(store, group, done)
+            rows = _with_pixels(rows) if pixels else rows
+            store.put([kept(row, wanted) for row in rows])
+            done.images += len(rows)
+            progress(done)
+        below = os.path.join(folder, "")
+        done.removed += store.remove(number for number, path in store.below(below) if path not in seen)
+    return done
+
+
+def _read(store: Store, group: list[tuple[str, bool]], done: Rebuilt) -> list[CatalogueRow]:
+    rows = []
+    for path, sidecar in group:
+        row = files.row_of(path, sidecar=sidecar)
+        if row is None:
+            done.unreadable += 1
+            continue
+        known = store.of_path(path)
+        rows.append(files.merged(row, known) if known else row)
+    return rows
+
+
+def _with_pixels(rows: list[CatalogueRow]) -> list[CatalogueRow]:
+    """Return rows with what only the pixels and bytes of their files say: scores, perceptual hash,
+    checksum."""
+    from luna_farm.catalogue import pixels
+
+    with ThreadPoolExecutor() as threads:  # decoders let go of the interpreter
+        found = threads.map(pixels.read, [row.path for row in rows])
+        return [replace(row, **known) if known else row for row, known in zip(rows, found, strict=True)]
+
+
+def rows_below(folders: Iterable[str], store: Callable[[], Store]) -> Iterator[list[CatalogueRow]]:
+    """Yield the rows of images below folders that the catalogue does not hold, a few at a time."""
+    for folder in folders:
+        batch: list[CatalogueRow] = []
+        for path, sidecar in image_files(folder):
+            row = None if store().of_path(path) else files.row_of(path, sidecar=sidecar)
+            if row is not None:
+                batch.append(row)
+            if len(batch) == 16:
+                yield batch
+                batch = []
+        yield batch
+
+
+def image_files(folder: str) -> Iterator[tuple[str, bool]]:
+    """Yield every file below a folder that has the ending of an image, and whether there is a .json beside
+    it. Links to folders are not followed; what cannot be listed is passed over."""
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        stems = {name[:-5] for name in names if name.endswith(".json")}
+        for name in sorted(names):
+            stem, ending = os.path.splitext(name)
+            if ending.lower() in files.ENDINGS:
+                yield os.path.join(root, name), stem in stems

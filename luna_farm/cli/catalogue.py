@@ -1,0 +1,228 @@
+"""`luna-farm find`, `export` and `catalogue rebuild`: what was saved, searched and made again from the files.
+
+They read the catalogue's file in the state folder, whether a farm runs or not; only a farm that is named
+(--host, --port) is asked. They must never change an image file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luna_farm.catalogue.rows import NAME, CatalogueRow
+from luna_farm.cli import options, terminal
+from luna_farm.cli.since import since
+from luna_farm.config import Config, is_loopback
+from luna_farm.errors import CatalogueUnavailable, NotPossible
+from luna_farm.locations import is_url
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_FIND = """
+luna-farm find                             the latest images
+luna-farm find harbour night               both words in the prompt, the model, the LoRAs, the name or the
+metadata luna-farm find '"golden hour" port* -rain' a phrase, the beginning of a word, and a word that must
+not occur luna-farm find --model flux --since 2d     of the last two days luna-farm find --score 'blank'
+all of one colour; also variance<0.1, clipped>0.5, edge_density, gate, nan luna-farm find --similar shot.png
+near duplicates of an image, the most alike first luna-farm find --seed 42 --open            open the newest
+one
+"""
+_EXPORT = """
+luna-farm export --csv images.csv
+luna-farm export --jsonl --since 7d | jq .prompt
+luna-farm export --parquet images.parquet harbour
+"""
+_CATALOGUE = """
+luna-farm catalogue rebuild output               read every image below a folder again
+luna-farm catalogue rebuild output /mnt/nas --pixels
+"""
+_PAGE = 1000
+_PROMPT = 200
+"""Characters of a prompt that are shown."""
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    """Add the three commands."""
+    find = options.command(subparsers, "find", "find saved images", _FIND)
+    find.add_argument(
+        "--limit", type=options.whole(1, 10_000), default=20, metavar="N", help="how many at most"
+    )
+    find.add_argument("--json", action="store_true", help="as JSON")
+    find.add_argument("--open", action="store_true", help="open the first one in the program for images")
+    export = options.command(subparsers, "export", "write the rows of saved images to a table", _EXPORT)
+    kinds = export.add_mutually_exclusive_group(required=True)
+    for kind in ("csv", "jsonl"):
+        kinds.add_argument(
+            f"--{kind}", nargs="?", const="-", metavar="FILE", help="without FILE to standard output"
+        )
+    kinds.add_argument("--parquet", metavar="FILE", help="needs pyarrow: pip install 'luna-farm[parquet]'")
+    for parser in (find, export):
+        _add_filters(parser)
+    catalogue = options.command(
+        subparsers, "catalogue", "make the catalogue again from image files", _CATALOGUE
+    )
+    catalogue.add_argument("action", choices=("rebuild",), help="read files again")
+    catalogue.add_argument("folders", nargs="+", metavar="DIR", help="folders with images")
+    catalogue.add_argument(
+        "--pixels",
+        action="store_true",
+        help="decode images, too: scores, perceptual hash and checksum (slow)",
+    )
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which images")
+    group.add_argument("words", nargs="*", metavar="WORD", help="words that must all occur")
+    group.add_argument("--model", default="", metavar="NAME", help="a part of the name of the model")
+    group.add_argument("--seed", type=options.whole(-(2**63), 2**64 - 1), metavar="N")
+    group.add_argument("--since", type=since, metavar="TIME", help="such as 2h, 3d, 1w, 2026-05-04")
+    group.add_argument("--score", default="", metavar="CONDITION", help="such as variance<0.1 or blank")
+    group.add_argument("--similar", metavar="FILE", help="near duplicates of an image")
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Run one of the three. Returns the exit code."""
+    if args.command == "catalogue":
+        return _rebuild(args, config)
+    if args.command == "export":
+        from luna_farm.cli import export
+
+        return export.run(args, _all(args, config))
+    rows = _found(args, config, args.limit)
+    if args.open:
+        return _open(rows, config)
+    if args.json:
+        terminal.print_json([row.to_map() for row in rows])
+    elif not rows:
+        print("Nothing found.")
+    else:
+        console = terminal.console()
+        for row in rows:
+            console.print(_shown(row), soft_wrap=True)
+    return 0
+
+
+def _filters(args: argparse.Namespace) -> dict[str, Any]:
+    similar = ""
+    if args.similar:
+        from luna_farm.catalogue.pixels import phash_of
+
+        similar = phash_of(args.similar)
+    return {
+        "words": " ".join(args.words),
+        "model": args.model,
+        "seed": args.seed,
+        "since": args.since,
+        "score": args.score,
+        "similar": similar,
+    }
+
+
+def _found(
+    args: argparse.Namespace, config: Config, limit: int, before: int | None = None
+) -> list[CatalogueRow]:
+    """Return rows, from the file, or from the farm that is named. Raises CatalogueUnavailable."""
+    filters = _filters(args)
+    if {"host", "port"} & config.given:
+        from luna_farm.cli.farm import connect
+
+        with connect(config) as farm:
+            return farm.find(**filters, limit=limit, before=before)
+    from luna_farm.catalogue.search import Catalogue
+
+    catalogue = Catalogue(config.state_dir / NAME)
+    if not catalogue.exists:
+        raise CatalogueUnavailable(
+            f"There is no catalogue in {config.state_dir}: no farm has saved an image with this state"
+            " folder. `luna-farm catalogue rebuild DIR` makes one from image files.",
+            catalogue.path,
+        )
+    try:
+        return catalogue.search(**filters, limit=limit, before=before)
+    finally:
+        catalogue.close()
+
+
+def _all(args: argparse.Namespace, config: Config) -> Iterator[CatalogueRow]:
+    """Yield all rows that match, in pages."""
+    before: int | None = None
+    while page := _found(args, config, _PAGE, before):
+        yield from page
+        if len(page) < _PAGE or args.similar:
+            return
+        before = page[-1].id
+
+
+def _open(rows: list[CatalogueRow], config: Config) -> int:
+    from luna_farm import system_desktop
+
+    if not rows:
+        print("Nothing found.", file=sys.stderr)
+        return 1
+    path = rows[0].path
+    if not is_loopback(config.host):
+        raise NotPossible(f"The files of this farm are on {config.host}, not here: {path}")
+    print(path)
+    if is_url(path):
+        return 0 if system_desktop.open_address(path) else 1
+    system_desktop.open_path(Path(path))
+    return 0
+
+
+def _shown(row: CatalogueRow) -> Text:
+    """Return what a person sees of a row: facts, prompt, and the path on a line of its own."""
+    from rich.text import Text
+
+    archive = os.path.dirname(row.path)
+    gone = not is_url(row.path) and not os.path.lexists(row.path) and not os.path.isfile(archive)
+    state = "" if row.state == "saved" else row.state
+    seed = "" if row.seed is None else f"seed {row.seed}"
+    facts = (terminal.moment(row.saved_at), f"{row.width}x{row.height}", row.model, seed, state)
+    prompt = " ".join(row.prompt.split())
+    lines = [
+        Text("  ".join(filter(None, facts)), style="bold"),
+        Text(f"    {prompt if len(prompt) <= _PROMPT else prompt[: _PROMPT - 3] + '...'}")
+        if prompt
+        else None,
+        Text(f"    {row.path}{' (gone)' if gone else ''}", style="dim" if gone else "cyan"),
+    ]
+    return Text("\n").join(line for line in lines if line is not None)
+
+
+def _rebuild(args: argparse.Namespace, config: Config) -> int:
+    """Read files again. Returns the exit code."""
+    from luna_farm.catalogue import rebuild
+    from luna_farm.catalogue.store import Store
+    from luna_farm.supervisor.state_dir import secure
+
+    secure(config.state_dir)
+    folders = [os.path.abspath(os.path.expanduser(folder)) for folder in args.folders]
+    for folder in folders:
+        os.scandir(folder).close()  # before anything is written; its OSError says what is wrong
+    path = config.state_dir / NAME
+    shown, task = terminal.progress("images", None)
+    try:
+        store = Store(path)
+        if store.set_aside:
+            print(store.set_aside, file=sys.stderr)
+        with shown:
+            done = rebuild.rebuild(
+                store,
+                folders,
+                config.catalogue_fields,
+                pixels=args.pixels,
+                progress=lambda done: shown.update(task, completed=done.images),
+            )
+        store.close()
+    except sqlite3.Error as error:
+        raise CatalogueUnavailable(f"The catalogue {path} cannot be written: {error}.", str(path)) from error
+    print(f"{done.images} images are in the catalogue.", end="")
+    print(f" {done.removed} rows of files that are gone were removed." if done.removed else "", end="")
+    print(f" {done.unreadable} files are no images." if done.unreadable else "")
+    return 0

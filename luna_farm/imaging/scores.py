@@ -1,0 +1,149 @@
+"""Scores of an image that judge nothing: contrast, edges, clipping, blankness, and a perceptual hash.
+
+They are computed for every image, so they must cost little beside the fastest encoder. Rows in pairs and a
+grid of pixels are read instead of all, so a score may differ from that of all pixels by some hundredths;
+`blank` is exact. The quality gate (`quality.py`) reads every pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luna_farm.imaging.depth import Pixels
+from luna_farm.imaging.quality import FULL_EDGES, FULL_VARIANCE, SCALE, luma_of
+
+SAMPLED_PIXELS = 64 * 1024
+"""Of an image that has more, about so many stand in the pairs of rows that are read."""
+GRID = 128
+"""Rows and columns of the grid that the hash and the share of clipped pixels are made of."""
+_FREQUENCIES = 11
+"""In each direction: enough for the 64 lowest but the mean."""
+_FULL = {"uint8": 255, "uint16": 65535}
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one image looks like.
+
+    `variance` and `edge_density`: 0..1, on the scales of the quality gate. `clipped`: share 0..1 of pixels
+    with a channel (not alpha) that is 0 or full. `blank`: every pixel is the same. `phash`: 64 bits as 16
+    hexadecimal digits; images that look alike differ in few bits.
+    """
+
+    variance: float
+    edge_density: float
+    clipped: float
+    blank: bool
+    phash: str
+
+    def to_map(self) -> dict[str, Any]:
+        """Return the scores as plain values."""
+        return {
+            "variance": self.variance,
+            "edge_density": self.edge_density,
+            "clipped": self.clipped,
+            "blank": self.blank,
+            "phash": self.phash,
+        }
+
+
+def measure(pixels: Pixels) -> Scores:
+    """Return the scores of one image, [H, W, C], C = 1, 3 or 4, uint8, uint16 or floats (1.0 is full)."""
+    sample, paired = _sampled(pixels)
+    luma = luma_of(sample)
+    down = luma[1::2] - luma[::2] if paired else luma[1:] - luma[:-1]
+    edges = (_mean_size(down) + _mean_size(luma[:, 1:] - luma[:, :-1])) / 2 / SCALE
+    grid = _grid(pixels)
+    blank = _blank(pixels, grid)
+    bits = 0 if blank else _hash(luma_of(grid))
+    luma -= luma.mean(dtype=np.float64).astype(np.float32)
+    variance = float(np.vdot(luma, luma)) / luma.size / SCALE**2
+    return Scores(
+        variance=_rounded(variance / FULL_VARIANCE),
+        edge_density=_rounded(edges / FULL_EDGES),
+        clipped=_rounded(_clipped(grid)),
+        blank=blank,
+        phash=f"{bits:016x}",
+    )
+
+
+def _sampled(pixels: Pixels) -> tuple[Pixels, bool]:
+    """Return the rows that are read, and whether they are pairs of neighbours, far from one another."""
+    height, width = pixels.shape[:2]
+    pairs = max(16, SAMPLED_PIXELS // (2 * width))
+    if 2 * pairs >= height:
+        return pixels, False
+    first = ((np.arange(pairs) + 0.5) * ((height - 1) / pairs)).astype(np.intp)
+    return pixels.take(np.stack((first, first + 1), axis=1).ravel(), axis=0), True
+
+
+def _grid(pixels: Pixels) -> Pixels:
+    """Return evenly spread pixels, [128, 128, C] at most."""
+    rows = pixels.take(_places(pixels.shape[0]), axis=0)
+    size = rows.dtype.itemsize * rows.shape[2]
+    # All channels of a pixel at once: by elements it takes four times as long.
+    whole = np.ascontiguousarray(rows).view(f"V{size}")[..., 0]
+    picked = np.ascontiguousarray(whole.take(_places(pixels.shape[1]), axis=1))
+    grid: Pixels = picked.view(rows.dtype).reshape(*picked.shape, rows.shape[2])
+    return grid
+
+
+@lru_cache(maxsize=64)
+def _places(length: int) -> NDArray[np.intp]:
+    count = min(length, GRID)
+    places: NDArray[np.intp] = ((np.arange(count) + 0.5) * (length / count)).astype(np.intp)
+    return places
+
+
+def _hash(luma: NDArray[np.float32]) -> int:
+    """Return the perceptual hash of luma, [h, w], as an unsigned number of 64 bits.
+
+    The 64 lowest frequencies of the cosine transform but the mean, each compared with their median (after
+    Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010).
+    """
+    down, across = _cosines(luma.shape[0]), _cosines(luma.shape[1])
+    frequencies = (down @ (luma - luma.mean()) @ across.T).ravel()[_LOWEST]
+    return int.from_bytes(np.packbits(frequencies > np.partition(frequencies, 31)[31]).tobytes(), "big")
+
+
+@lru_cache(maxsize=64)
+def _cosines(length: int) -> NDArray[np.float32]:
+    places = (np.arange(length) + 0.5) * np.pi / length
+    return np.cos(np.arange(_FREQUENCIES)[:, None] * places).astype(np.float32)
+
+
+def _lowest() -> NDArray[np.intp]:
+    """Return where the 64 lowest frequencies but the mean stand, the lowest first."""
+    order = sorted(
+        (row + column, row, column) for row in range(_FREQUENCIES) for column in range(_FREQUENCIES)
+    )
+    return np.array([row * _FREQUENCIES + column for _, row, column in order[1:65]], np.intp)
+
+
+_LOWEST = _lowest()
+
+
+def _clipped(grid: Pixels) -> float:
+    ends = (grid <= 0) | (grid >= _FULL.get(grid.dtype.name, 1))
+    clipped = ends[..., 0]
+    for channel in range(1, min(3, grid.shape[2])):
+        clipped = clipped | ends[..., channel]
+    return float(np.count_nonzero(clipped)) / clipped.size
+
+
+def _blank(pixels: Pixels, grid: Pixels) -> bool:
+    """Whether all pixels are equal. The grid shows of most that they are not."""
+    return bool((grid == grid[0, 0]).all() and (pixels == pixels[0, 0]).all())
+
+
+def _mean_size(differences: NDArray[np.float32]) -> float:
+    return float(np.abs(differences, out=differences).mean()) if differences.size else 0.0
+
+
+def _rounded(value: float) -> float:
+    return round(min(1.0, value), 4)

@@ -1,0 +1,166 @@
+"""`find`, `export` and `catalogue rebuild`: what they print, what they write, how they end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from luna_farm import system_desktop
+from luna_farm.catalogue.rows import NAME, CatalogueRow
+from luna_farm.catalogue.store import Store
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for number, prompt in enumerate(("a lighthouse", "a harbour, at night")):
+        info = PngImagePlugin.PngInfo()
+        info.add_text("parameters", f"{prompt}\nSteps: 5, Seed: {number}, Model: flux{number}")
+        pixels = (
+            np.full((8, 8, 3), 100, np.uint8) if number else np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+        )
+        Image.fromarray(pixels).save(folder / f"{number}.png", pnginfo=info)
+    return folder
+
+
+@pytest.fixture
+def rebuilt(out, cli):
+    code, told, _ = cli("catalogue", "rebuild", out, "--pixels")
+    assert (code, told) == (0, "2 images are in the catalogue.\n")
+    return out
+
+
+def paths(cli, *arguments):
+    code, out, err = cli("find", "--json", *arguments)
+    assert (code, err) == (0, "")
+    return sorted(row["path"].rpartition("/")[2] for row in json.loads(out))
+
+
+def test_images_are_found(rebuilt, cli):
+    assert paths(cli) == ["0.png", "1.png"]
+    assert paths(cli, "night", "harbour") == ["1.png"]
+    assert paths(cli, '"at night"', "harb*") == ["1.png"]
+    assert paths(cli, "--model", "FLUX0") == ["0.png"]
+    assert paths(cli, "--seed", "0") == ["0.png"]
+    assert paths(cli, "--score", "blank") == ["1.png"]
+    assert paths(cli, "--since", "1h") == ["0.png", "1.png"]
+    assert paths(cli, "--since", "2100-01-01") == []
+    assert paths(cli, "--similar", str(rebuilt / "0.png")) == ["0.png"]
+    assert len(paths(cli, "--limit", "1")) == 1
+
+
+def test_a_person_sees_facts_prompt_and_path(rebuilt, cli):
+    code, told, _ = cli("find", "harbour")
+    assert code == 0
+    first, prompt, path = told.splitlines()
+    assert all(part in first for part in ("8x8", "flux1", "seed 1", time.strftime("%Y-")))
+    assert prompt.strip() == "a harbour, at night"
+    assert path.strip() == str(rebuilt / "1.png")
+    (rebuilt / "1.png").unlink()
+    assert "1.png (gone)" in cli("find", "harbour")[1]
+    assert cli("find", "boat") == (0, "Nothing found.\n", "")
+
+
+def test_a_rebuild_drops_what_is_gone_and_says_what_is_no_image(rebuilt, cli):
+    (rebuilt / "0.png").unlink()
+    (rebuilt / "x.jpg").write_text("no image")
+    told = cli("catalogue", "rebuild", rebuilt)[1]
+    assert told == (
+        "1 images are in the catalogue. 1 rows of files that are gone were removed. 1 files are no images.\n"
+    )
+    assert paths(cli) == ["1.png"]
+
+
+def test_a_damaged_catalogue_is_set_aside(rebuilt, cli, tmp_path):
+    path = tmp_path / "state" / NAME
+    path.write_bytes(b"garbage" * 1000)
+    code, _, err = cli("find", "x")
+    assert code == 1
+    assert "cannot be read" in err
+    assert "catalogue rebuild" in err
+    code, told, err = cli("catalogue", "rebuild", rebuilt)
+    assert (code, told) == (0, "2 images are in the catalogue.\n")
+    assert "was set aside" in err
+    assert path.with_name(NAME + ".damaged").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (("find", "x"), 1, "There is no catalogue in"),
+        (("find", "--since", "yesteryear"), 2, "2026-05-04"),
+        (("find", "--seed", "many"), 2, "many is not allowed"),
+        (("find", "--similar", "none.png"), 1, "a file that exists"),
+        (("export",), 2, "--csv"),
+        (("catalogue", "rebuild", "not-there"), 1, "not-there"),
+        (("catalogue", "vacuum", "x"), 2, "rebuild"),
+        (("find", "--port", "1", "x"), 3, ""),
+    ],
+)
+def test_what_goes_wrong_is_said(cli, arguments, code, part):
+    ended, _, err = cli(*arguments)
+    assert ended == code
+    assert part in err
+
+
+def test_a_condition_that_cannot_be_read_is_wrong_usage(rebuilt, cli):
+    code, _, err = cli("find", "--score", "beauty>1")
+    assert code == 2
+    assert "beauty>1" in err
+
+
+def test_the_first_one_is_opened(rebuilt, cli, monkeypatch):
+    opened = []
+    monkeypatch.setattr(system_desktop, "open_path", opened.append)
+    assert cli("find", "--seed", "1", "--open")[:2] == (0, f"{rebuilt / '1.png'}\n")
+    assert opened == [rebuilt / "1.png"]
+    assert cli("find", "boat", "--open")[0] == 1
+
+
+def test_a_url_is_opened_in_the_browser(cli, monkeypatch, tmp_path):
+    (tmp_path / "state").mkdir(mode=0o700)
+    store = Store(tmp_path / "state" / NAME)
+    store.put([CatalogueRow(path="s3://bucket/a.png", saved_at=1e9)])
+    store.close()
+    monkeypatch.setattr(system_desktop, "open_address", lambda address: address == "s3://bucket/a.png")
+    assert cli("find", "--open")[0] == 0
+
+
+def test_rows_are_exported(rebuilt, cli, tmp_path):
+    assert cli("export", "--csv", tmp_path / "a.csv")[0] == 0
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["prompt"] for row in rows} == {"a lighthouse", "a harbour, at night"}
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    lines = cli("export", "--jsonl", "--", "harbour")[1].splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == ["a harbour, at night"]
+    assert cli("export", "--csv")[1].startswith("path,id,state,")
+    code, _, err = cli("export", "--jsonl", tmp_path / "none" / "x.jsonl")
+    assert code == 1
+    assert "none" in err
+
+
+def test_rows_are_exported_as_parquet(rebuilt, cli, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="NOT TESTED: Parquet needs pyarrow")
+    store = Store(tmp_path / "state" / NAME)
+    store.put([CatalogueRow(path="/x.png", saved_at=1e9, seed=2**64 - 1, loras=("ink:0.7",), blank=False)])
+    store.close()
+    assert cli("export", "--parquet", tmp_path / "a.parquet")[0] == 0
+    rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert len(rows) == 3
+    assert (rows[2]["seed"], rows[2]["loras"], rows[2]["blank"]) == (Decimal(2**64 - 1), ["ink:0.7"], False)
+
+
+def test_without_pyarrow_the_way_to_it_is_named(rebuilt, cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    code, _, err = cli("export", "--parquet", tmp_path / "a.parquet")
+    assert code == 1
+    assert 'pip install "luna-farm[parquet]"' in err
+    assert not list(tmp_path.glob("a.parquet*"))
