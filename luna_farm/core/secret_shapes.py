@@ -167,6 +167,8 @@ SHAPES: tuple[Shape, ...] = (
     _shape("/bot/v2/hook/", r"/bot/v2/hook/(?P<s>[\w-]{20,})"),
 )
 
+_MARKED = [(mark, shape) for shape in SHAPES for mark in shape.marks]
+
 # `name: value`, `name=value` and `"name": "value"` in a text: headers, addresses, JSON (in JSON), shell.
 _ASSIGNED = re.compile(
     r"""(?:\\{0,8}(?P<quoted>["']))?(?<![A-Za-z0-9_])(?P<name>[A-Za-z_][\w.-]{0,60})(?(quoted)\\{0,8}["'])
@@ -185,16 +187,19 @@ _IN_TAG = re.compile(r"(?:<(?:lora|lyco|hypernet|lbw)[:\w]*:[^<>]*|embedding:\S*
 def shapes_in(document: str) -> tuple[Shape, ...]:
     """Return the shapes that a text may hold: a quick look that errs on the side of too many."""
     lower = document.lower()
-    return tuple(shape for shape in SHAPES if any(mark in lower for mark in shape.marks))
+    return tuple(dict.fromkeys([shape for mark, shape in _MARKED if mark in lower]))
 
 
 def mask(text: str, shapes: Iterable[Shape] | None = None) -> tuple[str, int]:
     """Return a text with its secrets masked, and their number. `shapes`: those to look for, None for all."""
     lower, found = text.lower(), 0
-    for shape in SHAPES if shapes is None else shapes:
-        if any(mark in lower for mark in shape.marks):
-            text, count = _cut(shape.pattern, text, shape.test)
-            found += count
+    if shapes is None:
+        possible = shapes_in(text)
+    else:
+        possible = tuple(shape for shape in shapes if any(mark in lower for mark in shape.marks))
+    for shape in possible:
+        text, count = _cut(shape.pattern, text, shape.test)
+        found += count
     if (":" in text or "=" in text) and _HINT.search(lower):
         text, count = _cut(_ASSIGNED, text, None)
         found += count

@@ -28,7 +28,7 @@ from luna_farm.core.prompt import MODELS, Documents, is_unknown, without_unknown
 from luna_farm.core.scrubber import Scrubber
 from luna_farm.core.secret_shapes import mask
 from luna_farm.core.secrets import MASK
-from luna_farm.core.template import split_model
+from luna_farm.core.template import masked, split_model
 from luna_farm.imaging import hashes, metadata_a1111
 
 _MOST_KEYS = 200  # of extra_pnginfo: each takes a tag of EXIF, and there are 271 below ComfyUI's first
@@ -90,13 +90,13 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
         task.metadata,
         options.custom_metadata,
     )
-    read = shared.generation_of(mask(task.affix)[0])
+    read = shared.generation_of(masked(task.affix))
     hashed, late = _hashes(read, options)
-    model = shared.model(read) if is_unknown(options.model_name) else mask(options.model_name)[0]
+    model = shared.model(read) if is_unknown(options.model_name) else masked(options.model_name)
     folders, name = ((), "") if is_unknown(model) else split_model(model)
     fields = [
         *shared.fields,
-        Item("image_type", mask(task.affix)[0], False),
+        Item("image_type", masked(task.affix), False),
         Item("model_name", name, False),
         Item("model_path", "/".join((*folders, name)), False),
         Item("model_hashes", to_json(hashed) if hashed else "", True),

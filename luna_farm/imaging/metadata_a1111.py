@@ -77,6 +77,8 @@ def text(
     ready = ready_text(known)
     if ready:  # Image Saver has written it already, or it comes from another file
         return ready
+    if not known and not (generation and generation.values):
+        return ""
     facts = _merged(known, generation)
     positive, negative = _text_of(facts, _POSITIVE), _text_of(facts, _NEGATIVE)
     settings = _settings(facts)

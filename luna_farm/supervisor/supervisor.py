@@ -73,6 +73,8 @@ journal."""
 
 LAST_WORDS_S = 2.0
 """How long workers that have nothing left to make may take to tidy up and end."""
+QUIET = (events.LeaseRequested, events.LeasesReturned, events.Submitted, events.NamesReserved)
+"""Events that bring no image into the queue and free no worker. Others follow each of them, or a tick."""
 
 
 class Supervisor:
@@ -232,12 +234,14 @@ class Supervisor:
             return
         self._handling = True
         try:
+            moved = False
             while self._events:
                 current = self._events.popleft()
+                moved |= not isinstance(current, QUIET)
                 self._executor.arrived(current)
                 for instruction in handle(self.farm, current, self.now()):
                     self._executor.execute(instruction)
-            for instruction in advance(self.farm, self.now()):
+            for instruction in advance(self.farm, self.now()) if moved else ():
                 self._executor.execute(instruction)
         finally:
             self._handling = False

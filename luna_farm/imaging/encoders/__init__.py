@@ -58,11 +58,11 @@ def encode(
     """
     if format not in FORMATS:
         raise InvalidRequest.of("format", format, ", ".join(FORMATS))
-    check_pixels(pixels)
+    dtype = check_pixels(pixels)
     check_sides(pixels, format)
     encoder = _encoder(format)
-    warning = depth_warning(pixels.dtype.name, options.bit_depth, format)
-    stored = convert(pixels, stored_depth(pixels.dtype.name, options.bit_depth, format))
+    warning = depth_warning(dtype, options.bit_depth, format)
+    stored = convert(pixels, stored_depth(dtype, options.bit_depth, format))
     marked = marks(options)
     try:
         encoded = _run(encoder, format, stored, options, embedded, marked)
@@ -131,15 +131,17 @@ def _png(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Marks
     return Encoded(png.encode(pixels, level=options.png_compression, chunks=chunks))
 
 
-def check_pixels(pixels: NDArray[Any]) -> None:
-    """Raise InvalidRequest for what `encode` does not take."""
-    fits = pixels.dtype.name in DTYPES and pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4) and pixels.size
+def check_pixels(pixels: NDArray[Any]) -> str:
+    """Return the dtype, one of DTYPES. Raises InvalidRequest for what `encode` does not take."""
+    dtype = pixels.dtype.type.__name__  # `name` is Python code, of some microseconds
+    fits = dtype in DTYPES and pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4) and pixels.size
     if not fits or not pixels.dtype.isnative:
         given = f"{pixels.dtype} {list(pixels.shape)}"
         allowed = f"{', '.join(DTYPES)} [H, W, C] with C = 1, 3 or 4, at least one pixel"
         raise InvalidRequest.of("pixels", given, allowed)
     if not pixels.flags.c_contiguous:
         raise InvalidRequest.of("pixels", "a strided view", "C-contiguous memory (numpy.ascontiguousarray)")
+    return dtype
 
 
 def check_sides(pixels: NDArray[Any], name: str) -> None:
