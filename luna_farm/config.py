@@ -71,6 +71,7 @@ class Config:
     journal_bytes: int
     kept_reports: int
     spool_bytes: int
+    thumbnail_bytes: int
     provenance: str
     source_type: str
     aigc: str
@@ -195,6 +196,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("spool_bytes", "limits", "spool_bytes", 4096 * _MIB, read.size(_MIB),
             "a size from 1 MiB to 1 PiB such as 4GiB",
             "encoded files in the state folder that wait for their destination; busy beyond it"),
+    Setting("thumbnail_bytes", "limits", "thumbnail_bytes", 512 * _MIB, read.size(_MIB, automatic=True),
+            "a size from 1 MiB to 1 PiB such as 512MiB, or 0 for none",
+            "thumbnails of saved images, for the gallery; the oldest give way"),
     Setting("provenance", "provenance", "provenance", "off", read.one_of(*PROVENANCES),
             "off, xmp or c2pa", "marks of generated images for requests that say nothing about them"),
     Setting("source_type", "provenance", "source_type", "generated", read.one_of(*SOURCE_TYPES),

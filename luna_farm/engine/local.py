@@ -37,9 +37,9 @@ class LocalPool:
             partial(self._ended, worker),
         )
 
-    def dispatch(self, worker: int, task: ImageTask, options: SaveOptions) -> None:
+    def dispatch(self, worker: int, task: ImageTask, options: SaveOptions, *, last: bool) -> None:
         """Hand an image to a worker."""
-        self._send(worker, image_message(task, options))
+        self._send(worker, image_message(task, options, last=last))
 
     def retire(self, worker: int, why: str) -> None:
         """Ask a worker to end."""

@@ -24,7 +24,8 @@ HandleEvent = Callable[[events.Event], None]
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """What every worker is told once: whether files are synced, the folders of notes and of the upload spool
-    ("" without one), where files may be written, and what rows of the catalogue keep (None: no catalogue)."""
+    ("" without one), where files may be written, what rows of the catalogue keep (None: no catalogue), and the
+    file of thumbnails with its bound in bytes (0: none are kept)."""
 
     fsync: bool
     notes: str
@@ -32,6 +33,7 @@ class WorkerSettings:
     uploads: str = ""
     allowed: Allowed = ANYWHERE
     catalogue: tuple[str, ...] | None = None
+    thumbnails: tuple[str, int] = ("", 0)
 
     def notes_of(self, worker: int) -> str:
         """Return the path of the notes of a worker."""
@@ -46,6 +48,7 @@ class WorkerSettings:
             self.uploads,
             self.allowed,
             self.catalogue,
+            self.thumbnails,
         )
 
 
@@ -55,8 +58,8 @@ class Pool(Protocol):
     def spawn(self, worker: int) -> None:
         """Start a worker; it reports ready by itself."""
 
-    def dispatch(self, worker: int, task: ImageTask, options: SaveOptions) -> None:
-        """Hand an image to a worker."""
+    def dispatch(self, worker: int, task: ImageTask, options: SaveOptions, *, last: bool) -> None:
+        """Hand an image to a worker; `last`: no other waits behind it."""
 
     def retire(self, worker: int, why: str) -> None:
         """Ask a worker to end."""
@@ -75,9 +78,9 @@ class Pool(Protocol):
         what was sent to them before."""
 
 
-def image_message(task: ImageTask, options: SaveOptions) -> dict[str, Any]:
+def image_message(task: ImageTask, options: SaveOptions, *, last: bool) -> dict[str, Any]:
     """Return the message that hands an image to a worker."""
-    return {"t": "image", "task": task.to_map(), "options": options.to_map()}
+    return {"t": "image", "task": task.to_map(), "options": options.to_map(), "last": last}
 
 
 def finished(worker: int, message: dict[str, Any]) -> events.ImageFinished:

@@ -201,7 +201,7 @@ class Executor:
     def _dispatch(self, i: instructions.Dispatch) -> None:
         feed = self._services.feed
         task = replace(i.task, thumbnail=True) if feed and feed.wants_thumbnail() else i.task
-        self._services.pool.dispatch(i.worker, task, i.options)
+        self._services.pool.dispatch(i.worker, task, i.options, last=not self._services.farm.waiting)
         crash_point("supervisor.dispatched")
 
     def _catalogue(

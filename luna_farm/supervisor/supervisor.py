@@ -36,7 +36,7 @@ from luna_farm.feed.requests import Act
 from luna_farm.feed.server import MAX_CONNECTIONS, Feed
 from luna_farm.feed.sessions import LINK_S
 from luna_farm.locations import is_url, parse
-from luna_farm.storage import names
+from luna_farm.storage import names, thumbnails
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.storage.arena_size import establish
@@ -120,6 +120,7 @@ class Supervisor:
                     uploads_dir.folder,
                     allowed,
                     config.catalogue_fields if config.catalogue else None,
+                    (str(config.state_dir / thumbnails.NAME), config.thumbnail_bytes),
                 ),
             ),
             journal_writer=JournalWriter(journal, config.journal_bytes),

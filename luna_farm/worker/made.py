@@ -9,6 +9,7 @@ from typing import Any
 from luna_farm.core.messages import ImageTask, SaveOptions
 from luna_farm.imaging import quality
 from luna_farm.imaging.encoders import Encoded
+from luna_farm.imaging.thumbnail import Sample
 from luna_farm.imaging.metadata import Embedded
 
 
@@ -44,6 +45,9 @@ class Made:
     warnings: list[str]
     ms: dict[str, float]
     thumbnail: bytes
+    """For the feed; empty unless the task asks for one."""
+    sample: Sample | None
+    """What the thumbnail that is kept is made of."""
     embedded: Embedded
     """What is written into the files."""
     scores: Mapping[str, Any]

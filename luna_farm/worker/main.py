@@ -19,13 +19,16 @@ from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core import frames
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.errors import FarmError
+from luna_farm.locations import is_url
 from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.notes import Notes
+from luna_farm.storage.thumbnails import Thumbnails
 from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.testing.faults import crash_point
 from luna_farm.worker import pipeline, writing
 from luna_farm.worker.made import Made
+from luna_farm.worker.thumbnails import QUIET_S, ThumbnailMaker
 
 T = TypeVar("T")
 IDLE_S = 5.0
@@ -44,12 +47,16 @@ def serve(
     uploads: str = "",
     allowed: Allowed = ANYWHERE,
     catalogue: Sequence[str] | None = None,
+    thumbnails: tuple[str, int] = ("", 0),
 ) -> None:
     """Serve until the supervisor says stop or its end of the pipe closes; `notes` is the file for them,
     `uploads` the folder of the upload spool, `allowed` says where files may be written, `catalogue` what rows
-    of the catalogue keep (None: no catalogue)."""
+    of the catalogue keep (None: no catalogue), `thumbnails` is the file for those and the bytes it may have
+    (0: none are kept)."""
+    path, max_bytes = thumbnails
+    maker = ThumbnailMaker(Thumbnails(path, max_bytes)) if max_bytes else None
     spool = UploadSpool(uploads) if uploads else None
-    Worker(pipe, fsync, Notes(notes), signing, spool, allowed, catalogue).run()
+    Worker(pipe, fsync, Notes(notes), signing, spool, allowed, catalogue, maker).run()
 
 
 class Worker:
@@ -65,7 +72,9 @@ class Worker:
         uploads: UploadSpool | None = None,
         allowed: Allowed = ANYWHERE,
         catalogue: Sequence[str] | None = None,
+        thumbnails: ThumbnailMaker | None = None,
     ) -> None:
+        self._thumbnails = thumbnails
         self._allowed = allowed
         self._pipe = pipe
         self._catalogue = catalogue
@@ -94,12 +103,15 @@ class Worker:
             elif kind == "forget":
                 self._segments.forget(message["segment"])
         self._wait_for_disk()
+        if self._thumbnails is not None:
+            self._thumbnails.close()
 
     def _next(self) -> dict[str, Any] | None:
         while True:
             message = self._frames.next()
             if message is not None:
                 return message
+            self._make_thumbnails()
             if self._worked and not select.select([self._pipe], [], [], IDLE_S)[0]:
                 self._worked = False
                 system.release_memory()
@@ -110,6 +122,13 @@ class Worker:
             if not data:
                 return None
             self._frames.feed(data)
+
+    def _make_thumbnails(self) -> None:
+        """Make what waits, once nothing came for a moment, until an image arrives."""
+        maker, patience_s = self._thumbnails, QUIET_S
+        while maker is not None and maker.waits and not select.select([self._pipe], [], [], patience_s)[0]:
+            maker.make_one()
+            patience_s = 0.0
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
@@ -122,7 +141,9 @@ class Worker:
         self._worked = True
         task = ImageTask.from_map(message["task"])
         options = SaveOptions.from_map(message["options"])
-        made = _attempt(task, lambda: self._encoded(task, options))
+        elsewhere = is_url(task.root) or bool(task.archive)  # no file that could be read later
+        sampled = self._thumbnails is not None and (message["last"] or elsewhere)
+        made = _attempt(task, lambda: self._encoded(task, options, sampled))
         self._wait_for_disk()
         if isinstance(made, ImageResult):
             self._report(task, made)
@@ -131,8 +152,9 @@ class Worker:
         else:
             self._write(made)
 
-    def _encoded(self, task: ImageTask, options: SaveOptions) -> Made | ImageResult:
-        return pipeline.encoded(pipeline.view(self._segments, task), task, options, self._signing)
+    def _encoded(self, task: ImageTask, options: SaveOptions, sampled: bool) -> Made | ImageResult:
+        pixels = pipeline.view(self._segments, task)
+        return pipeline.encoded(pixels, task, options, self._signing, sampled=sampled)
 
     def _write(self, made: Made) -> None:
         def note(note: Note) -> None:
@@ -150,6 +172,9 @@ class Worker:
             ),
         )
         self._report(made.task, result)
+        if self._thumbnails is not None and result.state != "failed":
+            at = made.task.job_id, made.task.index
+            self._thumbnails.add(*at, made.sample, result.path, made.files[0].bytes)
 
     def _wait_for_disk(self) -> None:
         writing, self._writing = self._writing, None

@@ -67,10 +67,16 @@ def make(
 
 
 def encoded(
-    pixels: Pixels, task: ImageTask, options: SaveOptions, signing: Signing = UNSIGNED
+    pixels: Pixels,
+    task: ImageTask,
+    options: SaveOptions,
+    signing: Signing = UNSIGNED,
+    *,
+    sampled: bool = False,
 ) -> Made | ImageResult:
-    """Gate, mark, encode and sign one image; of one that is dropped, return what came of it. Raises
-    EncodeError and InvalidRequest, and DiskError where it cannot be signed now."""
+    """Gate, mark, encode and sign one image; of one that is dropped, return what came of it. `sampled`: with
+    a sample for its thumbnail. Raises EncodeError and InvalidRequest, and DiskError where it cannot be signed
+    now."""
     ms: dict[str, float] = {}
     started = time.perf_counter()
     frames = cast(Sequence[Pixels], pixels if task.frames > 1 else pixels[None])
@@ -94,6 +100,7 @@ def encoded(
             f"{task.flaws} values were NaN or infinite and were replaced (NaN by 0). A decoder that "
             "overflows in 16 bits makes them; run it in float32 (ComfyUI: --fp32-vae)."
         )
+    sample = thumbnail.sample(frames[0]) if sampled or task.thumbnail else None
     started = time.perf_counter()
     if signing.watermark:
         frames = Marked(frames, signing.watermark)
@@ -107,9 +114,9 @@ def encoded(
     warnings += dict.fromkeys(warning for file in files for warning in file.encoded.warnings)
     ms["encode"] = _lap(started)
     crash_point("worker.encoded")
-    small = thumbnail.thumbnail(frames[0]) if task.thumbnail else b""
+    small = thumbnail.encode(sample, thumbnail.LIVE_SIDE) if task.thumbnail and sample else b""
     beside = _member_metadata(task, embedded, verdict) if task.archive else b""
-    return Made(task, options, state, verdict, files, warnings, ms, small, embedded, looks, beside)
+    return Made(task, options, state, verdict, files, warnings, ms, small, sample, embedded, looks, beside)
 
 
 def _file(

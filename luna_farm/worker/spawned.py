@@ -41,6 +41,7 @@ def start(
     uploads: str = "",
     allowed: Allowed = ANYWHERE,
     catalogue: tuple[str, ...] | None = None,
+    thumbnails: tuple[str, int] = ("", 0),
 ) -> None:
     """Become a worker that serves the supervisor at the other end of `pipe`, until it is to stop or is left
     alone."""
@@ -50,7 +51,7 @@ def start(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from luna_farm.worker.main import serve
 
-    serve(pipe, fsync, notes, signing, uploads, allowed, catalogue)
+    serve(pipe, fsync, notes, signing, uploads, allowed, catalogue, thumbnails)
 
 
 def _become_a_child() -> None:

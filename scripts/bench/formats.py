@@ -165,7 +165,8 @@ def _other_work(pixels: Pixels) -> list[tuple[str, Callable[[], object]]]:
     return [
         ("quality gate, both", lambda: quality.judge(pixels, "both", 0.3)),
         ("the same formulas in plain numpy", lambda: _plain_gate(pixels)),
-        ("thumbnail", lambda: thumbnail.thumbnail(pixels)),
+        ("sample for a thumbnail", lambda: thumbnail.sample(pixels)),
+        ("thumbnail, 256 px", lambda: thumbnail.encode(thumbnail.sample(pixels), thumbnail.KEPT_SIDE)),
         ("uint8 into a slot", lambda: copy_into(pixels, slot)),
         ("float32 into a slot", lambda: copy_into(floats, slot)),
         ("float32, channels first in memory", lambda: copy_into(planes, slot)),

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luna_farm.imaging.thumbnail import thumbnail
+from luna_farm.imaging.thumbnail import KEPT_SIDE, LIVE_SIDE, encode, of_file, sample
+
+
+def thumbnail(pixels, side=LIVE_SIDE):
+    return encode(sample(pixels), side)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,49 @@ def test_it_shows_the_picture():
     with Image.open(io.BytesIO(thumbnail(pixels))) as image:
         assert np.allclose(image.getpixel((10, 80)), (0, 0, 0), atol=12)
         assert np.allclose(image.getpixel((120, 80)), (250, 20, 20), atol=12)
+
+
+def test_a_sample_is_a_small_copy(picture):
+    pixels = picture(2048, 4096, 3)
+    taken = sample(pixels)
+    assert taken.rows.nbytes < pixels.nbytes / 15
+    before = encode(taken, KEPT_SIDE)
+    pixels[:] = 0
+    assert encode(taken, KEPT_SIDE) == before, "the slot of the pixels is free by then"
+    small = picture(8, 8, 3)
+    assert not np.shares_memory(sample(small).rows, small)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float16])
+def test_other_depths_look_the_same(dtype):
+    full = {np.uint16: 65535}.get(dtype, 1)
+    pixels = np.zeros((600, 300, 3), dtype)
+    pixels[:300] = full
+    with Image.open(io.BytesIO(thumbnail(pixels, KEPT_SIDE))) as image:
+        assert image.size == (128, 256)
+        assert (image.getpixel((60, 60)), image.getpixel((60, 200))) == ((255, 255, 255), (0, 0, 0))
+
+
+def test_fine_stripes_become_grey_and_not_a_pattern():
+    pixels = np.zeros((1024, 1024, 3), np.uint8)
+    pixels[:, ::2] = 255
+    with Image.open(io.BytesIO(thumbnail(pixels, KEPT_SIDE))) as image:
+        low, high = image.convert("L").getextrema()
+    assert 120 < low <= high < 136
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tiff"])
+def test_a_file_has_the_same_thumbnail_as_its_pixels(picture, tmp_path, ending):
+    pixels = picture(900, 600, 3)
+    file = tmp_path / f"a.{ending}"
+    Image.fromarray(pixels).save(file)
+    of_pixels, of_saved = thumbnail(pixels, KEPT_SIDE), of_file(str(file), file.stat().st_size)
+    with Image.open(io.BytesIO(of_pixels)) as one, Image.open(io.BytesIO(of_saved)) as other:
+        assert one.size == other.size == (171, 256)
+        assert np.abs(np.asarray(one, float) - np.asarray(other, float)).mean() < 12
+
+
+def test_a_file_that_is_another_one_or_no_image_has_none(tmp_path):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"no image")
+    assert of_file(str(file), 8) == of_file(str(file), 9) == of_file(str(tmp_path / "b.png"), 8) == b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from luna_farm.errors import ArenaError
+from luna_farm.storage.thumbnails import Thumbnails
 from luna_farm_client import AsyncFarmClient, FarmClient, JobReport, SaveImage, SaveRequest
 
 
@@ -274,3 +276,14 @@ def test_the_client_of_this_page_is_the_one_that_is_shipped(shared_farm: FarmPro
     with shared_farm.client() as farm:
         assert isinstance(farm, FarmClient)
         assert farm.status()["encoders"]["png"] in ("kernel", "library")
+
+
+def test_every_image_gets_a_thumbnail_once_the_farm_is_idle(shared_farm: FarmProcess, tmp_path: Path) -> None:
+    kinds = [SaveImage(floats(1, 300, 200, 3), affix=form, format=form) for form in ("png", "jpeg", "webp")]
+    report = save(shared_farm, tmp_path, *kinds)
+    store = Thumbnails(shared_farm.state / "thumbnails.sqlite", 0)
+    keys = [(report.job_id, image.index) for image in report.images]
+    until(lambda: len(list(store.get(keys))) == len(kinds), "the thumbnails are made")
+    for _, _, jpeg in store.get(keys):
+        with Image.open(io.BytesIO(jpeg)) as small:
+            assert (small.format, small.size) == ("JPEG", (171, 256))
