@@ -30,7 +30,7 @@ class Stand:
 
     async def made(self, worker: int, index: int, **changes: Any) -> events.ImageFinished:
         """Have an image made."""
-        self.pool.dispatch(worker, self.images.task(index, **changes), self.images.options)
+        self.pool.dispatch(worker, self.images.task(index, **changes), self.images.options, last=False)
         return await self.kept.wait(events.ImageFinished, self.pool)
 
 
