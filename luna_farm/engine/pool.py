@@ -24,8 +24,8 @@ HandleEvent = Callable[[events.Event], None]
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """What every worker is told once: whether files are synced, the folders of notes and of the upload spool
-    ("" without one), where files may be written, what rows of the catalogue keep (None: no catalogue), and the
-    file of thumbnails with its bound in bytes (0: none are kept)."""
+    ("" without one), where files may be written, what rows of the catalogue keep (None: no catalogue), and
+    the file of thumbnails with its bound in bytes (0: none are kept)."""
 
     fsync: bool
     notes: str

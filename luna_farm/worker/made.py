@@ -9,8 +9,8 @@ from typing import Any
 from luna_farm.core.messages import ImageTask, SaveOptions
 from luna_farm.imaging import quality
 from luna_farm.imaging.encoders import Encoded
-from luna_farm.imaging.thumbnail import Sample
 from luna_farm.imaging.metadata import Embedded
+from luna_farm.imaging.thumbnail import Sample
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ async def test_results_come_back_in_the_order_of_the_images(stand: Stand) -> Non
     await stand.worker()
     for index in range(4):
         task = stand.images.task(index, "no format" if index == 1 else "png")
-        stand.pool.dispatch(1, task, stand.images.options)
+        stand.pool.dispatch(1, task, stand.images.options, last=True)
     results = [await stand.kept.wait(events.ImageFinished, stand.pool) for _ in range(4)]
     assert [done.index for done in results] == [0, 1, 2, 3]
     assert [done.result.state for done in results] == ["saved", "failed", "saved", "saved"]
@@ -110,7 +110,7 @@ async def test_a_worker_that_is_killed_is_gone_and_others_go_on(stand: Stand) ->
 async def test_a_worker_that_is_retired_finishes_what_it_has(stand: Stand) -> None:
     """And is gone for the reason given."""
     await stand.worker()
-    stand.pool.dispatch(1, stand.images.task(0), stand.images.options)
+    stand.pool.dispatch(1, stand.images.task(0), stand.images.options, last=True)
     stand.pool.retire(1, "idle")
     done = await stand.kept.wait(events.ImageFinished, stand.pool)
     gone = await stand.kept.wait(events.WorkerGone, stand.pool)
