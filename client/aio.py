@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -159,6 +159,10 @@ class AsyncFarmClient:
     async def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
         """As `FarmClient.submit`; images are copied in a thread."""
         return await self._run(self._policy.submit(request, when_busy))
+
+    async def submit_many(self, requests: Sequence[SaveRequest], *, when_busy: str = "wait") -> list[Receipt]:
+        """As `FarmClient.submit_many`; images are copied in a thread."""
+        return await self._run(self._policy.submit_many(requests, when_busy))
 
     async def wait(self, job: str | Receipt, timeout: float | None = None) -> JobReport:
         """As `FarmClient.wait`."""

@@ -11,7 +11,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -78,6 +78,15 @@ class FarmClient:
         handed over), FarmBusy, FarmUnavailable, Unauthorized.
         """
         return self._run(self._policy.submit(request, when_busy))
+
+    def submit_many(self, requests: Sequence[SaveRequest], *, when_busy: str = "wait") -> list[Receipt]:
+        """Hand many small requests over at once; returns their receipts, in order.
+
+        Each is a job of its own. As many as fit go in one message, are written to the journal by one record
+        and acknowledged by one answer: those are accepted together or not at all. Requests are validated
+        before anything is sent. Raises as `submit`; `receipts` of the error are those of earlier messages.
+        """
+        return self._run(self._policy.submit_many(requests, when_busy))
 
     def wait(self, job: str | Receipt, timeout: float | None = None) -> JobReport:
         """Return the report of a job (its receipt or id) once it is finished, or after `timeout` seconds as

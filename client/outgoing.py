@@ -153,6 +153,17 @@ class Outgoing:
         self.fields.update(documents)
 
     @property
+    def moving(self) -> bool:
+        """Whether the images of a batch become one moving image."""
+        return "animation_fps" in self.fields
+
+    @property
+    def text_bytes(self) -> int:
+        """About how much of a message it takes."""
+        texts = (*self.fields.values(), *self.of_images, *self.outputs)
+        return 256 * len(self.infos) + sum(len(text) for text in texts if isinstance(text, str))
+
+    @property
     def sizes(self) -> list[int]:
         """Bytes of each slot that is needed."""
         return [piece.nbytes for piece in self.pieces]

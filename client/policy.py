@@ -9,13 +9,22 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from luna_farm.catalogue.rows import CatalogueRow, from_map
-from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, InvalidRequest, StaleLease, Unauthorized
+from luna_farm.errors import (
+    FarmBusy,
+    FarmDraining,
+    FarmError,
+    FarmUnavailable,
+    InvalidRequest,
+    StaleLease,
+    Unauthorized,
+)
 from luna_farm_client.one_liner import path_of, request_for
 from luna_farm_client.outgoing import Outgoing
 from luna_farm_client.requests import JobReport, PauseReport, Receipt, SaveImage, SaveRequest
@@ -107,12 +116,16 @@ class Policy:
             raise InvalidRequest.of("when_busy", when_busy, " | ".join(WHEN_BUSY))
         out = Outgoing(as_request(request))
         busy_s = self.timeout if when_busy == "wait" else 0.0
-        deadline = time.monotonic() + busy_s
+        receipt: Receipt = yield from self._patiently(lambda s: s.submit(out, busy_s), when_busy)
+        return receipt
+
+    def _patiently(self, steps: Callable[[Session], Steps], when_busy: str) -> Plan[Any]:
+        """Run steps that hand over; while the farm is busy or stops, try again if that is wanted."""
+        deadline = time.monotonic() + (self.timeout if when_busy == "wait" else 0.0)
         stale = 0
         while True:
             try:
-                receipt: Receipt = yield from self.use(lambda s: s.submit(out, busy_s))
-                return receipt
+                return (yield from self.use(steps))
             except (FarmBusy, FarmDraining) as later:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -122,6 +135,28 @@ class Policy:
                 stale += 1
                 if stale >= STALE_TRIES:
                     raise
+
+    def submit_many(self, requests: Sequence[SaveRequest], when_busy: str) -> Plan[list[Receipt]]:
+        """Hand requests over, as many at a time as fit into a message; all are validated before the first is
+        sent."""
+        if when_busy not in WHEN_BUSY:
+            raise InvalidRequest.of("when_busy", when_busy, " | ".join(WHEN_BUSY))
+        outs: list[Outgoing] = []
+        for number, request in enumerate(requests):
+            try:
+                outs.append(Outgoing(as_request(request)))
+            except InvalidRequest as error:
+                raise error.at(f"requests[{number}]") from None
+        receipts: list[Receipt] = []
+        busy_s = self.timeout if when_busy == "wait" else 0.0
+        while len(receipts) < len(outs):
+            hand_over = partial(Session.submit_many, outs=outs[len(receipts) :], busy_s=busy_s)
+            try:
+                receipts += yield from self._patiently(hand_over, when_busy)
+            except FarmError as error:
+                error.receipts = receipts
+                raise
+        return receipts
 
     def wait(self, job: str | Receipt, timeout: float | None) -> Plan[JobReport]:
         """Return the report of a job once it is finished, or after `timeout` seconds as it is then."""

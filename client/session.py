@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luna_farm.core import protocol
+from luna_farm.core.schema import ALIGNMENT, MOST_TOGETHER, aligned
 from luna_farm.errors import ArenaError, FarmBusy, FarmUnavailable
 from luna_farm.storage.arena import Arena
 from luna_farm_client import oversize
@@ -40,6 +41,8 @@ copy."""
 WINDOW_SHARE = 4
 """1 / WINDOW_SHARE of the arena is what one submit leases at a time."""
 WINDOW_LEASES = 256
+TEXTS_TOGETHER = 8 * 2**20
+"""Bytes of metadata of the requests in one message: half of what a frame holds."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05
 """Between two requests for room in the middle of a batch."""
 
@@ -168,6 +171,63 @@ class Session:
             oversize.write_aside(receipt.paths[0], out.left)
         return receipt
 
+    def submit_many(self, outs: Sequence[Outgoing], busy_s: float) -> Steps:
+        """Hand over as many of the requests as fit into one message; returns their receipts, at least one."""
+        most = self.limits["arena_bytes"] // WINDOW_SHARE
+        count = _together(outs, most)
+        if count < 2:
+            return [(yield from self.submit(outs[0], busy_s))]
+        outs = outs[:count]
+        offsets, total = _layout(outs)
+        leases = yield from self._lease([Piece(None, 1, total)])
+        number = self._next_id()
+        requests = [out.message(here=self.shared) for out in outs]
+        want = [total] if self.shared else []
+        yield Send({"cmd": "save_many", "requests": requests, "want": want, "id": number}, flush=False)
+        try:
+            seal, payload = yield from self._fill_together(number, outs, offsets, total, leases[0])
+        except FarmUnavailable:
+            raise
+        except Exception:
+            self.spare += leases
+            yield Send({"cmd": "abort", "id": number})
+            yield from _ignore_answer(number)
+            raise
+        yield Send(seal, payload)
+        answer = yield Receive(number)
+        self.answered_at = time.monotonic()
+        self.spare += [Lease(**lease) for lease in answer["leases"]]
+        receipts = [Receipt.from_answer(receipt) for receipt in answer["receipts"]]
+        for out, receipt in zip(outs, receipts, strict=True):
+            if out.left and self.shared and receipt.paths:
+                oversize.write_aside(receipt.paths[0], out.left)
+        return receipts
+
+    def _fill_together(
+        self, number: int, outs: Sequence[Outgoing], offsets: Sequence[int], total: int, lease: Lease
+    ) -> Steps:
+        """Copy the images of several requests into one slot; returns the seal, and the pixels that follow it
+        when memory is not shared."""
+        into = memoryview(bytearray(0 if self.shared else total))
+        if self.shared:
+            arena = self.segments.arena(lease.segment)
+            self._warm(arena, lease)
+            into = arena.view(lease.offset, total)
+        flaws: list[int] = []
+        pieces = [(x, info) for out in outs for x, info in zip(out.pixels, out.infos, strict=True)]
+
+        def copy() -> None:
+            for (x, info), at in zip(pieces, offsets, strict=True):
+                found = copy_into(x, into[at : at + info.nbytes], info.dtype)
+                flaws.extend(found.get(index, 0) for index in range(info.batch))
+
+        yield Copy(copy)
+        part = [lease.lease, len(flaws), *([flaws] if any(flaws) else [])]
+        seal: dict[str, Any] = {"cmd": "seal", "id": number, "parts": [part]}
+        if self.shared:
+            return seal, ()
+        return {**seal, "inline": True, "sizes": [total]}, [into]
+
     def _next_id(self) -> int:
         self.last_id += 1
         return self.last_id
@@ -262,6 +322,27 @@ class Session:
         if end > self.warm_bytes:
             arena.warm(self.warm_bytes, end - self.warm_bytes)
             self.warm_bytes = end
+
+
+def _together(outs: Sequence[Outgoing], most: int) -> int:
+    """Return how many of the requests, from the first on, go into one message and `most` bytes of memory."""
+    size = texts = 0
+    for count, out in enumerate(outs):
+        size += out.nbytes + ALIGNMENT * len(out.infos)
+        texts += out.text_bytes
+        if count >= MOST_TOGETHER or size > most or texts > TEXTS_TOGETHER or out.moving:
+            return count
+    return len(outs)
+
+
+def _layout(outs: Sequence[Outgoing]) -> tuple[list[int], int]:
+    """Return where the images of each batch begin in a slot that all share, and the size of it."""
+    offsets, at = [], 0
+    for out in outs:
+        for info in out.infos:
+            offsets.append(aligned(at))
+            at = offsets[-1] + info.nbytes
+    return offsets, at
 
 
 def _windows(pieces: Sequence[Piece], arena_bytes: int) -> Generator[list[Piece], None, None]:

@@ -8,7 +8,7 @@ side. This module must never import anything of the project.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 _short = reprlib.Repr()
@@ -21,12 +21,18 @@ class FarmError(Exception):
     """Base of all errors. `code` is stable and machine-readable, `details()` is the data it holds, and
     `remedy` says in general what to do."""
 
+    receipts: Sequence[Any] = ()
+    """Of `submit_many`: the receipts of the requests that were accepted before this error."""
     code: ClassVar[str] = "error"
     remedy: ClassVar[str] = "Read the message; it names the value and what is allowed."
 
     def details(self) -> dict[str, Any]:
         """Return the data of this error as plain values (what goes on the wire beside code and message)."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name != "receipts"
+        }
 
 
 class FarmUnavailable(FarmError):
@@ -86,6 +92,10 @@ class InvalidRequest(FarmError, ValueError):
         if len(shown) > 120:
             shown = shown[:117] + "..."
         return cls(f"{field}: {shown} is not allowed; allowed: {allowed}.", field, shown, allowed)
+
+    def at(self, where: str) -> InvalidRequest:
+        """Return the same error of a part of something larger."""
+        return type(self)(f"{where}.{self}", f"{where}.{self.field}", self.given, self.allowed)
 
 
 class TooLarge(InvalidRequest):

@@ -44,6 +44,17 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
+class ManySubmitted:
+    """Several submits arrived in one message. The pixels of all follow in one `Sealed` with one part."""
+
+    client: int
+    reply: int
+    submits: tuple[Submit, ...]
+    job_ids: tuple[str, ...]
+    want: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sealed:
     """The pixels of the next images of the submit `reply` are complete in the leased slots of `parts`.
 
@@ -258,6 +269,7 @@ Event = (
     LeaseRequested
     | LeasesReturned
     | Submitted
+    | ManySubmitted
     | Sealed
     | Aborted
     | ClientGone

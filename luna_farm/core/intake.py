@@ -7,6 +7,7 @@ the promise: an image is in the journal before its client learns that it was acc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +36,7 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     """
     submit = event.submit
     known = farm.jobs.get(farm.requests.get(submit.request_id, ""))
-    error = _objection(farm, event, known)
+    error = objection(farm, event, known)
     if error:
         return [Reply(event.client, event.reply, refusal(error))]
     if known is not None and not known.count(S.MISSING):
@@ -44,28 +45,32 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     if known is not None:
         return _reopen(farm, opened, known)
     try:
-        uploads.check(farm, submit.options)
-        names = filenames.image_names(submit, farm.limits.path_bytes)
+        wanted = named(farm, opened)
     except FarmError as refused:
         return [Reply(event.client, event.reply, refusal(refused))]
     _open(farm, opened)
-    options = submit.options
+    return [wanted]
+
+
+def named(farm: Farm, opened: OpenSubmit) -> ReserveNames:
+    """Name the images of a submit; returns the request for free names. Raises InvalidRequest, FarmBusy."""
+    submit, options = opened.submit, opened.submit.options
+    uploads.check(farm, options)
+    names = filenames.image_names(submit, farm.limits.path_bytes)
     if options.archive != "none":
         opened.members, opened.archive = names.members, names.archive
-        wanted = archives.names_wanted(farm, event.job_id, options, names.archive)
-        return [replace(wanted, warnings=names.warnings)]
-    return [
-        ReserveNames(
-            event.job_id,
-            options.output_dir,
-            names.relatives,
-            names.warnings,
-            options.numbers,
-            options.sidecar,
-            options.if_exists,
-            options.mirrors,
-        )
-    ]
+        wanted = archives.names_wanted(farm, opened.job_id, options, names.archive)
+        return replace(wanted, warnings=names.warnings)
+    return ReserveNames(
+        opened.job_id,
+        options.output_dir,
+        names.relatives,
+        names.warnings,
+        options.numbers,
+        options.sidecar,
+        options.if_exists,
+        options.mirrors,
+    )
 
 
 def _open(farm: Farm, opened: OpenSubmit) -> None:
@@ -87,10 +92,11 @@ def _reopen(farm: Farm, opened: OpenSubmit, job: Job) -> list[Instruction]:
     return []
 
 
-def _objection(farm: Farm, event: events.Submitted, known: Job | None) -> FarmError | None:
+def objection(farm: Farm, event: events.Submitted, known: Job | None) -> FarmError | None:
+    """Return why the farm does not take a submit now, None if it does."""
     if farm.requests.get(event.submit.request_id) in farm.submits:
         return busy(farm, "this very request is being accepted")
-    if event.client in farm.submitting:
+    if event.client in farm.submitting or event.client in farm.bundles:
         return InvalidRequest.of(
             "cmd", "save_images_async", "seal or abort, for this connection has an open submit"
         )
@@ -108,6 +114,12 @@ def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[
     opened = farm.submits[event.job_id]
     if event.error is not None:
         return _fail(farm, opened, event.error, now)
+    make_job(farm, opened, event)
+    return _accept(farm, opened, now)
+
+
+def make_job(farm: Farm, opened: OpenSubmit, event: events.NamesReserved) -> None:
+    """Make the job of a submit whose names are reserved."""
     if opened.archive:
         path = archives.path_for(farm, opened.submit.options, opened.archive, event)
         event = replace(event, paths=(path,) * opened.submit.num_images)
@@ -115,7 +127,6 @@ def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[
         farm.taken.update(map(filenames.collision_key, event.paths))
     opened.job = _job(farm, opened, event)
     opened.step = Step.CLIENT
-    return _accept(farm, opened, now)
 
 
 def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
@@ -131,7 +142,7 @@ def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
         slot = farm.slots.held_by(event.client, part.lease)
         error = _wrong_part(opened, part, slot)
         if error or slot is None:
-            answer = refusal(error or _stale(part), opened.job_id)
+            answer = refusal(error or stale(part), opened.job_id)
             return [Reply(event.client, event.reply, answer), *_leave(farm, opened, now)]
         farm.slots.seal(slot, part.images)
         file_time = farm.file_times(event.time_ns, part.images)
@@ -140,13 +151,14 @@ def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
     return _accept(farm, opened, now)
 
 
-def _stale(part: Part) -> StaleLease:
+def stale(part: Part) -> StaleLease:
+    """Return the refusal of a seal with a lease that the connection does not hold."""
     return StaleLease(f"This connection does not hold lease {part.lease}; lease again, and submit again.")
 
 
 def _wrong_part(opened: OpenSubmit, part: Part, slot: Slot | None) -> FarmError | None:
     if slot is None:
-        return _stale(part)
+        return stale(part)
     left = opened.submit.num_images - opened.sealed
     if part.images > left:
         return InvalidRequest.of("parts", part.images, f"at most the {left} images that are not sealed yet")
@@ -229,8 +241,20 @@ def journaled(farm: Farm, event: events.Journaled, now: float) -> list[Instructi
     job = opened.job
     assert job is not None, "a job is made before it is journaled"
     if event.error is not None:
-        error = busy(farm, f"its journal cannot be written now ({event.error})")
-        return _fail(farm, opened, error, now)
+        return _fail(farm, opened, not_journaled(farm, event.error), now)
+    done = accepted(farm, job, opened.taking, now)
+    opened.taking, opened.step = [], Step.CLIENT
+    # The receipt goes out first: its client waits for it.
+    return [*_accept(farm, opened, now), *done]
+
+
+def not_journaled(farm: Farm, error: FarmError) -> FarmError:
+    """Return the refusal of a submit whose record could not be written."""
+    return busy(farm, f"its journal cannot be written now ({error})")
+
+
+def accepted(farm: Farm, job: Job, images: Sequence[Image], now: float) -> list[Instruction]:
+    """Images of a job are in the journal: queue them. Returns what the feed gets to know."""
     done: list[Instruction] = []
     if job.job_id not in farm.jobs:
         farm.jobs[job.job_id] = job
@@ -238,12 +262,10 @@ def journaled(farm: Farm, event: events.Journaled, now: float) -> list[Instructi
         job.accepted_at = now
         done.append(Publish(JobQueued(job.job_id, len(job.images), tuple(i.task.path for i in job.images))))
     farm.open_jobs[job.job_id] = job
-    for image in opened.taking:
+    for image in images:
         farm.keep_pixels(image)
         farm.queue(image, now)
-    opened.taking, opened.step = [], Step.CLIENT
-    # The receipt goes out first: its client waits for it.
-    return [*_accept(farm, opened, now), *done]
+    return done
 
 
 def _end_if_over(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:

@@ -75,6 +75,9 @@ def _replay(recovered: RecoveredState, record: dict[str, Any]) -> None:
     if kind == "job":
         job = _job(record)
         recovered.jobs[job.job_id] = job
+    elif kind == "jobs":
+        for one in record["jobs"]:
+            _replay(recovered, one)
     elif kind == "image" and record["job_id"] in recovered.jobs:
         images = recovered.jobs[record["job_id"]].images
         images[record["index"]] = _image(record, images[record["index"]])

@@ -35,6 +35,10 @@ from luna_farm.errors import InvalidRequest, ProtocolError, TooLarge
 from luna_farm.locations import is_url, parse
 
 COMMAND_LIMIT = 64
+MOST_TOGETHER = 1024
+"""Requests in one message."""
+ALIGNMENT = 64
+"""Bytes: the images of several requests begin at multiples of it."""
 REQUEST_ID = re.compile(r"[0-9a-zA-Z_-]{8,64}")
 CHANNELS = (1, 3, 4)
 MOST_FRAMES = 10_000
@@ -311,6 +315,37 @@ def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mappin
     shared = options(given, defaults)
     batches = tuple(_with_outputs(batch, shared) for batch in batches)
     return Submit(request_id, shared, batches, want, sentences(given, "told"))
+
+
+def submit_many(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mapping[str, int]
+) -> tuple[tuple[Submit, ...], tuple[int, ...]]:
+    """Judge several submits in one message; returns them, and the sizes of the leases that the answer shall
+    bring. Raises InvalidRequest, which says which of them is wrong."""
+    requests = given.get("requests")
+    allowed = f"a list of 1 to {MOST_TOGETHER} submits"
+    if not isinstance(requests, list) or not 0 < len(requests) <= MOST_TOGETHER:
+        raise InvalidRequest.of("requests", requests, allowed)
+    submits: list[Submit] = []
+    for number, one in enumerate(requests):
+        if not isinstance(one, dict):
+            raise InvalidRequest.of(f"requests[{number}]", one, "a map")
+        try:
+            submits.append(submit(one, defaults, limits))
+        except InvalidRequest as error:
+            raise error.at(f"requests[{number}]") from None
+    if len({one.request_id for one in submits}) < len(submits):
+        raise InvalidRequest.of("request_id", "the same id twice", "an id of its own for each request")
+    images = sum(one.num_images for one in submits)
+    if images > limits["max_images"]:
+        allowed = f"at most {limits['max_images']} images together (setting max_images)"
+        raise TooLarge.of("requests", images, allowed)
+    return tuple(submits), sizes(given, "want", limits["max_images"], limits["arena_bytes"])
+
+
+def aligned(offset: int) -> int:
+    """Return the first offset from `offset` on at which the pixels of an image may begin in a shared slot."""
+    return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
 def command(message: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from luna_farm.core.retry import FailingFolder
 from luna_farm.core.schema import Submit
 from luna_farm.core.shards import Shard
 from luna_farm.core.slots import Slot, Slots
+from luna_farm.errors import FarmError
 from luna_farm.locations import Location, is_url
 
 LISTED_JOBS = 20
@@ -161,11 +162,37 @@ class OpenSubmit:
     """Images on their way into the journal."""
     listening: bool = True
     """The client waits for the receipt; false once it has left or aborted."""
+    bundle: OpenBundle | None = None
+    """The requests that it came with, in one message."""
 
     @property
     def complete(self) -> bool:
         """All images are sealed."""
         return self.sealed == self.submit.num_images
+
+
+@dataclass(slots=True)
+class OpenBundle:
+    """Requests that are accepted together. One step at a time is under way for all of them."""
+
+    client: int
+    reply: int
+    want: tuple[int, ...]
+    opened: list[OpenSubmit] = field(default_factory=list)
+    step: Step = Step.NAMES
+    left: int = 0
+    """Answers that the step waits for."""
+    slot: Slot | None = None
+    """Where all pixels are, once they are sealed."""
+    flaws: tuple[int, ...] = ()
+    file_time_ns: int = 0
+    listening: bool = True
+    error: FarmError | None = None
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs, in the order of the requests; their names are reserved."""
+        return [opened.job for opened in self.opened if opened.job is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +221,8 @@ class Farm:
         """Job id -> the submit that is being accepted."""
         self.submitting: dict[int, OpenSubmit] = {}
         """Client -> its one open submit."""
+        self.bundles: dict[int, OpenBundle] = {}
+        """Client -> the requests that it hands over together."""
         self.creating: dict[tuple[int, int], int] = {}
         """(client, reply) -> bytes of a segment that is being created for it."""
         self.file_time_ns = 0

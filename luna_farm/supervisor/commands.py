@@ -76,6 +76,7 @@ class Commands:
             "lease": self._lease,
             "release": self._release,
             "save_images_async": self._submit,
+            "save_many": self._submit_many,
             "seal": self._seal,
             "abort": self._abort,
             "job": self._job,
@@ -141,6 +142,17 @@ class Commands:
         self._log_first_marks(submit.options.provenance)
         crash_point("supervisor.submitted")
         self._shell.handle_event(events.Submitted(connection.number, reply, submit, self._fresh_id()))
+
+    def _submit_many(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
+        farm = self._shell.farm
+        submits, want = schema.submit_many(message, self._defaults, farm.limits.of_request())
+        for submit in submits:
+            self._log_first_marks(submit.options.provenance)
+        ids: dict[str, None] = {}
+        while len(ids) < len(submits):
+            ids[self._fresh_id()] = None
+        event = events.ManySubmitted(connection.number, reply, submits, tuple(ids), want)
+        self._shell.handle_event(event)
 
     def _log_first_marks(self, provenance: str) -> None:
         if provenance != "off" and provenance not in self._marks:

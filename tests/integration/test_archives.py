@@ -204,7 +204,7 @@ def test_killed_at_a_point_every_member_is_in_one_archive(
     monkeypatch.setenv("LUNA_FARM_CRASH", point)
     monkeypatch.setenv("LUNA_FARM_CRASH_ONCE", str(once))
     one = farm(port=_free_port()).start()
-    with one.kept_alive(), one.client() as client:
+    with one.kept_alive(), one.client(timeout=60, restart_s=60) as client:
         jobs = [
             client.submit(
                 SaveRequest([image(2 * n), image(2 * n + 1)], archive="tar", filename="a", **bounds)

@@ -57,7 +57,7 @@ class UploadingFarm:
 
     def client(self, timeout: float = DONE_S) -> FarmClient:
         """A client that finds the farm again after each start, and sends again what was not answered."""
-        client = FarmClient("127.0.0.1", self.farm.port, timeout=timeout)
+        client = FarmClient("127.0.0.1", self.farm.port, timeout=timeout, restart_s=timeout)
         client.endpoint = dataclasses.replace(client.endpoint, state_dir=self.farm.state)
         return client
 
