@@ -135,6 +135,8 @@ class Outgoing:
 
     def _text(self, name: str, value: Any) -> str:
         """Return the text of a document. One that JSON cannot hold costs itself, not the images."""
+        if isinstance(value, bytes):
+            return base64.b64encode(value).decode()
         try:
             text = json_text(name, value)
             held = text if text.isascii() else text.encode(errors="replace").decode()  # lone surrogates

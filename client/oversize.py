@@ -24,6 +24,10 @@ from luna_farm.storage import writer
 _log = logging.getLogger("luna_farm.client")
 
 
+SMALL = ("metadata", "custom_metadata", "texts", "exif", "xmp")
+"""Documents that are sent first."""
+
+
 def size(text: str) -> int:
     """Return the bytes of a text in a message."""
     return len(text) if text.isascii() else len(text.encode())
@@ -46,9 +50,9 @@ def cut(
         room -= needed
         return True
 
-    given = {name: documents.get(name, "") for name in ("metadata", "custom_metadata", "prompt")}
+    given = {name: documents.get(name, "") for name in (*SMALL, "prompt")}
     extra = _keys(documents.get("extra_pnginfo", ""))
-    sent = {name for name in ("metadata", "custom_metadata") if fits(name, given[name])}
+    sent = {name for name in SMALL if fits(name, given[name])}
     images = [
         text if not text or fits(f"metadata of image {number}", text) else ""
         for number, text in enumerate(of_images, 1)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luna_farm.cli.save import read_pixels
+from luna_farm.imaging import source as sources
 
 # Colour photographs that the package of scikit-image holds itself (others it would download).
 PHOTOGRAPHS = ("astronaut.png", "coffee.png", "chelsea.png", "hubble_deep_field.jpg", "retina.jpg")
@@ -44,7 +45,7 @@ def load(files: Sequence[str], size: int | None) -> Images:
         made = tuple(natural(size or 1024, number) for number in range(MADE))
         return Images("made by numpy (no files given, scikit-image is not installed)", names, made)
     source = "the given files" if files else "photographs of scikit-image"
-    pixels = [_colour(read_pixels(path)) for path in paths]
+    pixels = [_colour(sources.read(path).pages[0]) for path in paths]
     if size is not None:
         source += f", cut or mirrored to {size}x{size}"
         pixels = [squared(image, size) for image in pixels]
@@ -95,8 +96,11 @@ def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return scaled
 
 
-def _colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return [H,W,3] of what `read_pixels` returns."""
+def _colour(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return [H,W,3] of 8 bits of what is read."""
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    pixels = pixels[0] if pixels.ndim == 4 else pixels
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     return np.ascontiguousarray(pixels[:, :, :3])

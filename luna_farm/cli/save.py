@@ -1,7 +1,8 @@
 """`luna-farm save FILE...`: hand images and arrays over to the farm and wait until they are saved.
 
-One file is one job, so that a bad one fails alone; with --archive they share an open shard. It must never
-hold more than one decoded image.
+What a file says of itself (colour profile, resolution, EXIF, XMP, texts) goes along. One file is one job, so
+that a bad one fails alone; with --archive they share an open shard. This module must never hold more than one
+decoded file.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from luna_farm.cli import options, terminal
 from luna_farm.cli.jobs import as_map
 from luna_farm.cli.saving import Saving
 from luna_farm.config import Config
-from luna_farm.core.messages import FORMATS
+from luna_farm.core import formats
 from luna_farm.core.options import OPTIONS
-from luna_farm.errors import FarmError, FarmUnavailable, InvalidRequest
+from luna_farm.errors import FarmError, FarmUnavailable
+from luna_farm.imaging import source as sources
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from luna_farm.imaging.source_formats import Source
     from luna_farm_client import FarmClient, JobReport, SaveRequest
 
 _EXAMPLES = """
@@ -31,6 +32,7 @@ luna-farm save a.tif b.bmp                       as PNG, into the farm's output 
 luna-farm save *.png --format webp --lossless-webp --output-dir web
 luna-farm save frames.npy --filename frame       [B,H,W,C] makes frame_0.png, frame_1.png ...
 luna-farm save *.png --archive zip               one file with all of them, and a .json for each
+luna-farm save a.gif --format webp --animation   one moving image; without it a_0.webp, a_1.webp ...
 luna-farm save a.png --save-path '%date:yyyy-MM-dd%' --filename 'shot_%counter%'
 """
 
@@ -59,9 +61,14 @@ def add_parser(subparsers: options.Subparsers) -> None:
     names.add_argument("--filename", metavar="NAME", help="name without ending, tokens too (default: FILE's)")
     names.add_argument("--affix", default="", help="appended to the name")
     how = parser.add_argument_group("how")
-    how.add_argument("--format", choices=tuple(FORMATS), default="png")
+    how.add_argument("--format", choices=tuple(formats.FORMATS), default="png")
     for name in HOW:
         options.save_option(how, OPTIONS[name])
+    how.add_argument(
+        "--animation",
+        action="store_true",
+        help="a moving image stays one, at its own speed (png, webp, avif); else its frames are a batch",
+    )
     parser.add_argument(
         "--timeout", type=options.SECONDS, metavar="SECONDS", help="wait this long at most for all of it"
     )
@@ -87,7 +94,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     problems = saving.problems + [
         f"{image.path}: {image.error or image.state}" for r in saving.reports for image in _unsaved(r)
     ]
-    for warning in _warnings(saving.reports):
+    for warning in (*saving.told, *_warnings(saving.reports)):
         print(f"Warning: {warning}", file=sys.stderr)
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -97,7 +104,11 @@ def run(args: argparse.Namespace, config: Config) -> int:
 def _save(saving: Saving, args: argparse.Namespace, show: Callable[[int], None]) -> None:
     for name in args.files:
         try:
-            saving.submit(name, _request(name, args))
+            found = sources.read(Path(name))
+            if not formats.FORMATS[args.format].icc:
+                sources.to_srgb(found)
+            saving.told += [f"{name}: {text}" for text in found.warnings]
+            saving.submit(name, _request(found, name, args))
         except FarmUnavailable:
             raise
         except FarmError as error:
@@ -132,60 +143,37 @@ def _warnings(reports: Iterable[JobReport]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def read_pixels(path: Path) -> NDArray[Any]:
-    """Return the pixels of an image file, upright, as [H,W,C] or [H,W] uint8, or the array of a .npy file.
-
-    16 bits become 8; a file of floats (TIFF) is taken as it is, as 0..1.
-    Raises InvalidRequest for what cannot be read as an image.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if path.is_dir():
-        raise InvalidRequest.of("FILE", str(path), f"an image or .npy file; for all of a folder {path}/*")
-    try:
-        if path.suffix.lower() == ".npy":
-            array: NDArray[Any] = np.load(
-                path, allow_pickle=False
-            )  # loading a pickle would run code from the file
-            return array
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them
-                return ((np.asarray(upright).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-            kept = upright.mode in ("L", "RGB", "RGBA", "F")
-            return np.asarray(upright if kept else upright.convert(_mode(upright)))
-    except FileNotFoundError:
-        raise InvalidRequest.of("FILE", str(path), "a file that exists") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, EOFError) as error:
-        text = f"FILE: {str(path)!r} cannot be read ({error}); allowed: an image that Pillow knows, or .npy."
-        raise InvalidRequest(text, "FILE", str(path), "an image or .npy") from error
-
-
-def _mode(image: Any) -> str:
-    """Return the 8-bit mode that keeps what the image shows."""
-    if image.has_transparency_data:
-        return "RGBA"
-    return "L" if image.mode == "1" else "RGB"
-
-
-def _request(name: str, args: argparse.Namespace) -> SaveRequest:
+def _request(found: Source, name: str, args: argparse.Namespace) -> SaveRequest:
+    """Return the request for a file, with all that it says of itself. Its frames are a batch, or one moving
+    image; pages that differ in size or depth are images of their own, numbered as a batch is."""
     from luna_farm_client import SaveImage, SaveRequest
 
-    path = Path(name)
+    how = {option: getattr(args, option) for option in HOW} | {"dpi": args.dpi or found.dpi}
+    if args.animation and found.fps and not how["animation_fps"]:
+        how |= {"animation_fps": found.fps, "animation_loop": how["animation_loop"] or found.loop}
     # A name that was not asked for is no template: its percent signs are just that.
     filename, affix = args.filename, args.affix
-    own = path.stem.replace("%", "_")
-    how = {name: getattr(args, name) for name in HOW}
+    own = Path(name).stem.replace("%", "_")
     if args.archive != "none":  # the filename is that of the archive
         filename, affix = filename or "images", affix or own
         if not (args.shard_images or args.shard_bytes or args.shard_idle_s):
             how |= {"shard_images": len(args.files), "shard_idle_s": ARCHIVE_IDLE_S}
+    affixes = [affix]
+    if len(found.pages) > 1:
+        digits = how["batch_digits"] or len(str(len(found.pages) - 1))
+        affixes = [f"{affix}_{number:0{digits}d}".lstrip("_") for number in range(len(found.pages))]
     return SaveRequest(
-        images=[SaveImage(read_pixels(path), affix=affix, format=args.format, subdir=args.archive == "none")],
+        images=[
+            SaveImage(pixels, affix=affix, format=args.format)
+            for pixels, affix in zip(found.pages, affixes, strict=True)
+        ],
         output_dir=args.output_dir,
         save_path=args.save_path,
         filename=filename if filename is not None else own,
+        texts=found.texts,
+        exif=found.exif,
+        xmp=found.xmp,
+        icc_profile=found.icc,
         **how,
     )
 

@@ -31,6 +31,8 @@ class Saving:
         self.reports: list[JobReport] = []
         """Of the first jobs of these, in order."""
         self.problems: list[str] = []
+        self.told: list[str] = []
+        """What was lost when files were read."""
         self._farm = farm
         self._timeout_s = timeout_s
         self._until = time.monotonic() + (BUSY_S if timeout_s is None else timeout_s)

@@ -6,12 +6,13 @@ module must never decide when something happens (that is `dispatch.py`), only wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from luna_farm.core.circuits import Upload
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
+from luna_farm.core.options import OPTIONS
 from luna_farm.locations import is_url
 
 
@@ -60,6 +61,7 @@ TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
 }
 UNFINISHED = frozenset({S.FILLING, S.QUEUED, S.RUNNING, S.HELD, S.BURYING, S.UPLOADING})
 HISTORY_LENGTH = 32
+_DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
 NOTHING_YET = ImageResult("")
 
 
@@ -217,6 +219,5 @@ class Job:
     def forget_metadata(self) -> None:
         """Drop the texts that only the encoding needed: reports are kept, workflows of 100 KB each are
         not."""
-        given = self.options
-        if given.prompt or given.extra_pnginfo or given.custom_metadata or given.metadata:
-            self.options = replace(given, prompt="", extra_pnginfo="", custom_metadata="", metadata="")
+        if any(getattr(self.options, name) for name in _DOCUMENTS):
+            self.options = self.options.with_fields(**dict.fromkeys(_DOCUMENTS, ""))

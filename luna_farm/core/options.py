@@ -49,7 +49,7 @@ class Option:
     help: str
     of_farm: bool = False
     is_document: bool = False
-    """A text of JSON, long, and different for most requests."""
+    """Metadata as a text of JSON or base64: long, and different for most requests."""
 
 
 def _row(kind: Kind, default: T, help_text: str, *, document: bool = False) -> T:
@@ -137,6 +137,14 @@ class SaveSettings:
     prompt: Any = _row(Text(DOCUMENTS_LIMIT), "", "ComfyUI's prompt, a map or its JSON", document=True)
     extra_pnginfo: Any = _row(Text(DOCUMENTS_LIMIT), "", "ComfyUI's workflow and more", document=True)
     model_dirs: Any = _of_farm(Text(NAME_LIMIT), "folders of models whose files are hashed for the metadata")
+    texts: Any = _row(
+        Text(DOCUMENTS_LIMIT), "", "plain texts to keep from another file: a map or its JSON", document=True
+    )
+    exif: Any = _row(
+        Base64(), "", "EXIF of another file, of which is kept what stays true; bytes in Python", document=True
+    )
+    xmp: Any = _row(Base64(), "", "XMP packet of another file; bytes in Python", document=True)
+    dpi: float = _row(Number(0, 100_000), 0.0, "dots per inch that the file states; 0: nothing is known")
     # --- provenance
     provenance: str = _of_farm(Choice(PROVENANCES), "marks of generated images")
     source_type: str = _of_farm(

@@ -82,13 +82,17 @@ def ready_text(parameters: Mapping[str, Any]) -> str:
 
 class Prompt:
     """The prompt of a job, the workflow it came from, and generation parameters, all as JSON texts; "" for
-    none. `of_image`: the parameters of one image, which come first."""
+    none. `of_image`: the parameters of one image, which come first. `texts`: those of another file, which
+    come last."""
 
-    def __init__(self, prompt: str, extra_pnginfo: str, metadata: str, of_image: str = "") -> None:
+    def __init__(
+        self, prompt: str, extra_pnginfo: str, metadata: str, of_image: str = "", texts: str = ""
+    ) -> None:
         self._prompt = prompt
         self._extra_pnginfo = extra_pnginfo
         self._metadata = metadata
         self._of_image = of_image
+        self._texts = texts
 
     @cached_property
     def nodes(self) -> dict[str, dict[str, Any]]:
@@ -102,7 +106,7 @@ class Prompt:
 
     @cached_property
     def _shared(self) -> Documents:
-        return Documents.of(_parsed(self._metadata))
+        return Documents.of({**_parsed(self._texts), **_parsed(self._metadata)})
 
     @cached_property
     def graph(self) -> Graph:

@@ -68,7 +68,7 @@ class JobFacts:
     def prompt(self) -> Prompt:
         """The graph that made the images."""
         options = self.options
-        return Prompt(options.prompt, options.extra_pnginfo, options.metadata, self._of_image)
+        return Prompt(options.prompt, options.extra_pnginfo, options.metadata, self._of_image, options.texts)
 
     @cached_property
     def secrets(self) -> Scrubber:

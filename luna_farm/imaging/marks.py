@@ -18,7 +18,7 @@ from luna_farm.imaging.colour import COLORSPACES, Colour
 @dataclass(frozen=True, slots=True)
 class Marks:
     """`colour`: of `colorspace`, "srgb" and so on. `icc`: a whole ICC profile that holds instead, b"" for
-    none. `xmp`: a whole XMP packet, b"" for none."""
+    none. `xmp`: a whole XMP packet, b"" for none: what is kept of another file, and the mark of this one."""
 
     colorspace: str = "srgb"
     icc: bytes = b""
@@ -40,7 +40,8 @@ PLAIN = Marks()
 
 def marks(options: SaveOptions) -> Marks:
     """Collect the marks of an image."""
-    packet = b""
+    packet = base64.b64decode(options.xmp) if options.embed != "none" else b""
     if options.provenance != "off":
-        packet = xmp.packet(options.source_type, options.timestamp, aigc_fields(options.aigc))
+        mark = xmp.packet(options.source_type, options.timestamp, aigc_fields(options.aigc))
+        packet = xmp.joined(packet, mark)
     return Marks(options.colorspace, base64.b64decode(options.icc_profile), packet)

@@ -13,9 +13,11 @@ What is written for `options.embed`:
 
 from __future__ import annotations
 
+import base64
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -66,6 +68,10 @@ class Embedded:
     height: int = 0
     """Of the image in pixels, 0 for not known."""
     srgb: bool = True
+    exif: bytes = b""
+    """EXIF block of another file, of which is kept what stays true (`exif_kept`)."""
+    dpi: float = 0.0
+    """Dots per inch, 0 for not known."""
 
     @property
     def empty(self) -> bool:
@@ -80,7 +86,7 @@ NOTHING = Embedded()
 def embed(options: SaveOptions, task: ImageTask) -> Embedded:
     """Collect what the file of `task` is to carry. Never raises for the contents of the options."""
     if options.embed == "none":
-        return NOTHING
+        return replace(NOTHING, dpi=options.dpi) if options.dpi else NOTHING
     # The texts of a job are the same for each of its images, and a workflow can have a megabyte.
     full = options.embed == "full"
     shared = _shared(
@@ -89,12 +95,13 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
         options.metadata,
         task.metadata,
         options.custom_metadata,
+        options.texts,
     )
     read = shared.generation_of(masked(task.affix))
     hashed, late = _hashes(read, options)
     model = shared.model(read) if is_unknown(options.model_name) else masked(options.model_name)
     folders, name = ((), "") if is_unknown(model) else split_model(model)
-    fields = [
+    given = [
         *shared.fields,
         Item("image_type", masked(task.affix), False),
         Item("model_name", name, False),
@@ -103,7 +110,8 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
         Item("save_timestamp", options.timestamp, False),
         Item("batch_index", str(task.batch_index), False),
     ]
-    taken = {item.key for item in fields} | {"parameters"}
+    fields = _with_kept([item for item in given if item.text], shared.texts)
+    taken = {item.key for item in (*given, *fields)} | {"parameters"}
     gen_fields = tuple(item for item in shared.gen_fields if item.key not in taken)
     taken |= {item.key for item in gen_fields}
     graph, warnings = [], [*shared.warnings, *late]
@@ -114,8 +122,9 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
             )
         else:
             graph.append(item)
+    kept = shared.texts.get("parameters")
     parameters = metadata_a1111.text(
-        shared.known,
+        shared.known if shared.known or not kept else {"parameters": kept.text},
         model=name,
         width=task.width,
         height=task.height,
@@ -125,14 +134,27 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
     return Embedded(
         tuple(graph),
         parameters,
-        tuple(item for item in fields if item.text),
+        tuple(fields),
         gen_fields,
         tuple(warnings),
         beside=shared.beside if full else (),
         width=task.width,
         height=task.height,
         srgb=options.colorspace == "srgb" and not options.icc_profile,
+        exif=base64.b64decode(options.exif),
+        dpi=options.dpi,
     )
+
+
+def _with_kept(own: list[Item], texts: Mapping[str, Item]) -> list[Item]:
+    """Add the texts that are kept of another file. When and in what order it was made is still true; of the
+    rest, what this request says comes first."""
+    own = [item for item in own if item.key not in texts or item.key not in _OF_OTHER_FILE]
+    mine = {item.key for item in own} | {"parameters"}
+    return [*own, *(item for key, item in texts.items() if key not in mine)]
+
+
+_OF_OTHER_FILE = ("save_timestamp", "batch_index")
 
 
 def _hashes(read: Generation, options: SaveOptions) -> tuple[dict[str, str], list[str]]:
@@ -166,6 +188,8 @@ class _Shared:
     warnings: tuple[str, ...]
     beside: tuple[Item, ...]
     read: dict[str, Generation]
+    texts: dict[str, Item]
+    """Kept of another file, by key."""
 
     def generation_of(self, affix: str) -> Generation:
         """Return what the graph says of the image with this affix."""
@@ -180,7 +204,9 @@ class _Shared:
 
 
 @lru_cache(maxsize=4)
-def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custom_metadata: str) -> _Shared:
+def _shared(
+    prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custom_metadata: str, texts: str
+) -> _Shared:
     """Do the part that is the same for all images of a job. `of_image`: metadata of the one image."""
     warnings: list[str] = []
     beside: list[Item] = []
@@ -192,16 +218,18 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custo
     custom = _parse(custom_metadata, "custom_metadata", warnings, beside, as_text=True)
     facts = without_unknown(shared.parameters) | without_unknown(own.parameters)
     # Prompt and workflow of the image, else of the job, else what came with the parameters of the job.
-    graph_prompt = own.prompt or graph_prompt or shared.prompt or None
-    workflow = own.workflow or (extra or {}).get("workflow") or shared.workflow
+    kept = Documents.of(_parse(texts, "texts", warnings, beside, kind=dict) or {})
+    graph_prompt = own.prompt or graph_prompt or shared.prompt or kept.prompt or None
+    workflow = own.workflow or (extra or {}).get("workflow") or shared.workflow or kept.workflow
 
     if workflow:
         extra = {**(extra or {}), "workflow": workflow}
 
     scrub = Scrubber()
     documents = {"prompt": graph_prompt, "extra_pnginfo": extra, "metadata": facts, "custom_metadata": custom}
-    clean = scrub.all(documents, "".join((prompt, extra_pnginfo, metadata, of_image, custom_metadata)))
-    graph_prompt, extra, facts, custom = clean.values()
+    documents["texts"] = without_unknown(kept.parameters)
+    clean = scrub.all(documents, "".join((prompt, extra_pnginfo, metadata, of_image, custom_metadata, texts)))
+    graph_prompt, extra, facts, custom, kept_texts = clean.values()
     if scrub.count:
         more = (
             f" and {scrub.count - len(scrub.places)} more places" if scrub.count > len(scrub.places) else ""
@@ -237,7 +265,30 @@ def _shared(prompt: str, extra_pnginfo: str, metadata: str, of_image: str, custo
         for key, value in facts.items()
     )
     nodes = graph_prompt if isinstance(graph_prompt, dict) else {}
-    return _Shared(tuple(graph), nodes, facts, tuple(fields), gen_fields, tuple(warnings), tuple(beside), {})
+    return _Shared(
+        tuple(graph),
+        nodes,
+        facts,
+        tuple(fields),
+        gen_fields,
+        tuple(warnings),
+        tuple(beside),
+        {},
+        {key: _kept(key, text) for key, text in kept_texts.items()},
+    )
+
+
+def _kept(key: str, value: Any) -> Item:
+    """Return a text that is kept of another file; one that is a map or a list in JSON stays that."""
+    if not isinstance(value, str):
+        return Item(key, to_json(value), True)
+    if value.startswith(("{", "[")):
+        try:
+            parsed = json.loads(value)
+        except (ValueError, RecursionError):
+            return Item(key, value, False)
+        return Item(key, value if value.isascii() else to_json(parsed), True)
+    return Item(key, value, False)
 
 
 def _parse(

@@ -10,6 +10,7 @@ RDF); GB 45438-2025 annex E (fields) in the namespace of TC260's practice guide.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from xml.sax.saxutils import escape
@@ -42,6 +43,26 @@ def packet(source_type: str, timestamp: str = "", aigc: Mapping[str, str] | None
         more += f'\n<TC260:AIGC xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/">{text}</TC260:AIGC>'
     source = NEWSCODES + SOURCE_TYPES[source_type]
     return _PACKET.format(source=source, tool=escape(CREATOR_TOOL), more=more).encode()
+
+
+def joined(kept: bytes, mark: bytes) -> bytes:
+    """Return a packet of another file with the description of `mark` as its last one, and without what that
+    one says anew; `mark` alone where there is no such packet. Readers take several descriptions as one."""
+    end = kept.rfind(b"</rdf:RDF>")
+    if end < 0:
+        return mark
+    for name in (b"Iptc4xmpExt:DigitalSourceType", b"xmp:CreatorTool", b"xmp:CreateDate", b"TC260:AIGC"):
+        if b"<" + name not in mark:
+            continue
+        kept = re.sub(
+            rb"<%b\b[^>]*>.*?</%b>\s*|\s%b\s*=\s*(\"[^\"]*\"|'[^']*')" % (name, name, name),
+            b"",
+            kept,
+            flags=re.DOTALL,
+        )
+    end = kept.rfind(b"</rdf:RDF>")
+    begin = mark.index(b"<rdf:Description")
+    return kept[:end] + mark[begin : mark.index(b"</rdf:RDF>")] + kept[end:]
 
 
 def _moment(timestamp: str) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luna_farm.cli.save import read_pixels
 from luna_farm.errors import FarmBusy, FarmUnavailable, InvalidRequest
+from luna_farm.imaging import source
 
 
 @pytest.fixture
@@ -33,26 +33,26 @@ def sample(tmp_path):
         ("I;16", (2, 4)),
     ],
 )
-def test_every_mode_becomes_8_bit_pixels(mode, shape, tmp_path):
+def test_every_mode_becomes_pixels(mode, shape, tmp_path):
     path = tmp_path / "x.tif"
     image = (
         Image.new("RGB", (4, 2), (200, 10, 10)).convert(mode) if mode != "I;16" else Image.new(mode, (4, 2))
     )
     image.save(path)
-    pixels = read_pixels(path)
-    assert (pixels.shape, pixels.dtype) == (shape, np.uint8)
+    pixels = source.read(path).pages[0]
+    assert (pixels.shape, pixels.dtype) == (shape, np.uint16 if mode == "I;16" else np.uint8)
 
 
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+def test_sixteen_bits_are_kept(tmp_path):
     path = tmp_path / "deep.png"
     Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=np.uint16)).save(path)
-    assert read_pixels(path).tolist() == [[0, 1, 128, 255]]
+    assert source.read(path).pages[0].tolist() == [[0, 257, 32896, 65535]]
 
 
 def test_transparency_of_a_palette_is_kept(tmp_path):
     path = tmp_path / "p.png"
     Image.new("P", (3, 2)).save(path, transparency=0)
-    assert read_pixels(path).shape == (2, 3, 4)
+    assert source.read(path).pages[0].shape == (2, 3, 4)
 
 
 def test_a_image_is_read_upright(tmp_path):
@@ -60,13 +60,13 @@ def test_a_image_is_read_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(path, exif=exif)
-    assert read_pixels(path).shape == (30, 20, 3)
+    assert source.read(path).pages[0].shape == (30, 20, 3)
 
 
 def test_arrays_are_taken_as_they_are(tmp_path):
     array = np.linspace(0, 1, 2 * 4 * 5 * 3, dtype=np.float32).reshape(2, 4, 5, 3)
     np.save(tmp_path / "f.npy", array)
-    assert np.array_equal(read_pixels(tmp_path / "f.npy"), array)
+    assert np.array_equal(source.read(tmp_path / "f.npy").pages[0], array)
 
 
 @pytest.mark.parametrize("name", ["bad.png", "bad.npy", "cut.png", "gone.png", "folder"])
@@ -77,7 +77,7 @@ def test_what_is_no_image_is_named(name, tmp_path, sample):
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "objects.npy").rename(tmp_path / "bad.npy")
     with pytest.raises(InvalidRequest, match=name):
-        read_pixels(tmp_path / name)
+        source.read(tmp_path / name)
 
 
 def test_files_are_saved_and_named_after_themselves(farm, cli, sample):

@@ -66,7 +66,7 @@ def test_a_large_profile_in_a_jpeg(options, picture, size):
     with Image.open(io.BytesIO(file)) as image:
         assert image.info["icc_profile"] == profile
     with pytest.raises(EncodeError, match="at most 16 MB"):
-        _file(picture(2, 3, 3), "jpeg", options(icc_profile=_b64(bytes(17_000_000))))
+        _file(picture(2, 3, 3), "jpeg", options(icc_profile=_b64(PROFILE + bytes(17_000_000))))
 
 
 @pytest.mark.parametrize("quality", [90, 100])

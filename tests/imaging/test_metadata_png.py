@@ -49,8 +49,10 @@ def test_none_writes_no_chunk(options, picture):
     assert readers.png_texts(file) == {}
 
 
-def test_what_latin1_lacks_is_escaped_and_no_zero_byte_cuts_a_text_short():
-    assert metadata_png.latin1("é 中\0\r\nx") == b"\xe9 \\u4e2d\nx"
+def test_no_zero_byte_cuts_a_text_short_and_lines_end_as_png_has_them():
+    embedded = Embedded(fields=(Item("a", "é\0\r\nx", False), Item("b", "中\0\r\nx", False)))
+    assert metadata_png.texts(embedded) == [b"a\0\xe9\nx"]
+    assert metadata_png.international_texts(embedded) == [b"b\0\0\0\0\0" + "中\nx".encode()]
 
 
 def test_a_key_made_equal_by_cleaning_does_not_replace_the_first():
@@ -67,14 +69,15 @@ def test_keywords_are_valid(key):
     assert all(32 <= byte < 127 for byte in keyword)
 
 
-def test_parameters_beyond_latin1_are_the_only_international_text(options, task, picture):
+def test_plain_texts_beyond_latin1_are_international(options, task, picture):
     job = options(metadata=json.dumps({"positive": "猫\r\n\0夜", "steps": 1}))
     embedded = embed(job, task(affix="夜"))
     file = b"".join(encode(picture(4, 4, 3), "png", job, embedded).buffers)
-    assert file.count(b"iTXt") == 1
+    assert file.count(b"iTXt") == 3
     assert file.index(b"tEXtworkflow") < file.index(b"iTXtparameters\0\0\0\0\0")
     with Image.open(io.BytesIO(file)) as image:
         found = image.text  # type: ignore[attr-defined]
     assert found["parameters"].startswith("猫\n夜\nSteps: 1")
-    assert found["image_type"] == "\\u591c"
+    assert found["image_type"] == "夜"
+    assert found["gen_positive"] == "猫\n夜"
     assert metadata_png.international_texts(NOTHING) == []

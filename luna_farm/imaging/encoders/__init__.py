@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ def encode(
     encoder = _encoder(format)
     warning = depth_warning(dtype, options.bit_depth, format)
     stored = convert(pixels, stored_depth(dtype, options.bit_depth, format))
-    marked = marks(options)
+    marked, misfit = _fitting(marks(options), gray=stored.shape[2] == 1 and FORMATS[format].gray)
     try:
         encoded = _run(encoder, format, stored, options, embedded, marked)
     except EncodeError as error:
@@ -73,9 +73,19 @@ def encode(
         encoded = _run(encoder, format, stored, options, NOTHING, marked)
         encoded.left_out = True
         encoded.warnings.append(f"the metadata could not be embedded and was left out: {error}")
-    encoded.warnings[:0] = [*embedded.warnings, *([warning] if warning else [])]
+    encoded.warnings[:0] = [*embedded.warnings, *misfit, *([warning] if warning else [])]
     _beside(encoded, options, embedded)
     return encoded
+
+
+def _fitting(marked: Marks, *, gray: bool) -> tuple[Marks, list[str]]:
+    """Leave out an ICC profile of other colours than the file stores, which readers refuse or misread."""
+    space = marked.icc[16:20].decode("latin-1").strip()
+    if not marked.icc or space == ("GRAY" if gray else "RGB"):
+        return marked, []
+    held = "gray" if gray else "RGB"
+    told = f"The ICC profile is one of {space or 'no'} colours, the file holds {held}; it was left out."
+    return replace(marked, icc=b""), [told]
 
 
 def _beside(encoded: Encoded, options: SaveOptions, embedded: Embedded) -> None:

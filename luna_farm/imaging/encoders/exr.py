@@ -48,6 +48,8 @@ def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Mar
         "chromaticities": colour.chromaticities,
         "colorInteropID": LINEAR_IDS[colour.chromaticities] if options.exr_linear else colour.interop_id,
     }
+    if embedded.dpi:
+        header["xDensity"] = float(embedded.dpi)
     if options.exr_linear:
         pixels = _linear(pixels, marked.colorspace)
         if marked.colorspace == "pq":

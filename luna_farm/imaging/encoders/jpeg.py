@@ -45,15 +45,24 @@ def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded, 
     if pixels.shape[2] == 4 and int(pixels[:, :, 3].min()) < 255:
         pixels = composed(pixels, background(options.background))
         encoded.warnings.append(f"JPEG holds no transparency; the image was laid on {options.background}")
-    segments = _exif(embedded, encoded, options.sidecar) + _xmp(marked.xmp) + _icc(marked.icc)
+    xmp = _xmp(marked.xmp, encoded)
+    segments = _exif(embedded, encoded, options.sidecar) + xmp + _icc(marked.icc)
     stream = _stream(pixels, options.lossy_quality)
+    if embedded.dpi and stream[6:11] == b"JFIF\0":
+        dots = struct.pack(">BHH", 1, *[min(65_535, max(1, round(embedded.dpi)))] * 2)  # 1: per inch
+        stream = stream[:13] + dots + stream[18:]
     # The EXIF segment stands behind JFIF's, where Pillow puts it too; both encoders begin with SOI and APP0.
     cut = 4 + int.from_bytes(stream[4:6], "big") if stream[2:4] == b"\xff\xe0" else 2
     encoded.buffers = [stream[:cut] + segments, memoryview(stream)[cut:]] if segments else [stream]
     return encoded
 
 
-def _xmp(packet: bytes) -> bytes:
+def _xmp(packet: bytes, encoded: Encoded) -> bytes:
+    if len(packet) + len(_XMP) > LONGEST_EXIF:
+        encoded.warnings.append(
+            f"the XMP has {len(packet):,} bytes, a JPEG holds {LONGEST_EXIF - len(_XMP):,}; it was left out"
+        )
+        return b""
     return _segment(0xE1, _XMP + packet) if packet else b""
 
 

@@ -23,6 +23,7 @@ from luna_farm.errors import EncodeError
 from luna_farm.imaging import metadata_exif
 from luna_farm.imaging.depth import Pixels
 from luna_farm.imaging.encoders import Encoded, colour_warning
+from luna_farm.imaging.exif_kept import kept
 from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 from luna_farm.imaging.metadata_exif import ASCII, LONG, RATIONAL, SHORT, UNDEFINED, Entry
@@ -30,7 +31,7 @@ from luna_farm.imaging.metadata_exif import ASCII, LONG, RATIONAL, SHORT, UNDEFI
 _STRIP_BYTES = 256 * 1024  # fits a core's cache with its filtered copy
 _LARGEST_FILE = 2**32 - 1
 _LITTLE = "<"
-BYTE = 1
+BYTE, DESCRIPTION = 1, 270
 
 
 def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Marks) -> Encoded:
@@ -44,15 +45,20 @@ def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Mar
         offsets.append(offsets[-1] + len(strip))
     end = offsets.pop()
     pad = end % 2  # a directory begins on a word
-    entries = _entries(pixels, rows, offsets, [len(strip) for strip in strips])
+    dots = metadata_exif.resolution(embedded.dpi)
+    entries = _entries(pixels, rows, offsets, [len(strip) for strip in strips], dots)
+    old = kept(embedded.exif)
     if not embedded.empty:
         text = metadata_exif.sidecar(embedded) + b"\0"
-        entries.append(Entry(270, ASCII, len(text), text))
+        entries.append(Entry(DESCRIPTION, ASCII, len(text), text))
+    own = {entry.tag for entry in entries}
+    entries += [entry.in_order(_LITTLE) for entry in old.first if entry.tag not in own]
+    second = metadata_exif.exif_entries(embedded, None, old, True) if old.second else []
     if marked.xmp:
         entries.append(Entry(700, BYTE, len(marked.xmp), marked.xmp))
     if marked.icc:
         entries.append(Entry(34675, UNDEFINED, len(marked.icc), marked.icc))
-    directory = metadata_exif.directory(entries, end + pad, _LITTLE)
+    directory = metadata_exif.directories(entries, second, old.gps, end + pad, _LITTLE)
     if end + pad + len(directory) > _LARGEST_FILE:
         raise EncodeError(f"a TIFF has at most 4 GiB, this image of {height} x {width} would need more")
     header = struct.pack("<2sHI", b"II", 42, end + pad)
@@ -60,7 +66,9 @@ def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Mar
     return Encoded([header, *strips, bytes(pad) + directory], warnings=warnings)
 
 
-def _entries(pixels: Pixels, rows: int, offsets: list[int], lengths: list[int]) -> list[Entry]:
+def _entries(
+    pixels: Pixels, rows: int, offsets: list[int], lengths: list[int], dots: tuple[int, int]
+) -> list[Entry]:
     height, width, channels = pixels.shape
     floats = pixels.dtype.kind == "f"
     numbers: list[tuple[int, int, list[int]]] = [
@@ -73,8 +81,8 @@ def _entries(pixels: Pixels, rows: int, offsets: list[int], lengths: list[int]) 
         (277, SHORT, [channels]),
         (278, LONG, [rows]),
         (279, LONG, lengths),
-        (282, RATIONAL, [72, 1]),
-        (283, RATIONAL, [72, 1]),
+        (282, RATIONAL, [*dots]),
+        (283, RATIONAL, [*dots]),
         (296, SHORT, [2]),  # dots per inch
         (317, SHORT, [3 if floats else 2]),  # predictor: difference to the left, of numbers or of float bytes
     ]

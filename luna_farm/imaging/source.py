@@ -1,0 +1,330 @@
+"""An image file that is saved again: its pixels, and all that it says of itself.
+
+`read` returns the frames of a file upright and in the depth that it has, with its colour profile, resolution,
+EXIF, XMP and texts, so that another format can hold as much of it as it has places for. This module must
+never take what describes the old file (its orientation, its thumbnail) for what describes the image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luna_farm.core.options import MOST_FPS
+from luna_farm.errors import InvalidRequest
+from luna_farm.imaging import exif_kept, metadata_exif, source_formats
+from luna_farm.imaging.metadata import NOTHING
+from luna_farm.imaging.source_formats import Pixels, Source
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IN_MEMORY_BYTES = 256 * 2**20
+"""Frames that are more than this lie in a temporary file."""
+LARGEST_TEXT = 2**20
+"""Bytes of EXIF, of XMP and of an ICC profile that are kept."""
+_MOVING = ("GIF", "PNG", "WEBP", "AVIF", "FLI")
+_PAGED = ("TIFF", "DCX")
+# A JPEG with several images holds previews of one; frames of a PSD are its layers.
+_HEIF = (b"heic", b"heix", b"mif1", b"msf1")
+_REDUCED = 1
+"""Bit of TIFF's NewSubfileType: a smaller copy of another page."""
+
+
+def read(path: Path) -> Source:
+    """Read an image file, or an array of a .npy file, which is taken as it is.
+
+    Raises InvalidRequest for what cannot be read as an image.
+    """
+    if path.is_dir():
+        raise InvalidRequest.of("FILE", str(path), f"an image or .npy file; for all of a folder {path}/*")
+    with warnings.catch_warnings():
+        return _read_file(path)
+
+
+def _read_file(path: Path) -> Source:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        if path.suffix.lower() == ".npy":
+            # A pickle would run what its maker wrote.
+            return Source([np.load(path, allow_pickle=False)])
+        data = path.read_bytes()
+        warnings.simplefilter("ignore")  # of what Pillow thinks of EXIF, which is read here
+        try:
+            opened = _opened(data)
+        except UnidentifiedImageError:
+            found = source_formats.read(data)
+            if found is None:
+                raise
+            return found
+        with opened as image:
+            return _read(image, data)
+    except FileNotFoundError:
+        raise InvalidRequest.of("FILE", str(path), "a file that exists") from None
+    except InvalidRequest as error:
+        raise InvalidRequest.of("FILE", str(path), error.allowed) from error
+    except (
+        *(UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, EOFError, SyntaxError),
+    ) as error:
+        text = f"FILE: {str(path)!r} cannot be read ({error}); allowed: an image that Pillow knows, or .npy."
+        raise InvalidRequest(text, "FILE", str(path), "an image or .npy") from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    """Open a file by Pillow, HEIC by a package that adds it to Pillow."""
+    from PIL import Image
+
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF:
+        with contextlib.suppress(ImportError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+    return Image.open(io.BytesIO(data))
+
+
+def to_srgb(source: Source) -> None:
+    """Convert the pixels to sRGB, for a format without a place for the profile. Only colours of 8 bits can be
+    converted; others stay as they are, and the report says what was left out."""
+    from PIL import Image, ImageCms
+
+    if not source.icc or any(page.dtype != np.uint8 or page.shape[-1] != 3 for page in source.pages):
+        return
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(source.icc))
+        change = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+        for page in source.pages:
+            for frame in page if page.ndim == 4 else [page]:
+                frame[:] = np.asarray(ImageCms.applyTransform(Image.fromarray(frame), change))
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        source.warnings.append(f"Its ICC profile could not be applied ({error}).")
+        return
+    source.icc = b""
+
+
+def _read(image: Image.Image, data: bytes) -> Source:
+    source = Source([])
+    frames = _frames(image)
+    deep = _deep(image, data, frames, source)
+    if deep is not None:
+        source.pages = deep
+    else:
+        _decode(image, frames, source)
+    image.seek(frames[0])
+    image.load()  # texts of a PNG may stand behind its pixels
+    _describe(image, data, source)
+    return source
+
+
+def _frames(image: Image.Image) -> list[int]:
+    """Return the numbers of the frames that are images of their own."""
+    count = getattr(image, "n_frames", 1)
+    if image.format in _MOVING:
+        # The still that an APNG shows where nothing moves need not be one of its frames.
+        return list(range(1 if image.info.get("default_image") and count > 1 else 0, count))
+    if image.format not in _PAGED:
+        return [0]
+    found = []
+    for number in range(count):
+        image.seek(number)
+        kind = getattr(image, "tag_v2", {}).get(254, 0)
+        if not kind & _REDUCED:
+            found.append(number)
+    return found or [0]
+
+
+def _decode(image: Image.Image, frames: list[int], source: Source) -> None:
+    """Decode all frames by Pillow: into one array where they are alike, else one by one."""
+    times: list[float] = []
+    forms = set()
+    for number in frames:
+        image.seek(number)
+        forms.add((image.size, _mode(image)))
+    modes = {mode for _, mode in forms}
+    mode = next(iter(modes)) if len(modes) == 1 else "RGBA" if "RGBA" in modes else "RGB"
+    same_size = len({size for size, _ in forms}) == 1
+    alike = len(frames) > 1 and same_size and (len(modes) == 1 or not modes & {"F", "I;16"})
+    together: Pixels | None = None
+    for at, number in enumerate(frames):
+        image.seek(number)
+        pixels = _pixels(image, mode if alike else _mode(image))
+        times.append(float(image.info.get("duration") or 0))
+        if not alike:
+            source.pages.append(pixels)
+            continue
+        if together is None:
+            together = _room((len(frames), *pixels.shape), pixels.dtype)
+        together[at] = pixels
+    if together is not None:
+        source.pages = [together if together.ndim == 4 else together[..., None]]
+    if image.format in _MOVING and len(frames) > 1:
+        mean = sum(times) / len(times)
+        source.fps = min(MOST_FPS, 1000 / mean) if mean > 0 else 10.0
+        source.loop = int(image.info.get("loop", 1 if image.format == "GIF" else 0))
+        if max(times) - min(times) > 1:
+            source.warnings.append(f"Its frames last from {min(times):g} to {max(times):g} ms each.")
+
+
+def _room(shape: tuple[int, ...], dtype: Any) -> Pixels:
+    """Return an array, in a file without a name where it is large."""
+    if math.prod(shape) * np.dtype(dtype).itemsize <= IN_MEMORY_BYTES:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(prefix="luna-farm-") as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def _mode(image: Image.Image) -> str:
+    """Return the mode that keeps what the image shows: L, RGB, RGBA, I;16 or F."""
+    if image.mode.startswith("I"):
+        return "I;16"
+    if image.mode in ("L", "RGB", "RGBA", "F"):
+        return "RGBA" if image.mode != "RGBA" and image.has_transparency_data else image.mode
+    if image.has_transparency_data:
+        return "RGBA"
+    return "L" if image.mode == "1" else "RGB"
+
+
+def _pixels(image: Image.Image, mode: str) -> Pixels:
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if mode == "I;16":
+        return _integers(np.asarray(upright))
+    if upright.mode == mode:
+        return np.array(upright)
+    if upright.mode in ("CMYK", "LAB", "YCbCr") and (converted := _by_profile(upright)) is not None:
+        upright = converted
+    return np.array(upright.convert(mode))
+
+
+def _integers(values: Pixels) -> Pixels:
+    """Return 16-bit integers. Raises InvalidRequest for those beyond, since no file says their full range."""
+    if values.size and (values.min() < 0 or values.max() > 65_535):
+        allowed = f"integers from 0 to 65535 (these go from {values.min()} to {values.max()})"
+        raise InvalidRequest.of("pixels", str(values.dtype), allowed)
+    return values.astype(np.uint16)
+
+
+def _by_profile(image: Image.Image) -> Image.Image | None:
+    """Return sRGB of an image of other colours by its profile, None where it has none that works."""
+    from PIL import ImageCms
+
+    try:
+        given = (
+            ImageCms.createProfile("LAB")
+            if image.mode == "LAB"
+            else ImageCms.ImageCmsProfile(io.BytesIO(image.info.get("icc_profile") or b""))
+        )
+        return ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
+
+
+def _deep(image: Image.Image, data: bytes, frames: list[int], source: Source) -> list[Pixels] | None:
+    """Return 16-bit pixels with colours, which Pillow reads in 8 bits; None where there are none."""
+    if image.mode not in ("RGB", "RGBA", "LA") or len(frames) > 1:
+        return None
+    name = {"PNG": "png", "TIFF": "tiff", "AVIF": "avif"}.get(image.format or "", "")
+    bits = _bits(image, data)
+    if bits <= 8 or not name:
+        return None
+    try:
+        import imagecodecs
+
+        pixels = np.asarray(getattr(imagecodecs, f"{name}_decode")(data))
+    except ImportError:
+        source.warnings.append(
+            f"Its {bits} bits a channel were read as 8; pip install 'luna-farm[formats]' reads them all."
+        )
+        return None
+    except Exception as error:  # a kind of file that this library does not know
+        source.warnings.append(f"Its {bits} bits a channel were read as 8 ({error}).")
+        return None
+    if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in (2, 3, 4):
+        return None
+    if bits < 16:
+        pixels = (pixels.astype(np.uint32) * 65_535 // (2**bits - 1)).astype(np.uint16)
+    if pixels.shape[2] == 2:
+        pixels = pixels[:, :, (0, 0, 0, 1)]
+    return [_upright(pixels, image)]
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Return the bits of a channel that a file stores."""
+    if image.format == "PNG":
+        return data[24]
+    if image.format == "TIFF":
+        return int(max(getattr(image, "tag_v2", {}).get(258, (8,))))
+    at = data.find(b"pixi")
+    return data[at + 9] if image.format == "AVIF" and 0 < at < len(data) - 9 else 8
+
+
+def _upright(pixels: Pixels, image: Image.Image) -> Pixels:
+    """Turn pixels as the orientation of a file says."""
+    turned = int(image.getexif().get(0x0112, 1))
+    if turned in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if turned in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if turned in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _describe(image: Image.Image, data: bytes, source: Source) -> None:
+    """Read what the file says of itself."""
+    info = image.info
+    block = data if image.format == "TIFF" else bytes(info.get("exif") or b"").removeprefix(b"Exif\0\0")
+    old = exif_kept.kept.__wrapped__(block)  # not kept in memory: it may be a whole TIFF
+    source.exif = _bounded("EXIF", metadata_exif.standalone(NOTHING, old), source)
+    xmp = info.get("xmp") or b""
+    source.xmp = _bounded("XMP", xmp.encode() if isinstance(xmp, str) else bytes(xmp), source)
+    source.icc = _bounded("ICC profile", _profile(bytes(info.get("icc_profile") or b""), source), source)
+    source.dpi = _resolution(image)
+    source.texts = {**exif_kept.texts(block), **dict(_texts(image))}
+
+
+def _bounded(what: str, found: bytes, source: Source) -> bytes:
+    if len(found) <= LARGEST_TEXT:
+        return found
+    source.warnings.append(f"Its {what} has {len(found):,} bytes, more than is kept ({LARGEST_TEXT:,}).")
+    return b""
+
+
+def _profile(profile: bytes, source: Source) -> bytes:
+    """Return the profile if it is one of colours as the pixels have them: others were converted."""
+    gray = source.pages[0].ndim == 2 or source.pages[0].shape[-1] == 1
+    return profile if profile[16:20] == (b"GRAY" if gray else b"RGB ") else b""
+
+
+def _resolution(image: Image.Image) -> float:
+    """Return dots per inch. EXIF says 72 where nothing is known."""
+    found = image.info.get("dpi")
+    dots = found[0] if found else 0
+    if not found and image.format in ("WEBP", "AVIF", "PNG"):
+        exif = image.getexif()
+        dots = exif.get(0x011A, 0)
+        dots = dots * 2.54 if exif.get(0x0128) == 3 else 0 if dots == 72 else dots
+    try:
+        dots = float(dots)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return dots if 0 < dots < 100_000 else 0.0
+
+
+def _texts(image: Image.Image) -> Iterator[tuple[str, str]]:
+    """Return the texts of a PNG, and the comment of a GIF or a JPEG."""
+    for key, text in getattr(image, "text", {}).items():
+        if key != "XML:com.adobe.xmp" and not key.startswith("Raw profile type"):
+            yield key, str(text)
+    comment = image.info.get("comment")
+    if comment:
+        yield "Comment", comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)

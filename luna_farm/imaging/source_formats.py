@@ -1,0 +1,102 @@
+"""Files that Pillow does not read: OpenEXR, JPEG XL and float TIFF, by the libraries that write them here.
+
+Each library is optional. This module must never raise for a file that is none of these.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luna_farm.imaging import exif_kept
+
+Pixels = NDArray[Any]
+
+
+@dataclass(slots=True)
+class Source:
+    """What is in a file.
+
+    `pages`: arrays [H, W] or [H, W, C] of uint8, uint16 or float32, or, where all frames are alike, one array
+    [N, H, W, C]. `icc`, `exif` and `xmp`: b"" for none. `dpi`: 0 for not known. `fps` and `loop` (0: for
+    ever) of a moving image, 0 frames a second for one that does not move. `warnings`: what was lost already.
+    """
+
+    pages: list[Pixels]
+    icc: bytes = b""
+    exif: bytes = b""
+    xmp: bytes = b""
+    dpi: float = 0.0
+    texts: dict[str, str] = field(default_factory=dict)
+    fps: float = 0.0
+    loop: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+def read(data: bytes) -> Source | None:
+    """Read a file, None for one of another format or whose library is not installed. Raises ValueError for
+    one that is broken."""
+    for begins, reader in _READERS:
+        if data.startswith(begins):
+            try:
+                source = reader(data)
+            except ImportError:
+                return None
+            except Exception as error:  # codecs raise what they like
+                raise ValueError(str(error)) from error
+            page = source.pages[0]
+            if page.dtype.name not in ("uint8", "uint16", "float16", "float32") or page.ndim not in (2, 3):
+                raise ValueError(f"pixels of {page.dtype} {list(page.shape)}")
+            return source
+    return None
+
+
+def _tiff(data: bytes) -> Source:
+    import imagecodecs
+
+    pixels = np.asarray(imagecodecs.tiff_decode(data))
+    return Source([np.array(pixels)], texts=exif_kept.texts(data))
+
+
+def _jxl(data: bytes) -> Source:
+    import imagecodecs
+
+    source = Source([np.array(imagecodecs.jpegxl_decode(data))])
+    at = 0
+    while data[:1] == b"\0" and at + 8 <= len(data):  # a container: boxes
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        content = data[at + 8 : at + size] if size else data[at + 8 :]
+        if kind == b"Exif":
+            source.exif = content[4 + int.from_bytes(content[:4], "big") :]
+            source.texts = exif_kept.texts(source.exif)
+        elif kind == b"xml ":
+            source.xmp = content
+        if size < 8:
+            break
+        at += size
+    return source
+
+
+def _exr(data: bytes) -> Source:
+    import OpenEXR
+
+    with OpenEXR.File(io.BytesIO(data)) as file:
+        channels, header = file.channels(), file.header()
+        first = next((name for name in ("RGBA", "RGB", "Y") if name in channels), next(iter(channels)))
+        pixels = np.array(channels[first].pixels)
+    texts = {name: value for name, value in header.items() if isinstance(value, str)}
+    texts.pop("colorInteropID", None)
+    return Source([pixels], texts=texts, dpi=float(header.get("xDensity", 0.0)))
+
+
+_READERS: tuple[tuple[tuple[bytes, ...], Callable[[bytes], Source]], ...] = (
+    ((b"II*\0", b"MM\0*"), _tiff),
+    ((b"\xff\x0a", b"\0\0\0\x0cJXL "), _jxl),
+    ((b"\x76\x2f\x31\x01",), _exr),
+)
+"""How files begin, and what reads them."""

@@ -1,0 +1,125 @@
+"""Image files that are read to be saved again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from luna_farm.errors import InvalidRequest
+from luna_farm.imaging import source
+
+
+def test_a_still_in_front_of_an_animation_is_none_of_its_frames(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 3), (n, 0, 0)) for n in range(4)]
+    frames[0].save(
+        tmp_path / "a.png", save_all=True, default_image=True, append_images=frames[1:], duration=40
+    )
+    found = source.read(tmp_path / "a.png")
+    assert found.pages[0][:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert found.fps == 25
+
+
+def test_smaller_copies_of_a_page_and_previews_of_a_photograph_are_no_pages(tmp_path: Path) -> None:
+    from PIL import TiffImagePlugin
+
+    small = Image.new("RGB", (2, 2))
+    small.encoderinfo = {"tiffinfo": TiffImagePlugin.ImageFileDirectory_v2()}  # type: ignore[attr-defined]
+    small.encoderinfo["tiffinfo"][254] = 1  # type: ignore[attr-defined]
+    Image.new("RGB", (8, 8)).save(tmp_path / "p.tif", save_all=True, append_images=[small])
+    assert [page.shape for page in source.read(tmp_path / "p.tif").pages] == [(8, 8, 3)]
+    Image.new("RGB", (8, 8)).save(tmp_path / "p.jpg", "MPO", save_all=True, append_images=[small])
+    assert [page.shape for page in source.read(tmp_path / "p.jpg").pages] == [(8, 8, 3)]
+
+
+def test_many_frames_lie_in_a_file_instead_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [Image.new("L", (16, 16), n) for n in range(5)]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    monkeypatch.setattr(source, "IN_MEMORY_BYTES", 100)
+    (page,) = source.read(tmp_path / "a.tif").pages
+    assert isinstance(page, np.memmap)
+    assert page.shape == (5, 16, 16, 1)
+    assert page[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_frames_of_one_colour_more_are_all_alike(tmp_path: Path) -> None:
+    frames = [Image.new("RGBA", (4, 4), (9, 9, 9, 255)), Image.new("RGBA", (4, 4), (9, 9, 9, 0))]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert source.read(tmp_path / "a.webp").pages[0].shape == (2, 4, 4, 4)
+
+
+@pytest.mark.parametrize("values", [[[0, 70_000]], [[-1, 5]]])
+def test_integers_beyond_16_bits_are_refused(tmp_path: Path, values: list[list[int]]) -> None:
+    Image.fromarray(np.array(values, np.int32)).save(tmp_path / "i.tif")
+    with pytest.raises(
+        InvalidRequest, match=r"integers from 0 to 65535 .*i\.tif|i\.tif.*integers from 0 to 65535"
+    ):
+        source.read(tmp_path / "i.tif")
+
+
+def test_without_the_library_16_bits_become_8_and_the_report_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs", reason="needs imagecodecs")
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(np.full((4, 4, 3), 257 * 9, np.uint16)))
+    (tmp_path / "a.jxl").write_bytes(imagecodecs.jpegxl_encode(np.zeros((4, 4, 3), np.uint8)))
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    found = source.read(tmp_path / "a.png")
+    assert (found.pages[0].dtype, found.pages[0][0, 0, 0]) == (np.uint8, 9)
+    assert "16 bits" in found.warnings[0]
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        source.read(tmp_path / "a.jxl")
+
+
+@pytest.mark.parametrize("data", [b"II*\0rubbish", b"\xff\x0arubbish", b"\x76\x2f\x31\x01rubbish"])
+def test_a_broken_file_of_another_library_is_a_sentence(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.bin").write_bytes(data)
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        source.read(tmp_path / "a.bin")
+
+
+def test_too_much_metadata_is_left_out_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", icc_profile=bytes(16) + b"RGB " + bytes(200))
+    monkeypatch.setattr(source, "LARGEST_TEXT", 100)
+    found = source.read(tmp_path / "a.png")
+    assert found.icc == b""
+    assert "ICC profile has 220 bytes" in found.warnings[0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_pixels_are_upright_too(tmp_path: Path, orientation: int) -> None:
+    from PIL import ImageOps
+
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint16).reshape(4, 6, 3)
+    image = Image.fromarray(pixels.astype(np.uint8))
+    image.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(source._upright(pixels, image), expected)
+
+
+def test_a_profile_of_other_colours_than_the_file_stores_is_left_out(options, task, picture) -> None:  # type: ignore[no-untyped-def]
+    from base64 import b64encode
+
+    from luna_farm.imaging.encoders import encode
+    from luna_farm.imaging.metadata import NOTHING
+
+    profile = b64encode(bytes(16) + b"GRAY" + bytes(200)).decode()
+    for channels, name, fits in ((1, "png", True), (3, "png", False), (1, "webp", False), (1, "jpeg", True)):
+        encoded = encode(picture(4, 4, channels), name, options(icc_profile=profile), NOTHING)
+        assert (bytes(16) + b"GRAY" in b"".join(encoded.buffers)) == (fits and name == "jpeg")
+        assert any("GRAY" in warning for warning in encoded.warnings) != fits
+
+
+def test_xmp_that_a_jpeg_does_not_hold_costs_no_image(options, picture) -> None:  # type: ignore[no-untyped-def]
+    from base64 import b64encode
+
+    from luna_farm.imaging.encoders import encode
+    from luna_farm.imaging.metadata import NOTHING
+
+    encoded = encode(picture(4, 4, 3), "jpeg", options(xmp=b64encode(bytes(70_000)).decode()), NOTHING)
+    assert "XMP has 70,000 bytes" in encoded.warnings[0]
