@@ -18,7 +18,7 @@ from luna_farm.catalogue.rows import NAME, CatalogueRow
 from luna_farm.cli import options, terminal
 from luna_farm.cli.since import since
 from luna_farm.config import Config, is_loopback
-from luna_farm.errors import CatalogueUnavailable, NotPossible
+from luna_farm.errors import CatalogueUnavailable, FarmUnavailable, NotPossible
 from luna_farm.locations import is_url
 
 if TYPE_CHECKING:
@@ -129,14 +129,18 @@ def _found(
 ) -> list[CatalogueRow]:
     """Return rows, from the file, or from the farm that is named. Raises CatalogueUnavailable."""
     filters = _filters(args)
-    if {"host", "port"} & config.given:
-        from luna_farm.cli.farm import connect
-
-        with connect(config) as farm:
-            return farm.find(**filters, limit=limit, before=before)
     from luna_farm.catalogue.search import Catalogue
 
     catalogue = Catalogue(config.state_dir / NAME)
+    if {"host", "port"} & config.given:
+        from luna_farm.cli.farm import connect
+
+        try:
+            with connect(config) as farm:
+                return farm.find(**filters, limit=limit, before=before)
+        except FarmUnavailable:
+            if not (is_loopback(config.host) and catalogue.exists):
+                raise
     if not catalogue.exists:
         raise CatalogueUnavailable(
             f"There is no catalogue in {config.state_dir}: no farm has saved an image with this state"

@@ -95,7 +95,8 @@ def _ready(
         endpoint = read_endpoint(state_dir)
         # The pid is not compared: on Windows our child is a launcher, and the farm a child of that.
         if endpoint and endpoint != before and _answers(endpoint):
-            return Launched(process, **endpoint, open_after_s=time.monotonic() - started)
+            place = {name: endpoint[name] for name in ("host", "port", "feed_port", "pid")}
+            return Launched(process, **place, open_after_s=time.monotonic() - started)
         if process.poll() is not None:
             raise LaunchFailed(_said(state_dir), process.returncode)
         time.sleep(_POLL_S)

@@ -1,0 +1,411 @@
+"""The catalogue: what it costs a farm, how fast it finds in a million rows, how fast it is made again.
+
+    python3 scripts/bench catalogue [--rows 1000000] [--files 10000] [--pairs 15] [--only PART] [--page PAGE]
+
+`cost`: two farms that differ in nothing but the setting `catalogue`, in turns: hand-over, images a second,
+and processor time of the supervisor for an image. `scores`: the scores of an image beside its PNG encoder.
+`find`: generated rows, each with a prompt of its own of about 220 characters; searches for words as frequent
+as words of prompts are. `rebuild`: generated PNG files as this farm, ComfyUI and A1111 write them. Times of
+`find` and `rebuild` are processor time of this process, which other programs do not change; wall time stands
+beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import random
+import re
+import statistics
+import struct
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from luna_farm.catalogue import rebuild
+from luna_farm.catalogue.rows import FIELDS, NAME, CatalogueRow
+from luna_farm.catalogue.search import Catalogue
+from luna_farm.catalogue.store import Store
+from luna_farm.cli import images, trial_farm
+from luna_farm.imaging import quality, scores
+from luna_farm.png import encode
+from luna_farm_client import SaveImage, SaveRequest
+
+PARTS = ("cost", "scores", "find", "rebuild")
+SEARCHES = 300
+Rows = list[tuple[str, str]]
+_SYLLABLES = tuple(a + b for a in "bdklmnrstvz" for b in "aeiou")
+_VOCABULARY = 20_000
+_MARK = "<!-- figures: {}, made by scripts/bench catalogue -->"
+
+
+def main() -> int:
+    """Measure, print, and with --page write the figures into a page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given again")
+    parser.add_argument("--page", type=Path, help="page whose figures are replaced")
+    args = parser.parse_args()
+    shown: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="luna-catalogue-") as folder:
+        measured: dict[str, Callable[[], Rows]] = {
+            "cost": partial(cost, Path(folder), args.pairs),
+            "scores": scores_cost,
+            "find": partial(find, Path(folder), args.rows),
+            "rebuild": partial(rebuild_speed, Path(folder), args.files),
+        }
+        for part in args.only or PARTS:
+            rows = measured[part]()
+            lines = [
+                "| what | figure |",
+                "| --- | --- |",
+                *(f"| {what} | {figure} |" for what, figure in rows),
+            ]
+            print("\n".join(lines), flush=True)
+            shown += [*lines, ""]
+    if args.page:
+        write(args.page, "\n".join(shown).strip())
+    return 0
+
+
+# --- what it costs a farm
+
+
+def cost(folder: Path, pairs: int) -> Rows:
+    """Two farms in turns: one with a catalogue, one without."""
+    pixels = images.load([], 1024).pixels
+    known = {"positive": "a lighthouse on a cliff, golden hour, film grain", "seed": 7, "steps": 20}
+    found: dict[str, dict[str, list[float]]] = {}
+    with contextlib.ExitStack() as stack:
+        farms = {}
+        for name in ("on", "off"):
+            (folder / name).mkdir()
+            setting = ("--catalogue", "true" if name == "on" else "false")
+            farms[name] = stack.enter_context(trial_farm.own_farm(folder / name, 2, *setting))
+            trial_farm.wait_ready(farms[name][1], 2, 0.0)
+            found[name] = {"hand-over": [], "images": [], "supervisor": []}
+        for pair in range(pairs + 2):
+            for name in ("on", "off") if pair % 2 else ("off", "on"):
+                launched, farm = farms[name]
+                measured = _round(launched.pid, farm, folder / name / "out", pixels, known)
+                if pair >= 2:  # the first ones warm caches and start the cataloguer
+                    for what, value in measured.items():
+                        found[name][what].append(value)
+    ratio = {
+        what: statistics.median(a / b for a, b in zip(found["on"][what], found["off"][what], strict=True))
+        for what in ("hand-over", "images")
+    }
+    extra = statistics.median(
+        on - off for on, off in zip(found["on"]["supervisor"], found["off"]["supervisor"], strict=True)
+    )
+    without = statistics.median(found["off"]["supervisor"])
+    return [
+        ("hand-over of a 1024x1024 image, on / off", f"{ratio['hand-over']:.3f}"),
+        ("images a second, 1024x1024 PNG, off / on", f"{1 / ratio['images']:.3f}"),
+        (
+            "processor time of the supervisor for an image",
+            f"{extra * 1e3:+.3f} ms (without: {without * 1e3:.3f} ms)",
+        ),
+        ("pairs", str(pairs)),
+    ]
+
+
+def _round(pid: int, farm: Any, out: Path, pixels: Any, known: dict[str, Any]) -> dict[str, float]:
+    """Save images one by one and measure their hand-over, then a burst of jobs of one image."""
+    supervisor = psutil.Process(pid)
+    before = sum(supervisor.cpu_times()[:2])
+    times = []
+    for image in pixels[:4]:
+        request = SaveRequest([SaveImage(image)], output_dir=out, metadata=known)
+        started = time.perf_counter()
+        receipt = farm.submit(request)
+        times.append(time.perf_counter() - started)
+        farm.wait(receipt)
+    burst = 60
+    started = time.perf_counter()
+    receipts = [
+        farm.submit(SaveRequest([SaveImage(pixels[n % len(pixels)])], output_dir=out, metadata=known))
+        for n in range(burst)
+    ]
+    for receipt in receipts:
+        farm.wait(receipt)
+    took = time.perf_counter() - started
+    time.sleep(0.6)  # the rows of this round are this round's cost
+    spent = sum(supervisor.cpu_times()[:2]) - before
+    return {"hand-over": min(times), "images": burst / took, "supervisor": spent / (burst + 4)}
+
+
+def scores_cost() -> Rows:
+    """The scores of an image beside its encoder, one thread."""
+    rows: Rows = []
+    for noisy, name in ((False, "clean"), (True, "noisy")):
+        pictures = [images.noisy(image) if noisy else image for image in images.load([], 1024).pixels]
+        own = statistics.median(_least(partial(scores.measure, p)) for p in pictures)
+        png = statistics.median(_least(partial(encode, p, level=4)) for p in pictures)
+        gate = statistics.median(_least(partial(quality.judge, p, "both", 0.3)) for p in pictures)
+        rows.append(
+            (
+                f"scores of a {name} 1024x1024x3 image",
+                f"{own:.2f} ms; PNG level 4 of it {png:.1f} ms, the quality gate {gate:.1f} ms",
+            )
+        )
+    return rows
+
+
+def _least(work: Callable[[], Any], times: int = 9) -> float:
+    """Milliseconds of processor time, the least of some runs."""
+    best = float("inf")
+    for _ in range(times):
+        started = time.process_time()
+        work()
+        best = min(best, time.process_time() - started)
+    return best * 1e3
+
+
+# --- how fast it finds
+
+
+class Writer:
+    """Makes prompts whose words are as frequent as words are: the n-th is 1/n as frequent as the first."""
+
+    def __init__(self) -> None:
+        self.random = random.Random(1)  # noqa: S311  the same rows each time
+        pick = self.random
+        self.words = ["".join(pick.choices(_SYLLABLES, k=pick.randint(1, 4))) for _ in range(_VOCABULARY)]
+        self._weights = list(accumulate(1 / (n + 1) for n in range(_VOCABULARY)))
+        self.negatives = [
+            f"blurry, low quality, bad anatomy, extra fingers, text, watermark, {n}" for n in range(200)
+        ]
+
+    def pick(self, count: int) -> list[str]:
+        """Return words of prompts."""
+        return self.random.choices(self.words, cum_weights=self._weights, k=count)
+
+    def prompt(self) -> str:
+        """Return a prompt of 15 to 55 words."""
+        words = self.pick(self.random.randint(15, 55))
+        return ", ".join(" ".join(words[at : at + 3]) for at in range(0, len(words), 3))
+
+
+def find(folder: Path, count: int) -> Rows:
+    """Fill a catalogue and search it."""
+    path, writer = folder / NAME, Writer()
+    started, store = time.process_time(), Store(path)
+    batch: list[CatalogueRow] = []
+    for row in _rows(writer, count):
+        batch.append(row)
+        if len(batch) == 1000:
+            store.put(batch)
+            batch = []
+    store.put(batch)
+    store.close()
+    put_ms = (time.process_time() - started) * 1e3 / count
+    catalogue = Catalogue(path)
+    seeds = [row.seed for row in catalogue.search(limit=SEARCHES)]
+    pick = writer.random
+    searches: dict[str, list[Callable[[], object]]] = {
+        **{
+            f"find by {n} word{'s' * (n > 1)}": [
+                partial(catalogue.search, " ".join(writer.pick(n))) for _ in range(SEARCHES)
+            ]
+            for n in (1, 2, 3)
+        },
+        "find by seed": [partial(catalogue.search, seed=seed) for seed in seeds],
+        "find by model": [
+            lambda: catalogue.search(model=f"model_{pick.randint(0, 40)}_") for _ in range(SEARCHES)
+        ],
+        "find blank images": [lambda: catalogue.search(score="blank") for _ in range(20)],
+        "find near duplicates": [
+            lambda: catalogue.search(similar=f"{pick.getrandbits(64):016x}") for _ in range(40)
+        ],
+        "find low contrast (reads all rows)": [
+            lambda: catalogue.search(score="variance<0.00001") for _ in range(5)
+        ],
+    }
+    size = path.stat().st_size
+    rows: Rows = [
+        ("rows", f"{count:,}, {size / count:.0f} bytes of the file each"),
+        ("writing a row", f"{put_ms:.2f} ms of processor time, in batches"),
+    ]
+    for what, calls in searches.items():
+        rows.append((what, _percentiles(calls)))
+    catalogue.close()
+    return rows
+
+
+def _percentiles(calls: list[Callable[[], object]]) -> str:
+    own, wall = [], []
+    for call in calls:
+        started, cpu = time.perf_counter(), time.process_time()
+        call()
+        own.append((time.process_time() - cpu) * 1e3)
+        wall.append((time.perf_counter() - started) * 1e3)
+    own.sort()
+    wall.sort()
+    at = min(len(own) - 1, int(len(own) * 0.95))
+    return (
+        f"median {statistics.median(own):.1f} ms, 95 % within {own[at]:.1f} ms of processor time "
+        f"(wall: {statistics.median(wall):.1f} and {wall[at]:.1f} ms)"
+    )
+
+
+def _rows(writer: Writer, count: int) -> Iterator[CatalogueRow]:
+    pick = writer.random
+    moment = 1.7e9
+    for n in range(count):
+        moment += pick.expovariate(1 / 20)
+        yield CatalogueRow(
+            path=f"/home/user/ComfyUI/output/2026-{n // 30_000 % 12 + 1:02d}/{n:07d}_RAW_{n % 9:05d}.png",
+            job_id=f"{pick.getrandbits(32):08x}",
+            format="png",
+            width=1024,
+            height=1024,
+            bytes=pick.randint(10**6, 2 * 10**6),
+            crc32=pick.getrandbits(32),
+            submitted_at=moment - 1,
+            saved_at=moment,
+            ms=pick.random() * 20,
+            affix="RAW",
+            model=f"model_{pick.randint(0, 40)}_xl",
+            prompt=writer.prompt(),
+            negative=pick.choice(writer.negatives),
+            loras=("detail:0.8",) if n % 2 else (),
+            sampler="DPM++ 2M",
+            scheduler="Karras",
+            steps=28,
+            cfg=6.5,
+            seed=pick.getrandbits(64 if n % 2 else 50),
+            variance=round(pick.random(), 4),
+            edge_density=round(pick.random(), 4),
+            clipped=round(pick.random(), 4),
+            blank=n % 5000 == 0,
+            nan_count=0,
+            phash=f"{pick.getrandbits(64):016x}",
+        )
+
+
+# --- how fast it is made again
+
+
+def rebuild_speed(folder: Path, count: int) -> Rows:
+    """Write PNG files and read them again."""
+    writer, out = Writer(), folder / "files"
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    plain = encode(pixels)
+    kinds = {"luna": _own_texts, "comfyui": _graph_texts, "a1111": _a1111_texts}
+    for kind in kinds:
+        (out / kind).mkdir(parents=True)
+    for n in range(count):
+        kind = list(kinds)[n % len(kinds)]
+        chunks = b"".join(_chunk(key, text) for key, text in kinds[kind](writer).items())
+        (out / kind / f"{n:06d}.png").write_bytes(plain[:33] + chunks + plain[33:])
+    size = statistics.mean(path.stat().st_size for path in out.rglob("*.png"))
+    store = Store(folder / "again.sqlite")
+    wall, cpu = time.perf_counter(), time.process_time()
+    done = rebuild.rebuild(store, [str(out)], FIELDS)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    catalogue = Catalogue(folder / "again.sqlite")
+    without = [row.path for row in catalogue.search(limit=10_000) if not row.prompt or row.seed is None]
+    assert done.images == count, "every file has a row"
+    assert not without, "every row has its prompt and its seed"
+    catalogue.close()
+    store.close()
+    made_by = "a third each of this farm, ComfyUI and A1111"
+    return [
+        (
+            f"rebuild of {count:,} PNG files of {size / 1e3:.0f} kB, {made_by}",
+            f"{count / cpu:,.0f} files a second of processor time, one thread (wall: {count / wall:,.0f})",
+        )
+    ]
+
+
+def _chunk(key: str, text: str) -> bytes:
+    body = key.encode("latin-1") + b"\0" + text.encode("latin-1", "backslashreplace")
+    return struct.pack(">I", len(body)) + b"tEXt" + body + struct.pack(">I", zlib.crc32(b"tEXt" + body))
+
+
+def _a1111_texts(writer: Writer) -> dict[str, str]:
+    seed = writer.random.getrandbits(64)
+    settings = f"Steps: 28, Sampler: DPM++ 2M, CFG scale: 6.5, Seed: {seed}, Size: 200x200, Model: sdxl"
+    return {"parameters": f"{writer.prompt()}\nNegative prompt: {writer.negatives[0]}\n{settings}"}
+
+
+def _graph_texts(writer: Writer) -> dict[str, str]:
+    """A prompt of 40 nodes and a workflow of about 20 kB, as ComfyUI's Save Image writes them."""
+    graph: dict[str, Any] = {
+        "3": {
+            "class_type": "KSampler",
+            "inputs": {
+                "seed": writer.random.getrandbits(64),
+                "steps": 28,
+                "cfg": 6.5,
+                "sampler_name": "dpmpp_2m",
+                "scheduler": "karras",
+                "denoise": 1,
+                "model": ["4", 0],
+                "positive": ["6", 0],
+                "negative": ["7", 0],
+                "latent_image": ["5", 0],
+            },
+        },
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sdxl.safetensors"}},
+        "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 200, "height": 200, "batch_size": 1}},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": writer.prompt(), "clip": ["4", 1]}},
+        "7": {"class_type": "CLIPTextEncode", "inputs": {"text": writer.negatives[0], "clip": ["4", 1]}},
+        "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+        "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x", "images": ["8", 0]}},
+    }
+    graph |= {
+        str(n): {"class_type": "Note", "inputs": {"text": writer.prompt(), "more": ["8", 0]}}
+        for n in range(20, 53)
+    }
+    workflow = {"nodes": [{"id": n, "widgets_values": [writer.prompt()]} for n in range(60)], "version": 0.4}
+    return {"prompt": json.dumps(graph), "workflow": json.dumps(workflow)}
+
+
+def _own_texts(writer: Writer) -> dict[str, str]:
+    return {
+        **_graph_texts(writer),
+        **_a1111_texts(writer),
+        "image_type": "RAW",
+        "model_name": "sdxl",
+        "save_timestamp": "2026-01-02T03:04:05+00:00",
+        "batch_index": "0",
+    }
+
+
+# --- the page
+
+
+def write(page: Path, tables: str) -> None:
+    """Replace what stands between the marks of a page."""
+    begin, end = _MARK.format("begin"), _MARK.format("end")
+    machine = f"{measure_machine()}, Python {platform.python_version()}"
+    text = page.read_text(encoding="utf-8")
+    new = f"{begin}\nOn {machine}:\n\n{tables}\n{end}"
+    page.write_text(
+        re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _: new, text, flags=re.DOTALL),
+        encoding="utf-8",
+    )
+
+
+def measure_machine() -> str:
+    """Return the processor and how many there are."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        name = found[1] if found else name
+    return f"{os.cpu_count()} cores ({name})"
