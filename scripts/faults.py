@@ -52,6 +52,12 @@ ROWS = (
         "Saves while workers and the supervisor get `kill -9` all the time",
         "10,000 saves, 1,000 and 100 kills (short: 1,000, 150, 15): 0 lost, corrupt, duplicate, overwritten",
     ),
+    Row(
+        "file systems",
+        "The same on ext4, tmpfs, overlayfs, ntfs-3g and exFAT (FUSE): three formats, gate, durable and not,"
+        " clients killed, too",
+        "2,000 jobs, 200 and 20 kills each (short: 100, 8, 2): 0 lost, corrupt, twice, stray, segments left",
+    ),
     Row("mutations", "The code with one guard taken away", "each is caught by a test"),
     Row("journal", "Journal cut at every byte, bits flipped, zeros behind it", "right prefix, 0 phantoms"),
     Row("power cut", "Power cut simulated over a record of disk operations", "every `saved` file is whole"),

@@ -174,10 +174,13 @@ class ImageTask(Message):
     @property
     def temp_paths(self) -> tuple[str, ...]:
         """The temporary files that an attempt which died may have left: beside the files, or where the gate
-        would have put them."""
+        would have put them. The first file may have metadata beside it."""
         temps: list[str] = []
-        for number, path in enumerate(self.paths):
-            name = temp_name(self.job_id, self.index, output_part(number))
+        for part, path in (
+            *((output_part(n), path) for n, path in enumerate(self.paths)),
+            ("json", self.path),
+        ):
+            name = temp_name(self.job_id, self.index, part)
             for place in (path, self.discarded(path)):
                 folder, separator, _ = _parts(place)
                 temps.append(folder + separator + name)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -24,7 +24,7 @@ from luna_farm.errors import DiskError, FarmError
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.server import Feed
 from luna_farm.storage import arena as arenas
-from luna_farm.storage import writer
+from luna_farm.storage import strays, writer
 from luna_farm.storage.arena import Segments
 from luna_farm.storage.dead_letters import DeadLetters
 from luna_farm.storage.large_segments import LargeSegments
@@ -302,6 +302,16 @@ class Executor:
             for temp in i.temps:
                 with contextlib.suppress(FarmError):  # its folder is away
                     writer.remove_temp(temp, i.root, self._services.folders.allowed)
+
+        self._aside(work)
+
+    def sweep_strays(self, folders: Iterable[str], open_jobs: Container[str]) -> None:
+        """Remove temporary files that a power cut left in these folders, in a thread."""
+
+        def work() -> None:
+            for folder in folders:
+                for path in strays.sweep(folder, open_jobs):
+                    log.info("%s was left by a power cut and was removed", path)
 
         self._aside(work)
 

@@ -113,7 +113,7 @@ def read_token(state_dir: Path) -> str:
 
 def write_endpoint(state_dir: Path, endpoint: dict[str, Any]) -> None:
     """Say where this farm listens: host, port, feed_port, pid; `managed`: a service manager starts it again;
-    `stopped`: it listened there and has stopped."""
+    `stopped`: it listened there and has stopped; `boot_id`: of the machine then."""
     _write(state_dir / ENDPOINT, json.dumps(endpoint))
 
 

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, cast
 
-from luna_farm import logs
+from luna_farm import logs, system
 from luna_farm.catalogue import rows
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.config_destinations import TIMEOUT_S
@@ -71,6 +71,8 @@ DRAIN_S = 80.0
 """How long a stop may take to finish what was accepted (systemd waits 90 s); the rest is left to the
 journal."""
 
+SWEPT_FOLDERS = 1000
+"""Folders that are looked through for strays after a power cut."""
 LAST_WORDS_S = 2.0
 """How long workers that have nothing left to make may take to tidy up and end."""
 QUIET = (events.LeaseRequested, events.LeasesReturned, events.Submitted, events.NamesReserved)
@@ -340,10 +342,13 @@ class Supervisor:
     def _introduce(self) -> None:
         """Say where we listen: in the state folder, in the status, in the log."""
         state_dir.forget_left(self.config.state_dir)
+        before = state_dir.read_endpoint(self.config.state_dir).get("boot_id")
+        if before not in (None, system.boot_id()):
+            self._sweep_strays()
         config, feed, port = self.config, self.services.feed, self.services.listener.port
         feed_port = feed.port if feed else None
         endpoint = {"host": config.host, "port": port, "feed_port": feed_port, "pid": os.getpid()}
-        self.guard.endpoint = {**endpoint, "managed": managed()}
+        self.guard.endpoint = {**endpoint, "managed": managed(), "boot_id": system.boot_id()}
         state_dir.write_endpoint(config.state_dir, self.guard.endpoint)
         limits = {**self.farm.limits.of_request(), "max_jobs": config.max_jobs}
         folders = {"state_dir": str(config.state_dir), "output_dir": str(config.output_dir)}
@@ -351,6 +356,13 @@ class Supervisor:
         log.info("Luna Farm listens on %s:%d (pid %d)", config.host, port, os.getpid())
         if feed:
             log.info("Dashboard: %s://%s:%d/", "https" if config.tls_cert else "http", config.host, feed.port)
+
+    def _sweep_strays(self) -> None:
+        """Look for what a power cut left in the folders of all jobs that are known."""
+        tasks = [image.task for job in self.farm.jobs.values() for image in job.images]
+        paths = {path for task in tasks if not is_url(task.root) for path in task.temp_paths}
+        folders = list(dict.fromkeys(map(os.path.dirname, sorted(paths))))[:SWEPT_FOLDERS]
+        self._executor.sweep_strays(folders, set(self.farm.open_jobs))
 
     async def _serve(self) -> None:
         """The clock of the farm, until nothing is left to do after a stop was asked for."""

@@ -21,6 +21,7 @@ NEVER = (
     "phantoms",
     "gone",
     "twice",
+    "segments",
 )
 PATIENCE_S = 120.0
 """From here on something hangs, however busy the machine is."""

@@ -205,3 +205,21 @@ def test_a_damaged_journal_costs_no_accepted_job_in_front_of_the_damage(
     figures.none(
         "state folder", "a farm that starts with 1,000 bytes of nonsense at its end", **album.count(reports)
     )
+
+
+def test_strays_of_a_power_cut_go_at_the_next_start(farm: Start, figures: Figures) -> None:
+    """A second name of an image whose record did not reach the disk: no journal knows of it."""
+    one = farm()
+    album = Album(one.out)
+    with one.client() as client:
+        album.add(client)
+        album.wait(client)
+    one.kill()
+    (one.out / ".luna-0123abcd-0.tmp").hardlink_to(album.promised[0].receipt.paths[0])
+    endpoint = json.loads((one.state / "endpoint.json").read_text())
+    (one.state / "endpoint.json").write_text(json.dumps({**endpoint, "boot_id": "another", "pid": 0}))
+    one.restart()
+    until(lambda: not one.temps(), "the stray goes")
+    with one.client() as client:
+        figures.none("power cut", "a second name that was left", **album.settled(client))
+    one.stop()
