@@ -175,7 +175,8 @@ def test_a_cancelled_image_that_was_begun_leaves_no_temporary_file() -> None:
     stage.submit("job-0001")
     after = stage.restarted()
     done = after.happens(events.JobRequested(CLIENT, after.reply(), "cancel", "job-0001"))
-    temps = ("/out/.luna-job-0001-0.tmp", "/out/_discarded/.luna-job-0001-0.tmp")
+    names = (".luna-job-0001-0.tmp", ".luna-job-0001-0-json.tmp")
+    temps = tuple(folder + name for name in names for folder in ("/out/", "/out/_discarded/"))
     assert instructions.RemoveTemps(temps, "/out") in done
 
 
