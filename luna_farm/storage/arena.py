@@ -230,8 +230,8 @@ class Arena:
 
 
 class Segments:
-    """The segments that a worker or client uses, each attached once. Bounded: at most MAX_ATTACHED stay
-    open."""
+    """The segments that a process uses, each attached once. Bounded: at most MAX_ATTACHED of others stay
+    open; those that this process made are closed only by `forget` and `close`."""
 
     def __init__(self) -> None:
         self._arenas: OrderedDict[str, Arena] = OrderedDict()
@@ -240,13 +240,20 @@ class Segments:
     def arena(self, segment: str) -> Arena:
         """Return the segment, attached now or before. Raises ArenaError if it is gone."""
         with self._lock:
-            arena = self._arenas.get(segment)
-            if arena is None:
-                arena = self._arenas[segment] = Arena.attach(segment)
-            self._arenas.move_to_end(segment)
-            if len(self._arenas) > MAX_ATTACHED:
-                self._arenas.popitem(last=False)[1].close()
-            return arena
+            return self._attached(segment)
+
+    def _attached(self, segment: str) -> Arena:
+        arena = self._arenas.get(segment)
+        if arena is None:
+            arena = self._arenas[segment] = Arena.attach(segment)
+        self._arenas.move_to_end(segment)
+        if len(self._arenas) > MAX_ATTACHED:
+            for name, unused in self._arenas.items():
+                if not unused.owned and unused is not arena:
+                    del self._arenas[name]
+                    unused.close()
+                    break
+        return arena
 
     def add(self, arena: Arena) -> None:
         """Take in a segment that this process made."""
@@ -256,7 +263,8 @@ class Segments:
     def view(self, segment: str, offset: int, size: int) -> memoryview:
         """Return `size` bytes from `offset` of a segment, no copy. Raises ArenaError if they are not
         there."""
-        return self.arena(segment).view(offset, size)
+        with self._lock:  # another thread may attach so many that this one is closed
+            return self._attached(segment).view(offset, size)
 
     def forget(self, segment: str) -> None:
         """Close a segment that will not be used again; one that was never attached is fine too."""

@@ -223,3 +223,17 @@ def test_strays_of_a_power_cut_go_at_the_next_start(farm: Start, figures: Figure
     with one.client() as client:
         figures.none("power cut", "a second name that was left", **album.settled(client))
     one.stop()
+
+
+def test_a_restart_takes_up_more_durable_jobs_than_it_may_have_mapped(farm: Start, figures: Figures) -> None:
+    """The pixels of each lie in a file of their own, and each start looks whether they are there."""
+    one = farm(LUNA_FARM_CRASH="worker.received:*:stop", worker_deadline_s=600.0)
+    album = Album(one.out)
+    with one.client() as client:
+        for _ in range(arena.MAX_ATTACHED + 6):
+            album.add(client, durable=True)
+    one.kill()
+    one.restart()
+    with one.client() as client:
+        figures.none("restart", f"{arena.MAX_ATTACHED + 6} durable jobs", **album.settled(client))
+    assert one.stop() == 0

@@ -303,6 +303,20 @@ def test_the_cache_is_bounded_and_a_view_of_what_it_closed_stays_good(
     assert len(segments._arenas) == 2
 
 
+def test_what_this_process_made_stays_open_however_many_it_attaches(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena, "MAX_ATTACHED", 2)
+    segments, made = Segments(), Arena.create(name, 10)
+    segments.add(made)
+    for number in range(4):
+        Arena.create(f"file:{tmp_path / str(number)}", 10).close()
+        segments.view(f"file:{tmp_path / str(number)}", 0, 1)
+    assert made.reserved == 10
+    assert segments.arena(name) is made
+    assert len(segments._arenas) == 2
+
+
 def test_the_tracker_hears_of_other_threads_but_not_of_us(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
     monkeypatch.setattr(resource_tracker, "register", lambda name, rtype: heard.append(name))
