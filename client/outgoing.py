@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from luna_farm.core import fields as checks
-from luna_farm.core import outputs, presets, schema
+from luna_farm.core import outputs, schema
 from luna_farm.core.fields import DOCUMENTS_LIMIT, NAME_LIMIT, Base64, JsonText
 from luna_farm.core.formats import ANIMATED
 from luna_farm.core.options import MOST_FPS, MOST_LOOPS, OPTIONS, Option
@@ -36,7 +36,6 @@ PIECE_BYTES = 2**20
 _PATHS = ("model_dirs", "ingredient")
 _DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
 _SETTINGS = tuple(name for name in OPTIONS if name not in (*_PATHS, *_DOCUMENTS))
-_DEFAULTS = {name: OPTIONS[name].default for name in _SETTINGS}
 _read_settings = attrgetter(*_SETTINGS)
 _read_documents = attrgetter(*_DOCUMENTS)
 
@@ -221,10 +220,9 @@ def _once(remembered: _lru_cache_wrapper[T], *values: Any) -> T:
 @lru_cache(maxsize=schema.KEPT_SETTINGS, typed=True)
 def _validated(*values: Any) -> dict[str, Any]:
     settings = dict(zip(_SETTINGS, values, strict=True))
-    checks.choice(settings, "preset", presets.NAMES, "balanced")
     given = {
         name: _on_the_wire(OPTIONS[name], value)
-        for name, value in presets.filled(settings, settings["preset"], _DEFAULTS).items()
+        for name, value in settings.items()
         if value is not None and not _is_default(OPTIONS[name], value)
     }
     schema.settings({"output_dir": os.sep, **given})

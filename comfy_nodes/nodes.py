@@ -32,7 +32,7 @@ ALIASES = (
 )
 SHARED = (
     "save_path", "filename", "model_name", "quality_gate", "min_quality_threshold", "png_compression",
-    "lossy_quality", "lossless_webp", "filename_index", "custom_metadata",
+    "lossy_quality", "lossless_webp", "filename_index", "custom_metadata", "preset", "outputs",
 )  # fmt: skip
 
 
@@ -69,6 +69,8 @@ def save_request(inputs: Mapping[str, Any], output_dir: str, metadata: Any) -> A
             ],
         )
     shared, embed = {name: inputs[name] for name in SHARED if name in inputs}, _embed(inputs)
+    if shared.get("preset") == widgets.PRESETS[0]:
+        del shared["preset"]
     return package.SaveRequest(
         images=images,
         output_dir=output_dir,

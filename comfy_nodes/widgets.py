@@ -21,6 +21,8 @@ FILENAME = "%time:YYYY_mm_dd.HH.MM.SS%_%model_name%"
 ON_ERROR = ("report", "raise", "save_here")
 WHEN_BUSY = ("wait", "save_here", "report")
 EMBED = ("full", "parameters", "none")
+PRESETS = ("default", "fast", "balanced", "small", "archive", "web")
+"""The first one: what the farm is configured with."""
 THROUGH = tuple(f"image_{number} as it came in." for number in SLOTS)
 BARRIER_TIMEOUT_S = 300
 TOKENS = (
@@ -193,6 +195,18 @@ def _later() -> dict[str, Any]:
         "mask": ("MASK", {
             "tooltip": "Becomes the transparency of all images: white is transparent, as in Join Image with "
             "Alpha.",
+        }),
+        "preset": (list(PRESETS), {
+            "advanced": True,
+            "default": PRESETS[0],
+            "tooltip": "Settings of all formats by intent. Settings that are changed in this node come "
+            "before it.",
+        }),
+        "outputs": ("STRING", {
+            "advanced": True,
+            **_option("outputs"),
+            "tooltip": "Several files of each image, separated by commas, for example master, web, thumbnail "
+            "or png, webp 1600 web q85. A number is the longest side. Empty: one file, in the format above.",
         }),
     }  # fmt: skip
 

@@ -59,6 +59,7 @@ class Config:
     output_dir: Path
     fallback_dir: Path | None
     model_dirs: tuple[Path, ...]
+    preset: str
     on_reject: str
     follow_links: bool
     fsync: bool
@@ -169,6 +170,10 @@ SETTINGS: tuple[Setting, ...] = (
             "where files go while their own folder cannot be written"),
     Setting("model_dirs", "save", "model_dirs", (), read.paths, _PATH_LIST,
             "folders of models whose files are hashed for galleries, such as ComfyUI/models; empty: none"),
+    Setting("preset", "save", "preset", "balanced",
+            read.one_of("fast", "balanced", "small", "archive", "web"),
+            "fast, balanced, small, archive or web",
+            "settings of all formats by intent, for requests that name none"),
     Setting("on_reject", "save", "on_reject", "discard", read.one_of("discard", "keep", "drop"),
             "discard, keep or drop",
             "images that the quality gate rejects: saved into _discarded, saved as usual, or not saved"),

@@ -102,8 +102,8 @@ class SaveSettings:
         Choice(ON_REJECT), "what becomes of rejected images: set aside, kept or dropped"
     )
     # --- encoding
-    preset: str = _row(
-        Choice(presets.NAMES), "balanced", "fills in what is left at its default, by intent; see the formats"
+    preset: str = _of_farm(
+        Choice(presets.NAMES), "fills in what is left at its default, by intent; see the formats"
     )
     png_compression: int = _row(Whole(0, 9), 4, "PNG effort: 0 fast to 9 small")
     lossy_quality: int = _row(Whole(1, 100), 90, "quality of JPEG, WebP, AVIF, JPEG XL and HEIC")
@@ -161,6 +161,7 @@ OPTIONS: dict[str, Option] = {
 }
 FARM_DEFAULTS = {
     "on_reject": "discard",
+    "preset": "balanced",
     "model_dirs": "",
     "provenance": "off",
     "source_type": "generated",

@@ -39,6 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 NAMES = tuple(PRESETS)
 
 
-def filled(given: Mapping[str, Any], preset: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with those of a preset in the place of defaults."""
-    return {**given, **{name: v for name, v in PRESETS[preset].items() if given.get(name) == defaults[name]}}
+def filled(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a request gives, with those of its `preset` for what it leaves out."""
+    preset = given.get("preset")
+    return {**(PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **given}

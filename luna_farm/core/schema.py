@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 from luna_farm.config_provenance import aigc_fields
-from luna_farm.core import outputs
+from luna_farm.core import outputs, presets
 from luna_farm.core.fields import (
     DOCUMENTS_LIMIT,
     NAME_LIMIT,
@@ -184,7 +184,8 @@ def settings(given: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=KEPT_SETTINGS, typed=True)
 def _validated(names: tuple[str, ...], *values: Any) -> dict[str, Any]:
     given = dict(zip(names, values, strict=True))
-    valid = {name: OPTIONS[name].kind.check(name, given[name]) for name in names if name in OPTIONS}
+    given = presets.filled(given)
+    valid = {name: OPTIONS[name].kind.check(name, value) for name, value in given.items() if name in OPTIONS}
     if not boolean(given, "embed_workflow", True):
         valid["embed"] = "none"
     aigc_fields(valid.get("aigc", ""))

@@ -99,6 +99,7 @@ class Supervisor:
         defaults = {
             "output_dir": str(config.output_dir),
             "on_reject": config.on_reject,
+            "preset": config.preset,
             "model_dirs": "\n".join(map(str, config.model_dirs)),
             "durable": config.durable,
             "provenance": config.provenance,

@@ -59,7 +59,8 @@ def test_the_tensor_itself_goes_to_the_client_unconverted(comfy, farm, tensor):
 def test_every_widget_reaches_the_request(comfy, farm, tensor):
     given = {"save_path": "a/b", "filename": "f", "model_name": "m.safetensors", "quality_gate": "both",
              "min_quality_threshold": 0.5, "png_compression": 7, "lossy_quality": 80, "lossless_webp": True,
-             "filename_index": 5, "custom_metadata": '{"a": 1}'}  # fmt: skip
+             "filename_index": 5, "custom_metadata": '{"a": 1}', "preset": "small",
+             "outputs": "png, thumbnail"}  # fmt: skip
     run(LunaDaemonImageSaver(), image_1=tensor, metadata={"seed": 1}, **given)
     request = farm.requests[0]
     assert {name: getattr(request, name) for name in given} == given
