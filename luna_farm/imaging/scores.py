@@ -1,8 +1,8 @@
 """Scores of an image that judge nothing: contrast, edges, clipping, blankness, and a perceptual hash.
 
-They are computed for every image, so they must cost little beside the fastest encoder. Rows in pairs and a
-grid of pixels are read instead of all, so a score may differ from that of all pixels by some hundredths;
-`blank` is exact. The quality gate (`quality.py`) reads every pixel.
+They are computed for every image, so they must cost little beside the fastest encoder. Of large images,
+pieces of rows and a grid of pixels are read, so a score may differ from that of all pixels by some
+hundredths; `blank` is exact. The quality gate (`quality.py`) reads every pixel.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from luna_farm.imaging.depth import Pixels
 from luna_farm.imaging.quality import FULL_EDGES, FULL_VARIANCE, SCALE, luma_of
 
-SAMPLED_PIXELS = 64 * 1024
-"""Of an image that has more, about so many stand in the pairs of rows that are read."""
-GRID = 128
-"""Rows and columns of the grid that the hash and the share of clipped pixels are made of."""
+SAMPLED_PIXELS = 16 * 1024
+"""An image that has more is not read whole."""
+PAIRS, PIECES, PIECE = 32, 8, 32
+"""Pairs of rows, pieces of a row and pixels of a piece that the edges of a larger image are measured in."""
+GRID = 64
+"""Rows and columns of the grid that all other scores of a larger image are made of."""
 _FREQUENCIES = 11
 """In each direction: enough for the 64 lowest but the mean."""
 _FULL = {"uint8": 255, "uint16": 65535}
@@ -54,13 +57,18 @@ class Scores:
 
 def measure(pixels: Pixels) -> Scores:
     """Return the scores of one image, [H, W, C], C = 1, 3 or 4, uint8, uint16 or floats (1.0 is full)."""
-    sample, paired = _sampled(pixels)
-    luma = luma_of(sample)
-    down = luma[1::2] - luma[::2] if paired else luma[1:] - luma[:-1]
-    edges = (_mean_size(down) + _mean_size(luma[:, 1:] - luma[:, :-1])) / 2 / SCALE
+    height, width = pixels.shape[:2]
+    whole = height * width <= SAMPLED_PIXELS or min(height, width) < 2 * PAIRS
     grid = _grid(pixels)
+    luma = luma_of(grid)
     blank = _blank(pixels, grid)
-    bits = 0 if blank else _hash(luma_of(grid))
+    bits = 0 if blank else _hash(luma)
+    if whole:
+        luma = luma_of(pixels)
+        down, across = luma[1:] - luma[:-1], luma[:, 1:] - luma[:, :-1]
+    else:
+        down, across = _differences(pixels)
+    edges = (_mean_size(down) + _mean_size(across)) / 2 / SCALE
     luma -= luma.mean(dtype=np.float64).astype(np.float32)
     variance = float(np.vdot(luma, luma)) / luma.size / SCALE**2
     return Scores(
@@ -72,14 +80,22 @@ def measure(pixels: Pixels) -> Scores:
     )
 
 
-def _sampled(pixels: Pixels) -> tuple[Pixels, bool]:
-    """Return the rows that are read, and whether they are pairs of neighbours, far from one another."""
-    height, width = pixels.shape[:2]
-    pairs = max(16, SAMPLED_PIXELS // (2 * width))
-    if 2 * pairs >= height:
-        return pixels, False
-    first = ((np.arange(pairs) + 0.5) * ((height - 1) / pairs)).astype(np.intp)
-    return pixels.take(np.stack((first, first + 1), axis=1).ravel(), axis=0), True
+def _differences(pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return how luma differs downwards and across in pieces of two rows that are spread evenly."""
+    height, width, channels = pixels.shape
+    places = (PAIRS, height // PAIRS), (PIECES, width // PIECES)
+    (pairs, row_step), (pieces, step) = places
+    length = min(PIECE, step)
+    down, across, along = pixels.strides
+    pieces_of_two_rows = as_strided(
+        pixels[(row_step - 1) // 2 :, (step - length) // 2 :],
+        (pairs, 2, pieces, length, channels),
+        (row_step * down, down, step * across, across, along),
+        writeable=False,
+    )
+    luma = luma_of(np.ascontiguousarray(pieces_of_two_rows).reshape(-1, length, channels))
+    luma = luma.reshape(pairs, 2, pieces, length)
+    return luma[:, 1] - luma[:, 0], luma[..., 1:] - luma[..., :-1]
 
 
 def _grid(pixels: Pixels) -> Pixels:
