@@ -53,7 +53,7 @@ ROWS = (
         "10,000 saves, 1,000 and 100 kills (short: 1,000, 150, 15): 0 lost, corrupt, duplicate, overwritten",
     ),
     Row(
-        "file systems",
+        "storm on file systems",
         "The same on ext4, tmpfs, overlayfs, ntfs-3g and exFAT (FUSE): three formats, gate, durable and not,"
         " clients killed, too",
         "2,000 jobs, 200 and 20 kills each (short: 100, 8, 2): 0 lost, corrupt, twice, stray, segments left",

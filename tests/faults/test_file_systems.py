@@ -1,204 +1,201 @@
-"""A storm on each file system: mixed formats, gate, durable and not, while workers, supervisor and clients
-are killed all the time."""
+"""File systems without hard links, by FUSE: nothing is replaced, nothing is seen half written, and `doctor`
+says how files get their names there."""
 
 from __future__ import annotations
 
-import json
+import errno
 import os
-import random
 import shutil
 import subprocess
 import sys
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import mounted
-from images import AGAIN
-from measured import LONG, Figures
-from running_farm import IMPORTED_FROM, Keeper, RunningFarm, Start, answers, until
-from storm_client import number_in
-from test_kill_storm import Killer
+from measured import LONG, PATIENCE_S, Figures
 
-SAVES, WORKERS, SUPERVISORS = (2_000, 200, 20) if LONG else (100, 8, 2)
-CLIENTS = 3
-IMAGE_MIB = 400 if LONG else 40
-CLIENT_SCRIPT = Path(__file__).parent / "storm_client.py"
+from luna_farm.cli import checks_storage
+from luna_farm.storage import writer
+from luna_farm.storage.writer import Way
 
-Mount = Callable[[Path, Path], Path]
-
-
-def image_file(path: Path) -> Path:
-    with path.open("wb") as file:
-        file.truncate(IMAGE_MIB << 20)
-    return path
-
-
-def needs(*programs: str) -> None:
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"NOT TESTED: {program} is not installed")
+SAVES = 500 if LONG else 60
+WRITERS = 4
+CONTENT = 20_000
+LINKLESS = Path(__file__).with_name("linkless.py")
+LIBRARIES = {"libfuse 2": "libfuse.so.2", "libfuse 3": "libfuse3.so.3"}
+WRITER = f"""
+import sys
+from luna_farm.storage import writer
+out, who, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+sys.stdin.readline()
+for n in range(count):
+    content = f"{{who}} {{n}}\\n".encode().ljust({CONTENT}, b".")
+    temp = writer.temp_name(who, n)
+    done = writer.publish(f"{{out}}/a.png", [content], output_dir=out, temp_name=temp, fsync=False)
+    print(done.path)
+"""
 
 
-def fuse(folder: Path, *command: str | Path) -> Path:
-    """Mount by a program of FUSE."""
-    if not os.access("/dev/fuse", os.W_OK):
-        pytest.skip("NOT TESTED: this machine has no /dev/fuse")
-    folder.mkdir()
-    done = subprocess.run([*command, folder], check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"NOT TESTED: {command[0]} cannot mount here: {done.stderr.strip()}")
-    return folder
+class Disk:
+    """A mounted file system. `refuse(number)`: from now on link() fails with this error."""
 
+    def __init__(self, folder: Path, errno_file: Path) -> None:
+        self.folder = folder
+        self._errno_file = errno_file
 
-def ext4(folder: Path, tmp: Path) -> Path:
-    needs("mkfs.ext4")
-    image = image_file(tmp / "image")
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-N", "20000", image], check=True)
-    return mounted(folder, "-o", "loop", str(image))
-
-
-def tmpfs(folder: Path, tmp: Path) -> Path:
-    return mounted(folder, "-t", "tmpfs", "-o", f"size={IMAGE_MIB}m", "tmpfs")
-
-
-def overlayfs(folder: Path, tmp: Path) -> Path:
-    lower, upper, work = (tmp / name for name in ("lower", "upper", "work"))
-    for each in (lower, upper, work):
-        each.mkdir()
-    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    return mounted(folder, "-t", "overlay", "-o", options, "overlay")
-
-
-def ntfs(folder: Path, tmp: Path) -> Path:
-    needs("mkntfs", "ntfs-3g")
-    image = image_file(tmp / "image")
-    subprocess.run(["mkntfs", "-Q", "-F", image], check=True, capture_output=True)
-    return fuse(folder, "ntfs-3g", image)
-
-
-def exfat(folder: Path, tmp: Path) -> Path:
-    needs("mkfs.exfat", "mount.exfat-fuse")
-    image = image_file(tmp / "image")
-    subprocess.run(["mkfs.exfat", image], check=True, capture_output=True)
-    device = subprocess.run(
-        ["losetup", "--find", "--show", image], check=False, capture_output=True, text=True
-    )
-    if device.returncode:
-        pytest.skip(f"NOT TESTED: this machine gives no loop device: {device.stderr.strip()}")
-    try:
-        return fuse(folder, "mount.exfat-fuse", device.stdout.strip())
-    finally:
-        subprocess.run(["losetup", "--detach", device.stdout.strip()], check=False)  # once it is unmounted
+    def refuse(self, number: int) -> None:
+        self._errno_file.write_text(str(number))
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[Mount], Path]]:
-    folder = tmp_path / "disk"
-    yield lambda mount: mount(folder, tmp_path)
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Disk]]:
+    """`disk("exFAT")`, `disk("NTFS")`, `disk("libfuse 2")`: mounted until the test is over."""
+    folder, image, errno_file = tmp_path / "disk", tmp_path / "image", tmp_path / "errno"
+    servers: list[subprocess.Popen[bytes]] = []
+    loops: list[str] = []
+    monkeypatch.setattr(writer, "_ways", {})  # the next mount may have the device number of the last one
+    errno_file.write_text(str(errno.EPERM))
+
+    def start(command: list[str | Path], **environ: str) -> None:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        servers.append(subprocess.Popen(command, env={**os.environ, **environ}, **quiet))
+        end = time.monotonic() + PATIENCE_S
+        while not os.path.ismount(folder):
+            if servers[-1].poll() is not None or time.monotonic() > end:
+                pytest.skip(f"NOT TESTED: {command[0]} does not mount here")
+            time.sleep(0.01)
+
+    def make(kind: str) -> Disk:
+        if sys.platform != "linux" or os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK):
+            pytest.skip("NOT TESTED: file systems by FUSE need Linux, root and /dev/fuse")
+        folder.mkdir()
+        if kind in LIBRARIES:
+            pytest.importorskip(
+                "mfusepy", reason="NOT TESTED: mfusepy is not installed", exc_type=ImportError
+            )
+            (tmp_path / "backing").mkdir()
+            served = [sys.executable, LINKLESS, tmp_path / "backing", folder, errno_file]
+            start(served, FUSE_LIBRARY_PATH=LIBRARIES[kind])
+            return Disk(folder, errno_file)
+        programs = {"exFAT": ("mkfs.exfat", "mount.exfat-fuse"), "NTFS": ("mkntfs", "ntfs-3g")}[kind]
+        if not all(map(shutil.which, programs)):
+            pytest.skip(
+                f"NOT TESTED: {' and '.join(programs)} are not installed (exfatprogs, exfat-fuse, ntfs-3g)"
+            )
+        with image.open("wb") as file:
+            file.truncate(256 << 20)
+        make_it = [programs[0], *(["-F", "-q", "-f"] if kind == "NTFS" else []), image]
+        subprocess.run(make_it, check=True, capture_output=True)
+        start(
+            [programs[1], *(["-d"] if kind == "exFAT" else ["-o", "no_detach"]), loop_device(image), folder]
+        )
+        return Disk(folder, errno_file)
+
+    def loop_device(image: Path) -> str:
+        command = ["losetup", "--find", "--show", image]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"NOT TESTED: no loop device: {done.stderr.strip()}")
+        loops.append(done.stdout.strip())
+        return loops[-1]
+
+    yield make
     subprocess.run(["umount", "-l", folder], check=False, capture_output=True)
+    for server in servers:
+        server.wait(timeout=PATIENCE_S)
+    for loop in loops:
+        subprocess.run(["losetup", "--detach", loop], check=False, capture_output=True)
 
 
-class Clients:
-    """Processes that hand over, each killed now and then and followed by another."""
-
-    def __init__(self, farm: RunningFarm, notes: Path) -> None:
-        self._farm, self.notes = farm, notes
-        self.kills = -CLIENTS  # those that are followed at first are not killed
-        self._next = 0
-        self._running: list[subprocess.Popen[bytes]] = []
-        for _ in range(CLIENTS):
-            self.replace(None)
-
-    def replace(self, old: subprocess.Popen[bytes] | None) -> None:
-        """Kill one and start another, with numbers of its own."""
-        if old is not None:
-            assert old.poll() is None, "a client ended by itself"
-            old.kill()
-            old.wait()
-            self._running.remove(old)
-        self.kills += 1
-        self._next += 1
-        first = self._next << 16
-        command = [sys.executable, CLIENT_SCRIPT, str(self._farm.port), self._farm.state, self._farm.out]
-        environ = {**os.environ, "PYTHONPATH": str(IMPORTED_FROM)}
-        for name in [n for n in environ if n.startswith(("COVERAGE_", "COV_CORE_"))]:
-            del environ[name]
-        self._running.append(subprocess.Popen([*command, self.notes, str(first)], env=environ))
-
-    def kill_one(self) -> None:
-        self.replace(random.choice(self._running))
-
-    def stop(self) -> None:
-        for process in self._running:
-            process.kill()
-            process.wait()
-
-    def receipts(self) -> dict[str, list[int]]:
-        """Job id -> the numbers of its images, of each receipt that was noted."""
-        if not self.notes.exists():
-            return {}
-        lines = [json.loads(line) for line in self.notes.read_text().splitlines()]
-        return {line["job"]: line["numbers"] for line in lines}
+def writers(out: Path) -> list[subprocess.Popen[str]]:
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(out), f"writer{number}", str(SAVES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(WRITERS)
+    ]
 
 
-@pytest.mark.parametrize("mount", [ext4, tmpfs, overlayfs, ntfs, exfat])
-def test_nothing_is_lost_or_made_twice_on(
-    farm: Start, figures: Figures, disk: Callable[[Mount], Path], tmp_path: Path, mount: Mount
-) -> None:
-    one = farm(bare=True, out=disk(mount) / "out")
-    clients = Clients(one, tmp_path / "receipts")
-    try:
-        with Keeper(one) as keeper:
-            killer = Killer(one, keeper, WORKERS, SUPERVISORS)
-            killer.start()
-            due = 0.0
-            until(lambda: len(clients.receipts()) > 0 or not killer.is_alive(), "the first receipt")
-            while killer.is_alive() or len(clients.receipts()) < SAVES:
-                if killer.share >= due:
-                    clients.kill_one()
-                    due += 0.05
-                killer.join(0.2)
-            clients.stop()
-            assert killer.error is None, killer.error
-        receipts = clients.receipts()
-        retried = settle(one, receipts)
-    finally:
-        clients.stop()
-    assert one.stop() == 0
-    found: Counter[int | None] = Counter(
-        number_in(path)
-        for path in one.out.rglob("*")
-        if path.is_file() and not path.name.startswith(".luna-")
-    )
-    promised = {number for numbers in receipts.values() for number in numbers}
+def half_files(out: Path) -> int:
+    """How many files with a final name have a part of their content. An empty one has only taken its name."""
+    sizes = []
+    for entry in os.scandir(out):
+        if not entry.name.startswith("."):
+            try:
+                sizes.append(entry.stat().st_size)
+            except FileNotFoundError:
+                continue
+    return sum(size not in (0, CONTENT) for size in sizes)
+
+
+WAYS = {
+    "exFAT": Way.CLAIM,
+    "NTFS": Way.LINK,
+    "libfuse 2": Way.CLAIM,
+    "libfuse 3": Way.RENAME,
+}
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_4_processes_under_one_name(kind: str, disk: Callable[[str], Disk], figures: Figures) -> None:
+    out = disk(kind).folder / "out"
+    out.mkdir()
+    processes = writers(out)
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    seen_half = 0
+    while any(process.poll() is None for process in processes):
+        seen_half += half_files(out)
+    told = [process.communicate()[0].split() for process in processes]
+    contents = [path.read_bytes() for path in out.iterdir() if not path.name.startswith(".")]
+    heads = {content.split(b"\n")[0].decode() for content in contents if len(content) == CONTENT}
     figures.none(
-        "file systems",
-        mount.__name__,
-        images=len(promised),
-        worker_kills=killer.done["worker"],
-        supervisor_kills=killer.done["supervisor"],
-        client_kills=clients.kills,
-        set_aside_and_retried=retried,
-        lost=len(promised - found.keys()),
-        corrupt=found.pop(None, 0),
-        twice=sum(count - 1 for count in found.values()),
-        stray=len(one.temps()),
-        segments=len(one.segments()),
+        "names",
+        f"{WRITERS} processes x {SAVES} under one name, {kind} by FUSE",
+        files=len(contents),
+        half_files=sum(len(content) != CONTENT for content in contents) + seen_half,
+        overwritten=WRITERS * SAVES - len(heads),
+        duplicate=len(contents) - len(heads),
+        told_wrong=sum(map(len, told)) - len({path for paths in told for path in paths}),
+        stray=sum(path.name.startswith(".") for path in out.iterdir()),
     )
-    assert one.left_processes() == []
+    assert len(contents) == WRITERS * SAVES
 
 
-def settle(one: RunningFarm, receipts: dict[str, list[int]]) -> int:
-    """Wait until all is finished, and try again what was set aside; returns how often."""
-    retried = 0
-    with one.client() as client:
-        for job_id in receipts:
-            report = answers(client, lambda client: client.wait(job_id, 120.0))  # noqa: B023
-            while report.state == "failed" and all(i.code in AGAIN for i in report.images):
-                retried += 1
-                client.retry(job_id)
-                report = client.wait(job_id, 120.0)
-        until(lambda: not client.status()["queue"]["images"], "nothing is left", 120.0)
-    return retried
+@pytest.mark.parametrize("kind", WAYS)
+def test_doctor_names_the_way_and_leaves_nothing(kind: str, disk: Callable[[str], Disk]) -> None:
+    folder = disk(kind).folder
+    before = sorted(os.listdir(folder))
+    place = checks_storage.look(folder)
+    assert place.way is WAYS[kind]
+    assert sorted(os.listdir(folder)) == before
+
+
+NUMBERS = sorted(set(errno.errorcode) - writer.REFUSED - {errno.EEXIST})
+
+
+@pytest.mark.parametrize("kind", LIBRARIES)
+def test_whatever_error_a_missing_link_gives(
+    kind: str, disk: Callable[[str], Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = disk(kind)
+    out = mounted.folder
+    for number in NUMBERS:
+        monkeypatch.setattr(writer, "_ways", {})
+        mounted.refuse(number)
+        name = f"{out}/{number}.png"
+        for content in (b"first", b"second"):
+            writer.publish(
+                name, [content], output_dir=str(out), temp_name=writer.temp_name("job", number), fsync=True
+            )
+        assert writer.way_of(str(out)) is WAYS[kind], errno.errorcode[number]
+        second = Path(f"{out}/{number}_00001.png")
+        assert (Path(name).read_bytes(), second.read_bytes()) == (b"first", b"second"), errno.errorcode[
+            number
+        ]
+    assert not list(out.glob(".*"))
