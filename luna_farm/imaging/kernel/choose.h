@@ -15,7 +15,7 @@ enum { METHOD_RUNS, METHOD_SHORT_RUNS, METHOD_SCAN };
 enum { TILE_ROWS = 16, TILE_BYTES = 384, GLANCE_ROWS = 8, GLANCE_BYTES = 192, WIDE_ROWS = 12, WIDE_BYTES = 4096 };
 enum { MOST_TILE = WIDE_ROWS * (WIDE_BYTES + 8), SECTION_BYTES = 4 << 20, TILES = 10, GLANCES = 6, WIDES = 4 };
 /* After these tiles, filters that cost so many hundredths of the best one are tried no further. */
-enum { EARLY = 2, EARLY_HOPE = 130, LATE = 5, LATE_HOPE = 110 };
+enum { EARLY = 2, EARLY_HOPE = 130, LATE = 5, LATE_HOPE = 110, NONE_GAINS = 97 };
 /* Sampling ends when every way of filtering has left so many symbols: then more tells little. */
 enum { ENOUGH_SYMBOLS = 8000 };
 
@@ -48,8 +48,7 @@ typedef struct {
 
 static tile_memory *open_tiles(u8 *memory) {
     tile_memory *m = (tile_memory *)(void *)memory;
-    memset(m->scan.head, 0, sizeof m->scan.head);
-    memset(m->scan.link, 0, sizeof m->scan.link);
+    clear_scan(&m->scan);
     memset(m->stream, 0, sizeof m->stream);
     m->position = FIRST_POSITION;
     return m;
@@ -91,7 +90,7 @@ static void scan_tile(int isa, tile_memory *m, const strip *s, size_t n, size_t 
     histogram one;
     m->scan.stride = tile_stride;
     if (m->position > (u32)1 << 30) {
-        memset(m->scan.head, 0, sizeof m->scan.head);
+        clear_scan(&m->scan);
         m->position = FIRST_POSITION;
     }
     m->position += WINDOW + MOST_TILE;
@@ -190,13 +189,19 @@ static unsigned hopeful_filters(const sample *sum, unsigned alive, u64 hundredth
     return hopeful;
 }
 
+/* Tells the search about the image. In 16-bit gray, high bytes repeat with any low ones between them. */
+static void begin_scan(scanner *scan, const strip *s) {
+    scan->pixel_bytes = s->pixel_bytes;
+    scan->step = s->pixel_bytes == 2 && s->sample_bytes == 2 ? 1 : s->pixel_bytes;
+}
+
 /* Decides for rows first .. last - 1. The costs in m->scan are then those of the filter that is taken. */
 static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m, size_t first, size_t last) {
     static const u8 SCANNED[5] = {FILTER_UP, FILTER_NONE, FILTER_BEST, FILTER_PAETH, FILTER_SUB};
     sample *sum = &m->sum;
     plan p = {s->level == 1 ? FILTER_PAETH : FILTER_BEST, METHOD_RUNS, 0, {0}, 0, 0};
     memset(sum, 0, sizeof *sum);
-    m->scan.pixel_bytes = s->pixel_bytes;
+    begin_scan(&m->scan, s);
     m->scan.deep = s->level > 2;
     for (int i = 0; i < GLANCES; i++) {
         tile t = place_tile(s, first, last, i, GLANCES, GLANCE_ROWS, GLANCE_BYTES);
@@ -238,13 +243,15 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     int best = SCANNED[0];
     for (int k = 0; k < 5; k++)
         p.cost[SCANNED[k]] = alive >> SCANNED[k] & 1 ? whole_cost(&sum->scanned[SCANNED[k]]) : ~0ull;
+    p.symbols = (unsigned)(symbols_of(&sum->runs[0]) * 100 / sum->bytes);
+    if (p.symbols < DENSE_SYMBOLS) /* it gains more than others from what is not before a tile */
+        p.cost[FILTER_NONE] = p.cost[FILTER_NONE] / 100 * NONE_GAINS;
     for (int k = 0; k < 5; k++)
         if (p.cost[SCANNED[k]] < p.cost[best])
             best = SCANNED[k];
     p.runs_cost = whole_cost(&sum->runs[0]);
     p.short_runs_cost = s->level > 2 ? whole_cost(&sum->runs[1]) : p.runs_cost;
     runs = p.short_runs_cost < p.runs_cost ? p.short_runs_cost : p.runs_cost;
-    p.symbols = (unsigned)(symbols_of(&sum->runs[0]) * 100 / sum->bytes);
     int sparse = p.symbols < SPARSE_SYMBOLS;
     if (p.cost[best] * 1000 < runs * (sparse ? SPARSE_SCAN_PAYS : SCAN_PAYS[s->level])) {
         p.filter = best;

@@ -27,17 +27,23 @@ INLINE rated rate(i32 score, u32 length, u32 less_one) {
     return (rated)((u64)(u32)score << 32 | (u64)length << 16 | less_one);
 }
 
-/* SCAN_BITS: heads and links take 96 KB, little beside the second level cache. CHUNK: bytes whose places are marked in one
+/* SCAN_BITS: heads take 64 KB, little beside the second level cache. CHUNK: bytes whose places are marked in one
  * word; whole pixels of every size. SEGMENT: what is looked up before matches are chosen in it. LEAD: so many bytes are
- * compared without asking. LONG_MATCH: of longer matches so many bytes count in what a byte costs, and VALUE / 16 of that
+ * compared without asking. LONG_HASHED: where many places begin alike, the last one with so many
+ * bytes the same is the longer match. LONG_MATCH: of longer matches so many bytes count in what a byte costs, and VALUE / 16 of that
  * is what covering one is worth (both measured: with less, short runs crowd out longer matches). */
-enum { SCAN_BITS = 14, CHUNK = 48, SEGMENT = 40 * CHUNK, LEAD = 32, LONG_MATCH = 16, VALUE = 20 };
+enum { SCAN_BITS = 14, CHUNK = 48, SEGMENT = 40 * CHUNK, LEAD = 32, LONG_HASHED = 16, LONG_MATCH = 16, VALUE = 20 };
 enum { SCAN_SLACK = 16, NEVER = -(1 << 28), ALWAYS = 1 << 28 };
 
+/* Odd numbers whose product with bytes has all of them in its highest bits. */
+#define FIRST_EIGHT 0x9e3779b185ebca87ull
+#define LAST_EIGHT 0xc2b2ae3d27d4eb4full
+
 typedef struct {
-    u16 head[1 << SCAN_BITS]; /* hash of the bytes at a pixel -> the last position with it, its low 16 bits */
-    u16 link[WINDOW]; /* position modulo WINDOW -> how far before it the last one with its hash is, less one */
-    u16 far[SEGMENT]; /* place in the segment -> the same, or the pixel before where nothing was looked up */
+    u16 head[1 << SCAN_BITS]; /* hash of a few bytes at a pixel -> the last position with it, its low 16 bits */
+    u16 long_head[1 << SCAN_BITS]; /* the same for LONG_HASHED bytes */
+    /* Place in the segment -> how far before it these positions are, less one; the pixel before where nothing was looked up. */
+    u16 last[SEGMENT], long_last[SEGMENT];
     u8 hits[SEGMENT / 8 + 16]; /* bit: place in the segment where a match may begin */
     costs cost;
     i32 mean_literal; /* cost */
@@ -47,8 +53,9 @@ typedef struct {
     i32 length_score[MAX_MATCH + 1];
     unsigned shift; /* leaves the bytes that are hashed */
     unsigned least_before, least_above; /* the shortest match that may pay */
-    int deep; /* whether the second last position with a hash is looked at too */
+    int deep; /* whether longer strings are looked up, too */
     size_t pixel_bytes, stride;
+    size_t step; /* from one place where a match may begin to the next: a pixel, or a byte of 16-bit gray */
     u32 start; /* the first position that a match may reach */
 } scanner;
 
@@ -61,6 +68,12 @@ typedef struct {
     size_t bytes; /* all that is described */
 } sequence;
 
+/* Forgets all positions. */
+static void clear_scan(scanner *s) {
+    memset(s->head, 0, sizeof s->head);
+    memset(s->long_head, 0, sizeof s->long_head);
+}
+
 /* Fewer bytes are not worth a match from afar: a far match costs about this much. */
 enum { FAR_COST = 20 * BIT };
 
@@ -72,8 +85,8 @@ static unsigned shortest_match(const scanner *s, i32 distance_cost, unsigned lea
 }
 
 static void prepare_scan(scanner *s) {
-    static const u8 HASHED_BYTES[9] = {0, 5, 4, 6, 8, 0, 6, 0, 8}; /* by the bytes of a pixel */
-    unsigned hashed = HASHED_BYTES[s->pixel_bytes];
+    static const u8 HASHED_BYTES[9] = {0, 5, 4, 6, 8, 0, 6, 0, 8}; /* by the step */
+    unsigned hashed = HASHED_BYTES[s->step];
     size_t pixel = s->pixel_bytes;
     while (hashed < 8 && (i32)hashed * s->mean_literal < FAR_COST)
         hashed++;

@@ -38,32 +38,32 @@ INLINE TARGET unsigned FN(lead)(const u8 *p, const u8 *q) {
 /* Looks up the pixels of p[0..n), which begins with one and stands at `position`. `near`: the start is less than a window
  * before. A table's entry may be out of date or another hash's, which does no harm: what it points at is compared. */
 INLINE TARGET void FN(look_up_as)(scanner *s, const u8 *p, size_t n, u32 position, u32 above, const int deep, const int near) {
-    /* By the bytes of a pixel: where pixels begin in a chunk. */
-    static const u64 PIXELS[9] = {
+    /* By the step: where matches may begin in a chunk. */
+    static const u64 PLACES[9] = {
         0, 0xffffffffffff, 0x555555555555, 0x249249249249, 0x111111111111, 0, 0x041041041041, 0, 0x010101010101,
     };
     const u32 pixel = (u32)s->pixel_bytes;
     const unsigned shift = s->shift;
-    const u64 all = PIXELS[pixel], multiplier = 0x9e3779b185ebca87ull << shift;
+    const u64 all = PLACES[s->step], multiplier = FIRST_EIGHT << shift;
     const int before_3 = s->least_before <= 3, before_4 = s->least_before <= 5, above_4 = s->least_above <= 5;
     for (size_t base = 0; base < n; base += CHUNK) {
         const u8 *chunk = p + base;
         const u32 now = position + (u32)base, since = now - s->start;
-        u16 *far = s->far + base;
-        u64 pixels = n - base < CHUNK ? all & ((1ull << (n - base)) - 1) : all;
+        u16 *last_of = s->last + base, *long_last_of = s->long_last + base;
+        u64 places = n - base < CHUNK ? all & ((1ull << (n - base)) - 1) : all;
         u64 before = FN(same64)(chunk, chunk - pixel), up = FN(same64)(chunk, chunk - above);
         for (int i = 0; i < CHUNK; i++)
-            far[i] = (u16)(pixel - 1);
+            last_of[i] = long_last_of[i] = (u16)(pixel - 1);
         if (!~before | !~up) {
             /* In a flat place every pixel would find the one before it, which is a candidate anyhow; and so with the row above. */
-            store64(s->hits + base / 8, pixels);
+            store64(s->hits + base / 8, places);
             continue;
         }
         u64 before2 = before & before >> 1, before4 = before2 & before2 >> 2, before8 = before4 & before4 >> 4;
         u64 up2 = up & up >> 1, up4 = up2 & up2 >> 2, up8 = up4 & up4 >> 4;
         u64 found = (before_3 ? before2 & before >> 2 : before_4 ? before4 : before8) | (above_4 ? up4 : up8);
-        found &= pixels;
-        for (u64 rest = pixels & ~before8; rest; rest &= rest - 1) {
+        found &= places;
+        for (u64 rest = places & ~before8; rest; rest &= rest - 1) {
             const unsigned at = low_zeros(rest);
             const u64 here = load64(chunk + at);
             u16 *head = s->head + (here * multiplier >> (64 - SCAN_BITS));
@@ -71,9 +71,16 @@ INLINE TARGET void FN(look_up_as)(scanner *s, const u8 *p, size_t n, u32 positio
             *head = (u16)(now + at);
             if (near && last >= since + at)
                 last = pixel - 1;
-            if (deep)
-                s->link[(now + at) & (WINDOW - 1)] = (u16)last;
-            far[at] = (u16)last;
+            last_of[at] = (u16)last;
+            if (deep) {
+                u64 more = load64(chunk + at + LONG_HASHED - 8);
+                u16 *long_head = s->long_head + ((here * FIRST_EIGHT ^ more * LAST_EIGHT) >> (64 - SCAN_BITS));
+                u32 long_last = (now + at - 1 - *long_head) & (WINDOW - 1);
+                *long_head = (u16)(now + at);
+                if (near && long_last >= since + at)
+                    long_last = pixel - 1;
+                long_last_of[at] = (u16)long_last;
+            }
             found |= (u64)!((here ^ load64(chunk + at - last - 1)) << shift) << at;
         }
         store64(s->hits + base / 8, found);
@@ -129,9 +136,9 @@ static TARGET NOINLINE rated FN(longest)(const scanner *s, const u8 *p, unsigned
     return best;
 }
 
-/* Describes row[0..end), which stands at `position` and was looked up, from `i` on, as literals and matches that end
+/* Describes row[0..end), which was looked up, from `i` on, as literals and matches that end
  * before n. What is before `*described` is, already. Returns where it got to. */
-INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, u32 position, size_t end, size_t i, size_t n,
+INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, size_t end, size_t i, size_t n,
                                      size_t *described, const u32 above, sequence *q, const int deep) {
     const u32 pixel = (u32)s->pixel_bytes;
     const u64 but_one = (1ull << 8 * (pixel - 1)) - 1; /* of a pixel's bytes */
@@ -142,24 +149,19 @@ INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, u32 position, si
     u32 waiting = q->tail;
     while (i < end && (i = FN(next_hit)(s->hits, i)) < end) {
         const u8 *p = row + i;
-        const u32 last = s->far[i]; /* distances less one */
-        u32 older = pixel - 1;
+        const u32 last = s->last[i], long_last = s->long_last[i]; /* distances less one */
         const u32 n_before = FN(lead)(p, p - pixel), n_above = FN(lead)(p, p - above), n_last = FN(lead)(p, p - last - 1);
-        u32 n_older = 0;
+        const u32 n_long = deep ? FN(lead)(p, p - long_last - 1) : 0;
         rated best = s->before[n_before], next = s->above[n_above] + (above - 1);
         best = next > best ? next : best;
         next = s->from_far[n_last] - ((rated)distance_cost(s, last) << 32) + last;
         best = next > best ? next : best;
         if (deep) {
-            u32 now = position + (u32)i, reach = now - s->start;
-            older = (last + 1 + s->link[(now - last - 1) & (WINDOW - 1)]) & (WINDOW - 1);
-            older = older < reach ? older : pixel - 1;
-            n_older = FN(lead)(p, p - older - 1);
-            next = s->from_far[n_older] - ((rated)distance_cost(s, older) << 32) + older;
+            next = s->from_far[n_long] - ((rated)distance_cost(s, long_last) << 32) + long_last;
             best = next > best ? next : best;
         }
         if (((best >> 16 & 0xffff) == LEAD) | (i >= tail)) {
-            const u32 lead[4] = {n_before, n_above, n_last, n_older}, less_one[4] = {pixel - 1, above - 1, last, older};
+            const u32 lead[4] = {n_before, n_above, n_last, n_long}, less_one[4] = {pixel - 1, above - 1, last, long_last};
             best = FN(longest)(s, p, match_limit(n - i), lead, less_one);
             if (best >> 32 == ALWAYS) {
                 size_t length = best >> 16 & 0xffff;
@@ -195,11 +197,11 @@ INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, u32 position, si
     return i; /* if it was a place without a match, one behind the end */
 }
 
-static TARGET NOINLINE size_t FN(describe)(scanner *s, const u8 *row, u32 position, size_t end, size_t i, size_t n, size_t *described,
+static TARGET NOINLINE size_t FN(describe)(scanner *s, const u8 *row, size_t end, size_t i, size_t n, size_t *described,
                                        u32 above, sequence *q) {
     if (s->deep)
-        return FN(describe_as)(s, row, position, end, i, n, described, above, q, 1);
-    return FN(describe_as)(s, row, position, end, i, n, described, above, q, 0);
+        return FN(describe_as)(s, row, end, i, n, described, above, q, 1);
+    return FN(describe_as)(s, row, end, i, n, described, above, q, 0);
 }
 
 static TARGET void FN(scan)(scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, sequence *q) {
@@ -239,7 +241,7 @@ static TARGET void FN(scan)(scanner *s, const u8 *data, size_t n, u32 position, 
         if (i < end) { /* else it lies within a run */
             FN(look_up)(s, data + at, end - at, position + (u32)at, above);
             size_t done = taken - at;
-            i = at + FN(describe)(s, data + at, position + (u32)at, end - at, i - at, n - at, &done, above, q);
+            i = at + FN(describe)(s, data + at, end - at, i - at, n - at, &done, above, q);
             taken = at + done;
         }
         at = end;

@@ -146,10 +146,10 @@ static size_t plan_section(workspace *w, const strip *s, size_t y) {
     } else {
         w->plan = choose(w->isa, s, &w->rows, w->tiles, y, end);
     }
-    scan->pixel_bytes = s->pixel_bytes;
+    begin_scan(scan, s);
     scan->stride = s->row_bytes + 1;
     scan->start = FIRST_POSITION;
-    memset(scan->head, 0, sizeof scan->head); /* of tiles */
+    clear_scan(scan); /* of tiles */
     return end;
 }
 
