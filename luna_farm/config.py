@@ -9,7 +9,9 @@ misread setting must not start.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import ipaddress
+import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from luna_farm import config_destinations
 from luna_farm import config_values as read
 from luna_farm.config_destinations import Destination
 from luna_farm.config_provenance import PROVENANCES, SOURCE_TYPES, Signing
+from luna_farm.config_ray import ADDRESS, ENGINES, RESOURCES, RayCluster, read_address, read_resources
 from luna_farm.config_values import FEED_OFF as FEED_OFF
 from luna_farm.errors import ConfigError
 
@@ -55,6 +58,12 @@ class Config:
     max_workers: int
     idle_timeout_s: float
     worker_deadline_s: float
+    engine: str
+    ray_address: str
+    ray_max_workers: int
+    ray_num_cpus: float
+    ray_resources: Mapping[str, float]
+    ray_bytes: int
     arena_bytes: int
     output_dir: Path
     fallback_dir: Path | None
@@ -102,6 +111,14 @@ class Config:
             tuple(str(folder) for folder in self.c2pa_input_dirs),
             self.watermark,
         )
+
+    @property
+    def ray_cluster(self) -> RayCluster:
+        """The Ray cluster, and what its workers take of it. The name of the farm is that of its state folder
+        on this machine, so that a restarted farm finds what its predecessor left."""
+        identity = f"{platform.node()}:{self.state_dir}"
+        farm = f"luna-farm-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        return RayCluster(self.ray_address, self.ray_num_cpus, self.ray_resources, self.ray_bytes, farm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +178,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("worker_deadline_s", "pool", "worker_deadline", 120.0, read.seconds(0.5, 86400),
             "seconds from 0.5 to 86400",
             "time without progress after which a worker is killed and its image handed to another"),
+    Setting("engine", "pool", "engine", "local", read.one_of(*ENGINES), "local, ray or auto",
+            "who encodes: this machine, a Ray cluster, or by cost one of the two"),
+    Setting("ray_address", "pool", "ray_address", "auto", read_address, ADDRESS,
+            "the Ray cluster; auto: the one that a node on this machine belongs to"),
+    Setting("ray_max_workers", "pool", "ray_max_workers", 16, read.whole(1, 256), _COUNT.format(1, 256),
+            "workers in the Ray cluster at most, while the queue is deep"),
+    Setting("ray_num_cpus", "pool", "ray_num_cpus", 1.0, read.seconds(0.01, 256),
+            "a number from 0.01 to 256", "CPUs that one worker takes of the Ray cluster"),
+    Setting("ray_resources", "pool", "ray_resources", "", read_resources, RESOURCES,
+            "further resources that one worker takes of the Ray cluster"),
+    Setting("ray_bytes", "pool", "ray_bytes", 512 * _MIB, read.size(_MIB),
+            "a size from 1 MiB to 1 PiB such as 512MiB",
+            "pixels in the object store at a time; below its size on this machine"),
     Setting("arena_bytes", "arena", "bytes", 0, read.size(_MIB, automatic=True),
             "a size from 1 MiB to 1 PiB such as 256MiB, or 0 for the automatic share",
             "shared memory for pixels on their way"),

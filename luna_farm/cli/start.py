@@ -18,6 +18,7 @@ _EXAMPLES = """
 luna-farm start                                  in this terminal, Ctrl-C stops it
 luna-farm start --detach                         in the background, until luna-farm stop
 luna-farm start --max-workers 8 --output-dir ~/images
+luna-farm start --engine auto                    slow formats go to the Ray cluster of this machine's node
 luna-farm start --log-format json                one JSON object a line, for a log collector
 """
 

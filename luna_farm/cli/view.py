@@ -61,6 +61,8 @@ def status_view(status: Mapping[str, Any], trend: Trend | None = None) -> Render
     parts: list[RenderableType] = [_head(status), _process_table(status), _figures(status)]
     if trend is not None:
         parts.append(_trends(trend))
+    if len(status.get("engines", ())) > 1:
+        parts.append(_node_table(status["engines"], status.get("nodes", ())))
     if status.get("folders"):
         parts.append(_folder_table(status["folders"]))
     if status.get("destinations"):
@@ -73,7 +75,8 @@ def status_view(status: Mapping[str, Any], trend: Trend | None = None) -> Render
 
 def _processes(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     supervisor = {"pid": status.get("pid"), "state": "supervisor", **status.get("supervisor", {})}
-    return [supervisor, *status.get("workers", ())]
+    bridges = [{**row, "state": "bridge"} for row in status.get("bridges", ())]
+    return [supervisor, *bridges, *status.get("workers", ())]
 
 
 def _head(status: Mapping[str, Any]) -> Text:
@@ -98,7 +101,7 @@ def _process_table(status: Mapping[str, Any]) -> Table:
     for name in ("CPU", "memory", "threads", "files", "up", "images", "MB/s"):
         table.add_column(name, justify="right")
     for row in _processes(status):
-        is_worker = row["state"] != "supervisor"
+        is_worker = "images_saved" in row
         table.add_row(
             str(row.get("pid", "")),
             Text(str(row["state"]), style="green" if row["state"] == "busy" else ""),
@@ -161,6 +164,25 @@ def _folder_table(folders: Iterable[Mapping[str, Any]]) -> Table:
         )
         table.add_row(str(folder["path"]), free, Text(text, style="red" if state != "ok" else ""))
     return table
+
+
+def _node_table(engines: Iterable[Mapping[str, Any]], nodes: Iterable[Mapping[str, Any]]) -> Group:
+    """Who encodes where, and an engine that has no workers."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("node", overflow="fold")
+    table.add_column("engine")
+    for name in ("workers", "busy", "images", "MB/s", "encode", "transfer"):
+        table.add_column(name, justify="right")
+    for row in nodes:
+        ms = (f"{row['encode_ms']:.1f} ms", f"{row['transfer_ms']:.1f} ms" if row["node"] else "")
+        counts = (str(row[name]) for name in ("workers", "busy", "images"))
+        table.add_row(row["node"] or "this machine", row["engine"], *counts, f"{row['mb_per_s']:.1f}", *ms)
+    failing = [row for row in engines if row["state"] != "ok"]
+    lines = [
+        Text(f"engine {e['engine']} fails for {duration(float(e['since_s']))}: {e['error']}", style="red")
+        for e in failing
+    ]
+    return Group(table, *lines)
 
 
 def _destination_table(rows: Iterable[Mapping[str, Any]], spool: Mapping[str, Any]) -> Table:

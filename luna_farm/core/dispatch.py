@@ -11,6 +11,8 @@ from typing import Any
 from luna_farm.core import events
 from luna_farm.core.completion import attempted, bury, image_record
 from luna_farm.core.feed_events import (
+    EngineFailing,
+    EngineRecovered,
     JobStarted,
     PoolPaused,
     PoolResumed,
@@ -33,19 +35,16 @@ from luna_farm.core.instructions import (
 )
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.messages import ImageResult
+from luna_farm.core.placement import LOOK_AHEAD, Placement, bounds, missing_workers
+from luna_farm.core.pools import Node, WorkerPool
 from luna_farm.core.protocol import refusal
 from luna_farm.core.retry import MAX_CRASHES, pause_s
-from luna_farm.core.scaling import surplus, wanted
+from luna_farm.core.scaling import surplus
 from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
 from luna_farm.core.uploads import start_uploads
 from luna_farm.errors import NotPossible
 
 S, W = ImageState, WorkerState
-PREFETCHED = 2
-"""Images a worker may hold, so that it need not wait for the supervisor between two."""
-PREFETCHED_BYTES = 256 * 1024
-"""Larger images are handed out ahead only while more wait than there are workers, and no more workers may be
-started: the last ones share them better one by one."""
 BYTES_PER_SECOND = 1_000_000
 """The slowest honest encoder (lossless WebP, AVIF) makes more; adds to the deadline of large images."""
 START_S = 30.0
@@ -61,21 +60,22 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
     done: list[Instruction] = [Forget(segment) for segment in farm.slots.take_unused()]
     if not farm.paused:
         done += _begin(farm, now)
-    alive = len(farm.alive())
-    low, high = farm.limits.min_workers, farm.limits.max_workers
-    if not farm.drained and now >= farm.spawn_at:
-        queued = 0 if farm.paused else len(farm.waiting)
-        for _ in range(wanted(alive, queued, low, high) - alive):
+    if not farm.drained:
+        for pool in list(missing_workers(farm, now)):
             farm.last_worker += 1
-            farm.workers[farm.last_worker] = Worker(farm.last_worker, now)
-            done += [Spawn(farm.last_worker), Publish(WorkerStarted(farm.last_worker))]
+            farm.workers[farm.last_worker] = Worker(farm.last_worker, now, pool=pool.name)
+            done.append(Spawn(farm.last_worker, pool.name))
+            if not pool.error:
+                done.append(Publish(WorkerStarted(farm.last_worker)))
     return done if farm.paused else done + start_uploads(farm, now)
 
 
 def _begin(farm: Farm, now: float) -> list[Instruction]:
     """Hand queued images to the workers that have room."""
     done: list[Instruction] = []
-    idle = sorted((w for w in farm.workers.values() if w.state is W.IDLE), key=lambda w: w.since)
+    placement = Placement(farm)
+    passed: list[Image] = []
+    """Those that have to wait while one behind them may go to another pool."""
     if farm.spool_queue and not farm.spool_full():
         farm.waiting.appendleft(farm.spool_queue.popleft())
     while farm.waiting:
@@ -87,21 +87,16 @@ def _begin(farm: Farm, now: float) -> list[Instruction]:
             farm.waiting.popleft()
             hold(farm, image)
             continue
-        # The worker idle for the shortest time is warm; the others get old enough to be reaped.
-        worker = idle.pop() if idle else _busy_with_room(farm, image)
-        if worker is None:
+        worker = placement.worker(image)
+        if worker is None and (not placement.several or placement.exhausted or len(passed) >= LOOK_AHEAD):
             break
         farm.waiting.popleft()
-        done += _dispatch(farm, worker, image, now)
+        if worker is None:
+            passed.append(image)
+        else:
+            done += _dispatch(farm, worker, image, now)
+    farm.waiting.extendleft(reversed(passed))
     return done
-
-
-def _busy_with_room(farm: Farm, image: Image) -> Worker | None:
-    many = len(farm.waiting) > len(farm.alive()) >= farm.limits.max_workers
-    if image.crashes or (image.task.nbytes > PREFETCHED_BYTES and not many):
-        return None
-    busy = [w for w in farm.workers.values() if w.state is W.BUSY and len(w.images) < PREFETCHED]
-    return min(busy, key=lambda w: w.since) if busy else None
 
 
 def _dispatch(farm: Farm, worker: Worker, image: Image, now: float) -> list[Instruction]:
@@ -129,12 +124,17 @@ def worker_ready(farm: Farm, event: events.WorkerReady, now: float) -> list[Inst
     it off."""
     worker = farm.workers[event.worker]
     worker.pid, worker.created = event.pid, event.created
+    worker.node, worker.node_pid, worker.ready_at = event.node, event.node_pid, now
+    farm.nodes.setdefault(event.node, Node(worker.pool, now))
     farm.encoders = event.encoders
     if worker.state is not W.STARTING:
         return []
-    farm.failed_starts, farm.spawn_at = 0, 0.0
+    pool = farm.pools[worker.pool]
+    recovered = [Publish(EngineRecovered(pool.name))] if pool.error else []
+    pool.failed_starts, pool.spawn_at, pool.error = 0, 0.0, ""
     worker.move(W.IDLE, now)
     return [
+        *recovered,
         Append((worker_record(worker),)),
         Publish(WorkerIsReady(worker.number, worker.pid)),
     ]
@@ -150,19 +150,20 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
     worker = farm.workers.pop(event.worker)
     expected = worker.state is W.RETIRING or (farm.draining and not worker.images)
     worker.move(W.GONE, now)
-    if not worker.pid:
-        # What is wrong (a broken library, no memory) is not better at once, and a try costs most of a core.
-        farm.failed_starts += 1
-        farm.spawn_at = now + pause_s(farm.failed_starts)
+    pool = farm.pools[worker.pool]
+    if not worker.pid and not expected and now >= pool.spawn_at:
+        _pause_starts(pool, now)
     ended = WorkerReaped if expected else WorkerLost
-    done: list[Instruction] = [Publish(ended(worker.number, worker.pid, event.why))]
+    # Why an engine has no workers was published once.
+    known = not worker.pid and pool.error
+    done: list[Instruction] = [] if known else [Publish(ended(worker.number, worker.pid, event.why))]
     suspect = worker.images[0] if worker.images else None
     for image in reversed(worker.images):
         image.task = attempted(image.task, event.notes)
         folder = farm.folders.get(folder_of(image))
         if folder:
             folder.probing = False
-        if image is suspect:
+        if image is suspect and not event.blameless:
             image.crashes += 1
             if image.crashes >= MAX_CRASHES:
                 reason = f"It ended its worker {image.crashes} times (last: {event.why})."
@@ -173,6 +174,23 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
         if image.task.noted:  # the file of the notes goes now
             done.append(Append((image_record(image),)))
     return done
+
+
+def _pause_starts(pool: WorkerPool, now: float) -> None:
+    """Start no worker for a while. What is wrong (a broken library, no memory, no cluster) is not better at
+    once, and a try costs most of a core."""
+    pool.failed_starts += 1
+    pool.spawn_at = now + pause_s(pool.failed_starts)
+
+
+def pool_failed(farm: Farm, event: events.PoolFailed, now: float) -> list[Instruction]:
+    """No worker of a pool can be had: the others do its work, and it is tried again with pauses."""
+    pool = farm.pools[event.pool]
+    if now >= pool.spawn_at:
+        _pause_starts(pool, now)
+    same, since = pool.error == event.error, pool.since if pool.error else now
+    pool.error, pool.since = event.error, since
+    return [] if same else [Publish(EngineFailing(pool.name, event.error))]
 
 
 def drain_requested(farm: Farm, event: events.DrainRequested, now: float) -> list[Instruction]:
@@ -229,6 +247,8 @@ def _late_waiters(farm: Farm, now: float) -> list[Instruction]:
 def _hung(farm: Farm, now: float) -> list[Instruction]:
     done: list[Instruction] = []
     for worker in farm.workers.values():
+        if worker.state is W.STARTING and farm.pools[worker.pool].limits.far:
+            continue  # it waits for a place, and its pool knows whether one can come
         if worker.state in (W.BUSY, W.STARTING, W.RETIRING):
             size = worker.images[0].task.nbytes if worker.images else 0
             deadline = farm.limits.worker_deadline_s + size / BYTES_PER_SECOND
@@ -241,14 +261,23 @@ def _hung(farm: Farm, now: float) -> list[Instruction]:
 
 
 def _reap(farm: Farm, now: float) -> list[Instruction]:
-    idle = {w.number: w.since for w in farm.workers.values() if w.state is W.IDLE}
-    limits = farm.limits
-    reaped = surplus(idle, len(farm.alive()), limits.min_workers, limits.idle_timeout_s, now)
-    if farm.drained:
-        reaped = list(idle)
-    for number in reaped:
-        farm.workers[number].move(W.RETIRING, now)
-    return [EndWorker(number, "idle") for number in reaped]
+    done: list[Instruction] = []
+    for pool in farm.pools.values():
+        alive = farm.alive(pool.name)
+        # One that waits for a place far away is as idle as one that has it.
+        idle = {w.number: w.since for w in alive if w.state is W.IDLE or _waits_for_a_place(pool, w)}
+        low = bounds(farm, pool)[0]
+        reaped = surplus(idle, len(alive), low, farm.limits.idle_timeout_s, now)
+        if farm.drained:
+            reaped = list(idle)
+        for number in reaped:
+            farm.workers[number].move(W.RETIRING, now)
+        done += [EndWorker(number, "idle") for number in reaped]
+    return done
+
+
+def _waits_for_a_place(pool: WorkerPool, worker: Worker) -> bool:
+    return pool.limits.far and worker.state is W.STARTING
 
 
 def _bury_again(farm: Farm, now: float) -> list[Instruction]:

@@ -181,23 +181,38 @@ class Buried:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """A worker process can take images. `created` is its start time as the system gives it, for the fence."""
+    """A worker can take images. `pid` is the process of this machine that writes its files, `created` its
+    start time as the system gives it, for the fence.
+
+    `node`: where it encodes, "" for here; `node_pid`: its process there."""
 
     worker: int
     pid: int
     created: float
     encoders: dict[str, str] = field(default_factory=dict)
+    node: str = ""
+    node_pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerGone:
     """A worker process has ended **and was collected**; nothing of it can write any more.
 
-    `notes`: which files it was about to give which names."""
+    `notes`: which files it was about to give which names. `blameless`: not its image, but what it ran on
+    ended it."""
 
     worker: int
     why: str
     notes: tuple[Note, ...] = ()
+    blameless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFailed:
+    """No worker of a pool can be had now. That is over as soon as one is ready."""
+
+    pool: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +298,7 @@ Event = (
     | Buried
     | WorkerReady
     | WorkerGone
+    | PoolFailed
     | ImageFinished
     | UploaderReady
     | UploadFinished

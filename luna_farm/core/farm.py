@@ -44,6 +44,7 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
     events.PauseRequested: dispatch.pause_requested,
     events.WorkerReady: dispatch.worker_ready,
     events.WorkerGone: dispatch.worker_gone,
+    events.PoolFailed: dispatch.pool_failed,
     events.ImageFinished: results.image_finished,
     events.UploaderReady: uploads.uploader_ready,
     events.UploadFinished: uploads.upload_finished,

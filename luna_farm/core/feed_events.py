@@ -216,6 +216,23 @@ class ImageDismissed(FeedEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineFailing(FeedEvent):
+    """No worker of an engine can be had now; workers of this machine do its work."""
+
+    name: ClassVar[str] = "engine_failing"
+    engine: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRecovered(FeedEvent):
+    """An engine has workers again."""
+
+    name: ClassVar[str] = "engine_recovered"
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted(FeedEvent):
     """A worker process is being started."""
 

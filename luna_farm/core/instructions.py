@@ -8,6 +8,7 @@ from typing import Any
 
 from luna_farm.core.feed_events import FeedEvent
 from luna_farm.core.messages import ImageTask, SaveOptions
+from luna_farm.core.pools import NEAR
 from luna_farm.core.shards import ShardPlace
 
 
@@ -98,9 +99,10 @@ class RemoveTemps:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a worker process under this number."""
+    """Start a worker of a pool under this number."""
 
     worker: int
+    pool: str = NEAR
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
     tell."""
     worker.images_saved += result.state == "saved"
     worker.bytes_written += result.bytes
+    farm.nodes[worker.node].add(result)
+    farm.costs.add(image.task, farm.jobs[image.task.job_id].options, result.ms or {})
     if result.thumbnail or result.row:  # of the row only uploads have need later
         kept_row = result.row if result.uploads else b""
         image.result = replace(result, thumbnail=b"", row=kept_row)

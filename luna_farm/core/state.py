@@ -15,10 +15,12 @@ from typing import Any
 
 from luna_farm.core import filenames
 from luna_farm.core.circuits import Circuit
+from luna_farm.core.costs import Costs
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import Forget, Instruction
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
+from luna_farm.core.pools import NEAR, Node, PoolLimits, WorkerPool
 from luna_farm.core.retry import FailingFolder
 from luna_farm.core.schema import Submit
 from luna_farm.core.shards import Shard
@@ -26,6 +28,7 @@ from luna_farm.core.slots import Slot, Slots
 from luna_farm.errors import FarmError
 from luna_farm.locations import Location, is_url
 
+LISTED_NODES = 100
 LISTED_JOBS = 20
 """Unfinished jobs that the status names, the oldest first."""
 
@@ -61,6 +64,8 @@ class Limits:
     destinations: tuple[DestinationLimits, ...] = ()
     only_destinations: bool = False
     """Files may be sent to the configured destinations only."""
+    pools: tuple[PoolLimits, ...] = ()
+    """The pools, the near one first; without any there is one near pool of min_workers to max_workers."""
 
     def of_request(self) -> dict[str, int]:
         """The bounds that a request is judged by."""
@@ -108,6 +113,12 @@ class Worker:
     pid: int = 0
     created: float = 0.0
     """Start time of the process as the system gives it: with the pid, its identity."""
+    pool: str = NEAR
+    node: str = ""
+    """Where it is, "" for this machine."""
+    node_pid: int = 0
+    """Its process there; `pid` is then the process of this machine that writes its files."""
+    ready_at: float = 0.0
     state: WorkerState = W.STARTING
     images: deque[Image] = field(default_factory=deque)
     images_saved: int = 0
@@ -251,8 +262,10 @@ class Farm:
         self.paused = False
         """No image is begun and no upload is started; of this process only, a restart goes on."""
         self.last_worker = 0
-        self.failed_starts = 0
-        self.spawn_at = 0.0
+        pools = limits.pools or (PoolLimits(NEAR, limits.min_workers, limits.max_workers),)
+        self.pools = {pool.name: WorkerPool(pool) for pool in pools}
+        self.nodes: dict[str, Node] = {}
+        self.costs = Costs()
         self.last_tick = 0.0
         self.bury_at: dict[tuple[str, int], float] = {}
         self.circuits: dict[str, Circuit] = {}
@@ -295,9 +308,10 @@ class Farm:
         """Images accepted and not yet finished that nothing but their turn holds up."""
         return len(self.waiting) + sum(len(worker.images) for worker in self.workers.values())
 
-    def alive(self) -> list[Worker]:
-        """Workers that will go on taking images."""
-        return [w for w in self.workers.values() if w.state in (W.STARTING, W.IDLE, W.BUSY)]
+    def alive(self, pool: str = "") -> list[Worker]:
+        """Workers that will go on taking images, of one pool or of all."""
+        living = (w for w in self.workers.values() if w.state in (W.STARTING, W.IDLE, W.BUSY))
+        return [w for w in living if not pool or w.pool == pool]
 
     @property
     def ready(self) -> bool:
@@ -395,6 +409,8 @@ class Farm:
             "uploader": {"pid": self.uploader[0] if self.uploader else 0},
             "destinations": [circuit.status(self.last_tick) for circuit in self.circuits.values()],
             "archives": [shard.status() for shard in self.shards.values()],
+            "engines": [pool.status(self.last_tick) for pool in self.pools.values()],
+            "nodes": self._nodes(),
             "ready": self.ready,
             "draining": self.draining,
             "paused": self.paused,
@@ -421,6 +437,15 @@ class Farm:
                 if i.state is ImageState.FAILED
             ],
         }
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """What each node has done, and who works there; nodes without workers of late are the last ones."""
+        rows = []
+        for name, node in self.nodes.items():
+            here = [w for w in self.workers.values() if w.node == name and w.ready_at]
+            busy = sum(w.state is W.BUSY for w in here)
+            rows.append({**node.status(name, self.last_tick), "workers": len(here), "busy": busy})
+        return sorted(rows, key=lambda row: (not row["workers"], row["node"]))[:LISTED_NODES]
 
 
 def folder_of(image: Image) -> str:

@@ -39,11 +39,12 @@ class WorkerSettings:
         """Return the path of the notes of a worker."""
         return os.path.join(self.notes, str(worker))
 
-    def of_worker(self, worker: int) -> tuple[Any, ...]:
-        """Return the arguments of `worker.main.serve` behind its pipe."""
+    def of_worker(self, worker: int | None) -> tuple[Any, ...]:
+        """Return the arguments of `worker.main.serve` behind its pipe; with the folder of all notes for
+        None."""
         return (
             self.fsync,
-            self.notes_of(worker),
+            self.notes if worker is None else self.notes_of(worker),
             self.signing,
             self.uploads,
             self.allowed,
@@ -90,10 +91,18 @@ def finished(worker: int, message: dict[str, Any]) -> events.ImageFinished:
     return events.ImageFinished(worker, message["job_id"], message["index"], result)
 
 
-def gone(worker: int, why: str, settings: WorkerSettings, handle_event: HandleEvent, *, stays: bool) -> None:
+def gone(
+    worker: int,
+    why: str,
+    settings: WorkerSettings,
+    handle_event: HandleEvent,
+    *,
+    stays: bool,
+    blameless: bool = False,
+) -> None:
     """Report a worker that was collected, with its notes. Unless the supervisor `stays`, the next start reads
     them."""
     path = settings.notes_of(worker)
-    handle_event(events.WorkerGone(worker, why, tuple(notes.read(path))))
+    handle_event(events.WorkerGone(worker, why, tuple(notes.read(path)), blameless))
     if stays:
         notes.remove(path)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -51,7 +51,8 @@ class Services:
     """What instructions act on."""
 
     farm: Farm
-    pool: Pool
+    pools: Mapping[str, Pool]
+    """Name of the pool in the core -> the pool."""
     journal_writer: JournalWriter
     listener: Listener
     folders: Folders
@@ -112,7 +113,7 @@ class Executor:
             instructions.KeepReport: lambda i: services.reports.append(i.record),
             instructions.Dispatch: self._dispatch,
             instructions.RemoveTemps: self._remove_temps,
-            instructions.Spawn: lambda i: services.pool.spawn(i.worker),
+            instructions.Spawn: lambda i: services.pools[i.pool].spawn(i.worker),
             instructions.EndWorker: self._end_worker,
             instructions.Bury: self._bury,
             instructions.Forget: self._forget,
@@ -194,14 +195,19 @@ class Executor:
 
     def _end_worker(self, i: instructions.EndWorker) -> None:
         if i.force:
-            self._services.pool.kill(i.worker, i.why)
+            self._pool(i.worker).kill(i.worker, i.why)
         else:
-            self._services.pool.retire(i.worker, i.why)
+            self._pool(i.worker).retire(i.worker, i.why)
+
+    def _pool(self, worker: int) -> Pool:
+        services = self._services
+        return services.pools[services.farm.workers[worker].pool]
 
     def _dispatch(self, i: instructions.Dispatch) -> None:
         feed = self._services.feed
         task = replace(i.task, thumbnail=True) if feed and feed.wants_thumbnail() else i.task
-        self._services.pool.dispatch(i.worker, task, i.options, last=not self._services.farm.waiting)
+        farm = self._services.farm
+        self._pool(i.worker).dispatch(i.worker, task, i.options, last=not farm.waiting)
         crash_point("supervisor.dispatched")
 
     def _catalogue(
@@ -323,7 +329,8 @@ class Executor:
 
     def _forget(self, i: instructions.Forget) -> None:
         services, segment = self._services, i.segment
-        services.pool.forget(segment)
+        for pool in services.pools.values():
+            pool.forget(segment)
         services.segments.forget(segment)
         if services.spool.holds(segment) and not services.journal_writer.synced():
             # A power cut could keep the removal and take the record of the file.

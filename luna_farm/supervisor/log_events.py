@@ -47,6 +47,11 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
     ),
     "pool_resumed": (logging.WARNING, lambda e: f"Resumed with {e['waiting']} images waiting"),
     "archive_lost": (logging.ERROR, lambda e: f"{e['members']} images in {e['path']} are lost: {e['error']}"),
+    "engine_failing": (
+        logging.WARNING,
+        lambda e: f"No worker of the engine {e['engine']} now: {e['error']} This machine does its work.",
+    ),
+    "engine_recovered": (logging.WARNING, lambda e: f"The engine {e['engine']} has workers again"),
     "worker_ready": (logging.INFO, lambda e: f"Worker {e['worker']} is ready (pid {e['pid']})"),
     "worker_reaped": (logging.INFO, lambda e: f"Worker {e['worker']} ended ({e['reason']})"),
     "worker_lost": (

@@ -21,6 +21,9 @@ FRESH_S = 0.5
 """Looking at the processes costs about 0.3 ms each: done at most this often."""
 
 
+NOTHING = dict.fromkeys(("rss_bytes", "own_bytes", "cpu_percent", "threads", "open_files", "uptime_s"), 0)
+
+
 class Status:
     """Makes the status. `facts` are set once: ports, folders, limits. `notes` is what a person should
     know."""
@@ -50,8 +53,10 @@ class Status:
         }
 
     def _of_system(self, now: float) -> dict[str, Any]:
-        rows = [self._worker(worker) for worker in self._farm.workers.values() if worker.pid]
-        alive = {row["pid"] for row in rows} | {os.getpid()}
+        ready = [worker for worker in self._farm.workers.values() if worker.pid]
+        rows = [self._worker(worker, now) for worker in ready]
+        bridges = {worker.pid for worker in ready if worker.node}
+        alive = {worker.pid for worker in ready} | {os.getpid()}
         self._processes = {pid: process for pid, process in self._processes.items() if pid in alive}
         return {
             "running": True,
@@ -60,15 +65,18 @@ class Status:
             "uptime_s": now - self._started,
             "supervisor": self._process(os.getpid()),
             "workers": rows,
+            "bridges": [{"pid": pid, **self._process(pid)} for pid in bridges],
             "folders": self._folders(now),
         }
 
-    def _worker(self, worker: Worker) -> dict[str, Any]:
-        process = self._process(worker.pid)
+    def _worker(self, worker: Worker, now: float) -> dict[str, Any]:
+        uptime_s = max(0.001, now - worker.ready_at)
+        # What a process of another machine takes is not known here.
+        process = {**NOTHING, "uptime_s": uptime_s} if worker.node else self._process(worker.pid)
         image = worker.images[0] if worker.images else None
-        uptime_s = max(0.001, process.get("uptime_s", 0.0))
         return {
-            "pid": worker.pid,
+            "pid": worker.node_pid or worker.pid,
+            "node": worker.node,
             "state": worker.state.value,
             "images_saved": worker.images_saved,
             "mb_per_s": worker.bytes_written / 1e6 / uptime_s,
@@ -94,9 +102,7 @@ class Status:
                     "uptime_s": time.time() - process.create_time(),
                 }
         except psutil.Error:
-            return dict.fromkeys(
-                ("rss_bytes", "own_bytes", "cpu_percent", "threads", "open_files", "uptime_s"), 0
-            )
+            return dict(NOTHING)
 
     def _folders(self, now: float) -> list[dict[str, Any]]:
         known = {folder_of(image) for image in self._farm.unfinished() if not is_url(image.task.root)}

@@ -26,10 +26,12 @@ from luna_farm.core import events, instructions, protocol, recovery
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.job import Image
 from luna_farm.core.leases import MAX_LEASES
+from luna_farm.core.pools import NEAR, PoolLimits
 from luna_farm.core.state import DestinationLimits, Farm, Limits, folder_of
+from luna_farm.engine import ray
 from luna_farm.engine.child import fence
 from luna_farm.engine.local import LocalPool
-from luna_farm.engine.pool import WorkerSettings
+from luna_farm.engine.pool import Pool, WorkerSettings
 from luna_farm.errors import ArenaError, FarmError, NotPossible
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.requests import Act
@@ -114,18 +116,7 @@ class Supervisor:
         self.finder = Finder(str(config.state_dir / rows.NAME) if config.catalogue else None)
         self.services = Services(
             farm=self.farm,
-            pool=LocalPool(
-                self.handle_event,
-                WorkerSettings(
-                    config.fsync,
-                    str(config.state_dir / state_dir.NOTES),
-                    config.signing,
-                    uploads_dir.folder,
-                    allowed,
-                    config.catalogue_fields if config.catalogue else None,
-                    (str(config.state_dir / thumbnails.NAME), config.thumbnail_bytes),
-                ),
-            ),
+            pools=self._pools(uploads_dir, allowed),
             journal_writer=JournalWriter(journal, config.journal_bytes),
             listener=Listener(
                 Commands(self, defaults),
@@ -163,6 +154,23 @@ class Supervisor:
         self._notifier = Notifier()
         if few:
             self.note(few)
+
+    def _pools(self, uploads: UploadSpool, allowed: Allowed) -> dict[str, Pool]:
+        """Make the pools that the core knows by their names."""
+        config = self.config
+        settings = WorkerSettings(
+            config.fsync,
+            str(config.state_dir / state_dir.NOTES),
+            config.signing,
+            uploads.folder,
+            allowed,
+            config.catalogue_fields if config.catalogue else None,
+            (str(config.state_dir / thumbnails.NAME), config.thumbnail_bytes),
+        )
+        pools: dict[str, Pool] = {NEAR: LocalPool(self.handle_event, settings)}
+        if config.engine != "local":
+            pools[ray.NAME] = ray.RayPool(self.handle_event, settings, config.ray_cluster)
+        return pools
 
     @classmethod
     @contextlib.contextmanager
@@ -250,7 +258,8 @@ class Supervisor:
         finally:
             self._handling = False
         self._executor.arrivals.keep(self.farm.submits)
-        self.services.pool.flush()
+        for pool in self.services.pools.values():
+            pool.flush()
         self.services.uploads.flush()
         self.services.journal_writer.compact_if_due(lambda: recovery.snapshot(self.farm))
 
@@ -412,7 +421,8 @@ class Supervisor:
         services = self.services
         self._notifier.send("STOPPING=1")
         await services.listener.stop_intake()
-        await services.pool.close(0.0 if self._hurry else LAST_WORDS_S)
+        patience_s = 0.0 if self._hurry else LAST_WORDS_S
+        await asyncio.gather(*(pool.close(patience_s) for pool in services.pools.values()))
         await self._executor.close()
         self.finder.close()
         if self._catalogue is not None:
@@ -471,4 +481,13 @@ def _limits(config: Config, arena_bytes: int) -> Limits:
             for at in config.destinations
         ),
         only_destinations=bool(config.allowed_dirs),
+        pools=_pool_limits(config),
     )
+
+
+def _pool_limits(config: Config) -> tuple[PoolLimits, ...]:
+    """Return the bounds of the pools; with the engine ray the workers of this machine stand by."""
+    near = PoolLimits(NEAR, config.min_workers, config.max_workers, standby=config.engine == "ray")
+    if config.engine == "local":
+        return (near,)
+    return near, PoolLimits(ray.NAME, 1, config.ray_max_workers, far=True)

@@ -36,6 +36,8 @@ POINTS = (
     "worker.received",
     "worker.encoded",
     "worker.reported",
+    "ray.sent",
+    "ray.received",
     "supervisor.leased",
     "supervisor.submitted",
     "supervisor.journaled",

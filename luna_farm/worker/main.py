@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from luna_farm import system
 from luna_farm.config_provenance import UNSIGNED, Signing
 from luna_farm.core import frames
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
-from luna_farm.errors import FarmError
 from luna_farm.locations import is_url
 from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.storage.arena import Segments
@@ -27,10 +26,10 @@ from luna_farm.storage.thumbnails import Thumbnails
 from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.testing.faults import crash_point
 from luna_farm.worker import pipeline, writing
+from luna_farm.worker.attempt import attempt
 from luna_farm.worker.made import Made
 from luna_farm.worker.thumbnails import QUIET_S, ThumbnailMaker
 
-T = TypeVar("T")
 IDLE_S = 5.0
 """After so long without work, memory that the encoders freed goes back to the system."""
 READ_BYTES = 256 * 1024
@@ -143,7 +142,7 @@ class Worker:
         options = SaveOptions.from_map(message["options"])
         elsewhere = is_url(task.root) or bool(task.archive)  # no file that could be read later
         sampled = self._thumbnails is not None and (message["last"] or elsewhere)
-        made = _attempt(task, lambda: self._encoded(task, options, sampled))
+        made = attempt(task, lambda: self._encoded(task, options, sampled))
         self._wait_for_disk()
         if isinstance(made, ImageResult):
             self._report(task, made)
@@ -160,7 +159,7 @@ class Worker:
         def note(note: Note) -> None:
             self._notes.write(note, sync=self._fsync and made.options.durable)
 
-        result = _attempt(
+        result = attempt(
             made.task,
             lambda: writing.written(
                 made,
@@ -189,17 +188,3 @@ class Worker:
         key = {"job_id": task.job_id, "index": task.index}
         self._send({"t": "result", **key, "result": result.to_map()})
         crash_point("worker.reported")
-
-
-def _attempt(task: ImageTask, work: Callable[[], T]) -> T | ImageResult:
-    """Do a part of the work for an image; what it raises becomes the result of the image."""
-    try:
-        return work()
-    except FarmError as error:
-        return ImageResult("failed", path=task.path, error=str(error), code=error.code)
-    except MemoryError:
-        return ImageResult(
-            "failed", path=task.path, error="There is not enough memory to encode it.", code="memory"
-        )
-    except Exception as error:  # an encoder's bug must cost its image, not the worker
-        return ImageResult("failed", path=task.path, error=f"{type(error).__name__}: {error}", code="encode")

@@ -71,12 +71,18 @@ def encoded(
     task: ImageTask,
     options: SaveOptions,
     signing: Signing = UNSIGNED,
+    embedded: metadata.Embedded | None = None,
     *,
     sampled: bool = False,
+    sign_here: bool = True,
 ) -> Made | ImageResult:
     """Gate, mark, encode and sign one image; of one that is dropped, return what came of it. `sampled`: with
     a sample for its thumbnail. Raises EncodeError and InvalidRequest, and DiskError where it cannot be signed
-    now."""
+    now.
+
+    On a machine without the models and the keys `embedded` was collected before, and `signed` follows where
+    the keys are: `sign_here` is False.
+    """
     ms: dict[str, float] = {}
     started = time.perf_counter()
     frames = cast(Sequence[Pixels], pixels if task.frames > 1 else pixels[None])
@@ -106,9 +112,10 @@ def encoded(
         frames = Marked(frames, signing.watermark)
     if task.outputs:
         frames = [frames[0]]  # marked once, however many files are made of it
-    embedded = metadata.embed(options, task)
+    embedded = embedded or metadata.embed(options, task)
+    keys = signing if sign_here else None
     files = tuple(
-        _file(number, output, frames, task, options, embedded, signing, state)
+        _file(number, output, frames, task, options, embedded, keys, state)
         for number, output in enumerate(task.outputs or ({"format": task.format, "path": task.path},))
     )
     warnings += dict.fromkeys(warning for file in files for warning in file.encoded.warnings)
@@ -126,7 +133,7 @@ def _file(
     task: ImageTask,
     options: SaveOptions,
     embedded: metadata.Embedded,
-    signing: Signing,
+    signing: Signing | None,
     state: str,
 ) -> File:
     """Encode and sign one of the files of an image."""
@@ -145,7 +152,7 @@ def _file(
             pixels = resize.within(pixels, output.max_side, linear=output.linear)
             embedded = replace(embedded, width=pixels.shape[1], height=pixels.shape[0])
         file = encode(pixels, output.format, options, embedded)
-    if options.provenance == "c2pa":
+    if signing is not None and options.provenance == "c2pa":
         sign(file, output.format, given["path"], options, signing)
     path = given["path"]
     if state == "discarded" and not task.archive:
@@ -167,6 +174,16 @@ def _member_metadata(task: ImageTask, embedded: metadata.Embedded, verdict: qual
     facts = {"width": task.width, "height": task.height, "format": task.format, "score": verdict.score}
     known = json.loads(metadata_exif.sidecar(embedded))
     return json.dumps({**{k: v for k, v in facts.items() if v is not None}, **known}).encode("ascii")
+
+
+def signed(made: Made, signing: Signing) -> Made:
+    """Sign what was encoded on a machine without the keys, if it is to be signed. Raises as `sign` does."""
+    if made.options.provenance == "c2pa":
+        for file in made.files:
+            known = len(file.encoded.warnings)
+            sign(file.encoded, file.format, file.path, made.options, signing)
+            made.warnings.extend(w for w in file.encoded.warnings[known:] if w not in made.warnings)
+    return made
 
 
 def _judged(frames: Sequence[Pixels], options: SaveOptions) -> quality.Verdict:

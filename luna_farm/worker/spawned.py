@@ -10,6 +10,7 @@ import socket
 from luna_farm import system
 from luna_farm.config_destinations import Destination
 from luna_farm.config_provenance import UNSIGNED, Signing
+from luna_farm.config_ray import RayCluster
 from luna_farm.storage.allowed import ANYWHERE, Allowed
 
 
@@ -52,6 +53,24 @@ def start(
     from luna_farm.worker.main import serve
 
     serve(pipe, fsync, notes, signing, uploads, allowed, catalogue, thumbnails)
+
+
+def start_bridge(
+    pipe: socket.socket,
+    cluster: RayCluster,
+    fsync: bool,
+    notes: str,
+    signing: Signing,
+    uploads: str,
+    allowed: Allowed,
+    catalogue: tuple[str, ...] | None,
+    thumbnails: tuple[str, int],
+) -> None:
+    """Become the bridge to a Ray cluster, until the supervisor says stop or is gone."""
+    _become_a_child()
+    from luna_farm.worker.bridge import serve
+
+    serve(pipe, cluster, fsync, notes, signing, uploads, allowed, catalogue, thumbnails)
 
 
 def _become_a_child() -> None:

@@ -7,8 +7,9 @@ from stage import CLIENT, Stage, batch, code
 
 from luna_farm.core import events, instructions
 from luna_farm.core.completion import BURY_AGAIN_S
-from luna_farm.core.dispatch import BYTES_PER_SECOND, PREFETCHED, PREFETCHED_BYTES, START_S, STOPPED_S
+from luna_farm.core.dispatch import BYTES_PER_SECOND, START_S, STOPPED_S
 from luna_farm.core.messages import Note
+from luna_farm.core.placement import PREFETCHED, PREFETCHED_BYTES
 from luna_farm.core.retry import FIRST_DELAY_S, MAX_CRASHES
 from luna_farm.core.scaling import GROW_AT
 from luna_farm.core.state import WORKER_TRANSITIONS, Worker, WorkerState
@@ -79,7 +80,7 @@ def test_workers_that_never_start_are_tried_for_ever() -> None:
     for number in range(1, 1200):
         stage.tick(30.0)
         stage.happens(events.WorkerGone(number, "exit code 1"))
-    assert stage.farm.failed_starts == 1199
+    assert stage.farm.pools["local"].failed_starts == 1199
 
 
 # --- dispatching

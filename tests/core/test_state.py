@@ -28,6 +28,11 @@ def test_a_new_farm_is_empty_and_not_ready() -> None:
         "uploader": {"pid": 0},
         "destinations": [],
         "dead_letters": [],
+        "archives": [],
+        "open_jobs": [],
+        "paused": False,
+        "engines": [{"engine": "local", "state": "ok", "error": "", "since_s": 0.0}],
+        "nodes": [],
     }
 
 

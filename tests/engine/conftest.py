@@ -1,4 +1,4 @@
-"""Pools of each kind, with images to give them."""
+"""Makes what the tests of pools share importable."""
 
 from __future__ import annotations
 

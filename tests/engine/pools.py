@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,3 +91,9 @@ class Kept:
                     return event
             assert time.monotonic() < end, f"no {kind.__name__}; there were {self.events}"
             await asyncio.sleep(0.005)
+
+
+def babble(pipe: socket.socket) -> None:
+    """What a child becomes that sends no messages."""
+    pipe.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    pipe.recv(1)

@@ -44,7 +44,7 @@ def test_every_event_is_in_the_table() -> None:
         for rule in SCHEMA["$defs"].values()
         if "event" in rule.get("properties", {})
     }
-    assert len(events) == 21
+    assert len(events) == 23
     assert {name for name in events if f"`{name}`" not in TEXT} == set()
 
 
