@@ -56,7 +56,8 @@ ROWS = (
         "storm on file systems",
         "The same on ext4, tmpfs, overlayfs, ntfs-3g and exFAT (FUSE): three formats, gate, durable and not,"
         " clients killed, too",
-        "2,000 jobs, 200 and 20 kills each (short: 40, 4, 1, on two of them): 0 lost, corrupt, twice, stray, segments left",
+        "2,000 jobs, 200 and 20 kills each (short: 40, 4, 1, on two of them): 0 lost, corrupt, twice, stray,"
+        " segments left",
     ),
     Row("mutations", "The code with one guard taken away", "each is caught by a test"),
     Row("journal", "Journal cut at every byte, bits flipped, zeros behind it", "right prefix, 0 phantoms"),
