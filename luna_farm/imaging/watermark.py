@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from importlib import metadata
 
 import numpy as np
 
@@ -39,6 +38,8 @@ def marked(pixels: Pixels, name: str) -> Pixels:
 
 @lru_cache(maxsize=4)
 def _load(name: str) -> Watermark:
+    from importlib import metadata  # loads e-mail and compression, 2 MB that few farms need
+
     found = [entry for entry in metadata.entry_points(group=GROUP) if entry.name == name]
     if not found:
         known = ", ".join(sorted(entry.name for entry in metadata.entry_points(group=GROUP))) or "none"

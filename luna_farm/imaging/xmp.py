@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from xml.sax.saxutils import escape
+from html import escape
 
 from luna_farm import __version__
 from luna_farm.config_provenance import AIGC_FIELDS, SOURCE_TYPES
@@ -36,10 +36,12 @@ def packet(source_type: str, timestamp: str = "", aigc: Mapping[str, str] | None
     source_type: of SOURCE_TYPES. timestamp: ISO 8601, "" for none. aigc: some of AIGC_FIELDS with their
     texts; `Label` is "1" where it is not given.
     """
-    more = f"\n<xmp:CreateDate>{escape(_moment(timestamp))}</xmp:CreateDate>" if timestamp else ""
+    more = (
+        f"\n<xmp:CreateDate>{escape(_moment(timestamp), quote=False)}</xmp:CreateDate>" if timestamp else ""
+    )
     if aigc:
         fields = {"Label": "1"} | dict.fromkeys(AIGC_FIELDS[1:], "") | dict(aigc)
-        text = escape(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
+        text = escape(json.dumps(fields, ensure_ascii=False, separators=(",", ":")), quote=False)
         more += f'\n<TC260:AIGC xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/">{text}</TC260:AIGC>'
     source = NEWSCODES + SOURCE_TYPES[source_type]
     return _PACKET.format(source=source, tool=escape(CREATOR_TOOL), more=more).encode()
