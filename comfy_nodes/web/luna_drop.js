@@ -1,5 +1,6 @@
-// Opens the workflow of a dropped JPEG, JPEG XL or TIFF, and of the .json beside a JPEG whose workflow was too large for
-// it. PNG, WebP and AVIF are ComfyUI's own. A file that holds nothing goes to ComfyUI as if this were not here.
+// Opens the workflow of a dropped JPEG, JPEG XL, TIFF, HEIC, OpenEXR or moving AVIF, and of the .json beside a JPEG whose
+// workflow was too large for it. PNG, WebP and still AVIF are ComfyUI's own. A file that holds nothing goes to ComfyUI as if
+// this were not here.
 import { app } from "../../scripts/app.js";
 
 const ASCII = 2;
@@ -23,8 +24,9 @@ export async function readGraph(file) {
   try {
     const name = file.name.toLowerCase();
     if (name.endsWith(".json")) return sidecar(JSON.parse(await file.text()));
-    if (!/\.(jpe?g|jxl|tiff?)$/.test(name) && file.type !== "image/jpeg") return {};
-    return graphOf(entriesOf(new Uint8Array(await file.arrayBuffer())));
+    if (!/\.(jpe?g|jxl|tiff?|hei[cf]|exr|avif)$/.test(name) && file.type !== "image/jpeg") return {};
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    return name.endsWith(".exr") ? exrGraph(bytes) : graphOf(entriesOf(bytes));
   } catch (error) {
     console.warn(`Luna Farm: no workflow in ${file.name}`, error);
     return {};
@@ -48,13 +50,44 @@ function graphOf(texts) {
   return found;
 }
 
+// The attributes of an OpenEXR header: name, type, length, value, until an empty name.
+function exrGraph(bytes) {
+  const view = new DataView(bytes.buffer);
+  const found = {};
+  let at = 8;
+  const text = (end = bytes.indexOf(0, at)) => {
+    const read = new TextDecoder().decode(bytes.subarray(at, end));
+    at = end + 1;
+    return read;
+  };
+  while (bytes[at]) {
+    const [name, type] = [text(), text()];
+    const size = view.getUint32(at, true);
+    at += 4;
+    if (type === "string" && (name === "workflow" || name === "prompt"))
+      found[name] = JSON.parse(new TextDecoder().decode(bytes.subarray(at, at + size)));
+    at += size;
+  }
+  return found;
+}
+
 // The [tag, text] entries of the first directory of whatever holds one.
 function entriesOf(bytes) {
   const view = new DataView(bytes.buffer);
   const start = view.getUint16(0);
   if (start === 0xffd8) return ifd(bytes, jpegExif(view));
   if (start === 0x4949 || start === 0x4d4d) return ifd(bytes, 0);
+  const still = "avif" === new TextDecoder().decode(bytes.subarray(8, 12));
+  if (view.getUint32(4) === 0x66747970 && start === 0) return still ? [] : ifd(bytes, itemExif(bytes));
   return ifd(bytes, boxExif(view));
+}
+
+// Offset of the TIFF header in HEIC and moving AVIF, where Exif is an item among others: our blocks begin like this.
+function itemExif(bytes) {
+  const begin = [0x4d, 0x4d, 0, 0x2a, 0, 0, 0, 8];
+  for (let at = bytes.indexOf(0x4d); at >= 0; at = bytes.indexOf(0x4d, at + 1))
+    if (begin.every((byte, i) => bytes[at + i] === byte)) return at;
+  return -1;
 }
 
 // Offset of the TIFF header in a JPEG: in the first APP1 segment that begins with "Exif\0\0". -1 for none.

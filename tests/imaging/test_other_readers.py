@@ -6,15 +6,14 @@ comfyui-frontend-package; the functions of their bundles run in node.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import frontend
 import pytest
 
 from luna_farm.core.formats import FORMATS
@@ -130,46 +129,21 @@ def test_the_reader_of_civitai_finds_the_parameters(saved: Any, name: str) -> No
 FRONTENDS = [folder for folder in os.environ.get("COMFYUI_FRONTENDS", "").split(os.pathsep) if folder]
 
 
-def _function(bundle: str, name: str) -> str:
-    """Return the source of a function in a bundle."""
-    start = re.search(rf"(?:async )?function {name}\(", bundle)
-    if start is None:
-        return ""
-    at = bundle.index("{", start.end())
-    depth = 0
-    for end in range(at, len(bundle)):
-        depth += {"{": 1, "}": -1}.get(bundle[end], 0)
-        if depth == 0:
-            return bundle[start.start() : end + 1]
-    raise ValueError(f"{name} has no end")
-
-
 _READ = """
-globalThis.window = {comfyAPI: {}}; const __name = f => f;
-globalThis.FileReader = class {
-  readAsArrayBuffer(file) { this.result = file; this.onload({target: this}); }
-};
 const bytes = require('fs').readFileSync(process.argv[1]);
 const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
-const read = process.argv[2] === 'png' ? getFromPngBuffer(buffer) : getWebpMetadata(buffer);
-Promise.resolve(read).then(found => console.log(JSON.stringify(found)));
+const read = {png: getFromPngBuffer, webp: getWebpMetadata, avif: getFromAvifFile}[process.argv[2]];
+Promise.resolve(read(buffer)).then(found => console.log(JSON.stringify(found)));
 """
 
 
 @pytest.mark.skipif(not FRONTENDS, reason="needs COMFYUI_FRONTENDS")
 @pytest.mark.parametrize("static", FRONTENDS)
-@pytest.mark.parametrize(("name", "tall"), [("png", 9), ("webp", 9), ("webp", 10), ("webp", 11)])
+@pytest.mark.parametrize(("name", "tall"), [("png", 9), ("webp", 9), ("webp", 10), ("webp", 11), ("avif", 9)])
 def test_the_frontends_find_prompt_and_workflow(
     saved: Any, options: Any, static: str, name: str, tall: int
 ) -> None:
-    for path in glob.glob(f"{static}/assets/*.js"):
-        bundle = Path(path).read_text("utf-8", "replace")
-        if "function getFromPngBuffer(" in bundle and "function getWebpMetadata(" in bundle:
-            break
-    else:
-        pytest.fail(f"no bundle in {static} reads PNG and WebP")
-    names = ("decompressZlib", "getFromPngBuffer", "parseExifData", "getWebpMetadata")
-    source = "\n".join(_function(bundle, function) for function in names)
+    source = frontend.source(Path(static))
     found = _node(source + _READ, str(saved(name, tall=tall)), name)
     job = options()
     assert json.loads(found["prompt"]) == json.loads(job.prompt)
