@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from luna_farm.imaging.encoders import png, png_library
@@ -209,3 +210,23 @@ def test_what_it_cannot_write_it_refuses_by_name(pixels: np.ndarray, level: int,
 def test_a_chunk_type_is_four_letters(kind: bytes) -> None:
     with pytest.raises(ValueError, match="four ASCII letters"):
         png.chunk(kind, b"")
+
+
+def test_16_bits_that_repeat_themselves_are_searched_for_it() -> None:
+    """8-bit images that were made 16 have every byte twice, and maps have steps."""
+    rng = np.random.default_rng(3)
+    rows, columns = np.mgrid[0:256, 0:256]
+    waves = [128 + 60 * np.sin((columns + 20 * c) / 37) * np.cos(rows / 23) for c in range(3)]
+    grainy = np.stack(waves, -1) + rng.normal(0, 3, (256, 256, 3))
+    wide = np.clip(grainy, 0, 255).astype(np.uint16) * 257
+    photograph = rng.integers(0, 2**16, (256, 256, 3)).astype(np.uint16)
+    for pixels, most in ((wide, 0.8), (photograph, 1.001)):
+        file = b"".join(png.encode(pixels, level=4))
+        assert np.array_equal(_rows_of(file, pixels.shape), pixels)
+        assert len(file) <= most * len(b"".join(png.encode(pixels, level=3)))
+
+
+def _rows_of(file: bytes, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    imagecodecs = pytest.importorskip("imagecodecs", reason="needs a decoder of 16-bit colours")
+    decoded_by_libpng: NDArray[np.uint16] = imagecodecs.png_decode(file)
+    return decoded_by_libpng.reshape(shape)

@@ -1,4 +1,4 @@
-"""Levels 5 to 9: how an image becomes smallest, decided by what samples of it say.
+"""Levels 5 to 9, and 4 for 16 bits: how an image becomes smallest, decided by what samples of it say.
 
 The kernel filters; who compresses depends on the image:
 
@@ -28,6 +28,8 @@ Pixels = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Compress = Callable[[Bytes], bytes]
 
+_METHOD_RUNS = 0  # what the kernel's sample calls the way of photographs: runs alone
+_REPEATS = 33  # symbols that runs leave of 100 bytes, above which libdeflate finds more in 16 bits
 _EMPTY, _DENSE = 2, 40  # symbols that runs leave of 100 bytes: below, above
 _RUNS_AT, _PARSED_AT = (
     4,
@@ -98,6 +100,18 @@ def stream(pixels: Pixels, level: int) -> bytes | int:
         if _png.idat(*image.named, 0, image.height, _RUNS_AT, kernel)[0] < len(found):
             return _RUNS_AT
     return found
+
+
+def deep_stream(pixels: Pixels) -> bytes | int:
+    """The same for level 4 of 16 bits: computed maps, and 8-bit images that were made 16, repeat themselves
+    in ways that the kernel's short search misses. libdeflate's quickest level finds them; photographs and what
+    is nearly empty stay with the kernel."""
+    quickest = _libdeflate(1)
+    image = Image(pixels)
+    chosen, method, symbols = _png.sample(*image.named)
+    if quickest is None or method == _METHOD_RUNS or symbols <= _REPEATS:
+        return 4
+    return image.compressed(chosen, quickest)
 
 
 def _dense(image: Image, chosen: int, compress: Compress, level: int) -> bytes | int:
