@@ -137,7 +137,8 @@ def _script(static: Path) -> str:
     drop = drop.replace("export ", "").replace('import { app } from "../../scripts/app.js";', "")
     own = ", ".join(f"{name}: {function}" for name, function in OWN.items())
     shim = "const app = {registerExtension() {}};\n"
-    return frontend.source(static) + shim + drop + _RUN.replace("{OWN}", f"{{{own}}}")
+    readers: str = frontend.source(static)
+    return readers + shim + drop + _RUN.replace("{OWN}", f"{{{own}}}")
 
 
 def _read(templates: list[Path], script: str) -> list[list[str]]:

@@ -104,8 +104,8 @@ def stream(pixels: Pixels, level: int) -> bytes | int:
 
 def deep_stream(pixels: Pixels) -> bytes | int:
     """The same for level 4 of 16 bits: computed maps, and 8-bit images that were made 16, repeat themselves
-    in ways that the kernel's short search misses. libdeflate's quickest level finds them; photographs and what
-    is nearly empty stay with the kernel."""
+    in ways that the kernel's short search misses. libdeflate's quickest level finds them; photographs and
+    what is nearly empty stay with the kernel."""
     quickest = _libdeflate(1)
     image = Image(pixels)
     chosen, method, symbols = _png.sample(*image.named)
