@@ -38,6 +38,15 @@ def json_map(given: Any, name: str) -> dict[str, Any]:
     return dict(found or {})
 
 
+def not_json(text: Any, name: str) -> str:
+    """Return a warning where a text is no JSON, else "". The farm keeps such a text as it is."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"{name}: not readable as JSON ({error}); it is kept as a text."
+    return ""
+
+
 def as_map(given: Any) -> tuple[Any, str]:
     """Return (a map, or JSON text as it came; a warning or "").
 

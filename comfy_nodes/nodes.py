@@ -131,6 +131,8 @@ class _Saver(ABC):
         node = inputs.get("unique_id")
         caller = host.caller(node, inputs.get("extra_pnginfo"))
         facts, warning = metadata.as_map(inputs.get("metadata"))
+        custom = str(inputs.get("custom_metadata") or "").strip()
+        warnings = [warning, metadata.not_json(custom, "custom_metadata") if custom else ""]
         reason = ""
         try:
             output_dir = host.output_directory()
@@ -142,7 +144,7 @@ class _Saver(ABC):
             handed, job, failed, reason = Handed("", ()), None, 1, str(error)
             text = f"ERROR: {error}"
         text = f"[{self.TITLE}] {text}"
-        if warning:
+        for warning in filter(None, warnings):
             log.warning("[%s] %s", self.TITLE, warning)
             text = f"{text} WARNING: {warning}"
         if failed:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 EVENT_JOB, EVENT_QUEUE = "luna_farm.job", "luna_farm.queue"
 HELD_REQUESTS, HOLD_S, LOOK_S = 32, 30.0, 0.05
 """Requests for coming files that wait at once, how long, and how often they look."""
-OPEN = ("waiting", "running", "held", "uploading")
-"""States of an image that is still to be saved."""
+ENDED = ("saved", "discarded", "dropped", "failed", "cancelled", "lost", "missing")
+"""States of an image that nothing more happens to."""
 
 Picture = dict[str, str]
 
@@ -84,7 +84,7 @@ class Announced:
     def waiting(self, report: JobReport, queue: dict[str, Any]) -> None:
         """Show on the node how many images are left, and the depth of the queue."""
         known = {name: self.state[name] for name in ("job_id", "workflow", "images")}
-        left = sum(image.state in OPEN for image in report.images)
+        left = sum(image.state not in ENDED for image in report.images)
         self._send(EVENT_QUEUE, {**known, "left": left, "queue": queue})
 
     def finished(self, report: JobReport | None, reason: str, queue: dict[str, Any] | None) -> None:

@@ -137,9 +137,12 @@ def test_a_restart_between_two_prompts_goes_unnoticed(comfy, running, prompt):
     assert comfy.settled(entry["prompt_id"])["luna_farm"][0]["saved"] == 1
 
 
-def test_bad_custom_metadata_is_a_sentence(comfy, running, prompt):
+def test_custom_metadata_that_is_no_json_is_kept_as_a_text_with_a_warning(comfy, running, prompt):
     entry = comfy.run(prompt(custom_metadata="{nope"))
-    assert status(entry).startswith(f"{TITLE} ERROR: custom_metadata: ")
+    assert "WARNING: custom_metadata: not readable as JSON" in status(entry)
+    output = comfy.settled(entry["prompt_id"])
+    with Image.open(*comfy.files(*output["images"])) as image:
+        assert "{nope" in image.text["custom_metadata"]
 
 
 def test_multi_saver_needs_no_farm(comfy, farm, prompt):

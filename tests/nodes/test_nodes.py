@@ -468,3 +468,12 @@ def test_metadata_node_feeds_a_saver(comfy, farm, tensor):
 def test_the_farm_knows_where_models_are_to_hash_them(embed, folders, comfy, farm, tensor):
     run(LunaDaemonImageSaver(), image_1=tensor, embed=embed)
     assert list(farm.requests[0].model_dirs) == folders
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"), [('{"a": 1}', False), ("  ", False), ("{nope", True), ("[" * 10**5, True)]
+)
+def test_custom_metadata_that_is_no_json_is_handed_over_with_a_warning(text, warned, comfy, farm, tensor):
+    ui, _ = run(LunaDaemonImageSaver(), image_1=tensor, custom_metadata=text)
+    assert ("WARNING: custom_metadata: not readable as JSON" in ui["text"][0]) is warned
+    assert farm.requests[0].custom_metadata == text

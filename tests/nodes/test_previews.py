@@ -142,7 +142,7 @@ def test_a_lost_job_is_a_failure_with_its_reason(job, comfy):
 
 
 def test_the_queue_is_shown_while_it_waits(job, comfy):
-    states = ("saved", "running", "waiting", "held", "uploading", "discarded", "failed")
+    states = ("saved", "running", "queued", "held", "uploading", "discarded", "failed")
     report = SimpleNamespace(images=[SimpleNamespace(state=state) for state in states])
     job.waiting(report, {"jobs": 3, "images": 7})
     (told,) = comfy.events("luna_farm.queue")
