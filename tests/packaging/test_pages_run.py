@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("docs/tutorials/*.md"), *ROOT.glob("docs/how-to/*.md")])
 RUNNER = Path(__file__).with_name("page_runner.py")
 # What a page may install; nothing is installed by a test.
-PIP = '#!/bin/sh\n[ "$1 $2" = "install luna-farm" ] || { echo "pip $*: not expected here" >&2; exit 1; }\n'
+PIP = """#!/bin/sh
+case "$1 $2" in
+  "install luna-farm"|"install luna-farm[cloud]") ;;
+  *) echo "pip $*: not expected here" >&2; exit 1 ;;
+esac
+"""
 
 
 def free_port() -> str:
@@ -50,10 +55,27 @@ def reader(tmp_path):
         subprocess.run(stop, env=environ, capture_output=True, check=False)
 
 
+@pytest.fixture
+def s3(tmp_path, monkeypatch):
+    """What a reader with a bucket knows; the endpoint is that of the test's own server."""
+    pytest.importorskip("moto", reason="NOT TESTED: no server of S3 without moto")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "sinks")
+    from servers import moto
+
+    with moto(tmp_path) as server:
+        yield {
+            "S3_KEY_ID": server.options["access_key_id"],
+            "S3_SECRET_KEY": server.options["secret_access_key"],
+            "LUNA_FARM_DESTINATION_RENDERS_ENDPOINT": server.options["endpoint"],
+        }
+
+
 @pytest.mark.skipif(os.name == "nt" or shutil.which("bash") is None, reason="the pages are for a POSIX shell")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_runs_as_it_is_shown(page, reader):
+def test_a_page_runs_as_it_is_shown(page, reader, request):
     folder, environ = reader
+    if page.stem == "s3":
+        environ |= request.getfixturevalue("s3")
     done = subprocess.run(
         [sys.executable, str(RUNNER), str(page)], cwd=folder, env=environ, capture_output=True, text=True
     )
