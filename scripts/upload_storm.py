@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Save to a real S3 server while everything is killed: python3 scripts/upload_storm.py
 
-2,000 images, 200 kills of workers and the uploader, 20 of the supervisor, every tenth request fails. Counts
-what is lost, stored twice, or left in the spool; any of it fails. The tests run a short form of it.
+2,000 images, 200 kills of workers and the uploader, 20 of the supervisor, every tenth request fails, and
+every twentieth name is taken by an object of another program. Counts what is lost, stored twice, overwritten,
+or left in the spool; any of it fails. The tests run a short form of it.
 """
 
 from __future__ import annotations

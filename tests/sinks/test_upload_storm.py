@@ -32,6 +32,7 @@ def test_everything_is_stored_once_while_everything_is_killed(
     home = tmp_path / "storm"
     home.mkdir()
     one = UploadingFarm(home, server, proxy, kept_reports=100_000)
+    one.put_foreign(range(0, size["images"], 20))
     client = one.start()
     done = {"workers": 0, "uploader": 0, "supervisor": 0}
     failed: list[BaseException] = []

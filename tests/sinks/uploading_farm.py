@@ -22,6 +22,7 @@ from luna_farm_client import FarmClient, JobReport, SaveImage, SaveRequest
 
 Pixels = NDArray[np.uint8]
 DONE_S = 60.0
+FOREIGN = b"an object of another program"
 
 
 def pixels(number: int, side: int = 32) -> Pixels:
@@ -39,6 +40,7 @@ class UploadingFarm:
         url, self.options = server.through(proxy.port)
         self.url = f"{url}/{home.parent.name}-{home.name}"
         """A prefix that no other test uses."""
+        self.foreign: set[str] = set()
         lines = [f"{key} = {value!r}" for key, value in {"timeout": 2.0, **self.options}.items()]
         (home / "luna-farm.toml").write_text(
             f'[destinations.store]\nurl = "{url}"\n' + "\n".join(lines).replace("'", '"') + "\n"
@@ -113,13 +115,28 @@ class UploadingFarm:
             return False
         return bool(pid)
 
+    def put_foreign(self, numbers: Iterable[int]) -> None:
+        """Store objects of another program under the names that images would get."""
+        import obstore
+
+        location = parse("url", self.url)
+        sink: Any = open_sink(parse("url", self.server.url), self.server.options)
+        for number in numbers:
+            name = f"a_I{number}.png"
+            obstore.put(sink._store(0), f"{location.prefix}/{name}", FOREIGN)
+            self.foreign.add(name)
+        sink.close()
+
     def check(self, expected: int) -> None:
-        """Assert that so many images are stored, each once and whole, and nothing is left behind."""
+        """Assert that so many images are stored, each once and whole, that objects of others are as they were,
+        and that nothing is left behind."""
         import io
 
         from PIL import Image
 
         found = self.stored()
+        replaced = [name for name in self.foreign if found.pop(name, b"") != FOREIGN]
+        assert not replaced, "0 overwritten"
         numbers = []
         for name, data in found.items():
             with Image.open(io.BytesIO(data)) as image:

