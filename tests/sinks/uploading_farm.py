@@ -128,8 +128,8 @@ class UploadingFarm:
         sink.close()
 
     def check(self, expected: int) -> None:
-        """Assert that so many images are stored, each once and whole, that objects of others are as they were,
-        and that nothing is left behind."""
+        """Assert that so many images are stored, each once and whole, that objects of others are as they
+        were, and that nothing is left behind."""
         import io
 
         from PIL import Image
