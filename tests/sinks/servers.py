@@ -144,6 +144,14 @@ def azurite(folder: Path) -> Iterator[Server]:
         yield Server("az", port, "az://luna", options)
 
 
+@contextlib.contextmanager
+def gcs(folder: Path) -> Iterator[Server]:
+    """Google Cloud Storage as its documents describe it."""
+    port = free_port()
+    with process([sys.executable, str(HERE / "gcs_server.py"), str(port)], port, folder / "gcs.log"):
+        yield Server("gs", port, "gs://luna", {"endpoint": f"http://127.0.0.1:{port}", "anonymous": True})
+
+
 def azurite_command() -> str | None:
     """Where Azurite is: on the path, or where scripts/test.py installs it."""
     beside = Path(sys.executable).parents[1] / "azurite" / "node_modules" / ".bin" / "azurite-blob"

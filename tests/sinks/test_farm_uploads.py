@@ -45,7 +45,7 @@ def make(
             one.farm.kill()
 
 
-@pytest.mark.parametrize("name", ["moto", "seaweedfs", "azurite", "sftp", "ftp", "webdav"])
+@pytest.mark.parametrize("name", ["moto", "seaweedfs", "azurite", "gcs", "sftp", "ftp", "webdav"])
 def test_saved_at_a_destination_and_its_mirrors(make: Make, name: str, tmp_path: Path) -> None:
     one = make(name)
     mirror = tmp_path / "mirror"

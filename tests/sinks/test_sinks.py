@@ -19,8 +19,8 @@ from luna_farm.storage.sinks import open_sink, send
 from luna_farm.storage.sinks.sink import Decision, Sink, SinkError, Upload, described
 
 BODY = os.urandom(300_000)
-SERVERS = ("moto", "seaweedfs", "azurite", "sftp", "ftp", "webdav")
-HTTP_SERVERS = ("moto", "seaweedfs", "azurite", "webdav")
+SERVERS = ("moto", "seaweedfs", "azurite", "gcs", "sftp", "ftp", "webdav")
+HTTP_SERVERS = ("moto", "seaweedfs", "azurite", "gcs", "webdav")
 _numbers = itertools.count()
 
 _opened: list[Sink] = []
@@ -114,7 +114,7 @@ def test_long_row_of_numbers_takes_few_looks(start_server: Start, name: str) -> 
     assert put(sink, at) == at.replace(".png", "_00012.png")
 
 
-@pytest.mark.parametrize("name", ["moto", "seaweedfs", "azurite", "sftp", "webdav"])
+@pytest.mark.parametrize("name", ["moto", "seaweedfs", "azurite", "gcs", "sftp", "webdav"])
 def test_of_many_that_want_one_key_each_gets_its_own(start_server: Start, name: str) -> None:
     server, at = start_server(name), key()
     bodies = [os.urandom(5000) for _ in range(6)]

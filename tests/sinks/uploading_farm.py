@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 from collections.abc import Iterable
@@ -41,9 +42,9 @@ class UploadingFarm:
         self.url = f"{url}/{home.parent.name}-{home.name}"
         """A prefix that no other test uses."""
         self.foreign: set[str] = set()
-        lines = [f"{key} = {value!r}" for key, value in {"timeout": 2.0, **self.options}.items()]
+        lines = [f"{key} = {json.dumps(value)}" for key, value in {"timeout": 2.0, **self.options}.items()]
         (home / "luna-farm.toml").write_text(
-            f'[destinations.store]\nurl = "{url}"\n' + "\n".join(lines).replace("'", '"') + "\n"
+            f'[destinations.store]\nurl = "{url}"\n' + "\n".join(lines) + "\n"
         )
         self.farm = FarmProcess(home, **{"port": free_port(), **settings})
 

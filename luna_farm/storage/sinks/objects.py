@@ -6,6 +6,7 @@ computes one, else the object is read back. The retries of the library are off, 
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -157,6 +158,8 @@ class ObjectSink:
             kind: dict[str, Any] = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}
             if endpoint:
                 config["base_url" if at.scheme == "gs" else "endpoint"] = endpoint
+            if at.scheme == "gs" and config.pop("skip_signature", False):
+                config["service_account_key"] = _no_account(endpoint)
             if at.scheme == "s3":
                 config.setdefault("virtual_hosted_style_request", not endpoint)
             return kind[at.scheme](at.host, config=config, client_options=client, retry_config=retry)
@@ -170,6 +173,14 @@ class ObjectSink:
             return error
         kind, detail = _kind_of(error)
         return refusal(self._location.base, kind, detail)
+
+
+def _no_account(endpoint: str) -> str:
+    """Return what makes the library ask Google for no token: with `skip_signature` alone it asks all the
+    same."""
+    nobody = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    place = {"gcs_base_url": endpoint or "https://storage.googleapis.com"}
+    return json.dumps({**nobody, **place, "disable_oauth": True})
 
 
 class _Head(NamedTuple):
@@ -226,6 +237,7 @@ _MARKS = (
     ("kind: Interrupted", "reset"),
     ("kind: Request", "reset"),
     ("kind: Connect", "unreachable"),
+    ("Unable to extract metadata", "other"),  # no service of that kind: headers are missing
     ("MissingCredentials", "no_credentials"),
     ("Missing", "no_credentials"),
     ("redentials", "no_credentials"),
