@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +50,11 @@ def shards(members: int, of_shard: int, kind: str) -> None:
 
 def through_a_farm(images: int, of_shard: int, kind: str) -> None:
     """Send small images through a farm and print the memory of its processes at every tenth of them."""
-    from farm_process import FarmProcess
-
     from luna_farm_client import SaveImage, SaveRequest
 
     pixels = np.random.default_rng(1).integers(0, 255, (1000, 16, 16, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        farm = FarmProcess(Path(folder)).start()
+        farm = import_module("farm_process").FarmProcess(Path(folder)).start()
         try:
             with farm.client() as client:
                 sent = 0

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +56,15 @@ def noise(seed: int, rows: int = 512) -> Any:
 
 def hand_over(pairs: int) -> None:
     """A destination that hangs beside a local folder; then the spool is full."""
-    from servers import Server
-    from uploading_farm import UploadingFarm
-
     from luna_farm.errors import FarmBusy
     from luna_farm_client import SaveImage, SaveRequest
 
     with tempfile.TemporaryDirectory() as folder, hanging() as port:
         options = {"endpoint": f"http://127.0.0.1:{port}", "region": "us-east-1", "timeout": 600}
         options |= {"access_key_id": "x", "secret_access_key": "x"}
-        server = Server("s3", port, "s3://luna", options)
+        server = import_module("servers").Server("s3", port, "s3://luna", options)
         proxy: Any = type("NoProxy", (), {"port": port})
-        farm = UploadingFarm(Path(folder), server, proxy, spool_bytes="64MiB")
+        farm = import_module("uploading_farm").UploadingFarm(Path(folder), server, proxy, spool_bytes="64MiB")
         with farm.start() as client:
             took: dict[str, list[float]] = {"local": [], "hangs": []}
             image = noise(1, 96)  # 0.3 MB: the spool holds all pairs
@@ -106,20 +104,18 @@ def _encoded(client: Any, job: Any) -> None:
 def uploads(images: int, name: str) -> None:
     """Files of 1.5 MB through the farm beside the same files through obstore alone; CPU of the supervisor."""
     import obstore
-    import servers
-    from fault_proxy import FaultProxy
-    from uploading_farm import UploadingFarm
 
     from luna_farm.locations import parse
     from luna_farm.storage.sinks import open_sink
     from luna_farm_client import SaveImage, SaveRequest
 
-    start = {"moto": servers.moto, "seaweedfs": servers.seaweedfs}[name]
+    start = getattr(import_module("servers"), name)
+    fault_proxy, uploading_farm = import_module("fault_proxy"), import_module("uploading_farm")
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "farm"
         home.mkdir()
-        with start(Path(folder)) as server, FaultProxy(("127.0.0.1", server.port)) as proxy:
-            farm = UploadingFarm(home, server, proxy, arena_bytes="256MiB")
+        with start(Path(folder)) as server, fault_proxy.FaultProxy(("127.0.0.1", server.port)) as proxy:
+            farm = uploading_farm.UploadingFarm(home, server, proxy, arena_bytes="256MiB")
             pixels = [noise(seed) for seed in range(images)]
             with farm.start() as client:
                 supervisor = psutil.Process(farm.farm.pid)
@@ -156,7 +152,9 @@ def uploads(images: int, name: str) -> None:
                         list(threads.map(put, names, bodies))
                     return time.perf_counter() - started
 
-                ours, theirs, cpu = [], [], {"local": [], "s3": []}
+                ours: list[float] = []
+                theirs: list[float] = []
+                cpu: dict[str, list[float]] = {"local": [], "s3": []}
                 for round_ in range(1, 4):
                     proxy.latency_s = LATENCY_S
                     theirs.append(alone(round_))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -63,14 +64,12 @@ def main() -> None:
         )  # fmt: skip
         embedded = embed(options, task)
         works: dict[str, Callable[[], object]] = {
-            "together": lambda task=task: pipeline.encoded(pixels, task, options)
+            "together": partial(pipeline.encoded, pixels, task, options)
         }
         for number, output in enumerate(outputs):
             small = resize.within(pixels, output.max_side) if output.max_side else pixels
             own = output.applied(options)
-            works[str(number)] = lambda small=small, output=output, own=own, embedded=embedded: encode(
-                small, output.format, own, embedded
-            )
+            works[str(number)] = partial(encode, small, output.format, own, embedded)
         took = best(works, given.repeat)
         alone = sum(ms for name, ms in took.items() if name != "together")
         print(f"{text:<40} {took['together']:>6.1f} ms {alone:>14.1f} ms {took['together'] / alone:>6.2f}")

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 def main() -> None:
     """Measure and print."""
-    from farm_process import FarmProcess
-
     from luna_farm_client import Receipt, SaveImage, SaveRequest
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -34,7 +33,7 @@ def main() -> None:
     pixels = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
     requests = [SaveRequest([SaveImage(pixels)], filename=f"s{n}") for n in range(given.requests)]
     with tempfile.TemporaryDirectory() as folder:
-        farm = FarmProcess(Path(folder)).start()
+        farm = import_module("farm_process").FarmProcess(Path(folder)).start()
         try:
             with farm.client() as client:
                 supervisor = psutil.Process(farm.pid)
