@@ -81,6 +81,17 @@ class Catalogue:
             ids = plan.ids(connection, min(limit, MAX_LIMIT))
             return _rows(connection, ids)
 
+    def ids(self, query: Query, *, limit: int) -> list[int]:
+        """Return the ids of the rows that match, in the order of `find`."""
+        with self._reading() as connection:
+            plan = _plan(connection, query, None) if connection else None
+            return plan.ids(connection, limit) if connection and plan else []
+
+    def rows(self, ids: list[int]) -> list[CatalogueRow]:
+        """Return the rows with these ids, in their order; those that are not there are left out."""
+        with self._reading() as connection:
+            return _rows(connection, ids) if connection else []
+
     def count(self, query: Query) -> int:
         """Return how many rows match."""
         with self._reading() as connection:

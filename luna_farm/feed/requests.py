@@ -14,7 +14,8 @@ from luna_farm.errors import InvalidRequest
 MAX_BYTES = 4096
 JOB_ACTIONS = ("retry", "cancel", "dismiss")
 POOL_ACTIONS = ("pause", "resume")
-ACTIONS = JOB_ACTIONS + POOL_ACTIONS
+ROW_ACTIONS = ("open_folder",)
+ACTIONS = JOB_ACTIONS + POOL_ACTIONS + ROW_ACTIONS
 TYPES = ("get_status", "resume", "action")
 _TEXT_LIMIT = 256
 
@@ -34,14 +35,15 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Do `name` to job `job_id` or to its image `index`, or to the pool (job_id ""), if the token is right.
-    `tag` comes back in the answer."""
+    """Do `name` to job `job_id` or to its image `index`, to the pool (job_id ""), or for the image of a `row`
+    of the catalogue, if the token is right. `tag` comes back in the answer."""
 
     name: str
     job_id: str
     token: str
     tag: str
     index: int | None = None
+    row: int | None = None
 
 
 Request = GetStatus | Resume | Act
@@ -71,7 +73,9 @@ def parse(message: str | bytes) -> Request:
         if not isinstance(token, str) or len(token) > _TEXT_LIMIT:
             raise InvalidRequest.of("token", "(hidden)", f"text of at most {_TEXT_LIMIT} characters")
         job_id = _text(given, "job_id") if name in JOB_ACTIONS else ""
-        return Act(str(name), job_id, token, _text(given, "id", default=""), _index(given.get("index")))
+        row = _sequence(given.get("row"), "row") if name in ROW_ACTIONS else None
+        tag = _text(given, "id", default="")
+        return Act(str(name), job_id, token, tag, _index(given.get("index")), row)
     raise InvalidRequest.of("type", kind, ", ".join(TYPES))
 
 
@@ -90,9 +94,9 @@ def _index(value: Any) -> int | None:
     return value
 
 
-def _sequence(value: Any) -> int:
+def _sequence(value: Any, field: str = "after") -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
-        raise InvalidRequest.of("after", value, "a whole number from 0")
+        raise InvalidRequest.of(field, value, "a whole number from 0")
     return value
 
 

@@ -27,9 +27,10 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from luna_farm import system
-from luna_farm.errors import FarmBusy, FarmError, InvalidRequest, Unauthorized
+from luna_farm.errors import FarmBusy, FarmError, InvalidRequest, NotPossible, Unauthorized
 from luna_farm.feed import requests, web
 from luna_farm.feed.auth import FeedAuth, choose_subprotocol
+from luna_farm.feed.gallery import Gallery
 from luna_farm.feed.history import History, Published
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.sessions import Sessions
@@ -68,8 +69,9 @@ class Feed:
 
     `status` returns the status as a dict (docs/feed.md) within a few milliseconds; `action` carries out an
     `Act` and raises FarmError; `token` is what actions need, and readers of other users or machines. `tls` is
-    required beyond loopback. `names` are further names that clients use for this machine; more than
-    `max_connections` at a time are turned away. Everything is called in the thread of
+    required beyond loopback. `names` are further names that clients use for this machine; `gallery` answers
+    for saved images and is closed with the feed; more than `max_connections` at a time are turned away.
+    Everything is called in the thread of
     the event loop, `start` first.
     """
 
@@ -84,6 +86,7 @@ class Feed:
         *,
         tls: ssl.SSLContext | None = None,
         names: Iterable[str] = (),
+        gallery: Gallery | None = None,
         max_connections: int | None = None,
     ) -> None:
         self._max_connections = MAX_CONNECTIONS if max_connections is None else max_connections
@@ -98,7 +101,8 @@ class Feed:
         self._metrics = metrics
         self._tls = tls
         self._names = tuple(names)
-        self._site = web.Site(self._current, metrics, lambda: (len(self._subscribers), self.dropped))
+        self._gallery = gallery
+        self._site = web.Site(self._current, metrics, lambda: (len(self._subscribers), self.dropped), gallery)
         self._history = History()
         self._pending: list[bytes] = []
         self._subscribers: set[Subscriber] = set()
@@ -191,10 +195,14 @@ class Feed:
         await self._server.wait_closed()
         last_call.cancel()
         self._server = None
+        if self._gallery is not None:
+            self._gallery.close()
 
     # --- subscribers
 
-    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+    def _answer(
+        self, connection: ServerConnection, request: Request
+    ) -> Response | Awaitable[Response] | None:
         """Answer plain HTTP; None lets a WebSocket in."""
         response = self._site.answer(self._auth, connection, request)
         if response is None and len(self._subscribers) >= MAX_SUBSCRIBERS:
@@ -280,7 +288,8 @@ class Feed:
         try:
             if not self._auth.knows(request.token):
                 raise Unauthorized(web.WRONG_TOKEN)
-            result = await asyncio.wait_for(self._action(request), ACTION_TIMEOUT_S)
+            done = self._open_folder(request) if request.name == "open_folder" else self._action(request)
+            result = await asyncio.wait_for(done, ACTION_TIMEOUT_S)
         except FarmError as error:
             return {**answer, "ok": False, "code": error.code, "error": str(error)}
         except asyncio.TimeoutError:
@@ -296,6 +305,12 @@ class Feed:
         if "error" in result:  # the farm's own refusal, in its own words
             return {**answer, "ok": False, "code": result.get("code", "error"), "error": result["error"]}
         return {**answer, "ok": True, "result": result}
+
+    async def _open_folder(self, request: requests.Act) -> dict[str, Any]:
+        if self._gallery is None or request.row is None:
+            raise NotPossible("This farm has no gallery.")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._gallery.threads, self._gallery.open_folder, request.row)
 
     # --- sending
 

@@ -6,12 +6,14 @@ never open a file for a request, nor put anything of a request into a path.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import http
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -20,7 +22,9 @@ from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from luna_farm.errors import FarmError, InvalidRequest, NotPossible
 from luna_farm.feed.auth import FeedAuth
+from luna_farm.feed.gallery import Gallery
 from luna_farm.feed.metrics import FeedFacts, Metrics
 
 log = logging.getLogger("luna_farm.feed")
@@ -34,6 +38,10 @@ WRONG_TOKEN = "The token is not that of the running farm. It is new after every 
 _USED_LINK = "This link was used already, or is older than a minute. `luna-farm dashboard` makes a new one."
 _TYPES = {
     "index.html": "text/html; charset=utf-8",
+    "gallery.html": "text/html; charset=utf-8",
+    "gallery.js": "text/javascript; charset=utf-8",
+    "gallery_grid.js": "text/javascript; charset=utf-8",
+    "gallery_preview.js": "text/javascript; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "charts.js": "text/javascript; charset=utf-8",
     "dom.js": "text/javascript; charset=utf-8",
@@ -41,17 +49,22 @@ _TYPES = {
     "login.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-_STYLE_LINK = b'<link rel="stylesheet" href="/style.css">'
+_PAGES = {"index.html": "/", "gallery.html": "/gallery"}
+_STYLE_LINK = re.compile(rb'<link rel="stylesheet" href="/([a-z_]+\.css)">')
 # Nothing from elsewhere, nothing inline but our own style, no string ever becomes script, no page frames the
 # page.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src '{style}'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "default-src 'none'; script-src 'self'; style-src {styles}; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types"
 )
 _PAGE_HEADERS = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
+)
+_DATA_HEADERS = (
+    ("Content-Security-Policy", "default-src 'none'; sandbox"),
+    ("Content-Disposition", "attachment"),
 )
 _ALL_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -74,17 +87,22 @@ class Asset:
 def load_assets() -> Mapping[str, Asset]:
     """Read the dashboard's files; return them by the path under which they are served ("/" is the page).
 
-    The style goes into the page: one request less before the first paint. The policy names it by its hash.
+    Styles go into the page: fewer requests before the first paint. The policy names them by their hashes.
     """
     folder = resources.files("luna_farm.feed.dashboard")
-    style = folder.joinpath("style.css").read_bytes()
-    digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
-    policy = _POLICY.format(style=f"sha256-{digest}")
     assets = {}
     for name, content_type in _TYPES.items():
-        body = folder.joinpath(name).read_bytes().replace(_STYLE_LINK, b"<style>" + style + b"</style>")
+        digests: list[str] = []
+
+        def style(link: re.Match[bytes], digests: list[str] = digests) -> bytes:
+            text = folder.joinpath(link[1].decode()).read_bytes()
+            digests.append(f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'")
+            return b"<style>" + text + b"</style>"
+
+        body = _STYLE_LINK.sub(style, folder.joinpath(name).read_bytes())
+        policy = _POLICY.format(styles=" ".join(digests) or "'none'")
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-        assets["/" if name == "index.html" else f"/{name}"] = Asset(body, content_type, etag, policy)
+        assets[_PAGES.get(name, f"/{name}")] = Asset(body, content_type, etag, policy)
     return assets
 
 
@@ -129,15 +147,23 @@ class Site:
     counts."""
 
     def __init__(
-        self, current: Callable[[], dict[str, Any]], metrics: Metrics, counts: Callable[[], tuple[int, int]]
+        self,
+        current: Callable[[], dict[str, Any]],
+        metrics: Metrics,
+        counts: Callable[[], tuple[int, int]],
+        gallery: Gallery | None,
     ):
+        self._gallery = gallery
         self._current = current
         self._metrics = metrics
         self._counts = counts
         self._assets = load_assets()
 
-    def answer(self, auth: FeedAuth, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer one request; None: it wants the WebSocket at / and may have it. Never raises."""
+    def answer(
+        self, auth: FeedAuth, connection: ServerConnection, request: Request
+    ) -> Response | Awaitable[Response] | None:
+        """Answer one request, now or later; None: it wants the WebSocket at / and may have it. Never
+        raises."""
         # websockets below 17 parses GET only, and has no attribute for it.
         method = getattr(request, "method", "GET")
         try:
@@ -145,13 +171,13 @@ class Site:
         except Exception:
             log.exception("A request to the feed failed.")
             response = refuse(500, "The farm could not answer; its log says why.")
-        if response is not None and method == "HEAD":
+        if isinstance(response, Response) and method == "HEAD":
             response.body = b""  # Content-Length stays what GET would bring
         return response
 
     def _judge(
         self, auth: FeedAuth, connection: ServerConnection, request: Request, method: str
-    ) -> Response | None:
+    ) -> Response | Awaitable[Response] | None:
         refusal = auth.refusal(request.headers)
         if refusal:
             return refuse(403, refusal)
@@ -159,16 +185,38 @@ class Site:
             return refuse(
                 405, "Only GET: actions travel over the WebSocket (docs/feed.md).", [("Allow", "GET, HEAD")]
             )
-        path = request.path.partition("?")[0]
+        path, _, query = request.path.partition("?")
         if path == "/api/login":
             return _login(auth, request.headers)
         upgrade = "Upgrade" in request.headers
-        if path in ("/", "/api/status") and (upgrade or path == "/api/status"):
+        of_gallery = self._gallery is not None and self._gallery.has(path)
+        if of_gallery or path == "/api/status" or (path == "/" and upgrade):
             # Paths and images are for the farm's own user, or for who holds the token.
             if not auth.brings_token(request.headers) and not auth.is_own_user(connection):
                 return refuse(401, _NEEDS_TOKEN, [("WWW-Authenticate", "Bearer")])
+            if of_gallery:
+                return self._of_gallery(path, query, method)
             return None if path == "/" else _json(200, self._current())
         return self._public(path, request.headers)
+
+    async def _of_gallery(self, path: str, query: str, method: str) -> Response:
+        """Answer what the gallery asks for: read in a thread, and never run as a page."""
+        gallery = self._gallery
+        assert gallery is not None, "its paths are known"
+        loop = asyncio.get_running_loop()
+        try:
+            body, kind = await loop.run_in_executor(gallery.threads, gallery.answer, path, query)
+        except InvalidRequest as error:
+            return refuse(400, str(error))
+        except FarmError as error:
+            return refuse(404 if isinstance(error, NotPossible) else 503, str(error))
+        except Exception:
+            log.exception("A request of the gallery failed.")
+            return refuse(500, "The farm could not answer; its log says why.")
+        response = respond(200, body, kind, _DATA_HEADERS)
+        if method == "HEAD":
+            response.body = b""
+        return response
 
     def _public(self, path: str, headers: Headers) -> Response:
         """Answer what any user of this machine may ask: it names no path, no image and no job."""

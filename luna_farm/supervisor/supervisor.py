@@ -20,7 +20,8 @@ from typing import Any, cast
 
 from luna_farm import logs, system
 from luna_farm.catalogue import rows
-from luna_farm.config import FEED_OFF, Config
+from luna_farm.catalogue.search import Catalogue
+from luna_farm.config import FEED_OFF, Config, is_loopback
 from luna_farm.config_destinations import TIMEOUT_S
 from luna_farm.core import events, instructions, protocol, recovery
 from luna_farm.core.farm import advance, handle
@@ -33,6 +34,7 @@ from luna_farm.engine.child import fence
 from luna_farm.engine.local import LocalPool
 from luna_farm.engine.pool import Pool, WorkerSettings
 from luna_farm.errors import ArenaError, FarmError, NotPossible
+from luna_farm.feed.gallery import Gallery
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.requests import Act
 from luna_farm.feed.server import MAX_CONNECTIONS, Feed
@@ -48,6 +50,7 @@ from luna_farm.storage.large_segments import LargeSegments
 from luna_farm.storage.reports import Reports
 from luna_farm.storage.spool import Spool
 from luna_farm.storage.state_lock import StateLock
+from luna_farm.storage.thumbnails import Thumbnails
 from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.supervisor import state_dir
 from luna_farm.supervisor.arena_memory import ArenaMemory
@@ -339,6 +342,7 @@ class Supervisor:
             self.services.metrics,
             tls=tls,
             max_connections=self._viewers,
+            gallery=self._gallery(),
         )
         try:
             await feed.start()
@@ -348,6 +352,14 @@ class Supervisor:
             )
         else:
             self.services.feed = feed
+
+    def _gallery(self) -> Gallery | None:
+        config = self.config
+        if not config.catalogue:
+            return None
+        catalogue = Catalogue(config.state_dir / rows.NAME)
+        kept = Thumbnails(config.state_dir / thumbnails.NAME, config.thumbnail_bytes)
+        return Gallery(catalogue, kept, can_open=is_loopback(config.host))
 
     def _introduce(self) -> None:
         """Say where we listen: in the state folder, in the status, in the log."""

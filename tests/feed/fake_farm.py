@@ -14,12 +14,15 @@ import math
 import random
 import sys
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luna_farm.errors import UnknownJob
 from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.requests import Act
 from luna_farm.feed.server import Feed
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TOKEN = "0123456789abcdef" * 4
 START = datetime(2026, 5, 4, 21, 0, tzinfo=timezone.utc)
@@ -29,6 +32,13 @@ SUPERVISOR = ("rss_bytes", "cpu_percent", "threads", "open_files", "uptime_s")
 
 def thumbnail(number: int) -> str:
     """Return a small JPEG of hills under a moon as base64; each number gives another one."""
+    out = io.BytesIO()
+    picture(number).save(out, "JPEG", quality=80)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def picture(number: int) -> Image:
+    """Return hills under a moon, at most 160 pixels wide and high."""
     from PIL import Image, ImageDraw
 
     chance = random.Random(number)
@@ -51,9 +61,7 @@ def thumbnail(number: int) -> str:
         ]
         shade = ((dusk + 20 * layer) % 360 * 255 // 360, 130, 95 - 28 * layer)
         draw.polygon([(0, height), *ridge, (width, height)], fill=shade)
-    out = io.BytesIO()
-    sample.convert("RGB").save(out, "JPEG", quality=80)
-    return base64.b64encode(out.getvalue()).decode()
+    return sample.convert("RGB")
 
 
 class FakeFarm:

@@ -12,8 +12,9 @@ const base64url = (text) =>
 
 export class Link {
   // heard: {status, event, gap, state}. state is called with "connecting" | "open" | "lost" | "locked" and the wait in ms.
-  constructor(heard) {
+  constructor(heard, { thumbnails = true } = {}) {
     this.heard = heard;
+    this.thumbnails = Number(thumbnails);
     this.token = "";
     this.epoch = "";
     this.seq = 0;
@@ -28,7 +29,7 @@ export class Link {
     clearTimeout(this.timer);
     this.socket?.close();
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const query = new URLSearchParams({ after: this.seq, epoch: this.epoch, thumbnails: 1 });
+    const query = new URLSearchParams({ after: this.seq, epoch: this.epoch, thumbnails: this.thumbnails });
     const names = this.token ? ["luna-farm.v1", `luna-farm.token.${base64url(this.token)}`] : [];
     const socket = new WebSocket(`${scheme}://${location.host}/?${query}`, names);
     this.socket = socket;
@@ -100,13 +101,13 @@ export class Link {
   }
 
   // Resolves with the farm's answer: {ok, result} or {ok: false, code, error}. Rejects if none comes.
-  act(name, { job_id = "", index } = {}, token = "") {
+  act(name, { job_id = "", index, row } = {}, token = "") {
     const id = String(++this.tag);
     return new Promise((resolve, reject) => {
       if (this.socket?.readyState !== WebSocket.OPEN) throw new Error("The farm is not connected.");
       this.answers.set(id, { resolve, reject });
       setTimeout(() => this.answers.delete(id) && reject(new Error("The farm did not answer.")), ANSWER_MS);
-      this.socket.send(JSON.stringify({ type: "action", name, job_id, index, token, id }));
+      this.socket.send(JSON.stringify({ type: "action", name, job_id, index, row, token, id }));
     });
   }
 }
