@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Take the images of the dashboard that the README shows: python scripts/screenshots.py [FOLDER]
+"""Take the images of dashboard and gallery that the documents show: python scripts/screenshots.py [FOLDER]
 
 Over the farm of the tests that saves nothing (tests/feed/fake_farm.py), so that they show no image of
 anybody. Needs Chromium, the playwright package and Pillow. It must never touch a running farm.
@@ -12,16 +12,19 @@ import io
 import math
 import shutil
 import sys
+import tempfile
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "feed")]
 
 from fake_farm import FakeFarm, folder  # noqa: E402
+from fake_gallery import FakeGallery  # noqa: E402
 
 VIEWS = {"desktop": (1280, 1290), "phone": (390, 844)}
 PAST_S = 121
@@ -66,6 +69,36 @@ async def shoot(browser: Browser, address: str, target: Path, size: tuple[int, i
     await context.close()
 
 
+async def shoot_gallery(
+    browser: Browser, folder: str, target: Path, scheme: Literal["dark", "light"]
+) -> None:
+    """Keep what the gallery shows of some thousand images, and of one."""
+    images = FakeGallery(Path(folder))
+    images.fill(3000, files=6, small=600)
+    farm = FakeFarm()
+    feed = await farm.serve(gallery=images.gallery())
+    context = await browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+    page = await context.new_page()
+    await page.goto(f"http://127.0.0.1:{feed.port}/gallery")
+    await page.locator(".shot img.here").nth(30).wait_for()
+    await page.wait_for_timeout(400)
+    await keep(page, target / f"gallery-desktop-{scheme}.webp")
+    await page.locator(".shot button").nth(3).click()
+    await page.locator("#preview-image[src^=blob]").wait_for()
+    await page.wait_for_timeout(400)
+    await keep(page, target / f"gallery-image-{scheme}.webp")
+    await context.close()
+    await feed.close()
+    images.close()
+
+
+async def keep(page: Page, target: Path) -> None:
+    """Write what a page shows."""
+    sample = Image.open(io.BytesIO(await page.screenshot()))
+    sample.convert("RGB").save(target, quality=80, method=6)
+    print(f"{target} {target.stat().st_size / 1000:.0f} kB")
+
+
 async def main() -> None:
     """Take every view in both themes."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -84,6 +117,8 @@ async def main() -> None:
             for scheme in ("dark", "light"):
                 file = target / f"dashboard-{name}-{scheme}.webp"
                 await shoot(browser, f"http://127.0.0.1:{feed.port}/", file, size, scheme)
+        with tempfile.TemporaryDirectory() as folder_of_gallery:
+            await shoot_gallery(browser, folder_of_gallery, target, "dark")
         await browser.close()
     await feed.close()
 

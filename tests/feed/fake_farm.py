@@ -37,30 +37,33 @@ def thumbnail(number: int) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def picture(number: int) -> Image:
-    """Return hills under a moon, at most 160 pixels wide and high."""
+def picture(number: int, scale: int = 1) -> Image:
+    """Return hills under a moon, at most 160 pixels wide and high, times `scale`."""
     from PIL import Image, ImageDraw
 
     chance = random.Random(number)
     width, height = chance.choice([(160, 160), (160, 107), (107, 160)])
     dusk = chance.randrange(360)
-    sample = Image.new("HSV", (width, height), (dusk * 255 // 360, 110, 60))
+    sample = Image.new("HSV", (width * scale, height * scale), (dusk * 255 // 360, 110, 60))
     draw = ImageDraw.Draw(sample)
-    for row in range(height):
-        draw.line([(0, row), (width, row)], fill=(dusk * 255 // 360, 120, 40 + 130 * row // height))
+    for row in range(height * scale):
+        shade = (dusk * 255 // 360, 120, 40 + 130 * row // (height * scale))
+        draw.line([(0, row), (width * scale, row)], fill=shade)
     left, top, size = (
         chance.randrange(20, width - 40),
         chance.randrange(8, height // 3),
         chance.randrange(14, 26),
     )
-    draw.ellipse([left, top, left + size, top + size], fill=(30, 40, 245))
+    draw.ellipse([at * scale for at in (left, top, left + size, top + size)], fill=(30, 40, 245))
     for layer in range(3):
         base, swing = height * (6 + layer) // 9, chance.randrange(6, 18)
         ridge = [
-            (x, base - swing * math.sin(x / chance.randrange(14, 30) + layer)) for x in range(0, width + 1, 8)
+            (x * scale, scale * (base - swing * math.sin(x / chance.randrange(14, 30) + layer)))
+            for x in range(0, width + 8, 8)
         ]
-        shade = ((dusk + 20 * layer) % 360 * 255 // 360, 130, 95 - 28 * layer)
-        draw.polygon([(0, height), *ridge, (width, height)], fill=shade)
+        hue = (dusk + 20 * layer) % 360 * 255 // 360
+        corners = [(0, height * scale), *ridge, (width * scale, height * scale)]
+        draw.polygon(corners, fill=(hue, 130, 95 - 28 * layer))
     return sample.convert("RGB")
 
 

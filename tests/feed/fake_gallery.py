@@ -26,6 +26,7 @@ SUBJECTS = (
 )
 STYLES = ("oil on canvas", "35mm photograph", "soft light, film grain", "ink and watercolour")
 STEP_S = 97.0
+SCALE = 6
 
 
 class FakeGallery:
@@ -59,8 +60,9 @@ class FakeGallery:
             kind = number % 240
             if kind not in kinds:
                 out = io.BytesIO()
-                sample = picture(kind)
-                sample.resize((sample.width * 8 // 5, sample.height * 8 // 5)).save(out, "JPEG", quality=75)
+                sample = picture(kind, 2)
+                sample.thumbnail((256, 256))
+                sample.save(out, "JPEG", quality=75)
                 kinds[kind] = out.getvalue()
             self.small.put([(*self.key(number), kinds[kind])])
 
@@ -73,10 +75,10 @@ class FakeGallery:
         """The row of an image, and its file."""
         chance = random.Random(number)
         job_id, index = self.key(number)
-        sample = picture(number % 240)
         path = self.out / f"night_{number:06d}_{('RAW', 'UPSCALED', 'DETAILED')[index]}.png"
         if file:
-            sample.resize((sample.width * 6, sample.height * 6), 1).save(path)
+            picture(number % 240, SCALE).save(path)
+        width, height = random.Random(number % 240).choice([(160, 160), (160, 107), (107, 160)])
         rejected = number % 29 == 7
         return CatalogueRow(
             path=str(path),
@@ -84,8 +86,8 @@ class FakeGallery:
             job_id=job_id,
             index=index,
             format="png",
-            width=sample.width * 6,
-            height=sample.height * 6,
+            width=width * SCALE,
+            height=height * SCALE,
             bytes=path.stat().st_size if file else 1_400_000,
             submitted_at=saved_at - 0.2,
             saved_at=saved_at,
