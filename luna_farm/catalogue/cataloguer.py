@@ -3,7 +3,7 @@ worker waits for SQLite.
 
 It works through messages in order and confirms each; what is not confirmed the supervisor sends again. When
 the pipe ends the supervisor is dead: what has arrived is written, then the process ends. While nothing
-arrives it reads files again after a damaged catalogue was set aside, and removes rows that are too old.
+arrives it reads files again after a damaged catalogue was set aside, and then ends.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from luna_farm.testing.faults import crash_point
 READ_BYTES = 256 * 1024
 PAUSE_S = 1.0
 """Between two tries while the disk is full or another program writes."""
+IDLE_S = 60.0
+"""Without anything to do for so long it ends, and gives its memory back; the next row starts another one."""
 PRUNE_EVERY_S = 6 * 3600.0
 DAY_MS = 86_400_000
 
@@ -75,8 +77,10 @@ class Cataloguer:
             if message is not None:
                 return message
             busy = self._reading_again is not None
-            if not select.select([self._pipe], [], [], 0.0 if busy else PRUNE_EVERY_S)[0]:
-                self._do_what_can_wait()
+            if not select.select([self._pipe], [], [], 0.0 if busy else IDLE_S)[0]:
+                if not busy:
+                    return None
+                self._read_some()
                 continue
             try:
                 data = self._pipe.recv(READ_BYTES)
@@ -185,12 +189,10 @@ class Cataloguer:
             return
         yield kept(row, self._names)
 
-    def _do_what_can_wait(self) -> None:
-        """Read some files again, or remove rows that are too old."""
+    def _read_some(self) -> None:
+        """Read some files again."""
+        assert self._reading_again is not None, "called while there are some"
         try:
-            if self._reading_again is None:
-                self._prune(self._opened())
-                return
             found = next(self._reading_again, None)
             if found is None:
                 self._reading_again = None

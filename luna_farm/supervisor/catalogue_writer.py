@@ -182,9 +182,10 @@ class CatalogueWriter:
             self._cataloguer.send(message)
 
     def _ended(self, why: str) -> None:
-        """The cataloguer was collected: what it had not confirmed is sent to the next one."""
+        """The cataloguer was collected: what it had not confirmed is sent to the next one. It ends by itself
+        when there is nothing to do."""
         self._cataloguer = None
-        if not self._closing:
+        if self._unconfirmed and not self._closing:
             log.warning("The cataloguer has ended (%s); it is started again.", why)
 
     async def close(self, patience_s: float = LAST_WORDS_S) -> None:

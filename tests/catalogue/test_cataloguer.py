@@ -98,6 +98,19 @@ def test_what_is_confirmed_is_written(start: StartPeer, catalogue: Catalogue, ma
     assert peer.pipe.recv(1) == b""
 
 
+def test_with_nothing_to_do_it_ends(
+    start: StartPeer, catalogue: Catalogue, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cataloguer, "IDLE_S", 0.01)
+    peer = start()
+    assert peer.pipe.recv(1) == b""
+    peer = start()
+    peer.put(make_row())
+    while peer.pipe.recv(65536):
+        pass
+    assert catalogue.count(Query()) == 1
+
+
 def test_a_failed_image_comes_and_leaves(start: StartPeer, catalogue: Catalogue) -> None:
     task = ImageTask("a1b2c3d4", 1, "RAW", "png", 0, 1, "/out/x.png", "", 0, 8, 8, 3)
     options = SaveOptions(output_dir="/out", timestamp="2026-01-02T03:04:05", metadata='{"positive":"a cat"}')

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from farm_process import FarmProcess, until
 
+import luna_farm
 from luna_farm.catalogue.rows import NAME
 from luna_farm.errors import CatalogueUnavailable, InvalidRequest
 from luna_farm_client import AsyncFarmClient, SaveImage, SaveRequest
@@ -27,7 +28,9 @@ def run(farm: FarmProcess, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def test_what_is_saved_is_found(start_farm: Callable[..., FarmProcess], tmp_path: Path) -> None:
+def test_what_is_saved_is_found(
+    start_farm: Callable[..., FarmProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
     farm = start_farm()
     with farm.client() as client:
         assert client.find() == []
@@ -60,7 +63,12 @@ def test_what_is_saved_is_found(start_farm: Callable[..., FarmProcess], tmp_path
         assert failed.error
     told = run(farm, "find", "lighthouse")
     assert all(part in told for part in ("lighthouse at night", "flux1-dev", str(2**64 - 1), *report.paths))
+    monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(farm.state))
+    monkeypatch.setenv("LUNA_FARM_PORT", str(farm.port))
+    through_the_farm = luna_farm.find("lighthouse", limit=2)
     assert farm.stop() == 0
+    assert luna_farm.find("lighthouse", limit=2) == through_the_farm == rows[:2]
+    assert luna_farm.find(similar=PIXELS[1], since=hour)[0].path == report.images[1].path  # type: ignore[attr-defined]
     by_file = json.loads(run(farm, "find", "lighthouse", "--json"))
     assert [row["path"] for row in by_file] == [row.path for row in rows]
     assert run(farm, "find", "harbour") == "Nothing found.\n"
