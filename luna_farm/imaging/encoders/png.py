@@ -81,7 +81,7 @@ def _data(pixels: NDArray[Any], level: int) -> list[bytes | memoryview]:
     strips = min(height, _strip_count(pixels.nbytes))
     cuts = [height * i // strips for i in range(strips + 1)]
     if strips == 1:
-        if level >= 5 or (level == 4 and pixels.itemsize == 2):
+        if level >= 5 or (level == 4 and pixels.itemsize == 2 and pixels.shape[2] > 1):
             # Imported here, because few ask for these levels.
             from luna_farm.imaging.encoders import png_small
 
