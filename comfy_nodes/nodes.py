@@ -33,6 +33,7 @@ ALIASES = (
 SHARED = (
     "save_path", "filename", "model_name", "quality_gate", "min_quality_threshold", "png_compression",
     "lossy_quality", "lossless_webp", "filename_index", "custom_metadata", "preset", "outputs",
+    "bit_depth", "animation_fps", "provenance", "sidecar", "if_exists",
 )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def save_request(inputs: Mapping[str, Any], output_dir: str, metadata: Any) -> A
             [
                 package.SaveImage(image, format=inputs.get(f"format_{n}", "png"))
                 for n, batch in given
-                for image in pixels.one_by_one(batch)
+                for image in ([batch] if inputs.get("animation_fps") else pixels.one_by_one(batch))
             ],
         )
     else:
@@ -69,8 +70,9 @@ def save_request(inputs: Mapping[str, Any], output_dir: str, metadata: Any) -> A
             ],
         )
     shared, embed = {name: inputs[name] for name in SHARED if name in inputs}, _embed(inputs)
-    if shared.get("preset") == widgets.PRESETS[0]:
-        del shared["preset"]
+    for name, choices in (("preset", widgets.PRESETS), ("provenance", widgets.PROVENANCES)):
+        if shared.get(name) == choices[0]:
+            del shared[name]  # what the farm is configured with
     return package.SaveRequest(
         images=images,
         output_dir=output_dir,

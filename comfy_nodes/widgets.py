@@ -21,6 +21,10 @@ FILENAME = "%time:YYYY_mm_dd.HH.MM.SS%_%model_name%"
 ON_ERROR = ("report", "raise", "save_here")
 WHEN_BUSY = ("wait", "save_here", "report")
 EMBED = ("full", "parameters", "none")
+BIT_DEPTHS = ("auto", "8", "16", "half", "float")
+PROVENANCES = ("default", "off", "xmp", "c2pa")
+SIDECARS = ("auto", "always", "never")
+IF_EXISTS = ("number", "overwrite", "skip", "fail")
 PRESETS = ("default", "fast", "balanced", "small", "archive", "web")
 """The first one: what the farm is configured with."""
 THROUGH = tuple(f"image_{number} as it came in." for number in SLOTS)
@@ -207,6 +211,36 @@ def _later() -> dict[str, Any]:
             **_option("outputs"),
             "tooltip": "Several files of each image, separated by commas, for example master, web, thumbnail "
             "or png, webp 1600 web q85. A number is the longest side. Empty: one file, in the format above.",
+        }),
+        "bit_depth": (list(BIT_DEPTHS), {
+            "advanced": True,
+            **_option("bit_depth"),
+            "tooltip": "Bits of a channel: 16 for PNG, TIFF and JPEG XL, half and float for OpenEXR and "
+            "TIFF. A format without them stores the nearest that it has. auto: 8, in OpenEXR as it comes.",
+        }),
+        "animation_fps": ("FLOAT", {
+            "advanced": True,
+            **_option("animation_fps"), "step": 0.5,
+            "tooltip": "Above 0 a batch becomes one moving image of so many frames a second (png, webp, "
+            "avif).",
+        }),
+        "provenance": (list(PROVENANCES), {
+            "advanced": True,
+            "default": PROVENANCES[0],
+            "tooltip": "Marks that say that a model made the images: XMP, or XMP and a signed C2PA manifest. "
+            "default: what the farm is configured with.",
+        }),
+        "sidecar": (list(SIDECARS), {
+            "advanced": True,
+            **_option("sidecar"),
+            "tooltip": "A .json with workflow and parameters beside each image: only for what does not fit "
+            "into the image, always, or never.",
+        }),
+        "if_exists": (list(IF_EXISTS), {
+            "advanced": True,
+            **_option("if_exists"),
+            "tooltip": "Where a name exists: save under the next number, replace the file, do not save, or "
+            "refuse all images of this node.",
         }),
     }  # fmt: skip
 

@@ -60,13 +60,24 @@ def test_every_widget_reaches_the_request(comfy, farm, tensor):
     given = {"save_path": "a/b", "filename": "f", "model_name": "m.safetensors", "quality_gate": "both",
              "min_quality_threshold": 0.5, "png_compression": 7, "lossy_quality": 80, "lossless_webp": True,
              "filename_index": 5, "custom_metadata": '{"a": 1}', "preset": "small",
-             "outputs": "png, thumbnail"}  # fmt: skip
+             "outputs": "png, thumbnail", "bit_depth": "16", "provenance": "xmp", "sidecar": "always",
+             "if_exists": "overwrite"}  # fmt: skip
     run(LunaDaemonImageSaver(), image_1=tensor, metadata={"seed": 1}, **given)
     request = farm.requests[0]
     assert {name: getattr(request, name) for name in given} == given
     assert request.metadata == {"seed": 1}
     assert request.extra_pnginfo == {"workflow": {"nodes": []}}
     assert request.embed == "full"
+
+
+def test_a_batch_becomes_one_moving_image_where_a_speed_is_given(comfy, farm, tensor):
+    moving = {"animation_fps": 12.5, "format_1": "webp"}
+    run(LunaDaemonImageSaver(), image_1=tensor, **moving)
+    run(LunaDaemonImageSaver(), image_1=tensor, filename_prefix="a/b", **moving)
+    for request in farm.requests:
+        assert request.animation_fps == 12.5
+        assert [image.pixels.shape for image in request.images] == [tensor.shape]
+        assert request.provenance is None, "what the farm is configured with"
 
 
 def test_the_output_folder_is_read_at_every_call(comfy, farm, tensor, tmp_path):
