@@ -13,6 +13,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from luna_farm import config, system
 from luna_farm.errors import Unauthorized
@@ -73,17 +74,33 @@ class Endpoint:
         except OSError:
             return ""
 
+    def gallery(self, job_id: str) -> str:
+        """Return the address of a job's images in the gallery, "" where the state folder does not tell it."""
+        found = self._found()
+        scheme = "https" if self.tls is not None else "http"
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        port = found.get("feed_port")
+        return f"{scheme}://{name}:{int(port)}/gallery?job={job_id}" if port else ""
+
+    def _found(self) -> dict[str, Any]:
+        """Return what the state folder tells of the farm at this address, {} if that is another one."""
+        try:
+            found = json.loads((self.state_dir / "endpoint.json").read_text("utf-8"))
+            mine = config.is_loopback(self.host) and found["port"] == self.port
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return dict(found) if mine else {}
+
     def ended(self) -> tuple[str, float]:
         """Return a sentence if the farm at this address has ended and no service manager starts it again, and
         for how many seconds to wait for it all the same; ("", 0.0) if it may be restarting, or is none of
         this state folder."""
+        found = self._found()
         try:
-            found = json.loads((self.state_dir / "endpoint.json").read_text("utf-8"))
-            mine = config.is_loopback(self.host) and found["port"] == self.port
             pid, managed, stopped = int(found["pid"]), bool(found["managed"]), bool(found.get("stopped"))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return "", 0.0
-        if not mine or managed or not (stopped or not system.process_exists(pid)):
+        if managed or not (stopped or not system.process_exists(pid)):
             return "", 0.0
         if stopped:
             return f"The farm at {self} was stopped. Start it with `luna-farm start`.", 0.0

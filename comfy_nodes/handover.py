@@ -121,6 +121,14 @@ def save_here(request: SaveRequest) -> Handed:
     return Handed(report.job_id, tuple(i.path for i in report.images), report, time.perf_counter() - started)
 
 
+def gallery(job_id: str) -> str:
+    """Return the address of a job in the farm's gallery, "" where there is none that is known here."""
+    try:
+        return farm().endpoint.gallery(job_id)
+    except Exception:  # a link is worth no error
+        return ""
+
+
 def report_of(job_id: str) -> JobReport:
     """Return the present report of a job, saved here or by the farm. Raises FarmError."""
     return _saved_here.get(job_id) or farm().job(job_id)

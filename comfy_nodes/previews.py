@@ -159,6 +159,7 @@ def announce(
         job.pictures = job._correct(handed.report)
         job.state.update({**outcome(handed.report), "pictures": job.pictures})
         return job
+    job.state["gallery"] = handover.gallery(handed.job_id)
     for path in handed.paths:
         _coming[os.path.abspath(path)] = job.over
     watcher.add(job)
@@ -185,6 +186,7 @@ def _state(job_id: str, caller: host.Caller) -> dict[str, Any]:
         "reasons": [],
         "pictures": [],
         "preview": True,
+        "gallery": "",
     }
 
 

@@ -66,6 +66,7 @@ function show(workflow, id) {
   if (!isOpen(workflow) || !SAVERS.has(node?.comfyClass)) return;
   const shown = runsOf(workflow, id);
   showJobs(node, shown.newest);
+  node.lunaGallery = shown.newest.map(({ gallery }) => gallery).findLast(isReachable);
   node.lunaShown = new Set(shown.images().map(({ filename }) => filename));
   if (!node.lunaShown.size && shown.newest.every(ended)) removePreview(node);
   dirty();
@@ -89,6 +90,20 @@ function showJobs(node, jobs) {
   if (failed) parts.push(reasons[0] ?? "");
   setLine(node, parts.join(" · "), mood, reasons.join("\n"));
   setBadge(node, failed ? trouble : rejected ? text("rejected", { count: rejected }) : "", mood);
+}
+
+// The gallery of a farm on this machine opens only in a browser of this machine.
+function isReachable(address) {
+  const here = (name) => ["127.0.0.1", "localhost", "[::1]"].includes(name);
+  return Boolean(address) && (here(location.hostname) || !here(new URL(address).hostname));
+}
+
+function addMenu(node) {
+  chain(node, "getExtraMenuOptions", (_, options) => options.unshift({
+    content: text("gallery"),
+    disabled: !node.lunaGallery,
+    callback: () => window.open(node.lunaGallery, "_blank", "noopener"),
+  }));
 }
 
 // How many images of open jobs are still to be saved.
@@ -245,6 +260,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!SAVERS.has(node.comfyClass)) return;
     addLine(node);
+    addMenu(node);
     // The frontend finds out that an image needs room while it draws, and leaves drawing the larger node to chance.
     chain(node, "onResize", dirty);
     chain(node, "onDrawBackground", () => checkImages(node));

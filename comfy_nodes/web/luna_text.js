@@ -15,6 +15,7 @@ const english = {
   toastRejected: "Images set aside by the quality gate",
   pending: "Luna Farm: images still to save: {count}. You may close this tab.",
   replace: "Replace by Luna saver",
+  gallery: "Show in Luna Farm's gallery",
 };
 
 let translated = {};

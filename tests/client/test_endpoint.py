@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,21 @@ def test_arguments_come_before_the_environment_and_that_before_the_file(
     assert find(port=3333).port == 3333
     monkeypatch.setenv("LUNA_FARM_HOST", "127.0.0.2")
     assert find().host == "127.0.0.2"
+
+
+def test_the_gallery_of_a_job_is_where_the_state_folder_says(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(nowhere))
+    assert find().gallery("a1b2c3d4") == ""
+    told = {"host": "127.0.0.1", "port": 19283, "feed_port": 4711, "pid": 1}
+    (nowhere / "endpoint.json").write_text(json.dumps(told))
+    assert find().gallery("a1b2c3d4") == "http://127.0.0.1:4711/gallery?job=a1b2c3d4"
+    assert find(host="::1").gallery("a") == "http://[::1]:4711/gallery?job=a"
+    assert find(port=1).gallery("a") == "", "another farm"
+    assert find(host="farm.example").gallery("a") == "", "another machine"
+    (nowhere / "endpoint.json").write_text(json.dumps({**told, "feed_port": None}))
+    assert find().gallery("a") == "", "it has no feed"
 
 
 def test_the_token_is_read_anew_each_time(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import urllib.error
 import urllib.request
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from farm_process import Wire
+from farm_process import Wire, until
 from feed_visitor import Subscription
 from websockets.asyncio.client import connect
 
@@ -127,3 +128,28 @@ async def test_a_link_of_the_farm_lets_a_browser_act_and_its_actions_reach_the_f
     assert refused["error"] == f"Image 0 of job {job_id} is saved: it has not failed."
     for message in (paused, resumed, refused):
         jsonschema.Draft202012Validator(SCHEMA).validate(message)
+
+
+async def test_what_a_farm_saves_is_in_its_gallery_with_its_thumbnail(
+    launched: Launched, tmp_path: Path
+) -> None:
+    job_id = await asyncio.to_thread(save, launched.port, tmp_path)
+
+    def ask(path: str) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{launched.feed_port}{path}", timeout=20) as answer:
+            return bytes(answer.read())
+
+    def tiles() -> list[dict[str, Any]]:
+        ids = [int(number) for number in array("d", ask(f"/api/gallery/ids?job={job_id}"))]
+        found = json.loads(ask(f"/api/gallery/tiles?ids={','.join(map(str, ids))}"))["tiles"]
+        return list(found)
+
+    found = await asyncio.to_thread(
+        until,
+        lambda: len(both := tiles()) == 2 and all(tile["thumbnail"] for tile in both) and both,
+        "both images are in the gallery",
+    )
+    assert {tile["state"] for tile in found} == {"saved", "discarded"}
+    saved = next(tile for tile in found if tile["state"] == "saved")
+    (file,) = (tmp_path / "out").rglob(saved["name"])
+    assert ask(f"/api/gallery/file?id={saved['id']}") == file.read_bytes()
