@@ -8,16 +8,22 @@ documents.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import destinations, events
+from luna_farm.core.archive_names import (
+    number_of,
+    series_of,
+    set_aside_below,
+    shard_key,
+    shared,
+    with_archive_number,
+)
 from luna_farm.core.circuits import Circuit, Upload, UploadState
 from luna_farm.core.completion import close, image_record
 from luna_farm.core.feed_events import ArchiveLost, DestinationFailing, ImageFailed, ImageLost, ImageSaved
-from luna_farm.core.filenames import collision_key
 from luna_farm.core.instructions import (
     AddMember,
     Append,
@@ -27,10 +33,9 @@ from luna_farm.core.instructions import (
     Publish,
     PublishShard,
     RemoveSpooled,
-    ReserveNames,
 )
 from luna_farm.core.job import Image, ImageState, Job
-from luna_farm.core.messages import DISCARDED, SaveOptions
+from luna_farm.core.messages import SaveOptions
 from luna_farm.core.retry import pause_s
 from luna_farm.core.shards import Shard, ShardState
 from luna_farm.core.state import Farm
@@ -41,63 +46,7 @@ IDLE_S = 60.0
 """After so long without a new member a shard is published, unless the request says otherwise."""
 MEMBERS_AT_A_TIME = 256
 """Members on their way to the archiver of one folder: it syncs once for all that wait."""
-MAX_SERIES = 1024
-"""Names of archives whose last number is remembered; of others the folder is looked at again."""
 FAIL, INTERRUPTED = "fail", "interrupted"
-_NUMBER = re.compile(r"_(\d{5,})(?=\.[a-z]+$)")
-
-
-def shared(options: SaveOptions) -> bool:
-    """Whether a request goes to an open shard, instead of an archive of its own."""
-    return bool(options.shard_images or options.shard_bytes or options.shard_idle_s)
-
-
-def names_wanted(farm: Farm, job_id: str, options: SaveOptions, base: str) -> ReserveNames:
-    """Return the request for the number of an archive; without names where the last number is known."""
-    known = _series(options.output_dir, base, options.archive) in farm.series
-    relatives = () if known else (f"{base}_%counter%.{options.archive}",)
-    return ReserveNames(job_id, options.output_dir, relatives)
-
-
-def path_for(farm: Farm, options: SaveOptions, base: str, event: events.NamesReserved) -> str:
-    """Return the path of the archive that a job is going to be in, as far as that is known now."""
-    # Numbers are given out here, and a shard never takes the name of a file: nothing has to be reserved.
-    farm.taken.difference_update(map(collision_key, event.paths))
-    key = _series(options.output_dir, base, options.archive)
-    if key not in farm.series:
-        for path in event.paths:
-            farm.series[key] = with_archive_number(path, number_of(path) - 1)
-        while len(farm.series) > MAX_SERIES:
-            del farm.series[next(iter(farm.series))]
-    last = farm.series[key]
-    if shared(options):
-        number = farm.open_shards.get(_key(options, base, ""))
-        return farm.shards[number].path if number else with_archive_number(last, number_of(last) + 1)
-    farm.series[key] = with_archive_number(last, number_of(last) + 1)
-    return farm.series[key]
-
-
-def number_of(path: str) -> int:
-    """Return the number of an archive: 7 for `a_00007.tar`."""
-    found = _NUMBER.search(path)
-    return int(found[1]) if found else 0
-
-
-def with_archive_number(path: str, number: int) -> str:
-    """Return the path with another number."""
-    return _NUMBER.sub(f"_{number:05d}", path)
-
-
-def _series(output_dir: str, base: str, kind: str) -> str:
-    return collision_key(f"{output_dir}/{base}.{kind}")
-
-
-def _key(options: SaveOptions, base: str, job_id: str) -> str:
-    bounds = f"{options.shard_images}/{options.shard_bytes}/{options.shard_idle_s}"
-    return f"{_series(options.output_dir, base, options.archive)}/{bounds}/{job_id}"
-
-
-# --- members
 
 
 def assign(farm: Farm, image: Image, upload: Upload, now: float) -> list[dict[str, Any]]:
@@ -105,9 +54,9 @@ def assign(farm: Farm, image: Image, upload: Upload, now: float) -> list[dict[st
     options = farm.jobs[image.task.job_id].options
     base, path = image.task.archive, image.task.path
     if image.result.state == S.DISCARDED.value:
-        base, path = _below(base, "/"), _below(path, "/" if "/" in path else "\\")
+        base, path = set_aside_below(base, "/"), set_aside_below(path, "/" if "/" in path else "\\")
     job_id = "" if shared(options) else image.task.job_id
-    key = _key(options, base, job_id)
+    key = shard_key(options, base, job_id)
     shard = farm.shards.get(farm.open_shards.get(key, ""))
     size = image.result.spool_bytes
     if shard is not None and not shard.has_room(size):
@@ -123,16 +72,10 @@ def assign(farm: Farm, image: Image, upload: Upload, now: float) -> list[dict[st
     return records
 
 
-def _below(path: str, separator: str) -> str:
-    """Rejected images go to archives of their own, which no reader of the others sees."""
-    folder, slash, name = path.rpartition(separator)
-    return f"{folder}{slash}{DISCARDED}{separator}{name}"
-
-
 def _opened(
     farm: Farm, image: Image, options: SaveOptions, key: str, path: str, job_id: str, now: float
 ) -> Shard:
-    series = _series(options.output_dir, image.task.archive, options.archive)
+    series = series_of(options.output_dir, image.task.archive, options.archive)
     if not job_id:
         last = number_of(farm.series.get(series, ""))
         path = with_archive_number(path, max(number_of(path), last + 1))
@@ -303,11 +246,11 @@ def shard_published(farm: Farm, event: events.ShardPublished, now: float) -> lis
     shard.error = ""
     if event.spool:
         shard.spool, shard.bytes = event.spool, event.bytes
-        return _send(farm, shard)
+        return send(farm, shard)
     return _end(farm, shard, event.path or shard.path, now)
 
 
-def _send(farm: Farm, shard: Shard) -> list[Instruction]:
+def send(farm: Farm, shard: Shard) -> list[Instruction]:
     """Queue a whole archive for its destination."""
     shard.move(H.SENDING)
     upload = Upload(shard.shard_id, -1, 0, shard.spool, shard.root, shard.path[len(shard.root) + 1 :])
@@ -345,7 +288,7 @@ def refused(farm: Farm, event: events.UploadFinished, now: float) -> list[Instru
 
 def retry(farm: Farm, shard: Shard) -> list[Instruction]:
     """Send an archive again, for all of its images."""
-    done = _send(farm, shard)
+    done = send(farm, shard)
     records: list[dict[str, Any]] = []
     for job, image in list(_failed(farm, shard)):
         image.move(S.UPLOADING)
@@ -431,65 +374,6 @@ def _lose(farm: Farm, shard: Shard, error: str, now: float) -> list[Instruction]
         image.result = replace(image.result, error=error, code="lost")
         done += [Append((image_record(image),)), Publish(ImageLost(*image.key, shard.path, error))]
     return done + [i for job in jobs.values() for i in close(farm, job, now)]
-
-
-# --- after a restart
-
-
-def restore_shards(farm: Farm, shards: list[Shard], spooled: Callable[[str], bool], now: float) -> None:
-    """Take up the shards of a predecessor, before its images."""
-    for shard in shards:
-        farm.last_shard = max(farm.last_shard, int(shard.shard_id.rpartition("-s")[2]))
-        farm.shards[shard.shard_id] = shard
-        shard.changed_at = now
-        farm.spool_used_bytes += shard.spool_bytes
-        if shard.state is H.OPEN:
-            farm.open_shards[shard.key] = shard.shard_id
-        elif shard.state is H.SENDING and spooled(shard.spool):
-            shard.state = H.PUBLISHING
-            _send(farm, shard)
-            assert shard.upload is not None
-            shard.upload.again = True
-        elif shard.state is H.SENDING:
-            shard.state = H.COMPLETE  # its file is looked for, and found to be gone
-
-
-def remember(farm: Farm, job: Job) -> None:
-    """Learn from a predecessor's job which numbers its archives have."""
-    for image in job.images:
-        if not image.task.archive or image.result.state == S.DISCARDED.value:
-            continue
-        path = image.uploads[0].archive if image.uploads and image.uploads[0].archive else ""
-        if not path and not shared(job.options):
-            path = image.task.path
-        key = _series(job.options.output_dir, image.task.archive, job.options.archive)
-        if number_of(path) > number_of(farm.series.get(key, "")):
-            farm.series[key] = path
-
-
-def restore_image(farm: Farm, image: Image, now: float) -> list[Instruction]:
-    """Take up an image of a predecessor that is on its way into an archive, or in one."""
-    upload = image.uploads[0]
-    shard = farm.shards.get(upload.shard)
-    if upload.state is not U.WAITING:
-        return [] if shard is not None else _lost_with_record(farm, image)
-    records: list[dict[str, Any]] = []
-    if shard is None or shard.state not in (H.OPEN, H.COMPLETE):
-        records = [*assign(farm, image, upload, now), image_record(image)]
-    else:
-        shard.pending += 1
-        shard.pending_bytes += image.result.spool_bytes
-    circuit_of(farm, upload).waiting.append(upload)
-    return [Append(tuple(records))] if records else []
-
-
-def _lost_with_record(farm: Farm, image: Image) -> list[Instruction]:
-    """The journal does not know the archive any more that an image is in: a power cut took the record."""
-    reason = f"The record of its archive {image.uploads[0].archive} is gone; look whether it is in there."
-    image.move(S.LOST)
-    farm.totals["images_failed"] += 1
-    image.result = replace(image.result, path=image.uploads[0].archive, error=reason, code="lost")
-    return [Append((image_record(image),)), Publish(ImageLost(*image.key, image.result.path, reason))]
 
 
 def add_member(farm: Farm, image: Image, upload: Upload) -> AddMember:

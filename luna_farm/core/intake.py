@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from luna_farm.core import archives, events, filenames, uploads
+from luna_farm.core import archive_names, events, filenames, uploads
 from luna_farm.core.completion import close, job_record, missing, request_of, whole_record
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
@@ -59,7 +59,7 @@ def named(farm: Farm, opened: OpenSubmit) -> ReserveNames:
     names = filenames.image_names(submit, farm.limits.path_bytes)
     if options.archive != "none":
         opened.members, opened.archive = names.members, names.archive
-        wanted = archives.names_wanted(farm, opened.job_id, options, names.archive)
+        wanted = archive_names.names_wanted(farm, opened.job_id, options, names.archive)
         return replace(wanted, warnings=names.warnings)
     return ReserveNames(
         opened.job_id,
@@ -121,7 +121,7 @@ def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[
 def make_job(farm: Farm, opened: OpenSubmit, event: events.NamesReserved) -> None:
     """Make the job of a submit whose names are reserved."""
     if opened.archive:
-        path = archives.path_for(farm, opened.submit.options, opened.archive, event)
+        path = archive_names.path_for(farm, opened.submit.options, opened.archive, event)
         event = replace(event, paths=(path,) * opened.submit.num_images)
     else:
         farm.taken.update(map(filenames.collision_key, event.paths))

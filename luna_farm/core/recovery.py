@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from luna_farm.core import archives, shards, uploads
+from luna_farm.core import archive_recovery, shards, uploads
 from luna_farm.core.completion import UNSURE, attempted, bury, close, image_record, job_record, missing
 from luna_farm.core.dispatch import worker_record
 from luna_farm.core.feed_events import ImageLost
@@ -154,12 +154,12 @@ def restore(
     Images whose pixels are gone (a reboot) and that were not published are lost, and reported by name.
     """
     done: list[Instruction] = []
-    archives.restore_shards(farm, list(recovered.shards.values()), probe.spooled, now)
+    archive_recovery.restore_shards(farm, list(recovered.shards.values()), probe.spooled, now)
     for job in [*recovered.reports.values(), *recovered.jobs.values()]:
         farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
         farm.requests[job.request_id] = job.job_id
         job.accepted_at = now
-        archives.remember(farm, job)
+        archive_recovery.remember(farm, job)
         for image in job.images:
             if image.state is S.QUEUED:
                 image.task = attempted(image.task, notes)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from luna_farm.core import archives, events
+from luna_farm.core import archive_names, archive_recovery, archives, events
 from luna_farm.core.circuits import Circuit, Upload, UploadState
 from luna_farm.core.completion import close, image_record
 from luna_farm.core.destinations import circuit_at, destination_of
@@ -263,7 +263,7 @@ def restore(farm: Farm, image: Image, spooled: Callable[[str], bool], now: float
         return []
     image.queued_at = now
     if image.task.archive:
-        return archives.restore_image(farm, image, now)
+        return archive_recovery.restore_image(farm, image, now)
     farm.take_name(image)
     for upload in left:
         if upload.state is U.WAITING:
@@ -311,7 +311,7 @@ def check(farm: Farm, options: SaveOptions) -> None:
             " for there"
         )
         raise InvalidRequest.of("if_exists", options.if_exists, allowed)
-    if not archive and archives.shared(options):
+    if not archive and archive_names.shared(options):
         raise InvalidRequest.of("archive", options.archive, "zip | tar, with a bound of its size")
     if (urls or options.mirrors or archive) and farm.spool_full():
         waiting = ", ".join(at.place for at in farm.circuits.values() if at.waiting or at.running)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stage import Disk, Stage, batch, code
 
-from luna_farm.core import archives, events, instructions, recovery
+from luna_farm.core import archive_names, archives, events, instructions, recovery
 from luna_farm.core.shards import Shard, ShardState
 from luna_farm.errors import InvalidRequest
 
@@ -467,7 +467,7 @@ def test_the_archive_of_a_job_that_is_forgotten_is_published_all_the_same() -> N
 
 
 def test_the_last_numbers_of_few_names_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_SERIES", 2)
+    monkeypatch.setattr(archive_names, "MAX_SERIES", 2)
     at = stage()
     for n in range(4):
         at.submit(f"job-000{n}", archive="tar", filename=f"n{n}")
