@@ -18,6 +18,7 @@ from typing import Any
 
 from luna_farm.core.frames import FRAME_LIMIT
 from luna_farm.core.instructions import Catalogue, CatalogueFailed, Uncatalogue
+from luna_farm.core.messages import SaveOptions
 from luna_farm.engine.child import Child
 from luna_farm.worker import spawned
 
@@ -26,7 +27,7 @@ log = logging.getLogger("luna_farm.catalogue")
 BATCH = 256
 """Rows of one message."""
 BATCH_BYTES = 4 * 2**20
-MOST_WAITING = 10_000
+MOST_WAITING, MOST_WAITING_BYTES = 10_000, 64 * 2**20
 """Rows that wait for a catalogue that cannot be written; older ones are left to the next start."""
 MOST_UNCONFIRMED = 8
 """Messages on their way."""
@@ -61,6 +62,7 @@ class CatalogueWriter:
         self._note = note
         self._cataloguer: Child | None = None
         self._waiting: deque[Change] = deque()
+        self._waiting_bytes = 0
         self._checks: Iterator[dict[str, Any]] = iter(())
         self._unconfirmed: dict[int, dict[str, Any]] = {}
         self._last = 0
@@ -83,10 +85,16 @@ class CatalogueWriter:
 
     def add(self, i: Change) -> None:
         """Take what became of an image; it is sent at the next tick, in order."""
-        if len(self._waiting) >= MOST_WAITING:
-            self._waiting.popleft()
-            self._left_out += 1
         self._waiting.append(i)
+        self._waiting_bytes += _size(i)
+        while len(self._waiting) > MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES:
+            self._take()
+            self._left_out += 1
+
+    def _take(self) -> Change:
+        i = self._waiting.popleft()
+        self._waiting_bytes -= _size(i)
+        return i
 
     def check(self, rows: Iterator[dict[str, Any]]) -> None:
         """Have rows added that are missing: of images that a predecessor finished."""
@@ -110,7 +118,7 @@ class CatalogueWriter:
             if rows := list(self._batch()):
                 self._send({"t": "rows", "rows": rows})
             elif self._waiting:
-                self._send_change(self._waiting.popleft())
+                self._send_change(self._take())
             elif checks := list(islice(self._checks, BATCH)):
                 self._send({"t": "check", "rows": checks})
             else:
@@ -123,15 +131,14 @@ class CatalogueWriter:
             if not isinstance(first, Catalogue) or size > BATCH_BYTES:
                 return
             size += len(first.row)
-            self._waiting.popleft()
+            self._take()
             yield first.row, first.path
 
     def _send_change(self, i: Change) -> None:
         """Send a change that is no row of a worker."""
         if isinstance(i, CatalogueFailed):
             options = i.options
-            documents = (options.prompt, options.extra_pnginfo, options.metadata, options.custom_metadata)
-            if sum(map(len, documents)) > FRAME_LIMIT // 4:  # as UTF-8, each character may have four bytes
+            if _documents(options) > FRAME_LIMIT // 4:  # as UTF-8, each character may have four bytes
                 options = replace(options, prompt="", extra_pnginfo="", metadata="", custom_metadata="")
             task = i.task.to_map()
             self._send({"t": "failed", "task": task, "options": options.to_map(), "error": i.error})
@@ -164,6 +171,7 @@ class CatalogueWriter:
         )
         log.error("%s", self._stopped_by_problem)
         self._waiting.clear()
+        self._waiting_bytes = 0
         self._unconfirmed.clear()
         self._checks = iter(())
 
@@ -207,3 +215,14 @@ class CatalogueWriter:
         await asyncio.wait({waits}, timeout=max(0.0, deadline - time.monotonic()))
         cataloguer.kill("the farm stops")
         await waits
+
+
+def _size(i: Change) -> int:
+    """Return about how many bytes a change holds in memory."""
+    if isinstance(i, Catalogue):
+        return len(i.row)
+    return _documents(i.options) if isinstance(i, CatalogueFailed) else 0
+
+
+def _documents(options: SaveOptions) -> int:
+    return sum(map(len, (options.prompt, options.extra_pnginfo, options.metadata, options.custom_metadata)))

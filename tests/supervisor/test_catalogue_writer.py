@@ -143,6 +143,17 @@ def test_rows_beyond_the_bound_are_counted(writer: CatalogueWriter, monkeypatch:
     assert Cataloguer.all[0].sent[0]["rows"] == [(b"b", ""), (b"c", "")]
 
 
+def test_large_rows_count_by_their_bytes(writer: CatalogueWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue_writer, "MOST_WAITING_BYTES", 100)
+    for change in (Catalogue(b"a" * 80), Catalogue(b"b" * 80), Uncatalogue("a1b2c3d4", 0), Catalogue(b"c")):
+        writer.add(change)
+    writer.flush()
+    assert Cataloguer.all[0].sent[0]["rows"] == [(b"b" * 80, "")]
+    writer.add(Catalogue(b"d" * 90))
+    writer.flush()
+    assert Cataloguer.all[0].sent[-1]["rows"] == [(b"d" * 90, "")]
+
+
 def test_documents_that_fit_into_no_message_are_left_out(writer: CatalogueWriter) -> None:
     task = ImageTask("a1b2c3d4", 0, "RAW", "png", 0, 1, "/out/x.png", "", 0, 8, 8, 3)
     writer.add(CatalogueFailed(task, SaveOptions(output_dir="/out", prompt="é" * 9_000_000), "no"))
