@@ -24,7 +24,7 @@ from luna_farm.errors import InvalidRequest
 from luna_farm.locations import is_url, parse
 from luna_farm_client import oversize
 from luna_farm_client.json_text import json_text
-from luna_farm_client.pixels import PixelInfo, describe, with_alpha
+from luna_farm_client.pixels import PixelInfo, describe, spread, with_alpha
 from luna_farm_client.requests import SaveImage, SaveRequest
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ class Outgoing:
         shared = outputs.checked(self.fields.get("outputs", ""))
         for image in images:
             form = _once(_judged, image.affix, image.format, image.subdir)
-            pixels = image.pixels if image.mask is None else with_alpha(image.pixels, image.mask)
+            pixels = spread(image.pixels)
+            pixels = pixels if image.mask is None else with_alpha(pixels, image.mask)
             files = outputs.checked(image.outputs) if image.outputs else shared
             self.outputs.append(outputs.text_of(files) if image.outputs else "")
             forms = tuple(file.format for file in files) or (form,)

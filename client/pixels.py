@@ -116,6 +116,13 @@ def copy_into(x: object, view: memoryview, dtype: str = "uint8") -> Flaws:
     return {}
 
 
+def spread(x: object) -> Any:
+    """Return gray and alpha, [H, W, 2] or [B, H, W, 2], as RGBA, and anything else as it is."""
+    given: Any = x
+    shape: tuple[int, ...] = getattr(given, "shape", ())
+    return given[..., [0, 0, 0, 1]] if len(shape) in (3, 4) and shape[-1] == 2 else x
+
+
 def with_alpha(x: object, mask: object) -> Any:
     """Return an image or a batch with a mask as its alpha, as a new array.
 

@@ -20,7 +20,7 @@ class SaveImage:
     """One image, or a batch of the same size.
 
     `pixels`: numpy array or torch tensor, [H,W], [H,W,C] or [B,H,W,C], uint8, uint16, bool or float 0..1, on
-    CPU or CUDA, C = 1, 3, 4.
+    CPU or CUDA, C = 1 (gray), 2 (gray and alpha, saved as RGBA), 3, 4.
     `affix` ends the name and, with `subdir`, names the folder. `format`: a name of `core.formats.FORMATS`.
     `mask`: [H,W] or [B,H,W], 1 where the image is transparent, as ComfyUI's masks are; it becomes alpha.
     `metadata`: generation parameters of this image; they come before those of the request.

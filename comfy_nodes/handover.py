@@ -96,6 +96,10 @@ def hand_over(request: SaveRequest, on_error: str, when_busy: str) -> Handed:
             if when_busy == "report" or time.monotonic() > give_up:
                 raise NotHandedOver(f"{error}") from None
             _pause(error.retry_after_s)
+        except package.TooLarge as error:  # a bound of the farm, which this process has not
+            if "save_here" in (on_error, when_busy):
+                return save_here(request)
+            raise NotHandedOver(f"{error}") from None
         except package.InvalidRequest as error:
             raise NotHandedOver(f"{error}") from None  # it would be no better saved here
         except package.FarmError as error:

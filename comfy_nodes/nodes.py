@@ -171,7 +171,8 @@ class _Saver(ABC):
             parts.append(f"{state['discarded']} rejected by the quality gate.")
         if state["failed"]:
             parts.append(f"ERROR: {state['failed']} not saved.")
-        return " ".join([*parts, *state["reasons"], f"Job ID: {handed.job_id}"])
+        parts += [*state["reasons"], *(f"Warning: {text}" for text in state["warnings"])]
+        return " ".join([*parts, f"Job ID: {handed.job_id}"])
 
     def _paths(self, handed: Handed) -> list[str]:
         """Return the paths of the files that are saved, or of those that will be."""

@@ -33,6 +33,8 @@ ENDED = ("saved", "discarded", "dropped", "failed", "cancelled", "lost", "missin
 
 Picture = dict[str, str]
 
+MOST_WARNINGS = 8
+"""Sentences that the node shows of one job."""
 _numbers = itertools.count(time.time_ns() // 1_000_000)
 """Jobs in the order in which nodes ran. Starts at the time of day (ms), so that a page which outlives a
 restart of ComfyUI takes new jobs for newer than those it knows."""
@@ -121,7 +123,8 @@ def outcome(report: JobReport | None, reason: str = "") -> dict[str, Any]:
     """Return what the node shows of a job that ended: counts, the time it took, and a sentence per picture
     not kept."""
     if report is None:
-        return {"state": "lost", "saved": 0, "discarded": 0, "failed": 1, "reasons": [reason]}
+        lost = {"state": "lost", "saved": 0, "discarded": 0, "failed": 1}
+        return {**lost, "reasons": [reason], "warnings": []}
     states = [image.state for image in report.images]
     rejected = states.count("discarded") + states.count("dropped")
     saved = states.count("saved")
@@ -131,7 +134,18 @@ def outcome(report: JobReport | None, reason: str = "") -> dict[str, Any]:
         "discarded": rejected,
         "failed": len(states) - rejected - saved,
         "reasons": [text for image in report.images if (text := _reason(image, report.output_dir))],
+        "warnings": _warnings(report),
     }
+
+
+def _warnings(report: JobReport) -> list[str]:
+    """Return what the farm has to say about images that it saved, each sentence once: those of a batch mostly
+    have the same ones."""
+    first: dict[str, str] = dict.fromkeys(report.warnings, "")
+    for image in report.images:
+        for text in image.warnings:
+            first.setdefault(text, f"{os.path.basename(image.path)}: ")
+    return [f"{name}{text}" for text, name in first.items()][:MOST_WARNINGS]
 
 
 def _reason(image: Any, output_dir: str) -> str:
@@ -184,6 +198,7 @@ def _state(job_id: str, caller: host.Caller) -> dict[str, Any]:
         "discarded": 0,
         "failed": 0,
         "reasons": [],
+        "warnings": [],
         "pictures": [],
         "preview": True,
         "gallery": "",

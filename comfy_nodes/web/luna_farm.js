@@ -85,10 +85,12 @@ function showJobs(node, jobs) {
   if (failed) parts.push(trouble);
   const queue = jobs.find((job) => job.queue)?.queue;
   if (queue?.images) parts.push(text("queue", queue));
-  const mood = failed ? "bad" : rejected ? "warn" : open.length ? "busy" : "good";
   const reasons = jobs.flatMap((job) => job.reasons ?? []);
+  const warnings = jobs.flatMap((job) => job.warnings ?? []);
+  const mood = failed ? "bad" : rejected || warnings.length ? "warn" : open.length ? "busy" : "good";
   if (failed) parts.push(reasons[0] ?? "");
-  setLine(node, parts.join(" · "), mood, reasons.join("\n"));
+  else if (warnings.length) parts.push(warnings[0]);
+  setLine(node, parts.join(" · "), mood, [...reasons, ...warnings].join("\n"));
   setBadge(node, failed ? trouble : rejected ? text("rejected", { count: rejected }) : "", mood);
 }
 

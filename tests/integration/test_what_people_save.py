@@ -236,3 +236,12 @@ def test_without_the_setting_a_link_is_refused_and_the_sentence_names_the_settin
     monkeypatch.setenv("LUNA_FARM_FOLLOW_LINKS", "true")
     assert save_here(request).paths == (f"{tmp_path}/out/shots/a.png",)
     assert (tmp_path / "disk" / "a.png").is_file()
+
+
+def test_gray_with_alpha_is_saved_as_comfyui_saves_it(shared_farm: FarmProcess, tmp_path: Path) -> None:
+    pair = np.random.default_rng(0).random((2, 8, 12, 2)).astype(np.float32)
+    report = save(shared_farm, tmp_path, SaveImage(pair))
+    for image, given in zip(report.images, pair, strict=True):
+        expected = np.clip(255.0 * given, 0, 255).astype(np.uint8)[..., [0, 0, 0, 1]]
+        with Image.open(image.path) as saved:
+            assert np.array_equal(np.asarray(saved), expected)

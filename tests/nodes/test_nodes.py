@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from luna_farm_client import FarmBusy
+from luna_farm_client import FarmBusy, TooLarge
 from luna_farm_nodes import NODE_CLASS_MAPPINGS, handover, host, installed, previews, widgets
 from luna_farm_nodes.nodes import LunaDaemonImageSaver, LunaMetadata, LunaMultiSaver, LunaSaveBarrier
 
@@ -178,6 +178,26 @@ def test_a_full_farm_can_be_relieved(comfy, farm, tensor, saved_here):
     farm.fail = [FarmBusy("full")]
     _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor, when_busy="save_here")
     assert "Saved 2 images" in status
+
+
+@pytest.mark.parametrize("how", [{"on_error": "save_here"}, {"when_busy": "save_here"}])
+def test_a_bound_of_the_farm_is_none_of_this_process(how, comfy, farm, tensor, saved_here):
+    farm.fail = [TooLarge.of("images", 900, "at most 100 images a job (setting max_images)")] * 2
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor, **how)
+    assert "Saved 2 images" in status
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor)
+    assert status.startswith(f"{TITLE} ERROR: ")
+    assert "max_images" in status
+
+
+def test_warnings_are_in_the_status_and_on_the_node(comfy, no_farm, tensor):
+    odd = {"filename": "%nothing%", "format_1": "jpeg", "custom_metadata": "{no json"}
+    ui, (status, *_rest) = run(LunaMultiSaver(), image_1=tensor, **odd)
+    warnings = ui["luna_farm"][0]["warnings"]
+    assert warnings[0].startswith("%nothing% is not a known token")
+    assert "custom_metadata is not readable as JSON" in warnings[1]
+    assert len(warnings) == 2, "each sentence once, however many images have it"
+    assert all(f"Warning: {text}" in status for text in warnings)
 
 
 def test_waiting_for_room_ends_with_cancel(comfy, farm, tensor):
