@@ -116,8 +116,9 @@ HEAD = """# What it survives, measured
 **Accepted**: the job survives `kill -9` of any process of the farm, of the program that handed it over, of
 all of them at once. **Saved**: the file is whole, synced, and under its final name. Between the two a power
 cut can lose a job whose pixels were in memory; the next start reports such jobs by name as lost, in the log,
-in `luna-farm jobs` and in the feed. **Durable** (`durable=True`, or the setting) puts the pixels on the disk
-before the job is accepted, and closes that gap too.
+in `luna-farm jobs` and in the feed. The journal is synced once a second while it grows, so those accepted in
+the last second before the cut (and while that sync took) may not be named. **Durable** (`durable=True`, or
+the setting) puts the pixels on the disk before the job is accepted, and closes that gap too.
 
 ## How it is done
 
@@ -127,8 +128,14 @@ before the job is accepted, and closes that gap too.
   is ever replaced, no half file is ever seen. Before that its worker notes which file gets which name, so
   that a file that was published just before a crash is recognised and not written twice.
 - A worker that dies or hangs costs its image a second try; an image that ends three workers, or that no
-  encoder takes, is set aside with its pixels (`luna-farm retry ID`). A disk that refuses costs time only:
-  the pixels stay where they are, one image probes the folder, and all follow once it is back.
+  encoder takes, is set aside with its pixels (`luna-farm retry ID`). A disk that refuses costs time only: an
+  image that fails alone waits alone, a folder that fails is probed by one image after the other, and all
+  follow once it is back. If waiting pixels fill a quarter of the arena, more of them move to the state folder.
+- Pixels on the disk carry their request: a journal that is damaged, cut or lost costs no durable image.
+  Records are numbered, so that one that is missing, doubled or out of place shows, and reading goes on behind
+  damage. What may have been saved already is set aside for `luna-farm retry`, never written twice.
+- A disk that is unmounted is noticed: files wait for it, instead of going to the folder of that name below.
+  A state folder that is removed under a running farm is made again with all open jobs.
 - Everything that grows has a bound, and at the bound the caller is told `busy` at once.
 
 ## What was measured

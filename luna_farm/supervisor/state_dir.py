@@ -139,10 +139,10 @@ def read_left(state_dir: Path) -> str:
         images = int(left["images"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+    what, them = ("image is", "it") if images == 1 else ("images are", "them")
     return (
-        f"{images} {'image' if images == 1 else 'images'} of {_few(jobs, 'job', 'jobs')} for"
-        f" {_few(folders, 'folder', 'folders')} are accepted and not written yet. They are safe in"
-        f" {state_dir}; the next `luna-farm start` on it writes them."
+        f"{images} {what} accepted and not written yet, of {_few(jobs, 'job', 'jobs')} for"
+        f" {_few(folders, 'folder', 'folders')}. The next `luna-farm start` on {state_dir} writes {them}."
     )
 
 
