@@ -130,7 +130,7 @@ the setting) puts the pixels on the disk before the job is accepted, and closes 
 - A worker that dies or hangs costs its image a second try; an image that ends three workers, or that no
   encoder takes, is set aside with its pixels (`luna-farm retry ID`). A disk that refuses costs time only: an
   image that fails alone waits alone, a folder that fails is probed by one image after the other, and all
-  follow once it is back. If waiting pixels fill a quarter of the arena, more of them move to the state folder.
+  follow once it is back. When waiting pixels fill a quarter of the arena, more move to the state folder.
 - Pixels on the disk carry their request: a journal that is damaged, cut or lost costs no durable image.
   Records are numbered, so that one that is missing, doubled or out of place shows, and reading goes on behind
   damage. What may have been saved already is set aside for `luna-farm retry`, never written twice.

@@ -91,8 +91,11 @@ def test_what_is_left_is_a_sentence_until_it_is_taken_up(tmp_path: Path) -> None
     assert state_dir.read_left(tmp_path) == ""
     state_dir.write_left(tmp_path, 14, [f"job{n}" for n in range(5)], ["/out"])
     text = state_dir.read_left(tmp_path)
-    assert text.startswith("14 images of jobs job0, job1, job2 and 2 more for folder /out are accepted")
+    jobs = "jobs job0, job1, job2 and 2 more for folder /out"
+    assert text.startswith(f"14 images are accepted and not written yet, of {jobs}.")
     assert "luna-farm start" in text
+    state_dir.write_left(tmp_path, 1, ["job0"], ["/out"])
+    assert state_dir.read_left(tmp_path).startswith("1 image is accepted and not written yet, of job job0")
     state_dir.forget_left(tmp_path)
     state_dir.forget_left(tmp_path)
     assert state_dir.read_left(tmp_path) == ""
