@@ -22,13 +22,12 @@ from luna_farm import logs, system
 from luna_farm.catalogue import rows
 from luna_farm.catalogue.search import Catalogue
 from luna_farm.config import FEED_OFF, Config, is_loopback
-from luna_farm.config_destinations import TIMEOUT_S
 from luna_farm.core import events, instructions, protocol, recovery
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.job import Image
 from luna_farm.core.leases import MAX_LEASES
-from luna_farm.core.pools import NEAR, PoolLimits
-from luna_farm.core.state import DestinationLimits, Farm, Limits, folder_of
+from luna_farm.core.pools import NEAR
+from luna_farm.core.state import Farm, folder_of
 from luna_farm.engine import ray
 from luna_farm.engine.child import fence
 from luna_farm.engine.local import LocalPool
@@ -39,8 +38,8 @@ from luna_farm.feed.metrics import Metrics
 from luna_farm.feed.requests import Act
 from luna_farm.feed.server import MAX_CONNECTIONS, Feed
 from luna_farm.feed.sessions import LINK_S
-from luna_farm.locations import is_url, parse
-from luna_farm.storage import names, thumbnails
+from luna_farm.locations import is_url
+from luna_farm.storage import thumbnails
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.storage.arena_size import establish
@@ -61,6 +60,7 @@ from luna_farm.supervisor.finder import Finder
 from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.inheritance import Inheritance
 from luna_farm.supervisor.journal_writer import JournalWriter
+from luna_farm.supervisor.limits import limits
 from luna_farm.supervisor.listener import Listener, places_for
 from luna_farm.supervisor.notify import Notifier, managed
 from luna_farm.supervisor.state_guard import StateGuard
@@ -100,7 +100,7 @@ class Supervisor:
         self.arena = arena
         self.token = state_dir.write_token(config.state_dir, config.token)
         logs.hide(self.token)
-        self.farm = Farm(_limits(config, arena.size), arena.name)
+        self.farm = Farm(limits(config, arena.size), arena.name)
         defaults = {
             "output_dir": str(config.output_dir),
             "on_reject": config.on_reject,
@@ -465,41 +465,3 @@ class Supervisor:
             state_dir.write_left(self.config.state_dir, len(left), jobs, folders)
         except FarmError as error:  # the journal has it all the same
             log.error("What is left cannot be noted: %s", error)
-
-
-def _limits(config: Config, arena_bytes: int) -> Limits:
-    fallback_root, fallback_dir = "", ""
-    if config.fallback_dir:
-        fallback_root, rest = Allowed(config.allowed_dirs).place(str(config.fallback_dir), "fallback_dir")
-        fallback_dir = os.path.join(fallback_root, *rest.split("/")).rstrip(os.sep)
-    return Limits(
-        arena_bytes=min(arena_bytes, config.max_queue_bytes),
-        max_jobs=config.max_jobs,
-        max_images=config.max_images,
-        max_pixels=config.max_pixels,
-        kept_reports=config.kept_reports,
-        min_workers=config.min_workers,
-        max_workers=config.max_workers,
-        idle_timeout_s=config.idle_timeout_s,
-        worker_deadline_s=config.worker_deadline_s,
-        fallback_dir=fallback_dir,
-        fallback_root=fallback_root,
-        path_bytes=names.PATH_BYTES,
-        spool_bytes=config.spool_bytes,
-        destinations=tuple(
-            DestinationLimits(
-                at.name, parse("url", at.url), at.uploads, float(at.options.get("timeout", TIMEOUT_S))
-            )
-            for at in config.destinations
-        ),
-        only_destinations=bool(config.allowed_dirs),
-        pools=_pool_limits(config),
-    )
-
-
-def _pool_limits(config: Config) -> tuple[PoolLimits, ...]:
-    """Return the bounds of the pools; with the engine ray the workers of this machine stand by."""
-    near = PoolLimits(NEAR, config.min_workers, config.max_workers, standby=config.engine == "ray")
-    if config.engine == "local":
-        return (near,)
-    return near, PoolLimits(ray.NAME, 1, config.ray_max_workers, far=True)
