@@ -227,7 +227,7 @@ SETTINGS: tuple[Setting, ...] = (
             "a size from 64 KiB to 1 PiB such as 64MiB",
             "journal; compacted before it reaches this, and busy if unfinished jobs alone fill it"),
     Setting("kept_reports", "limits", "kept_reports", 1000, read.whole(0, 10**6), _COUNT.format(0, 10**6),
-            "reports of finished jobs that are kept"),
+            "reports of finished jobs that are kept, of 50 images each on the average at most"),
     Setting("spool_bytes", "limits", "spool_bytes", 4096 * _MIB, read.size(_MIB),
             "a size from 1 MiB to 1 PiB such as 4GiB",
             "encoded files in the state folder that wait for their destination; busy beyond it"),

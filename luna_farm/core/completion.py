@@ -19,6 +19,9 @@ from luna_farm.errors import ArenaError
 
 S = ImageState
 BURY_AGAIN_S = 5.0
+IMAGES_A_REPORT = 50
+"""Kept reports hold so many images on the average at most, 3 KB each: a million members of archives, sent in
+jobs of a thousand, must not stay in memory."""
 UNSURE = (
     "Records of the journal are missing, and something of its name is there: it may have been saved. Look at"
     " it; a retry saves the image again, under the next free name."
@@ -118,23 +121,36 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
         ms=(now - job.accepted_at) * 1e3,
     )
     done += [Publish(ended), KeepReport(job_record(job))]
-    farm.finished_order.append(job.job_id)
+    _to_the_end(farm, job)
     _forget_old(farm)
     return done
 
 
 def _forget_old(farm: Farm) -> None:
-    """Drop the oldest reports above the bound; a job with dead letters is kept as long as they are."""
-    for _ in range(len(farm.finished_order) - farm.limits.kept_reports):
-        job_id = farm.finished_order.popleft()
+    """Drop the oldest reports above the bounds; a job with dead letters is kept as long as they are. The last
+    one is kept however large it is: its client may be about to ask for it."""
+    kept = farm.limits.kept_reports
+
+    def within() -> bool:
+        return len(farm.finished_order) <= kept and farm.kept_images <= kept * IMAGES_A_REPORT
+
+    if within():
+        return
+    for job_id in list(farm.finished_order)[: -1 if kept else None]:
+        if within():
+            return
         job = farm.jobs.get(job_id)
-        if job is None or job_id in farm.open_jobs:
+        if job is not None and job_id not in farm.open_jobs and job.count(S.FAILED):
             continue
-        if job.count(S.FAILED):
-            farm.finished_order.append(job_id)
-            continue
-        del farm.jobs[job_id]
-        farm.requests.pop(job.request_id, None)
+        farm.kept_images -= farm.finished_order.pop(job_id)
+        if job is not None and job_id not in farm.open_jobs:
+            del farm.jobs[job_id]
+            farm.requests.pop(job.request_id, None)
+
+
+def _to_the_end(farm: Farm, job: Job) -> None:
+    farm.kept_images += job.num_images - farm.finished_order.pop(job.job_id, 0)
+    farm.finished_order[job.job_id] = job.num_images
 
 
 def bury(farm: Farm, image: Image, result: ImageResult) -> list[Instruction]:

@@ -254,7 +254,10 @@ class Farm:
         self.waiters: list[Waiter] = []
         self.segment_users: Counter[str] = Counter()
         self.encoders: dict[str, str] = {}
-        self.finished_order: deque[str] = deque()
+        self.finished_order: dict[str, int] = {}
+        """Jobs whose reports are kept, the one that ended first first, with the number of their images."""
+        self.kept_images = 0
+        """The sum of these."""
         self.totals = dict.fromkeys(
             ("jobs", "images_saved", "images_discarded", "images_failed", "bytes_written"), 0
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from stage import Stage, batch
 
-from luna_farm.core import events, instructions
+from luna_farm.core import completion, events, instructions
 from luna_farm.core.completion import BURY_AGAIN_S
 from luna_farm.errors import DiskError
 
@@ -171,3 +171,19 @@ def test_an_image_that_cannot_be_had_from_its_copy_either_has_failed() -> None:
     stage.tick(0.25)
     stage.finish(state="failed", code="arena", error="gone")
     assert stage.states("job-0001") == ["failed"]
+
+
+def test_reports_of_large_jobs_are_bounded_by_their_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completion, "IMAGES_A_REPORT", 2)
+    stage = Stage(kept_reports=4, max_jobs=20)
+    stage.workers()
+    for number in range(4):
+        stage.submit(f"job-000{number}", batch(batch=3))
+        for _ in range(3):
+            stage.finish()
+    assert list(stage.farm.jobs) == ["job-0002", "job-0003"], "eight images"
+    stage.submit("job-0009", batch(batch=20))
+    for _ in range(20):
+        stage.finish()
+    assert list(stage.farm.jobs) == ["job-0009"], "the last one stays, however large"
+    assert (stage.farm.kept_images, stage.farm.finished_order) == (20, {"job-0009": 20})

@@ -165,7 +165,7 @@ def test_all_files_of_an_image_are_reserved_and_reported() -> None:
     ]
     assert len(at.farm.taken) == 1
     assert at.farm.totals["bytes_written"] == 10 + 101 + 102
-    assert len(task.temp_paths) == 6
+    assert len({path for path in task.temp_paths if "json" not in path}) == 6
 
 
 def test_what_an_attempt_published_before_it_failed_is_not_made_again() -> None:
