@@ -70,6 +70,8 @@ class ThumbnailMaker:
             if len(self._made) >= AT_ONCE or not self._waiting:
                 made, self._made = self._made, []
                 self._store.put(made)
+                if not self._waiting:  # an idle worker holds no file
+                    self._store.close()
         except Exception as error:  # derived data: no reason to end a worker
             if str(error) != self._problem:
                 self._problem = str(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -105,6 +107,16 @@ def test_the_pool_grows_with_the_queue_and_shrinks_again(start_farm: Start, tmp_
     until(lambda: len(psutil.Process(farm.pid).children()) <= 3, "the others are collected")
 
 
+def thumbnails(farm: FarmProcess) -> int:
+    """How many are kept."""
+    if not (farm.state / "thumbnails.sqlite").exists():
+        return 0
+    address = f"file:{farm.state / 'thumbnails.sqlite'}?mode=ro"
+    with contextlib.closing(sqlite3.connect(address, uri=True)) as store:
+        tables = store.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'thumbnails'").fetchone()[0]
+        return int(store.execute("SELECT count(*) FROM thumbnails").fetchone()[0]) if tables else 0
+
+
 def test_four_processes_save_500_times_each_under_one_name(start_farm: Start, tmp_path: Path) -> None:
     farm = start_farm(fsync="false")
     out = tmp_path / "same"
@@ -127,6 +139,7 @@ def test_four_processes_save_500_times_each_under_one_name(start_farm: Start, tm
         until(lambda: len(client.status()["workers"]) == 2, "two workers")
         assert run(9, 100).wait(120) == 0
         until(lambda: client.status()["queue"]["jobs"] == 0, "all are saved")
+        until(lambda: thumbnails(farm) == 100, "their thumbnails are made, by libraries that stay loaded")
         before = until(
             lambda: held() if len(psutil.Process(farm.pid).net_connections()) <= 3 else None, "they left"
         )
