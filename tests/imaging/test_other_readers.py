@@ -29,7 +29,7 @@ EXIF_FORMATS = ("jpeg", "webp", "avif", "jxl")
 
 def _missing_encoder(name: str) -> bool:
     try:
-        __import__({"jxl": "imagecodecs"}.get(name, "PIL"))
+        __import__({"jxl": "imagecodecs", "heic": "pillow_heif"}.get(name, "PIL"))
     except ImportError:
         return True
     if name == "avif":
@@ -62,10 +62,15 @@ def _exiftool(path: Path, *options: str) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, check=False, timeout=60).stdout)[0]
 
 
-@pytest.mark.parametrize("name", [*EXIF_FORMATS, "png"])
-def test_exiftool_finds_no_fault(saved: Any, name: str) -> None:
-    found = _exiftool(saved(name), "-validate", "-warning", "-a")
-    assert found["ExifTool:Validate"] == "OK", found
+@pytest.mark.parametrize("marks", [{}, {"provenance": "xmp", "aigc": '{"ProduceID": "1"}', "dpi": 300.0}])
+@pytest.mark.parametrize("name", [*EXIF_FORMATS, "heic", "png", "tiff"])
+def test_exiftool_finds_no_fault(saved: Any, name: str, marks: dict[str, Any]) -> None:
+    found = _exiftool(saved(name, **marks), "-validate", "-warning", "-a")
+    if name == "tiff":  # exiftool knows the compressions of TIFF 6.0 only
+        assert found["ExifTool:Warning"] == "Invalid value for IFD0 tag 0x0103 Compression"
+        assert found["ExifTool:Validate"] == "1 Warning"
+    else:
+        assert found["ExifTool:Validate"] == "OK", found
 
 
 @pytest.mark.parametrize("extras", [0, 1, 5, 40])
