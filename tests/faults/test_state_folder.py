@@ -15,6 +15,11 @@ from luna_farm.errors import FarmError
 ROW = "state folder"
 
 
+def taken_away(folder: Path) -> None:
+    """Remove a folder in one step: the farm makes its files again while others are still being removed."""
+    shutil.rmtree(folder.rename(folder.with_name("trash")))
+
+
 def told(farm: RunningFarm, what: str) -> bool:
     """Whether the status or the log says so by now."""
     return what in farm.log_text()
@@ -28,7 +33,7 @@ def test_what_is_removed_under_a_running_farm_is_made_again(farm: Start, figures
         for _ in range(3):
             album.add(client)
         if what == "folder":
-            shutil.rmtree(one.state)
+            taken_away(one.state)
         else:
             (one.state / "journal").unlink()
         until(lambda: told(one, "was removed while the farm runs"), "the removal is noticed")
@@ -61,7 +66,7 @@ def test_a_folder_that_cannot_be_made_again_stops_acceptance(farm: Start, tmp_pa
     with one.client() as client:
         album.add(client)
         album.wait(client)
-        shutil.rmtree(one.state)
+        taken_away(one.state)
         one.state.write_text("in the way")
         until(lambda: told(one, "cannot be made again"), "the removal is noticed")
         with pytest.raises(FarmError, match="was taken away"):
@@ -79,7 +84,7 @@ def test_notes_and_reports_go_on_in_the_new_folder(farm: Start) -> None:
     with one.client() as client:
         album.add(client)
         album.wait(client)
-        shutil.rmtree(one.state)
+        taken_away(one.state)
         until(lambda: told(one, "was removed while the farm runs"), "the removal is noticed")
         for _ in range(4):
             album.add(client)
