@@ -23,6 +23,7 @@ from luna_farm.errors import InvalidRequest
 from luna_farm_client import FarmClient, JobReport, SaveImage, SaveRequest, save_here
 
 Farm = Callable[..., FarmProcess]
+OF_MANY = {"shard_images": 3, "shard_idle_s": 0.3}
 
 
 @pytest.fixture
@@ -182,20 +183,16 @@ def test_an_archive_never_replaces_a_file(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize(
-    "point",
+    ("point", "bounds"),
     [
-        "worker.reported:2",
-        "upload.spooled:2",
-        "archive.adding:2",
-        "archive.image_written:2",
-        "archive.synced:2",
-        "archive.ended",
-        "archive.linked",
-        "supervisor.result_received:3",
-        "supervisor.result_journaled:9",
+        *((point, OF_MANY) for point in ("upload.spooled:2", "archive.adding:2", "archive.image_written:2")),
+        *(
+            (point, OF_MANY)
+            for point in ("archive.synced:2", "archive.linked", "supervisor.result_received:3")
+        ),
+        *((point, {}) for point in ("archive.ended", "archive.linked", "supervisor.result_journaled:9")),
     ],
 )
-@pytest.mark.parametrize("bounds", [{}, {"shard_images": 3, "shard_idle_s": 0.3}], ids=["job", "shards"])
 def test_killed_at_a_point_every_member_is_in_one_archive(
     farm: Farm, point: str, bounds: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
