@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S, PROMPT_S, LOOK_S = 120.0, 60.0, 0.02
@@ -178,6 +179,9 @@ def packages(folder: Path) -> Path:
     folder.mkdir()
     for name, source in PACKAGES.items():
         (folder / name).symlink_to(ROOT / source)
+    known = folder / "luna_farm-0.dist-info" / "METADATA"  # what tells an installed package from a clone
+    known.parent.mkdir()
+    known.write_text("Metadata-Version: 2.1\nName: luna-farm\nVersion: 0\n")
     return folder
 
 
@@ -191,6 +195,7 @@ def base_directory(base: Path) -> Path:
     ramp = np.indices((192, 256)).sum(0)[..., None] // 2
     Image.fromarray(((noise // 4) + ramp).clip(0, 255).astype(np.uint8)).save(base / "input" / "picture.png")
     Image.fromarray(np.full((64, 64, 3), 120, np.uint8)).save(base / "input" / "flat.png")
+    Image.fromarray(data.astronaut()).save(base / "input" / "astronaut.png")
     return base
 
 

@@ -501,6 +501,44 @@ def test_an_image_may_pass_through_and_go_on_to_another_node(browser):
     browser.until(f"{LINE} === '1 saved' && app.nodeOutputs[next.id]?.images?.length === 1")
 
 
+def test_two_images_of_two_formats_and_a_barrier_behind_them(browser):
+    browser.build(image="astronaut.png", save_path="barrier", filename=f"astronaut_{browser.mode}")
+    browser.page.evaluate("""() => {
+      const make = (type, pos, size) => {
+        const node = LiteGraph.createNode(type);
+        app.graph.add(node);
+        Object.assign(node, { pos });
+        if (size) node.setSize(size);
+        return node;
+      };
+      const [load] = app.graph.findNodesByType("LoadImage");
+      load.pos = [40, 90];
+      load.setSize([240, 300]);
+      const scale = make("ImageScale", [320, 240]);
+      const set = (node, values) => {
+        for (const widget of node.widgets) widget.value = values[widget.name] ?? widget.value;
+      };
+      set(scale, { width: 256, height: 256 });
+      saver.pos = [640, 90];
+      saver.title = "Luna Daemon Image Saver";
+      const barrier = make("LunaSaveBarrier", [1000, 90]);
+      const show = make("PreviewAny", [1000, 320], [260, 120]);
+      load.connect(0, scale, 0);
+      scale.connect(0, saver, saver.inputs.findIndex(({ name }) => name === "image_2"));
+      set(saver, { affix_2: "SMALL", format_2: "jpeg" });
+      saver.connect(0, barrier, 0);
+      barrier.connect(0, show, 0);
+      window.show = show;
+      app.canvas.ds.scale = 0.85; app.canvas.ds.offset = [40, 40];
+    }""")
+    browser.queue()
+    browser.until(
+        f"String(({SEEN})()) === String({OUTPUTS}) && ({SEEN})().length === 2 && {LINE} === '2 saved'"
+    )
+    browser.until("(app.nodeOutputs[show.id]?.text ?? []).join().includes('_RAW.png')")
+    browser.shot("nodes")
+
+
 def test_save_image_is_replaced_by_the_menu_with_its_names(browser):
     browser.page.evaluate("""() => {
       app.graph.clear();
