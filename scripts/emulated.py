@@ -50,6 +50,7 @@ PYPI = [
     *("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "jsonschema", "packaging", "trustme"),
 ]
 EXAMPLES = 10
+PATIENCE_S = 1800.0
 LINKS = {"luna_farm": "luna_farm", "luna_farm_client": "client", "luna_farm_nodes": "comfy_nodes"}
 
 SITE = '''"""Loaded at the start of every emulated Python: programs that it starts are emulated, too."""
@@ -57,8 +58,12 @@ import os, sys
 sys.executable = sys._base_executable = os.environ["LUNA_EMULATED_PYTHON"]
 '''
 PLUGIN = f'''"""Fewer examples of property tests, and time for slow starts."""
+import sys
 import hypothesis
 def pytest_collection_modifyitems(items):
+    waiting = sys.modules.get("farm_process")
+    if waiting is not None:
+        waiting.PATIENCE_S = {PATIENCE_S}
     for item in items:
         test = getattr(item, "obj", None)
         test = getattr(test, "__func__", test)

@@ -64,7 +64,7 @@ def test_a_manager_that_went_away_is_survived(
     notifier = notify.Notifier({"NOTIFY_SOCKET": address})
     listener.close()
     notifier.send(notify.READY)
-    assert "could not be told" in caplog.text
+    assert "could not be sent" in caplog.text
     notifier.close()
 
 
