@@ -21,7 +21,6 @@ from luna_farm.config import Config
 from luna_farm.core import formats
 from luna_farm.core.options import OPTIONS
 from luna_farm.errors import FarmError, FarmUnavailable
-from luna_farm.imaging import source as sources
 
 if TYPE_CHECKING:
     from luna_farm.imaging.source_formats import Source
@@ -102,6 +101,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 
 def _save(saving: Saving, args: argparse.Namespace, show: Callable[[int], None]) -> None:
+    from luna_farm.imaging import source as sources  # numpy and Pillow: the other commands do without
+
     for name in args.files:
         try:
             found = sources.read(Path(name))
