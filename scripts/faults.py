@@ -106,6 +106,12 @@ ROWS = (
     Row(
         "stopping", "SIGTERM, Ctrl-C, a second signal, a stop with a full disk", "nothing lost or left behind"
     ),
+    Row(
+        "ray",
+        "A Ray cluster of three nodes on this machine; `kill -9` of actors, raylets and the head while "
+        "images are saved",
+        "1,000 images, 20 actors, 5 raylets, 1 head (short: 40, 2, 1, 1): 0 lost, duplicate, overwritten",
+    ),
     Row("growth", "Thousands of jobs", "no growth of descriptors, threads, segments; memory < 20 MB"),
 )
 

@@ -1,0 +1,204 @@
+"""A Ray cluster beside workers of this machine: what an image costs there, and what the cluster brings.
+
+    python3 scripts/bench cluster [--cpus 7,7] [--images 140] [--side 1024]
+
+Simulates nodes on this machine, each with an address and an object store of its own, so nothing crosses a
+network. Each engine gets as many workers; runs of the engines take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "engine"), str(ROOT / "tests" / "faults")]
+
+KINDS: dict[str, dict[str, Any]] = {
+    "PNG level 1": {"format": "png", "png_compression": 1},
+    "PNG level 4": {"format": "png", "png_compression": 4},
+    "PNG level 9": {"format": "png", "png_compression": 9},
+    "AVIF speed 6": {"format": "avif", "avif_speed": 6},
+}
+SLOW = ("PNG level 9", "AVIF speed 6")
+MIX = ("PNG level 1", "AVIF speed 6")
+ROUNDS = 2
+
+
+class Run(NamedTuple):
+    """One run of one engine."""
+
+    seconds: float
+    supervisor_ms: float
+    """CPU of the supervisor for one image."""
+    bridge_ms: float
+    """CPU of the process that stands for the cluster, for one image."""
+    reports: list[Any]
+
+
+def image(side: int, number: int) -> Any:
+    """An image like a photograph: smooth, with noise; no two are alike."""
+    import numpy as np
+
+    rng = np.random.default_rng(number)
+    rows, columns = np.mgrid[0:side, 0:side] / side
+    base = np.stack([rows, columns, (rows + columns) / 2], axis=-1) * 200 + 20
+    made: Any = (base + rng.normal(0, 6, base.shape)).clip(0, 255).astype(np.uint8)
+    return made
+
+
+class Farm:
+    """A farm with one engine, used for all runs."""
+
+    def __init__(self, home: Path, engine: str, local: int, nodes: Any, far: int) -> None:
+        from running_farm import RunningFarm
+
+        home.mkdir()
+        given: dict[str, Any] = {"engine": engine, "min_workers": local, "max_workers": local}
+        if engine != "local":
+            given |= {"ray_address": nodes.address, "ray_max_workers": far, **nodes.secrets}
+            given["ray_num_cpus"] = 0.5  # two farms hold their workers at the same time
+        self.engine, self._far = engine, far if engine != "local" else 0
+        self._local = local if engine != "ray" else 0
+        self.farm = RunningFarm(home, bare=True, arena_bytes="1GiB", idle_timeout="3600", **given).start()
+        self.out = self.farm.out
+        self.out.mkdir()
+        self._runs = 0
+
+    def warm(self, images: list[Any]) -> None:
+        """Have all workers started, and each kind measured."""
+        end = time.monotonic() + 120
+        while True:
+            for name in KINDS:
+                self.run(images[: 2 * (self._far + self._local) + 2], [name])
+            workers = self.farm.status()["workers"]
+            if len(workers) >= self._far + self._local:
+                return
+            if time.monotonic() > end:
+                raise SystemExit(f"{self.engine}: only {len(workers)} workers came")
+
+    def run(self, images: list[Any], kinds: list[str] | tuple[str, ...]) -> Run:
+        """Save images, kind by kind in turns; as fast as they are taken."""
+        from luna_farm_client import SaveImage, SaveRequest
+
+        self._runs += 1
+        before = self._cpu()
+        started = time.perf_counter()
+        with self.farm.client() as client:
+            receipts = []
+            for number, pixels in enumerate(images):
+                given = dict(KINDS[kinds[number % len(kinds)]])
+                one = SaveImage(pixels, affix="A", format=given.pop("format"))
+                name = f"{self._runs}-{number}"
+                receipts.append(
+                    client.submit(SaveRequest(images=[one], output_dir=self.out, filename=name, **given))
+                )
+            reports = [client.wait(receipt.job_id, timeout=600) for receipt in receipts]
+        seconds = time.perf_counter() - started
+        supervisor, bridge = (after - was for after, was in zip(self._cpu(), before, strict=True))
+        assert all(report.state == "done" for report in reports)
+        for file in self.out.iterdir():
+            file.unlink()
+        each = 1e3 / len(images)
+        return Run(seconds, supervisor * each, bridge * each, reports)
+
+    def _cpu(self) -> tuple[float, float]:
+        import psutil
+
+        def of(pid: int) -> float:
+            times = psutil.Process(pid).cpu_times()
+            return float(times.user + times.system)
+
+        return of(self.farm.pid), sum(of(row["pid"]) for row in self.farm.status()["bridges"])
+
+
+@contextmanager
+def farms(cpus: list[float], local: int, engines: list[str]) -> Iterator[dict[str, Farm]]:
+    """A farm for each engine, and the cluster that they share one after the other."""
+    from nodes import WHY_NOT, RayNodes
+
+    if WHY_NOT:
+        raise SystemExit(WHY_NOT)
+    nodes = RayNodes([0, *cpus])
+    made: dict[str, Farm] = {}
+    with tempfile.TemporaryDirectory() as home:
+        try:
+            nodes.start()
+            for engine in engines:
+                near = int(sum(cpus)) if engine == "local" and local == 0 else local or 1
+                made[engine] = Farm(Path(home, engine), engine, near, nodes, int(sum(cpus)))
+            yield made
+        finally:
+            for farm in made.values():
+                farm.farm.destroy()
+            nodes.stop()
+
+
+def overhead(farm: Farm, images: list[Any]) -> None:
+    """What one image takes, handed over alone: each step of it."""
+    steps = ("gate", "encode", "write", "put", "call", "result")
+    for name in KINDS:
+        reports = [farm.run([pixels], [name]).reports[0].images[0] for pixels in images[:15]]
+        ms = {step: statistics.median(r.ms.get(step, 0.0) for r in reports) for step in steps}
+        row = "  ".join(f"{ms[step]:8.2f}" for step in steps)
+        print(f"  {farm.engine:<6} {name:<13} {row}", flush=True)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cpus", default="1,1", help="CPUs of each simulated node")
+    parser.add_argument("--images", type=int, default=60, help="images of one run")
+    parser.add_argument("--side", type=int, default=1024, help="pixels of a side")
+    given = parser.parse_args()
+    cpus = [float(part) for part in given.cpus.split(",")]
+    workers = int(sum(cpus))
+    images = [image(given.side, number) for number in range(given.images)]
+    print(f"{workers} workers; {given.images} images of {given.side}x{given.side}x3 a run")
+    with farms(cpus, 0, ["local", "ray"]) as by_engine:
+        for farm in by_engine.values():
+            farm.warm(images)
+        print("One image, ms:              gate    encode     write       put      call    result")
+        for farm in by_engine.values():
+            overhead(farm, images)
+        print("Many images:          images/s   of local   supervisor ms (of local)   bridge ms")
+        for name in KINDS:
+            runs: dict[str, list[Run]] = {engine: [] for engine in by_engine}
+            for _ in range(ROUNDS):
+                for engine, farm in by_engine.items():
+                    runs[engine].append(farm.run(images, [name]))
+            base = min(run.seconds for run in runs["local"])
+            cpu = min(run.supervisor_ms for run in runs["local"])
+            for engine, of in runs.items():
+                best, least = min(of, key=lambda run: run.seconds), min(run.supervisor_ms for run in of)
+                print(
+                    f"  {engine:<6} {name:<13} {len(images) / best.seconds:8.1f} {base / best.seconds:9.2f}x"
+                    f"   {least:8.2f} ({least / cpu:.2f}x) {best.bridge_ms:17.2f}",
+                    flush=True,
+                )
+    with farms(cpus, 2, ["local", "ray", "auto"]) as by_engine:
+        for farm in by_engine.values():
+            farm.warm(images)
+        print(f"A mix of {' and '.join(MIX)}, 2 workers here and {workers} there: seconds")
+        best_of: dict[str, float] = {}
+        for _ in range(ROUNDS):
+            for engine, farm in by_engine.items():
+                took = farm.run(images, MIX).seconds
+                best_of[engine] = min(took, best_of.get(engine, took))
+        for engine, took in best_of.items():
+            print(f"  {engine:<6} {took:8.2f}")
+        print(f"  auto takes {best_of['auto'] / min(best_of['local'], best_of['ray']):.2f} of the better one")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
