@@ -32,6 +32,9 @@ from luna_farm.worker.thumbnails import QUIET_S, ThumbnailMaker
 
 AGAIN_S = 2.0
 """How often it is looked whether the cluster is there."""
+STORE_SHARE = 0.4
+"""Of the object store on this machine that pixels on their way may take; files on their way back take some,
+too."""
 CONNECT_S = 30.0
 """How long connecting may take."""
 HEAD_S = 10.0
@@ -156,6 +159,8 @@ class Bridge:
             failed.append(f"The Ray cluster at {self._cluster.address} did not answer in {CONNECT_S:.0f} s.")
         if failed:
             self.lost(failed[0])
+        # A store that is full writes to disk what is in it, and an image then takes a second and more.
+        self.desk.budget.limit = min(self.desk.budget.limit, int(self._cluster.store_bytes * STORE_SHARE))
         self._looked_at = time.monotonic()
 
     def _spawn(self, number: int) -> None:

@@ -9,7 +9,7 @@ class Budget:
     """`limit` bytes, taken by many threads, each for an owner. One that is larger than all passes alone."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._taken: dict[int, int] = {}
         self._changed = threading.Condition()
 
@@ -22,7 +22,7 @@ class Budget:
         """Wait until there is room, and take it; False if the owner has left meanwhile."""
         with self._changed:
             self._taken.setdefault(owner, 0)
-            while self.used and self.used + size > self._limit:
+            while self.used and self.used + size > self.limit:
                 self._changed.wait()
                 if owner not in self._taken:
                     return False

@@ -73,6 +73,8 @@ class Cluster:
         """What Ray said of the living nodes last."""
         self.address = given.address
         """Of the head, HOST:PORT once that is known."""
+        self.store_bytes = 0
+        """Size of the object store on this machine."""
 
     def absent(self) -> str:
         """Return a sentence if there is nothing to connect to, "" if there may be."""
@@ -111,6 +113,9 @@ class Cluster:
             ):  # it ends with its driver; a head may not have seen that
                 self.kill(ray.get_actor(name))
         self.look()
+        here = ray.get_runtime_context().get_node_id()
+        row = next(row for row in self._rows if row["NodeID"] == here)
+        self.store_bytes = int(row["Resources"].get("object_store_memory", 0))
 
     def look(self) -> None:
         """Look at the nodes. Does not return while the head is dead."""

@@ -121,12 +121,17 @@ class Remote:
 
     def dispatch(self, task: ImageTask, options: SaveOptions, last: bool) -> None:
         """Send an image to it; after the `last` one nothing else waits."""
-        self._sender.submit(self._send, task, options, last)
+        self._submit(self._send, task, options, last)
 
     def retire(self, why: str) -> None:
         """Have it end after what it was sent."""
         self._why = why
-        self._sender.submit(self._sent.put, None)
+        self._submit(self._sent.put, None)
+
+    def _submit(self, work: Callable[..., object], *args: Any) -> None:
+        with self._lock:
+            if not self._given_up:  # else the message that it is gone is on its way
+                self._sender.submit(work, *args)
 
     def kill(self, why: str) -> None:
         """End it: at once, or after the file that is being written."""

@@ -37,8 +37,8 @@ WHY_NOT = (
 class RayNodes:
     """A head and further nodes; `cpus` of each, the head's first. The driver of the farm uses the head's."""
 
-    def __init__(self, cpus: Sequence[float], environ: dict[str, str] | None = None) -> None:
-        self.cpus = list(cpus)
+    def __init__(self, cpus: Sequence[float], store_bytes: int = STORE_BYTES) -> None:
+        self.cpus, self._store_bytes = list(cpus), store_bytes
         # Short: the path of a socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="lray-"))
         self._net = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 1}"
@@ -51,7 +51,6 @@ class RayNodes:
             # Where `ray start` notes the address of the latest cluster for all users of this machine.
             "RAY_TMPDIR": str(self.folder),
             **self.secrets,
-            **(environ or {}),
         }
 
     def _ip(self, node: int) -> str:
@@ -90,7 +89,7 @@ class RayNodes:
         )
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *role]
         command += ["--node-ip-address", self._ip(node), "--num-cpus", f"{self.cpus[node]:g}"]
-        command += ["--object-store-memory", str(STORE_BYTES), "--include-log-monitor=false"]
+        command += ["--object-store-memory", str(self._store_bytes), "--include-log-monitor=false"]
         command += ["--temp-dir", str(self.folder / str(node))]
         log = (self.folder / f"start-{node}").open("ab")
         with log:

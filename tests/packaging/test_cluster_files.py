@@ -33,9 +33,7 @@ def test_the_launchers_file_is_valid() -> None:
     assert given["max_workers"] == len(given["provider"]["worker_ips"])
 
 
-@pytest.mark.skipif(
-    not CRD, reason="NOT TESTED: KUBERAY_CRD names no file of KubeRay's RayCluster CRD"
-)
+@pytest.mark.skipif(not CRD, reason="NOT TESTED: KUBERAY_CRD names no file of KubeRay's RayCluster CRD")
 def test_the_manifest_is_valid() -> None:
     crd = yaml.safe_load(Path(CRD).read_text(encoding="utf-8"))
     (schema,) = (v["schema"]["openAPIV3Schema"] for v in crd["spec"]["versions"] if v["name"] == "v1")
