@@ -103,9 +103,16 @@ class Bridge:
         """Workers that were requested before there was a cluster."""
         self._looked_at = time.monotonic()
         """When the head has answered last."""
+        self._over = threading.Event()
 
     def run(self) -> None:
         """Connect, then do what comes; ends with the process."""
+        try:
+            self._run()
+        finally:
+            self._over.set()
+
+    def _run(self) -> None:
         if not self._reached():
             return
         self._connect()
@@ -164,6 +171,7 @@ class Bridge:
         self._looked_at = time.monotonic()
 
     def _spawn(self, number: int) -> None:
+        self._workers = {n: worker for n, worker in self._workers.items() if not worker.is_gone}
         self._workers[number] = Remote(self.desk, number, os.path.join(self._notes, str(number)))
 
     def _handle(self, message: dict[str, Any]) -> None:
@@ -175,7 +183,9 @@ class Bridge:
         if kind == "spawn":
             self._spawn(number)
             return
-        worker = self._workers[number]
+        worker = self._workers.get(number)
+        if worker is None:
+            return  # it is gone, and the message that says so is on its way
         if kind == "image":
             task, options = ImageTask.from_map(message["task"]), SaveOptions.from_map(message["options"])
             worker.dispatch(task, options, message["last"])
@@ -209,16 +219,14 @@ class Bridge:
 
     def _look(self) -> None:
         """Ask the head for its nodes again and again; this thread hangs with it."""
-        while True:
+        while not self._over.wait(LOOK_S):
             self._cluster.look()
             self._looked_at = time.monotonic()
-            time.sleep(LOOK_S)
 
     def _watch(self) -> None:
         """End this process when the head is dead or a file hangs: the supervisor does something about it."""
         head = split(self._cluster.address)
-        while True:
-            time.sleep(LOOK_S)
+        while not self._over.wait(LOOK_S):
             silent_s = time.monotonic() - self._looked_at - LOOK_S
             if silent_s > HEAD_S or (silent_s > LOOK_S and not answers(*head, LOOK_S)):
                 self.lost(f"The head of the Ray cluster at {self._cluster.address} does not answer any more.")
@@ -229,8 +237,7 @@ class Bridge:
     def _make_thumbnails(self) -> None:
         """Make thumbnails one by one: this process is idle but for its disk."""
         maker = self.desk.thumbnails
-        while maker is not None:
-            time.sleep(QUIET_S)
+        while maker is not None and not self._over.wait(QUIET_S):
             while maker.waits:
                 maker.make_one()
 

@@ -177,8 +177,12 @@ class Cluster:
         return actor.encode.remote(*args)
 
     def wait(self, reference: Any, timeout_s: float) -> None:
-        """Return once a call has ended, well or not. Raises NotYet."""
-        done, _ = self._ray.wait([reference], timeout=timeout_s, fetch_local=False)
+        """Return once a call has ended, well or not, and its result is on this machine. Raises NotYet.
+
+        Not by `get`: while that waits for a result on its way, for up to a second, no other thread can use
+        the object store.
+        """
+        done, _ = self._ray.wait([reference], timeout=timeout_s, fetch_local=True)
         if not done:
             raise NotYet
 

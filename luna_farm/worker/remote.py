@@ -144,6 +144,11 @@ class Remote:
         if self._actor is not None:
             self._desk.cluster.kill(self._actor)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether its end was reported."""
+        return self._given_up
+
     def join(self, timeout_s: float) -> None:
         """Wait for its end."""
         self._thread.join(timeout_s)
@@ -158,7 +163,7 @@ class Remote:
             while not self._given_up and (sent := self._sent.get()) is not None:
                 self._receive(sent)
                 if self.killed_at:
-                    break
+                    break  # it was killed while its file was written
             self._gone(self._why)
         except (WorkerLost, ClusterError) as error:
             node = self._desk.cluster.node(self._node) if self._node else None
@@ -282,6 +287,7 @@ class Remote:
             if self._given_up:
                 return
             self._given_up = True
+            self.killed_at = 0.0
         self._desk.budget.leave(self.number)
         self._sender.shutdown(wait=False, cancel_futures=True)
         about = {"why": why or "ended", "blameless": blameless, "unfit": unfit}

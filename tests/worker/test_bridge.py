@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -18,7 +19,7 @@ from luna_farm.config_provenance import UNSIGNED
 from luna_farm.core import frames
 from luna_farm.core.messages import ImageTask, SaveOptions
 from luna_farm.storage.allowed import ANYWHERE
-from luna_farm.worker import bridge, remote
+from luna_farm.worker import bridge, remote, writing
 from luna_farm.worker.actor import Encoder
 from luna_farm.worker.bridge import Bridge
 from luna_farm.worker.budget import Budget
@@ -28,7 +29,7 @@ from luna_farm.worker.remote import Desk
 WAIT_S = 30.0
 
 
-class Ended(BaseException):
+class Ended(SystemExit):
     """Stands for the end of the process."""
 
 
@@ -130,11 +131,11 @@ class Conversation:
         self.out = tmp_path / "out"
         self.out.mkdir()
         (tmp_path / "notes").mkdir()
-        self.pipe, theirs = socket.socketpair()
+        self.pipe, self.theirs = socket.socketpair()
         self._frames = frames.FrameBuffer()
         self.heard: queue.Queue[dict[str, Any]] = queue.Queue()
         self.ended = ended
-        self.bridge = Bridge(theirs, cluster, str(tmp_path / "notes"))  # type: ignore[arg-type]
+        self.bridge = Bridge(self.theirs, cluster, str(tmp_path / "notes"))  # type: ignore[arg-type]
         self.bridge.desk = Desk(
             cluster,  # type: ignore[arg-type]
             self.bridge.say,
@@ -152,9 +153,9 @@ class Conversation:
             thread.start()
 
     def _run(self) -> None:
-        try:
+        with contextlib.suppress(Ended):
             self.bridge.run()
-        except Ended:
+        with contextlib.suppress(OSError):
             self.pipe.shutdown(socket.SHUT_RDWR)
 
     def _hear(self) -> None:
@@ -216,8 +217,10 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     for one in made:
         if not one.ended:
             one.say("stop")
-        one._threads[0].join(WAIT_S)
+        for thread in one._threads:
+            thread.join(WAIT_S)
         one.pipe.close()
+        one.theirs.close()
         for server in one.cluster.servers:
             server.close()
 
@@ -298,6 +301,61 @@ def test_one_that_hangs_is_given_up_at_once(start: Start) -> None:
     assert one.hears("gone")["why"] == "no progress for 120 s"
     assert one.cluster.actors[0].killed.wait(WAIT_S)
     assert not (one.out / "0.png").exists()
+
+
+def test_a_file_that_is_being_written_is_finished_before_its_worker_is_gone(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its image could be written twice."""
+    begun, go_on = threading.Event(), threading.Event()
+    written = writing.written
+
+    def slowly(*args: Any, **given: Any) -> Any:
+        begun.set()
+        go_on.wait(WAIT_S)
+        return written(*args, **given)
+
+    monkeypatch.setattr(writing, "written", slowly)
+    one = start()
+    one.ready()
+    one.image(0)
+    one.image(1)
+    assert begun.wait(WAIT_S)
+    one.say("kill", 1, why="no progress for 120 s")
+    assert one.cluster.actors[0].killed.wait(WAIT_S)
+    assert one.heard.empty()
+    go_on.set()
+    assert one.hears("result")["index"] == 0
+    assert one.hears("gone")["why"] == "no progress for 120 s"
+    assert one.bridge._workers[1].killed_at == 0.0
+    assert [path.name for path in one.out.iterdir()] == ["0.png"]
+    one.image(2)
+    one.ready(2)
+
+
+def test_a_file_that_hangs_ends_the_bridge(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead network folder: the supervisor starts another bridge."""
+    monkeypatch.setattr(bridge, "LOOK_S", 0.02)
+    monkeypatch.setattr(bridge, "WRITE_S", 0.05)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(*args: Any, **given: Any) -> Any:
+        begun.set()
+        go_on.wait(WAIT_S)
+        raise AssertionError("the process has ended by then")
+
+    monkeypatch.setattr(writing, "written", hang)
+    one = start()
+    one.ready()
+    one.image(0)
+    assert begun.wait(WAIT_S)
+    one.say("kill", 1, why="no progress for 120 s")
+    end = time.monotonic() + WAIT_S
+    while one.ended != [1] and time.monotonic() < end:
+        time.sleep(0.01)
+    go_on.set()
+    assert one.ended == [1]
+    one.pipe.shutdown(socket.SHUT_RDWR)
 
 
 def test_another_version_on_a_node_is_refused(start: Start) -> None:
