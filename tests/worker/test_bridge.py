@@ -29,10 +29,6 @@ from luna_farm.worker.remote import Desk
 WAIT_S = 30.0
 
 
-class Ended(SystemExit):
-    """Stands for the end of the process."""
-
-
 class FakeActor:
     """An encoder in a thread of this process."""
 
@@ -148,12 +144,13 @@ class Conversation:
             None,
             {"pid": 1, "created": 2.0},
         )
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._run, self._hear)]
+        works = {"bridge": self._run, "hear": self._hear}
+        self._threads = [threading.Thread(target=works[name], name=name, daemon=True) for name in works]
         for thread in self._threads:
             thread.start()
 
     def _run(self) -> None:
-        with contextlib.suppress(Ended):
+        with contextlib.suppress(SystemExit):
             self.bridge.run()
         with contextlib.suppress(OSError):
             self.pipe.shutdown(socket.SHUT_RDWR)
@@ -200,10 +197,12 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
     def end(code: int) -> None:
         ended.append(code)
-        raise Ended
+        if threading.current_thread().name == "bridge":
+            raise SystemExit
 
     monkeypatch.setattr("os._exit", end)
     monkeypatch.setattr(bridge, "AGAIN_S", 0.02)
+    monkeypatch.setattr(bridge, "answers", lambda *at: True)
     monkeypatch.setattr(remote, "NODE_S", 0.5)
 
     def begin(**properties: Any) -> Conversation:
@@ -351,11 +350,11 @@ def test_a_file_that_hangs_ends_the_bridge(start: Start, monkeypatch: pytest.Mon
     assert begun.wait(WAIT_S)
     one.say("kill", 1, why="no progress for 120 s")
     end = time.monotonic() + WAIT_S
-    while one.ended != [1] and time.monotonic() < end:
+    while not one.ended and time.monotonic() < end:
         time.sleep(0.01)
+    assert one.ended[0] == 1
     go_on.set()
-    assert one.ended == [1]
-    one.pipe.shutdown(socket.SHUT_RDWR)
+    one.say("stop")
 
 
 def test_another_version_on_a_node_is_refused(start: Start) -> None:
