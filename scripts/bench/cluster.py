@@ -9,6 +9,7 @@ network. Each engine gets as many workers; runs of the engines take turns.
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 import sys
 import tempfile
@@ -58,8 +59,6 @@ class Farm:
     """A farm with one engine, used for all runs."""
 
     def __init__(self, home: Path, engine: str, local: int, nodes: Any, far: int) -> None:
-        from running_farm import RunningFarm
-
         home.mkdir()
         given: dict[str, Any] = {"engine": engine, "min_workers": local, "max_workers": local}
         if engine != "local":
@@ -67,7 +66,11 @@ class Farm:
             given["ray_num_cpus"] = 0.5  # two farms hold their workers at the same time
         self.engine, self._far = engine, far if engine != "local" else 0
         self._local = local if engine != "ray" else 0
-        self.farm = RunningFarm(home, bare=True, arena_bytes="1GiB", idle_timeout="3600", **given).start()
+        self.farm = (
+            importlib.import_module("running_farm")
+            .RunningFarm(home, bare=True, arena_bytes="1GiB", idle_timeout="3600", **given)
+            .start()
+        )
         self.out = self.farm.out
         self.out.mkdir()
         self._runs = 0
@@ -122,11 +125,10 @@ class Farm:
 @contextmanager
 def farms(cpus: list[float], local: int, engines: list[str]) -> Iterator[dict[str, Farm]]:
     """A farm for each engine, and the cluster that they share one after the other."""
-    from nodes import WHY_NOT, RayNodes
-
-    if WHY_NOT:
-        raise SystemExit(WHY_NOT)
-    nodes = RayNodes([0, *cpus], store_bytes=STORE_BYTES)
+    module = importlib.import_module("nodes")  # of tests/engine
+    if module.WHY_NOT:
+        raise SystemExit(module.WHY_NOT)
+    nodes = module.RayNodes([0, *cpus], store_bytes=STORE_BYTES)
     made: dict[str, Farm] = {}
     with tempfile.TemporaryDirectory() as home:
         try:
