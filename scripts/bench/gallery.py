@@ -4,7 +4,9 @@
 
 Over the farm of the tests that saves nothing, in headless Chromium without a GPU. `first paint` is the
 browser's own first contentful paint, `thumbnails` when the first of them is drawn, both from the start of the
-navigation, the median of the loads. While it scrolls through the whole page, the time between frames counts.
+navigation, the median of the loads. `main thread` is the processor time of the page until then, the least of
+the loads, which other programs change little. While it scrolls through the whole page, the time between frames
+counts.
 """
 
 from __future__ import annotations
@@ -61,14 +63,23 @@ async def measure(images: int, loads: int) -> dict[str, Any]:
             browser = await playwright.chromium.launch(
                 executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
             )
-            paints, thumbnails, weight = [], [], 0
+            paints, thumbnails, busy, weight = [], [], [], 0
             for _ in range(loads):
                 page = await browser.new_page(viewport={"width": 1280, "height": 900})
                 answers: list[Any] = []
-                page.on("response", answers.append)
+
+                def note(answer: Any, answers: list[Any] = answers) -> None:
+                    answers.append(answer)
+
+                page.on("response", note)
+                cdp = await page.context.new_cdp_session(page)
+                await cdp.send("Performance.enable", {"timeDomain": "threadTicks"})
                 await page.goto(address, wait_until="commit")
                 thumbnails.append(await page.evaluate(THUMBNAILS))
                 paints.append(await page.evaluate(PAINT))
+                told = await cdp.send("Performance.getMetrics")
+                metrics = {row["name"]: row["value"] for row in told["metrics"]}
+                busy.append(metrics["TaskDuration"] * 1e3)
                 own = (answer for answer in answers if "/api/" not in answer.url)
                 weight = sum(int(answer.headers.get("content-length", 0)) for answer in own)
                 if len(paints) < loads:
@@ -87,6 +98,7 @@ async def measure(images: int, loads: int) -> dict[str, Any]:
         "page_kb": weight / 1000,
         "first_paint_ms": statistics.median(paints),
         "thumbnails_ms": statistics.median(thumbnails),
+        "main_thread_ms": min(busy),
         "frames": len(gaps),
         "frame_median_ms": statistics.median(gaps),
         "frame_p95_ms": gaps[int(0.95 * len(gaps))],
