@@ -5,8 +5,8 @@
 Over the farm of the tests that saves nothing, in headless Chromium without a GPU. `first paint` is the
 browser's own first contentful paint, `thumbnails` when the first of them is drawn, both from the start of the
 navigation, the median of the loads. `main thread` is the processor time of the page until then, the least of
-the loads, which other programs change little. While it scrolls through the whole page, the time between frames
-counts.
+the loads, which other programs change little. While it scrolls through the whole page, the time between
+frames is taken.
 """
 
 from __future__ import annotations
