@@ -33,11 +33,12 @@ def open_path(path: Path) -> None:
     if why:
         raise NotPossible(f"{path} cannot be opened: {why}.")
     if sys.platform == "win32":
-        os.startfile(path)  # noqa: S606
+        os.startfile(path)  # noqa: S606  a file of the user's own, shown as a double click would
         return
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     command = [opener, os.fspath(path)]
     try:
+        # The desktop's own opener, and a path that exists.
         done = subprocess.run(command, check=False, capture_output=True, timeout=OPENER_S)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotPossible(f"{path} cannot be opened: {opener} failed ({error}).") from error

@@ -145,9 +145,8 @@ def options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SaveOption
     """Validate the fields that all images share. `defaults` come from the configuration (output_dir, and the
     options that are `of_farm`).
 
-    `prompt`, `extra_pnginfo` and `metadata` are validated as texts here and as JSON where they are used: a
-    workflow that does not parse costs its metadata, not the image. `custom_metadata` was typed by a person,
-    who learns of it.
+    The documents are validated as texts here and as JSON where they are used: one that does not parse costs
+    its metadata, not the image.
     """
     shared = {name: value for name, value in given.items() if name in _SETTINGS and value is not None}
     if not shared.get("output_dir"):

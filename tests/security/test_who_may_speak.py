@@ -158,7 +158,7 @@ def test_the_token_is_compared_in_constant_time(farm: RealFarm, monkeypatch: pyt
     from luna_farm.supervisor import connection
 
     assert "hmac.compare_digest(" in inspect.getsource(connection.ClientConnection._hello)
-    assert "hmac.compare_digest(" in inspect.getsource(auth.FeedAuth.knows)
+    assert "hmac.compare_digest(" in inspect.getsource(auth.FeedAuth._is_token)
 
 
 # --- users of this machine
