@@ -137,7 +137,7 @@ def test_a_batch_larger_than_the_arena_is_one_job_with_one_receipt(farm: FarmCli
 @pytest.mark.parametrize(
     "pixels",
     [
-        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((4, 4, 5), np.uint8),
         np.zeros((0, 4, 3), np.uint8),
         np.zeros((4, 4, 3), np.int64),
         np.zeros(4, np.uint8),

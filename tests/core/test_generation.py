@@ -376,3 +376,7 @@ ANY_NODE = st.fixed_dictionaries({"class_type": KINDS, "inputs": st.dictionaries
 @given(st.dictionaries(KEYS, ANY_NODE | PLAIN))
 def test_whatever_a_prompt_holds_it_never_raises(nodes: dict[str, Any]) -> None:
     read(nodes, "RAW")
+
+
+def test_a_prompt_that_stands_in_the_sampler_itself() -> None:
+    assert "a fox" in read(plain(positive="a fox")).values.values()

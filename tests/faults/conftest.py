@@ -3,7 +3,6 @@ shows."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from hung_folder import Hung
 from measured import LONG, Figures, note
+from mounting import mounted
 from running_farm import RunningFarm, Start
 
 HERE = Path(__file__).parent
@@ -61,17 +61,6 @@ def farm(tmp_path: Path) -> Iterator[Start]:
     yield start
     for one in farms:
         one.destroy()
-
-
-def mounted(folder: Path, *arguments: str) -> Path:
-    """Mount something at `folder`, or skip loudly where that is not allowed."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("NOT TESTED: a disk of its own needs Linux and root")
-    folder.mkdir()
-    done = subprocess.run(["mount", *arguments, str(folder)], check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"NOT TESTED: this machine does not let its root mount: {done.stderr.strip()}")
-    return folder
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from luna_farm_client import FarmClient, SaveImage, SaveRequest
 ROW = "crash points"
 SPOOL = {point for point in POINTS if point.startswith("spool.")}
 DEAD_LETTER = {point for point in POINTS if point.startswith("dead_letter.")}
-IMAGES = [point for point in POINTS if not point.startswith(("archive.", "upload."))]
-"""The points that a plain image meets; uploads and archives have tests of their own."""
+IMAGES = [point for point in POINTS if not point.startswith(("archive.", "upload.", "ray."))]
+"""The points that a plain image meets; uploads, archives and clusters have tests of their own."""
 EVERYWHERE = [point for point in IMAGES if point != "writer.claimed"]
 """The points on a file system that has links."""
 IN_WORKERS = [point for point in EVERYWHERE if point.startswith(("writer.", "worker."))]

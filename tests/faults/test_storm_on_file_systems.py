@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import mounted
 from images import AGAIN
 from measured import LONG, Figures
+from mounting import mounted
 from running_farm import IMPORTED_FROM, Keeper, RunningFarm, Start, answers, until
 from storm_client import number_in
 from test_kill_storm import Killer

@@ -184,7 +184,7 @@ async def test_retry_asks_for_the_token_and_then_works(screen: Screen, farm: Fak
     await screen.shows("#trouble .answer", "Saved to /out/after_all.png")
     await page.get_by_role("button", name="Hide image 0").click()
     await screen.shows("#trouble", "/mnt/full fails for 1 min")
-    assert await page.locator("#trouble li").count() == 1
+    await expect(page.locator("#trouble li")).to_have_count(1)
 
 
 async def test_a_retry_that_fails_again_says_so(screen: Screen, farm: FakeFarm) -> None:
