@@ -112,16 +112,20 @@ class Policy:
 
     def submit(self, request: SaveRequest, when_busy: str) -> Plan[Receipt]:
         """Hand a request over; an unanswered one is sent again under the same id."""
-        if when_busy not in WHEN_BUSY:
-            raise InvalidRequest.of("when_busy", when_busy, " | ".join(WHEN_BUSY))
+        busy_s = self._busy_s(when_busy)
         out = Outgoing(as_request(request))
-        busy_s = self.timeout if when_busy == "wait" else 0.0
-        receipt: Receipt = yield from self._patiently(lambda s: s.submit(out, busy_s), when_busy)
+        receipt: Receipt = yield from self._patiently(lambda s: s.submit(out, busy_s), busy_s)
         return receipt
 
-    def _patiently(self, steps: Callable[[Session], Steps], when_busy: str) -> Plan[Any]:
-        """Run steps that hand over; while the farm is busy or stops, try again if that is wanted."""
-        deadline = time.monotonic() + (self.timeout if when_busy == "wait" else 0.0)
+    def _busy_s(self, when_busy: str) -> float:
+        """Return for how many seconds a hand-over tries again. Raises InvalidRequest."""
+        if when_busy not in WHEN_BUSY:
+            raise InvalidRequest.of("when_busy", when_busy, " | ".join(WHEN_BUSY))
+        return self.timeout if when_busy == "wait" else 0.0
+
+    def _patiently(self, steps: Callable[[Session], Steps], busy_s: float) -> Plan[Any]:
+        """Run steps that hand over; for `busy_s` try again while the farm is busy or stops."""
+        deadline = time.monotonic() + busy_s
         stale = 0
         while True:
             try:
@@ -139,8 +143,7 @@ class Policy:
     def submit_many(self, requests: Sequence[SaveRequest], when_busy: str) -> Plan[list[Receipt]]:
         """Hand requests over, as many at a time as fit into a message; all are validated before the first is
         sent."""
-        if when_busy not in WHEN_BUSY:
-            raise InvalidRequest.of("when_busy", when_busy, " | ".join(WHEN_BUSY))
+        busy_s = self._busy_s(when_busy)
         outs: list[Outgoing] = []
         for number, request in enumerate(requests):
             try:
@@ -148,11 +151,10 @@ class Policy:
             except InvalidRequest as error:
                 raise error.at(f"requests[{number}]") from None
         receipts: list[Receipt] = []
-        busy_s = self.timeout if when_busy == "wait" else 0.0
         while len(receipts) < len(outs):
             hand_over = partial(Session.submit_many, outs=outs[len(receipts) :], busy_s=busy_s)
             try:
-                receipts += yield from self._patiently(hand_over, when_busy)
+                receipts += yield from self._patiently(hand_over, busy_s)
             except FarmError as error:
                 error.receipts = receipts
                 raise

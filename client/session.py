@@ -139,8 +139,7 @@ class Session:
         however many there are. `busy_s`: how long one window may wait for room. The first one is not waited
         for: FarmBusy is raised.
         """
-        if time.monotonic() - self.answered_at > COLD_S:
-            self.warm_bytes = 0
+        self._forget_cold_memory()
         windows = list(_windows(out.pieces, self.limits["arena_bytes"]))
         leases = yield from self._lease(windows[0])
         alone = time.monotonic() - self.answered_at > BURST_S
@@ -177,6 +176,7 @@ class Session:
         count = _together(outs, most)
         if count < 2:
             return [(yield from self.submit(outs[0], busy_s))]
+        self._forget_cold_memory()
         outs = outs[:count]
         offsets, total = _layout(outs)
         leases = yield from self._lease([Piece(None, 1, total)])
@@ -227,6 +227,11 @@ class Session:
         if self.shared:
             return seal, ()
         return {**seal, "inline": True, "sizes": [total]}, [into]
+
+    def _forget_cold_memory(self) -> None:
+        """Decided once per hand-over: what this one warms is warm until its end."""
+        if time.monotonic() - self.answered_at > COLD_S:
+            self.warm_bytes = 0
 
     def _next_id(self) -> int:
         self.last_id += 1

@@ -22,8 +22,8 @@ from luna_farm.core.archive_names import (
     with_archive_number,
 )
 from luna_farm.core.circuits import Circuit, Upload, UploadState
-from luna_farm.core.completion import close, image_record
-from luna_farm.core.feed_events import ArchiveLost, DestinationFailing, ImageFailed, ImageLost, ImageSaved
+from luna_farm.core.completion import close, image_record, saved_event
+from luna_farm.core.feed_events import ArchiveLost, DestinationFailing, ImageFailed, ImageLost
 from luna_farm.core.instructions import (
     AddMember,
     Append,
@@ -154,28 +154,7 @@ def _saved(farm: Farm, image: Image, shard: Shard, now: float) -> list[Instructi
     row = [Catalogue(packed, f"{shard.path}/{member}")] if packed else []
     image.result = result = replace(image.result, path=shard.path, row=b"")
     farm.count_saved(result)
-    task, ms = image.task, result.ms or {}
-    told = ImageSaved(
-        task.job_id,
-        task.index,
-        shard.path,
-        task.format,
-        task.width,
-        task.height,
-        result.score,
-        worker=0,
-        thumbnail=b"",
-        state=result.state,
-        bytes=result.bytes,
-        ms=(now - image.queued_at) * 1e3,
-        queue_ms=(image.started_at - image.queued_at) * 1e3,
-        gate_ms=ms.get("gate", 0.0),
-        encode_ms=ms.get("encode", 0.0),
-        write_ms=ms.get("write", 0.0),
-        warnings=tuple(result.warnings),
-        scores=result.scores or {},
-    )
-    return [*row, Publish(told)]
+    return [*row, Publish(saved_event(image, now))]
 
 
 # --- shards

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events
-from luna_farm.core.feed_events import ImageFailed, ImagesMissing, JobDone
+from luna_farm.core.feed_events import ImageFailed, ImageSaved, ImagesMissing, JobDone
 from luna_farm.core.instructions import Append, Bury, CatalogueFailed, Instruction, KeepReport, Publish, Reply
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note
@@ -99,6 +99,32 @@ def finish(farm: Farm, image: Image) -> list[Instruction]:
     """An image came to its end: its name and its pixels are free."""
     farm.free_name(image)
     return farm.release_pixels(image)
+
+
+def saved_event(image: Image, now: float, worker: int = 0, thumbnail: bytes = b"") -> ImageSaved:
+    """What the feed publishes of an image whose file is where its result says. `worker`: the pid of the one
+    that wrote it, 0 where it came from the spool."""
+    task, result, ms = image.task, image.result, image.result.ms or {}
+    return ImageSaved(
+        task.job_id,
+        task.index,
+        result.path,
+        task.format,
+        task.width,
+        task.height,
+        result.score,
+        worker=worker,
+        thumbnail=thumbnail,
+        state=result.state,
+        bytes=result.bytes,
+        ms=(now - image.queued_at) * 1e3,
+        queue_ms=(image.started_at - image.queued_at) * 1e3,
+        gate_ms=ms.get("gate", 0.0),
+        encode_ms=ms.get("encode", 0.0),
+        write_ms=ms.get("write", 0.0),
+        warnings=tuple(result.warnings),
+        scores=result.scores or {},
+    )
 
 
 def close(farm: Farm, job: Job, now: float) -> list[Instruction]:

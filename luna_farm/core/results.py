@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from luna_farm.core import events, uploads
-from luna_farm.core.completion import bury, close, finish, image_record
-from luna_farm.core.feed_events import ImageRejected, ImageSaved
+from luna_farm.core.completion import bury, close, finish, image_record, saved_event
+from luna_farm.core.feed_events import ImageRejected
 from luna_farm.core.held import disk_failed, folder_works
 from luna_farm.core.instructions import Append, Catalogue, Instruction, Publish
 from luna_farm.core.job import Image, ImageState, Job
@@ -78,28 +78,14 @@ def _spooled(farm: Farm, worker: Worker, image: Image, result: ImageResult, now:
 
 def _published(job: Job, image: Image, worker: Worker, result: ImageResult, now: float) -> list[Instruction]:
     """What the feed publishes of one finished image."""
-    ms, task = result.ms or {}, image.task
-    about = (task.job_id, task.index, result.path, task.format, task.width, task.height, result.score)
+    task = image.task
     done: list[Instruction] = []
     if result.state != "saved":
+        about = (task.job_id, task.index, result.path, task.format, task.width, task.height, result.score)
         rejected = ImageRejected(
             *about, result.threshold, job.options.on_reject, worker.pid, thumbnail=result.thumbnail
         )
         done.append(Publish(rejected))
     if result.path:
-        saved = ImageSaved(
-            *about,
-            worker=worker.pid,
-            thumbnail=result.thumbnail,
-            state=result.state,
-            bytes=result.bytes,
-            ms=(now - image.queued_at) * 1e3,
-            queue_ms=(image.started_at - image.queued_at) * 1e3,
-            gate_ms=ms.get("gate", 0.0),
-            encode_ms=ms.get("encode", 0.0),
-            write_ms=ms.get("write", 0.0),
-            warnings=tuple(result.warnings),
-            scores=result.scores or {},
-        )
-        done.append(Publish(saved))
+        done.append(Publish(saved_event(image, now, worker.pid, result.thumbnail)))
     return done

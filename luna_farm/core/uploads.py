@@ -12,14 +12,13 @@ from typing import Any
 
 from luna_farm.core import archive_names, archive_recovery, archives, events
 from luna_farm.core.circuits import Circuit, Upload, UploadState
-from luna_farm.core.completion import close, image_record
+from luna_farm.core.completion import close, image_record, saved_event
 from luna_farm.core.destinations import circuit_at, destination_of
 from luna_farm.core.feed_events import (
     DestinationFailing,
     DestinationRecovered,
     ImageFailed,
     ImageLost,
-    ImageSaved,
     ImageUploading,
 )
 from luna_farm.core.instructions import (
@@ -158,28 +157,7 @@ def _published(farm: Farm, image: Image, now: float) -> list[Instruction]:
     farm.count_saved(result)
     farm.spool_used_bytes -= result.spool_bytes
     farm.free_name(image)
-    ms = result.ms or {}
-    saved = ImageSaved(
-        task.job_id,
-        task.index,
-        path,
-        task.format,
-        task.width,
-        task.height,
-        result.score,
-        worker=0,
-        thumbnail=b"",
-        state=result.state,
-        bytes=result.bytes,
-        ms=(now - image.queued_at) * 1e3,
-        queue_ms=(image.started_at - image.queued_at) * 1e3,
-        gate_ms=ms.get("gate", 0.0),
-        encode_ms=ms.get("encode", 0.0),
-        write_ms=ms.get("write", 0.0),
-        warnings=tuple(result.warnings),
-        scores=result.scores or {},
-    )
-    return [*_unspooled(image), *row, Publish(saved)]
+    return [*_unspooled(image), *row, Publish(saved_event(image, now))]
 
 
 def _unspooled(image: Image) -> list[Instruction]:
