@@ -1,6 +1,6 @@
 """The desktop of the user: opens a file, a folder or an address with the program that the user chose for it.
 
-It must never open anything where nobody sees it: over SSH and in services there is no desktop.
+It must never open anything where there is no desktop to show it: over SSH and in services.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def _loaded(block: bytes) -> Any:
     from PIL import Image
 
     tags = Image.Exif()
-    with contextlib.suppress(Exception):  # a block of anybody's making: what cannot be read says nothing
+    with contextlib.suppress(Exception):  # untrusted bytes: a block that cannot be read says nothing
         tags.load(block)
     return tags
 

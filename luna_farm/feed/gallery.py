@@ -27,7 +27,7 @@ from luna_farm.locations import is_url
 from luna_farm.storage.thumbnails import Thumbnails
 
 MAX_IDS = 250_000
-"""Of one answer, 8 bytes each: more than anybody scrolls through."""
+"""Of one answer, 8 bytes each: more than a person scrolls through."""
 MAX_TILES = 128
 MAX_FILE_BYTES = 256 << 20
 MAX_QUERY = 4096
@@ -191,8 +191,8 @@ def _tile(row: CatalogueRow, thumbnail: str | None) -> dict[str, Any]:
 
 
 def _image_file(path: str) -> Answer:
-    """Read an image file. A link, or a file that is no image, is not sent: whoever can write to an output
-    folder must not learn what only the farm may read."""
+    """Read an image file. A link, or a file that is no image, is not sent: write access to an output folder
+    must not give read access to what only the farm may read."""
     flags = (
         os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     )

@@ -160,7 +160,7 @@ class Shard:
             self._names.difference_update(self._unsynced)
             self.members -= len(self._unsynced)
             self._unsynced.clear()
-            with contextlib.suppress(OSError):  # the disk is gone: whoever opens it again cuts
+            with contextlib.suppress(OSError):  # the disk is gone: the next opening cuts
                 self._cut(self._synced_bytes)
             raise system.disk_error("write", self.path, error) from error
         self._synced_bytes = self.bytes

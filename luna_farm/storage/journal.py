@@ -204,7 +204,7 @@ class Journal:
         return _keep_aside(self.path, self._fd, 0)
 
     def in_place(self) -> bool:
-        """Whether the open file still has its name: else nobody will read what is appended."""
+        """Whether the open file still has its name: else what is appended is lost."""
         try:
             return os.path.samestat(os.stat(self.path, follow_symlinks=False), os.fstat(self._fd))
         except OSError:

@@ -23,8 +23,8 @@ _TEMP = re.compile(r"\.luna-(?P<job>[0-9A-Za-z_-]+)-\d+(-[a-z]+)?\.tmp")
 def sweep(folder: str, open_jobs: Container[str]) -> list[str]:
     """Remove the strays in a folder and return their paths; a folder that cannot be looked at has none.
 
-    A second name of a file goes, whoever made it: nothing is lost by that. Half a file goes if it is older
-    than this boot and lies on a disk of this machine: whoever wrote it is gone.
+    A second name of a file goes in any case: nothing is lost by that. Half a file goes if it is older
+    than this boot and lies on a disk of this machine: its writer is gone.
     """
     gone: list[str] = []
     with suppress(OSError), os.scandir(folder) as entries:

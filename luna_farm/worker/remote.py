@@ -312,7 +312,7 @@ class Remote:
     def _call(self, sent: Sent, pixels: Pixels, embedded: metadata.Embedded, sampled: bool) -> None:
         cluster, task = self._desk.cluster, sent.task
         if not self._desk.budget.take(self.number, task.nbytes):
-            return  # the worker is gone, and so is whoever waits for this
+            return  # the worker is gone, and nothing waits for this
         started = time.perf_counter()
         sent.pixels = cluster.put(pixels)
         sent.call = cluster.encode(self._actor, sent.pixels, task, sent.options, embedded, sampled)

@@ -1,11 +1,11 @@
 """Levels 5 to 9, and 4 for 16 bits: how an image becomes smallest, decided by what samples of it say.
 
-The kernel filters; who compresses depends on the image:
+The kernel filters; the compressor depends on the image:
 
 - what is nearly empty (masks, flat drawings, one colour) is the kernel's quick search's or zlib-ng's,
   whichever is smaller: both take a millisecond or two;
 - of what repeats itself (maps, drawings, screens), four thin bands are compressed by each of zlib-ng,
-  libdeflate and the kernel's quick search, and whoever makes them smallest does the rest;
+  libdeflate and the kernel's quick search, and the one that makes them smallest compresses the rest;
 - of what is dense (photographs, textures), a few bands are tried: libdeflate with the filter that suits it
   best, the kernel's own parser, and literals with runs alone. Noise has nothing but literals, and the
   kernel sends them fastest.

@@ -178,9 +178,9 @@ class ObjectSink:
 def _no_account(endpoint: str) -> str:
     """Return what makes the library ask Google for no token: with `skip_signature` alone it asks all the
     same."""
-    nobody = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    no_account = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
     place = {"gcs_base_url": endpoint or "https://storage.googleapis.com"}
-    return json.dumps({**nobody, **place, "disable_oauth": True})
+    return json.dumps({**no_account, **place, "disable_oauth": True})
 
 
 class _Head(NamedTuple):
