@@ -103,7 +103,7 @@ def test_a_real_farm_in_a_small_group_stays_within_it(tmp_path: Path) -> None:
         script = f"""
             echo $$ > {group}/cgroup.procs
             {luna} start --detach {where} || exit 1
-            {sys.executable} -c 'import numpy; numpy.save("a.npy", numpy.zeros((20, 1024, 1024, 3), "u1"))'
+            {sys.executable} -c 'import numpy; numpy.save("a.npy", numpy.zeros((40, 1024, 1024, 3), "u1"))'
             {luna} save a.npy --state-dir {tmp_path / "state"} --output-dir out || exit 2
             {luna} stop --state-dir {tmp_path / "state"}
         """
@@ -112,6 +112,6 @@ def test_a_real_farm_in_a_small_group_stays_within_it(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "no room for 2048.0 MiB, the arena has 200.0 MiB" in done.stderr
-        assert len(list((tmp_path / "out").iterdir())) == 20
+        assert len(list((tmp_path / "out").iterdir())) == 40
     finally:
         group.rmdir()

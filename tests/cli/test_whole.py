@@ -113,12 +113,12 @@ def test_only_now_may_hurry_and_what_is_left_is_said(luna, tmp_path):
         assert "luna-farm stop --now" in err
     code, out, _ = luna("stop", "--now")
     assert code == 0
-    assert "has stopped. 3 images" in out
+    assert f"has stopped. 3 images are accepted and not written yet, of job {job_id}" in out
     assert job_id in out
     assert str(tmp_path / "files") in out
     code, _, err = luna("status")
     assert code == 3
-    assert "3 images" in err
+    assert f"3 images are accepted and not written yet, of job {job_id}" in err
     assert luna("start", "--detach", "--port", 0, "--feed-port", "off")[0] == 0
     assert luna("job", job_id, "--wait")[0] == 0
     assert luna("stop")[1].endswith("has stopped.\n")
