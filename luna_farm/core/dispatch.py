@@ -72,12 +72,14 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
 
 def _begin(farm: Farm, now: float) -> list[Instruction]:
     """Hand queued images to the workers that have room."""
+    if farm.spool_queue and not farm.spool_full():
+        farm.waiting.appendleft(farm.spool_queue.popleft())
+    if not farm.waiting:
+        return []
     done: list[Instruction] = []
     placement = Placement(farm)
     passed: list[Image] = []
     """Those that have to wait while one behind them may go to another pool."""
-    if farm.spool_queue and not farm.spool_full():
-        farm.waiting.appendleft(farm.spool_queue.popleft())
     while farm.waiting:
         image = farm.waiting[0]
         if farm.needs_spool(image) and farm.spool_full():
