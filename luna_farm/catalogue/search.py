@@ -24,6 +24,7 @@ from luna_farm.errors import CatalogueUnavailable, InvalidRequest
 MAX_LIMIT = 10_000
 SIMILAR_BITS = 10
 """Bits of 64 by which the perceptual hashes of two images may differ that count as near duplicates."""
+_FURTHEST_S = 9e15
 _SINGLE_MODELS = 30
 """So many models are looked up one by one; more are filtered."""
 
@@ -213,9 +214,9 @@ def _plan(connection: sqlite3.Connection, query: Query, before: int | None) -> _
     if before is not None:
         _add(plan, f"{plan.id_column} < ?", before)
     if query.since is not None:
-        _add(plan, f"{plan.id_column} >= ?", int(query.since * 1000))
+        _add(plan, f"{plan.id_column} >= ?", _id_at(query.since))
     if query.until is not None:
-        _add(plan, f"{plan.id_column} <= ?", int(query.until * 1000))
+        _add(plan, f"{plan.id_column} <= ?", _id_at(query.until))
     if query.seed is not None:
         _add(plan, "i.seed = ?", seed_column(query.seed))
     if query.job:
@@ -239,6 +240,11 @@ def _add_models(connection: sqlite3.Connection, plan: _Plan, name: str, filtered
     else:
         plan.each_model = tuple(models)
     return bool(models)
+
+
+def _id_at(seconds: float) -> int:
+    """Return the id of an image that was saved then, within SQLite's 64 bits."""
+    return int(max(-_FURTHEST_S, min(seconds, _FURTHEST_S)) * 1000)
 
 
 def _add(plan: _Plan, condition: str, value: Any) -> None:

@@ -139,7 +139,7 @@ class Gallery:
 
 def _query(given: Mapping[str, str]) -> Query:
     seed = given.get("seed", "").strip()
-    if seed and not (seed.lstrip("-").isdecimal() and len(seed) <= 20):
+    if seed and not re.fullmatch("-?[0-9]{1,20}", seed):
         raise InvalidRequest.of("seed", seed, "a whole number")
     return Query(
         words=given.get("words", ""),

@@ -7,6 +7,7 @@ on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from luna_farm.errors import CatalogueUnavailable, FarmBusy, FarmError, InvalidR
 
 if TYPE_CHECKING:
     from luna_farm.catalogue.search import Catalogue
+
+log = logging.getLogger("luna_farm.find")
 
 MAX_ROWS = 1000
 """Rows of one answer, at most."""
@@ -58,6 +61,10 @@ class Finder:
             found = await loop.run_in_executor(self._thread, self._find, query, limit, before)
         except FarmError as error:
             found = refusal(error)
+        except Exception as error:  # whatever it is, the client gets an answer
+            log.exception("A search of the catalogue failed.")
+            text = f"The search failed ({type(error).__name__}: {error}); the farm's log says where."
+            found = refusal(CatalogueUnavailable(text))
         answer(found)
 
     def _find(self, query: Query, limit: int, before: int | None) -> dict[str, Any]:
@@ -103,11 +110,11 @@ def question(message: Mapping[str, Any]) -> tuple[Query, int, int | None]:
         failed=fields.boolean(message, "failed", False),
     )
     conditions(query.score)
-    return query, fields.integer(message, "limit", 1, MAX_ROWS, 50), _whole(message, "before")
+    return query, fields.integer(message, "limit", 1, MAX_ROWS, 50), _whole(message, "before", 2**63 - 1)
 
 
-def _whole(message: Mapping[str, Any], field: str) -> int | None:
-    return None if message.get(field) is None else fields.integer(message, field, -(2**63), 2**64 - 1)
+def _whole(message: Mapping[str, Any], field: str, most: int = 2**64 - 1) -> int | None:
+    return None if message.get(field) is None else fields.integer(message, field, -(2**63), most)
 
 
 def _moment(message: Mapping[str, Any], field: str) -> float | None:

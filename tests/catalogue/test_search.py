@@ -121,6 +121,15 @@ def test_a_filter_finds_one_of_two(
     assert catalogue.count(Query(**filters)) == 1  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("moment", [float("inf"), 1e300, 9e18])
+def test_a_moment_beyond_all_images_is_one(
+    store: Store, catalogue: Catalogue, make_row: MakeRow, moment: float
+) -> None:
+    store.put([make_row()])
+    assert catalogue.search(since=moment) == catalogue.search(until=-moment) == []
+    assert len(catalogue.search(until=moment)) == len(catalogue.search(since=-moment)) == 1
+
+
 def test_of_several_models_with_a_name_the_newest_images_come_first(
     store: Store, catalogue: Catalogue, make_row: MakeRow
 ) -> None:

@@ -50,6 +50,9 @@ async def test_ids_are_those_that_match_the_newest_first(visitor: Visitor, image
     assert await ids(visitor, f"since={found[1] // 1000}&until={found[1] // 1000 + 1}") == [found[1]]
     row = images.row(5, 0.0, file=False)
     assert await ids(visitor, f"seed={row.seed}") == found[:1]
+    assert await ids(visitor, "seed=-99999999999999999999") == []
+    assert await ids(visitor, "since=9999999999999999") == []
+    assert await ids(visitor, "until=9999999999999999") == found
     assert await ids(visitor, "model=flux&score=variance%3E2") == []
     assert await ids(visitor, f"similar={row.phash}") == found[:1]
     images.fail(1, "no")
@@ -60,6 +63,7 @@ async def test_ids_are_those_that_match_the_newest_first(visitor: Visitor, image
     ("path", "field"),
     [
         ("ids?seed=x", "seed"),
+        ("ids?seed=--5", "seed"),
         ("ids?since=-1", "since"),
         ("ids?similar=xyz", "similar"),
         ("ids?score=beauty", "score"),
