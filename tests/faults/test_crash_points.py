@@ -117,15 +117,20 @@ FULL = [
 ]
 
 
+@pytest.mark.parametrize("points", [FULL[:4], FULL[3:]], ids=["first", "last"])
 @pytest.mark.parametrize("reason", ["ENOSPC", "EIO"])
 def test_refused_by_the_disk_at_every_point_it_is_saved_once_the_disk_is_back(
-    farm: Start, figures: Figures, tmp_path: Path, reason: str
+    farm: Start, figures: Figures, tmp_path: Path, reason: str, points: list[str]
 ) -> None:
-    """One farm for all points: each job meets its own, for as long as the disk is `full`."""
+    """Four images: each try comes one point further than the one before, as long as the disk is `full`."""
     full = tmp_path / "full"
     full.touch()
-    crash = ",".join(f"{point}:{nth}:raise:{reason}" for nth, point in enumerate(FULL, 1))
-    one = farm(LUNA_FARM_CRASH=crash, LUNA_FARM_CRASH_WHILE=str(full), max_workers=1, min_workers=1)
+    crash = ",".join(f"{point}:1:raise:{reason}" for point in points)
+    fired = tmp_path / "fired"
+    fired.mkdir()
+    faults = {"CRASH": crash, "CRASH_WHILE": str(full), "CRASH_ONCE": str(fired)}
+    environ = {f"LUNA_FARM_{name}": value for name, value in faults.items()}
+    one = farm(max_workers=1, min_workers=1, **environ)
     album = Album(one.out)
     with one.client() as client:
         first = album.add(client)
@@ -135,6 +140,7 @@ def test_refused_by_the_disk_at_every_point_it_is_saved_once_the_disk_is_back(
         assert ("No space" if reason == "ENOSPC" else "Input/output") in held[0].error
         album.add(client, 2)
         told = album.add(client).receipt.warnings
+        until(lambda: {path.name for path in fired.iterdir()} == set(points), "every point has fired")
         status = client.status()
         assert [f["state"] for f in status["folders"] if f["path"].rstrip("/") == str(one.out)] == ["failing"]
         assert any("cannot be written now" in warning for warning in told)
@@ -143,7 +149,7 @@ def test_refused_by_the_disk_at_every_point_it_is_saved_once_the_disk_is_back(
         full.unlink()
         reports = album.wait(client)
     assert one.stop() == 0
-    figures.none(ROW, f"{reason} at the points of the writer", **album.count(reports))
+    figures.none(ROW, f"{reason} at the {len(points)} points from {points[0]}", **album.count(reports))
 
 
 @pytest.mark.parametrize("point", ["journal.half_record", "journal.compacting", "spool.half_written"])

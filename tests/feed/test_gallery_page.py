@@ -85,9 +85,11 @@ async def test_words_filters_and_their_address(screen: Screen) -> None:
     page = await opened(screen)
     await page.locator("#words").fill("lighthouse oil")
     await expect(page.locator("#count")).to_have_text(re.compile(r"^[1-9]\d{1,2} images"))
+    of_words = await page.locator("#count").text_content() or ""
     assert page.url.endswith("/gallery?words=lighthouse+oil")
     await page.locator("#model").fill("flux")
     await expect(page).to_have_url(re.compile("model=flux"))
+    await expect(page.locator("#count")).not_to_have_text(of_words)
     await expect(page.locator("#count")).to_have_text(re.compile(r"^\d{1,2} images"))
     few = await page.locator("#count").text_content()
     await page.reload()
