@@ -13,6 +13,7 @@ from pathlib import Path
 
 from luna_farm.catalogue.rows import NAME as NAME
 from luna_farm.catalogue.words import TOKENIZER
+from luna_farm.storage.sqlite import write_ahead
 
 VERSION = 1
 """Kept in the file. One of another version is set aside and made again: it is derived data."""
@@ -21,31 +22,32 @@ BUSY_MS = 10_000
 PHASH_PARTS = tuple(f"((phash >> {shift}) & 65535)" for shift in (0, 16, 32, 48))
 """The four parts of a perceptual hash, by which near duplicates are found."""
 _PHASH_INDEXES = "".join(
-    f"CREATE INDEX images_phash_{n} ON images ({part}) WHERE phash IS NOT NULL;\n"
+    f"CREATE INDEX IF NOT EXISTS images_phash_{n} ON images ({part}) WHERE phash IS NOT NULL;\n"
     for n, part in enumerate(PHASH_PARTS)
 )
 DDL = f"""
-CREATE TABLE folders (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE);
-CREATE TABLE models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE negatives (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE images (
+CREATE TABLE IF NOT EXISTS folders (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS negatives (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS images (
     id INTEGER PRIMARY KEY, state INTEGER NOT NULL, folder INTEGER NOT NULL, name TEXT NOT NULL,
     job_id TEXT, number INTEGER, format TEXT, width INTEGER, height INTEGER, bytes INTEGER, crc32 INTEGER,
     submitted_at REAL, ms REAL, affix TEXT, model INTEGER, sampler TEXT, scheduler TEXT, steps INTEGER, cfg
     REAL, seed, gate_score REAL, gate_threshold REAL, variance REAL, edge_density REAL, clipped REAL, blank
     INTEGER, nan_count INTEGER, phash INTEGER
 );
-CREATE TABLE texts (id INTEGER PRIMARY KEY, prompt TEXT, negative INTEGER, loras TEXT, custom TEXT, warnings
-TEXT,
-    error TEXT);
-CREATE VIRTUAL TABLE words USING fts5(prompt, about, content='', columnsize=0, tokenize="{TOKENIZER}");
-CREATE UNIQUE INDEX images_place ON images (folder, name) WHERE state < 2;
-CREATE INDEX images_job ON images (job_id, number) WHERE job_id IS NOT NULL;
-CREATE INDEX images_model ON images (model) WHERE model IS NOT NULL;
-CREATE INDEX images_seed ON images (seed) WHERE seed IS NOT NULL;
-{_PHASH_INDEXES}CREATE INDEX images_failed ON images (state) WHERE state >= 2;
-CREATE INDEX images_blank ON images (blank) WHERE blank = 1;
-CREATE INDEX images_nan ON images (nan_count) WHERE nan_count > 0;
+CREATE TABLE IF NOT EXISTS texts (
+    id INTEGER PRIMARY KEY, prompt TEXT, negative INTEGER, loras TEXT, custom TEXT, warnings TEXT, error TEXT
+);
+CREATE VIRTUAL TABLE IF NOT EXISTS words
+USING fts5(prompt, about, content='', columnsize=0, tokenize="{TOKENIZER}");
+CREATE UNIQUE INDEX IF NOT EXISTS images_place ON images (folder, name) WHERE state < 2;
+CREATE INDEX IF NOT EXISTS images_job ON images (job_id, number) WHERE job_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS images_model ON images (model) WHERE model IS NOT NULL;
+CREATE INDEX IF NOT EXISTS images_seed ON images (seed) WHERE seed IS NOT NULL;
+{_PHASH_INDEXES}CREATE INDEX IF NOT EXISTS images_failed ON images (state) WHERE state >= 2;
+CREATE INDEX IF NOT EXISTS images_blank ON images (blank) WHERE blank = 1;
+CREATE INDEX IF NOT EXISTS images_nan ON images (nan_count) WHERE nan_count > 0;
 PRAGMA user_version = {VERSION};
 """
 PASSING = ("locked", "busy", "full", "readonly", "unable to open", "disk i/o")
@@ -67,20 +69,27 @@ def writing(path: str | os.PathLike[str]) -> sqlite3.Connection:
     connection = sqlite3.connect(os.fspath(path), isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        write_ahead(connection, BUSY_MS / 1000)
         # A power cut may take the last rows, never the file: they are added again from the reports.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cache_size = -8192")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            connection.executescript(f"BEGIN;{DDL}COMMIT;")
-        elif version != VERSION:
-            raise sqlite3.DatabaseError(f"it is of version {version}, this program needs version {VERSION}")
+        if not _is_ready(connection):  # another process may be about to make the tables, too
+            connection.executescript(f"BEGIN IMMEDIATE;{DDL}COMMIT;")
         connection.execute("SELECT max(id) FROM images").fetchone()
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _is_ready(connection: sqlite3.Connection) -> bool:
+    """Whether the file has its tables. Raises sqlite3.DatabaseError for a file of another version."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return False
+    if version != VERSION:
+        raise sqlite3.DatabaseError(f"it is of version {version}, this program needs version {VERSION}")
+    return True
 
 
 def reading(path: str | os.PathLike[str]) -> sqlite3.Connection | None:
@@ -91,12 +100,9 @@ def reading(path: str | os.PathLike[str]) -> sqlite3.Connection | None:
     )
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if not _is_ready(connection):
             connection.close()
             return None
-        if version != VERSION:
-            raise sqlite3.DatabaseError(f"it is of version {version}, this program needs version {VERSION}")
     except BaseException:
         connection.close()
         raise

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from luna_farm.catalogue import schema, words
+from luna_farm.catalogue import words
 from luna_farm.catalogue.columns import JOINED, SELECTED, phash_column, row_of, seed_column
 from luna_farm.catalogue.conditions import conditions
 from luna_farm.catalogue.query import Query as Query
 from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.errors import CatalogueUnavailable, InvalidRequest
+
+if TYPE_CHECKING:
+    import sqlite3  # loaded by the first search: an idle farm does without its megabyte
 
 MAX_LIMIT = 10_000
 SIMILAR_BITS = 10
@@ -124,6 +126,8 @@ class Catalogue:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
         """The connection, for one thread at a time; None where there is no file yet."""
+        import sqlite3
+
         with self._lock:
             try:
                 yield self._connection()
@@ -138,6 +142,10 @@ class Catalogue:
                 ) from error
 
     def _connection(self) -> sqlite3.Connection | None:
+        import sqlite3
+
+        from luna_farm.catalogue import schema
+
         try:
             found = os.stat(self.path)
         except OSError:
@@ -272,6 +280,8 @@ def _alike(connection: sqlite3.Connection, plan: _Plan) -> list[tuple[int, int]]
     Of two hashes that differ in at most 10 bits, one of the four parts of 16 bits differs in at most two:
     so only rows are read that have such a part, by its index.
     """
+    from luna_farm.catalogue import schema
+
     wanted = plan.similar
     assert wanted is not None, "called for a query that has one"
     where = " AND ".join(plan.where)

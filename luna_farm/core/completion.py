@@ -153,8 +153,9 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
 
 
 def _forget_old(farm: Farm) -> None:
-    """Drop the oldest reports above the bounds; a job with dead letters is kept as long as they are. The last
-    one is kept however large it is: its client may be about to ask for it."""
+    """Drop the oldest reports above the bounds; a job with dead letters is kept as long as they are, one that
+    was cancelled while its submit is open as long as that. The last one is kept however large it is: its
+    client may be about to ask for it."""
     kept = farm.limits.kept_reports
 
     def within() -> bool:
@@ -166,7 +167,9 @@ def _forget_old(farm: Farm) -> None:
         if within():
             return
         job = farm.jobs.get(job_id)
-        if job is not None and job_id not in farm.open_jobs and job.count(S.FAILED):
+        if job_id in farm.submits or (
+            job is not None and job_id not in farm.open_jobs and job.count(S.FAILED)
+        ):
             continue
         farm.kept_images -= farm.finished_order.pop(job_id)
         if job is not None and job_id not in farm.open_jobs:

@@ -33,6 +33,11 @@ UNKNOWN_MODEL = "UnknownModel"
 """What stands in file names for a model that is not known. It is never written into a file."""
 UNKNOWN = ("", "unknown", UNKNOWN_MODEL.lower())
 """What this farm and other nodes say of what they do not know, in lower case."""
+POSITIVE = ("positive_prompt", "positive", "prompt")
+NEGATIVE = ("negative_prompt", "negative")
+"""The names of prompts among generation parameters."""
+NO_PROMPT = ("", "unknown")
+"""What stands for no prompt: the second is Image Saver's default. All other words are meant."""
 PARAMETERS = "parameters"
 """Generation parameter that holds the text of A1111's web UI."""
 _SETTING = re.compile(r'(?:^|, |\n)(Seed|Model): ("(?:[^"\\]|\\.)*"|[^,\n]*)')
@@ -59,11 +64,13 @@ class Documents:
 
 def without_unknown(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the generation parameters without those that say that something is not known."""
-    return {
-        key: value
-        for key, value in parameters.items()
-        if value is not None and not (isinstance(value, str) and is_unknown(value))
-    }
+    return {key: value for key, value in parameters.items() if not _says_nothing(key, value)}
+
+
+def _says_nothing(name: str, value: object) -> bool:
+    if name in POSITIVE or name in NEGATIVE:
+        return value is None or value in NO_PROMPT
+    return value is None or (isinstance(value, str) and is_unknown(value))
 
 
 def is_unknown(name: str) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luna_farm.core.generation_models import MODEL_FILE, Generation
-from luna_farm.core.prompt import is_unknown, ready_text, without_unknown
+from luna_farm.core.prompt import NEGATIVE, POSITIVE, is_unknown, ready_text, without_unknown
 
 AUTOV2 = 10
 """Digits of a SHA-256 that Civitai calls AutoV2 and that this text carries."""
@@ -53,8 +53,6 @@ _SCHEDULERS = {
     "kl_optimal": "KL Optimal",
     "align_your_steps": "Align Your Steps",
 }
-_POSITIVE = ("positive_prompt", "positive", "prompt")
-_NEGATIVE = ("negative_prompt", "negative")
 _MODEL = ("model_name", "modelname", "model", "ckpt_name", "checkpoint")
 _HASH = re.compile(r"[0-9A-Fa-f]{6,64}")
 
@@ -80,7 +78,7 @@ def text(
     if not known and not (generation and generation.values):
         return ""
     facts = _merged(known, generation)
-    positive, negative = _text_of(facts, _POSITIVE), _text_of(facts, _NEGATIVE)
+    positive, negative = _text_of(facts, POSITIVE), _text_of(facts, NEGATIVE)
     settings = _settings(facts)
     if not (positive or negative or settings):
         return ""
@@ -120,8 +118,8 @@ def _merged(known: Mapping[str, Any], generation: Generation | None) -> dict[str
     """Return what came with the job, and for what is missing there, what the graph says."""
     facts = without_unknown(known)
     for group in (
-        _POSITIVE,
-        _NEGATIVE,
+        POSITIVE,
+        NEGATIVE,
         _STEPS,
         _SAMPLER,
         _SCHEDULER,

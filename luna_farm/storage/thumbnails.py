@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3  # loaded with the first thumbnail: an idle farm does without its megabyte
 
 NAME = "thumbnails.sqlite"
 """Of the file in the state folder."""
@@ -43,6 +46,8 @@ class Thumbnails:
     def put(self, thumbnails: Sequence[Thumbnail]) -> None:
         """Keep some thumbnails; one of the same image is replaced. A damaged file is begun anew. Raises
         sqlite3.Error and OSError."""
+        import sqlite3
+
         try:
             self._put(thumbnails)
         except sqlite3.DatabaseError as error:
@@ -65,12 +70,16 @@ class Thumbnails:
                 pass
 
     def _opened(self) -> sqlite3.Connection:
+        import sqlite3
+
+        from luna_farm.storage.sqlite import write_ahead
+
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         connection = sqlite3.connect(self.path, timeout=BUSY_S, check_same_thread=False)
         try:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            connection.execute("PRAGMA journal_mode = WAL")
+            write_ahead(connection, BUSY_S)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 512")
             connection.execute("PRAGMA cache_size = -512")
@@ -98,6 +107,8 @@ class Thumbnails:
     def get(self, keys: Iterable[tuple[str, int]]) -> Iterator[Thumbnail]:
         """Yield the thumbnails that are kept of these images (job id, number), from any thread. A file that
         is not there or cannot be read has none."""
+        import sqlite3
+
         if not os.path.exists(self.path):
             return
         address = f"{Path(self.path).absolute().as_uri()}?mode=ro"

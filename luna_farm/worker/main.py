@@ -125,7 +125,10 @@ class Worker:
     def _make_thumbnails(self) -> None:
         """Make what waits, once nothing came for a moment, until an image arrives."""
         maker, patience_s = self._thumbnails, QUIET_S
-        while maker is not None and maker.waits and not select.select([self._pipe], [], [], patience_s)[0]:
+        while maker is not None and (maker.waits or self._writing):
+            if select.select([self._pipe], [], [], patience_s)[0]:
+                return
+            self._wait_for_disk()  # its image wants a thumbnail too
             maker.make_one()
             patience_s = 0.0
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from luna_farm.catalogue import facts, parameters
+from luna_farm.core.prompt import NO_PROMPT
 from luna_farm.imaging import metadata_a1111
 
 A1111 = """masterpiece, a cat (sitting:1.2),
@@ -104,7 +105,14 @@ WORDS = st.text(st.characters(categories=("L", "N", "Zs"), include_characters=',
 
 
 @settings(max_examples=200, deadline=None)
-@given(WORDS, st.integers(0, 2**64 - 1), st.integers(1, 200), WORDS.filter(lambda name: '"' not in name))
+@example("UNKNOWNMODEL", 0, 1, "")
+@example("Unknown", 0, 1, "unknown")
+@given(
+    WORDS.filter(lambda text: text not in NO_PROMPT),
+    st.integers(0, 2**64 - 1),
+    st.integers(1, 200),
+    WORDS.filter(lambda name: '"' not in name),
+)
 def test_what_the_farm_writes_is_read_again(prompt: str, seed: int, steps: int, model: str) -> None:
     known = {"positive": prompt, "seed": seed, "steps": steps}
     text = metadata_a1111.text(known, model=model, width=8, height=8)

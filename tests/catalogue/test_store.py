@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +135,25 @@ def test_a_transaction_that_fails_writes_nothing(
     assert catalogue.count(Query()) == 0
     store.put([make_row(model="m", negative="n")])  # what was numbered in vain is numbered again
     assert [(row.model, row.negative) for row in catalogue.search()] == [("m", "n")]
+
+
+def test_several_make_one_file_at_the_same_moment(tmp_path: Path, make_row: MakeRow) -> None:
+    """A farm that starts beside `catalogue rebuild`: neither takes the file of the other for damaged."""
+    at_once = threading.Barrier(3)
+
+    def begin(number: int) -> list[str]:
+        set_aside = []
+        for round_ in range(10):
+            at_once.wait(30)
+            store = Store(tmp_path / f"{round_}")
+            store.put([make_row(path=f"/out/{number}.png")])
+            store.close()
+            set_aside.append(store.set_aside)
+        return set_aside
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(begin, range(3))) == [[""] * 10] * 3
+    assert [Catalogue(tmp_path / f"{n}").count(Query()) for n in range(10)] == [3] * 10
 
 
 @pytest.mark.parametrize("damage", ["garbage", "version", "empty"])

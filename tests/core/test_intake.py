@@ -311,6 +311,28 @@ def test_images_that_are_cancelled_before_they_are_sealed_are_not_saved() -> Non
     assert stage.farm.open_jobs == stage.farm.submits == {}
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_job_cancelled_while_its_submit_is_open_is_kept_until_its_client_is_done(again: bool) -> None:
+    stage = Stage(kept_reports=1)
+    reply = stage.open("job-0001", batch(batch=2))
+    stage.seal(reply, (stage.lease(3072)["leases"][0]["lease"], 1))
+    if again:  # the client leaves, and sends the request again
+        stage.happens(events.ClientGone(CLIENT, may_write=False))
+        reply = stage.open("job-0001", batch(batch=2))
+    stage.ask("cancel", "job-0001")
+    stage.workers()
+    for other in ("job-0002", "job-0003"):
+        stage.submit(other, client=9)
+        stage.finish()
+    stage.happens(events.Aborted(CLIENT, reply))
+    assert stage.answer(reply)["aborted"]
+    assert stage.farm.submits == {}
+    stage.submit("job-0004")
+    stage.finish()
+    assert list(stage.farm.jobs) == ["job-0004"], "it gives way as others do"
+    assert list(stage.farm.requests) == ["request-job-0004"]
+
+
 def test_a_farm_that_stops_does_not_wait_for_pixels_that_may_never_come() -> None:
     stage = Stage()
     reply = stage.open("job-0001", batch(batch=2))

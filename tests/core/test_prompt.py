@@ -254,7 +254,11 @@ def test_what_says_that_something_is_not_known_says_nothing() -> None:
         "d": 0,
         "e": False,
         "f": "known",
+        "positive": "UnknownModel",
+        "negative": "unknown",
+        "prompt": None,
     }
-    assert without_unknown(given) == {"d": 0, "e": False, "f": "known"}
+    known = {"d": 0, "e": False, "f": "known", "positive": "UnknownModel"}
+    assert without_unknown(given) == known, "the words of a prompt are meant"
     assert is_unknown(" Unknown ")
     assert not is_unknown("unknown_v2")

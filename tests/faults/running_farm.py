@@ -138,11 +138,16 @@ class RunningFarm:
         assert self.process is not None
         return self.process.pid
 
-    def kill(self) -> None:
-        """kill -9 of the supervisor, and wait for its end."""
+    def kill(self, *, children: bool = False) -> None:
+        """kill -9 of the supervisor, and of its `children` when nothing may write any more; wait for their
+        end."""
         self.note_processes()
         self.process.kill()
         self.process.wait()
+        for process in self._known.values() if children else ():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                process.wait(60)
 
     def restart(self, **environ: str) -> RunningFarm:
         """Start it again, where it was."""

@@ -86,7 +86,7 @@ def killed_with_open_jobs(farm: Start) -> tuple[Path, Album]:
     with one.client() as client:
         for count in JOBS:
             album.add(client, count, durable=True, custom_metadata={"note": "x" * 2000})
-    one.kill()
+    one.kill(children=True)
     return one.state, album
 
 

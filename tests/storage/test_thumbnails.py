@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,22 @@ def test_several_write_one_file(tmp_path: Path) -> None:
     assert len(list(stores[0].get(keys))) == 30
     for store in stores:
         store.close()
+
+
+def test_several_make_one_file_at_the_same_moment(tmp_path: Path) -> None:
+    stores = [[Thumbnails(tmp_path / f"{n}", MIB) for n in range(20)] for _ in range(4)]
+    at_once = threading.Barrier(len(stores))
+
+    def put(which: int) -> None:
+        for store in stores[which]:
+            at_once.wait(10)
+            store.put([(f"job{which}", 0, jpeg(which))])
+            store.close()
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        assert list(pool.map(put, range(len(stores)))) == [None] * len(stores)
+    keys = [(f"job{which}", 0) for which in range(len(stores))]
+    assert [len(list(store.get(keys))) for store in stores[0]] == [len(stores)] * 20
 
 
 @pytest.mark.parametrize("nonsense", [b"no database" * 1000, b""])

@@ -16,7 +16,10 @@ from plain_process import start_python
 
 from luna_farm import system
 from luna_farm.core import frames
+from luna_farm.storage.notes import Notes
+from luna_farm.storage.thumbnails import Thumbnails
 from luna_farm.worker import main
+from luna_farm.worker.thumbnails import ThumbnailMaker
 
 
 @pytest.fixture
@@ -53,6 +56,51 @@ def test_memory_goes_back_once_after_work_and_never_without(
     pipe.sendall(frames.encode({"t": "forget", "segment": "shm:none"}))
     pipe.sendall(frames.encode({"t": "stop"}))
     assert len(worked) == len(released) == 2
+
+
+class SlowDisk(ThumbnailMaker):
+    """A maker whose worker writes its last image for as long as nobody asks for thumbnails."""
+
+    def __init__(self) -> None:
+        super().__init__(Thumbnails("", 0))
+        self.asked = threading.Event()
+        self.made = threading.Event()
+
+    @property
+    def waits(self) -> bool:
+        waits = super().waits
+        self.asked.set()
+        return waits
+
+    def make_one(self) -> None:
+        self._waiting.clear()
+        self.made.set()
+
+    def write(self) -> None:
+        assert self.asked.wait(60)
+        self.add("job", 0, None, "", 0)
+
+
+def test_an_image_that_is_still_being_written_when_nothing_more_comes_has_its_thumbnail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    maker = SlowDisk()
+
+    def image(self: main.Worker, message: dict[str, Any]) -> None:
+        maker.asked.clear()
+        self._writing = self._disk.submit(maker.write)
+
+    monkeypatch.setattr(main.Worker, "_image", image)
+    ours, theirs = socket.socketpair()
+    worker = main.Worker(theirs, False, Notes(str(tmp_path / "notes")), thumbnails=maker)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    ours.sendall(frames.encode({"t": "image"}) + frames.encode({"t": "forget", "segment": "shm:none"}))
+    assert maker.made.wait(60), "though no message came after it"
+    ours.close()
+    thread.join(60)
+    theirs.close()
+    assert not thread.is_alive()
 
 
 FREED = """
