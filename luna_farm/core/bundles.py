@@ -11,9 +11,10 @@ from luna_farm.core.completion import job_record, request_of
 from luna_farm.core.instructions import Append, Forget, Instruction, Reply, SpoolPixels
 from luna_farm.core.job import ImageState, Job
 from luna_farm.core.leases import prefetched
+from luna_farm.core.open_submits import OpenBundle, OpenSubmit, Step
 from luna_farm.core.protocol import refusal
 from luna_farm.core.schema import aligned
-from luna_farm.core.state import FILE_STEP_NS, Farm, OpenBundle, OpenSubmit, Step
+from luna_farm.core.state import FILE_STEP_NS, Farm
 from luna_farm.errors import FarmError, InvalidRequest, TooLarge
 
 S = ImageState

@@ -40,8 +40,9 @@ from luna_farm.core.pools import Node, WorkerPool
 from luna_farm.core.protocol import refusal
 from luna_farm.core.retry import MAX_CRASHES, pause_s
 from luna_farm.core.scaling import surplus
-from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
+from luna_farm.core.state import Farm, folder_of
 from luna_farm.core.uploads import start_uploads
+from luna_farm.core.workers import Worker, WorkerState
 from luna_farm.errors import NotPossible
 
 S, W = ImageState, WorkerState

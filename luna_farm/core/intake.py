@@ -18,11 +18,12 @@ from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Re
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
 from luna_farm.core.leases import QUARANTINE_S, busy, prefetched
 from luna_farm.core.messages import ImageTask
+from luna_farm.core.open_submits import OpenSubmit, Step
 from luna_farm.core.outputs import placed
 from luna_farm.core.protocol import refusal
 from luna_farm.core.schema import Part
 from luna_farm.core.slots import Slot
-from luna_farm.core.state import FILE_STEP_NS, Farm, OpenSubmit, Step, folder_of
+from luna_farm.core.state import FILE_STEP_NS, Farm, folder_of
 from luna_farm.errors import FarmDraining, FarmError, InvalidRequest, StaleLease, TooLarge
 
 S = ImageState

@@ -12,7 +12,8 @@ from itertools import islice
 from luna_farm.core.job import Image
 from luna_farm.core.pools import WorkerPool
 from luna_farm.core.scaling import wanted
-from luna_farm.core.state import Farm, Worker, WorkerState
+from luna_farm.core.state import Farm
+from luna_farm.core.workers import Worker, WorkerState
 
 W = WorkerState
 PREFETCHED = 2

@@ -14,7 +14,8 @@ from luna_farm.core.held import disk_failed, folder_works
 from luna_farm.core.instructions import Append, Catalogue, Instruction, Publish
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
-from luna_farm.core.state import Farm, Worker, WorkerState, folder_of
+from luna_farm.core.state import Farm, folder_of
+from luna_farm.core.workers import Worker, WorkerState
 
 S, W = ImageState, WorkerState
 

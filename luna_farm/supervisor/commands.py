@@ -23,6 +23,7 @@ from luna_farm.core.state import Farm
 from luna_farm.errors import FarmError, InvalidRequest, ProtocolError
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.supervisor.connection import ClientConnection
+from luna_farm.supervisor.dashboard import Dashboard
 from luna_farm.supervisor.finder import Finder
 from luna_farm.testing.faults import crash_point
 
@@ -41,6 +42,7 @@ class Shell(Protocol):
     farm: Farm
     arena: Arena
     finder: Finder
+    dashboard: Dashboard
 
     @property
     def segments(self) -> Segments:
@@ -54,9 +56,6 @@ class Shell(Protocol):
 
     def status(self) -> dict[str, Any]:
         """The status of the whole farm."""
-
-    def login_link(self) -> dict[str, Any]:
-        """What lets a browser into the dashboard, once. Raises NotPossible without a feed."""
 
     def stop(self, now: bool) -> None:
         """Begin to stop: finish what was accepted, or leave it to the journal."""
@@ -82,7 +81,7 @@ class Commands:
             "job": self._job,
             "jobs": self._jobs,
             **dict.fromkeys(get_args(events.JobCommand), self._job_command),
-            "login": lambda *_: shell.login_link(),
+            "login": lambda *_: shell.dashboard.login_link(),
             "pause": self._pause,
             "resume": self._pause,
             "find": self._find,

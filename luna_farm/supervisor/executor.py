@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -18,25 +18,12 @@ from typing import Any
 
 from luna_farm.core import events, instructions
 from luna_farm.core.feed_events import JobQueued
-from luna_farm.core.state import Farm
 from luna_farm.engine.pool import Pool
 from luna_farm.errors import DiskError, FarmError
-from luna_farm.feed.metrics import Metrics
-from luna_farm.feed.server import Feed
 from luna_farm.storage import arena as arenas
 from luna_farm.storage import strays, writer
-from luna_farm.storage.arena import Segments
-from luna_farm.storage.dead_letters import DeadLetters
-from luna_farm.storage.large_segments import LargeSegments
-from luna_farm.storage.reports import Reports
-from luna_farm.storage.spool import Spool
-from luna_farm.storage.upload_spool import UploadSpool
-from luna_farm.supervisor.catalogue_writer import CatalogueWriter
-from luna_farm.supervisor.folders import Folders
-from luna_farm.supervisor.journal_writer import JournalWriter
-from luna_farm.supervisor.listener import Listener
 from luna_farm.supervisor.log_events import log_event
-from luna_farm.supervisor.uploads import Uploads
+from luna_farm.supervisor.services import Services
 from luna_farm.testing.faults import crash_point
 
 log = logging.getLogger("luna_farm.executor")
@@ -44,28 +31,6 @@ log = logging.getLogger("luna_farm.executor")
 INTERNAL = 0
 """The "connection" of the dashboard's actions; those of clients count from 1."""
 DISK_THREADS = 2
-
-
-@dataclass(slots=True)
-class Services:
-    """What instructions act on."""
-
-    farm: Farm
-    pools: Mapping[str, Pool]
-    """Name of the pool in the core -> the pool."""
-    journal_writer: JournalWriter
-    listener: Listener
-    folders: Folders
-    segments: Segments
-    spool: Spool
-    large: LargeSegments
-    reports: Reports
-    letters: DeadLetters
-    uploads: Uploads
-    upload_spool: UploadSpool
-    metrics: Metrics
-    catalogue: CatalogueWriter | None
-    feed: Feed | None = None
 
 
 @dataclass(slots=True)

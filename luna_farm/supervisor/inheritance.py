@@ -23,7 +23,7 @@ from luna_farm.errors import ArenaError, FarmError
 from luna_farm.locations import is_url
 from luna_farm.storage import arena, files, notes, upload_spool, writer
 from luna_farm.supervisor import state_dir
-from luna_farm.supervisor.executor import Services
+from luna_farm.supervisor.services import Services
 
 log = logging.getLogger("luna_farm.inheritance")
 LISTED = 10

@@ -6,8 +6,8 @@ import os
 
 from luna_farm.config import Config
 from luna_farm.config_destinations import TIMEOUT_S
+from luna_farm.core.limits import DestinationLimits, Limits
 from luna_farm.core.pools import NEAR, PoolLimits
-from luna_farm.core.state import DestinationLimits, Limits
 from luna_farm.engine import ray
 from luna_farm.locations import parse
 from luna_farm.storage import names

@@ -22,7 +22,7 @@ from luna_farm.storage import arena_size
 from luna_farm.storage.reports import Reports
 from luna_farm.storage.state_lock import StateLock
 from luna_farm.supervisor import state_dir
-from luna_farm.supervisor.executor import Services
+from luna_farm.supervisor.services import Services
 
 log = logging.getLogger("luna_farm.state")
 

@@ -6,14 +6,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from luna_farm import __version__
-from luna_farm.core.state import Farm, Worker, folder_of
+from luna_farm.core import status
+from luna_farm.core.state import Farm, folder_of
+from luna_farm.core.workers import Worker
 from luna_farm.locations import is_url
 from luna_farm.supervisor.folders import Folders
 
@@ -25,10 +27,16 @@ NOTHING = dict.fromkeys(("rss_bytes", "own_bytes", "cpu_percent", "threads", "op
 
 
 class Status:
-    """Makes the status. `facts` are set once: ports, folders, limits. `notes` is what a person should
-    know."""
+    """Makes the status. `facts` are set once: ports, folders, limits. `notes` are sentences for a person."""
 
-    def __init__(self, farm: Farm, folders: Folders, output_dir: Path, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        farm: Farm,
+        folders: Folders,
+        output_dir: Path,
+        now: Callable[[], float],
+        notes: Sequence[str],
+    ) -> None:
         self._farm = farm
         self._disks = folders
         self.facts: Mapping[str, Any] = {}
@@ -37,7 +45,7 @@ class Status:
         self._started = now()
         self._processes: dict[int, psutil.Process] = {}
         self._cached: tuple[float, dict[str, Any]] | None = None
-        self.notes: list[str] = []
+        self._notes = notes
 
     def get(self, *problems: str) -> dict[str, Any]:
         """Return the status; what concerns processes and disks is at most FRESH_S old. `problems` that are
@@ -48,8 +56,8 @@ class Status:
         return {
             **self.facts,
             **self._cached[1],
-            **self._farm.status(),
-            "notes": self.notes + [problem for problem in problems if problem],
+            **status.status(self._farm),
+            "notes": [*self._notes, *(problem for problem in problems if problem)],
         }
 
     def _of_system(self, now: float) -> dict[str, Any]:

@@ -12,61 +12,38 @@ import contextlib
 import gc
 import logging
 import os
-import ssl
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from luna_farm import logs, system
 from luna_farm.catalogue import rows
-from luna_farm.catalogue.search import Catalogue
-from luna_farm.config import FEED_OFF, Config, is_loopback
-from luna_farm.core import events, instructions, protocol, recovery
+from luna_farm.config import FEED_OFF, Config
+from luna_farm.core import events, instructions, recovery
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.job import Image
 from luna_farm.core.leases import MAX_LEASES
-from luna_farm.core.pools import NEAR
 from luna_farm.core.state import Farm, folder_of
-from luna_farm.engine import ray
-from luna_farm.engine.child import fence
-from luna_farm.engine.local import LocalPool
-from luna_farm.engine.pool import Pool, WorkerSettings
-from luna_farm.errors import ArenaError, FarmError, NotPossible
-from luna_farm.feed.gallery import Gallery
-from luna_farm.feed.metrics import Metrics
-from luna_farm.feed.requests import Act
-from luna_farm.feed.server import MAX_CONNECTIONS, Feed
-from luna_farm.feed.sessions import LINK_S
+from luna_farm.errors import ArenaError, FarmError
+from luna_farm.feed.server import MAX_CONNECTIONS
 from luna_farm.locations import is_url
-from luna_farm.storage import thumbnails
-from luna_farm.storage.allowed import Allowed
-from luna_farm.storage.arena import Arena, Segments
-from luna_farm.storage.arena_size import establish
-from luna_farm.storage.dead_letters import DeadLetters
-from luna_farm.storage.journal import Journal
-from luna_farm.storage.large_segments import LargeSegments
-from luna_farm.storage.reports import Reports
-from luna_farm.storage.spool import Spool
-from luna_farm.storage.state_lock import StateLock
-from luna_farm.storage.thumbnails import Thumbnails
-from luna_farm.storage.upload_spool import UploadSpool
+from luna_farm.storage.arena import Segments
 from luna_farm.supervisor import state_dir
 from luna_farm.supervisor.arena_memory import ArenaMemory
-from luna_farm.supervisor.catalogue_writer import CatalogueWriter
 from luna_farm.supervisor.commands import Commands
-from luna_farm.supervisor.executor import INTERNAL, Executor, Services
+from luna_farm.supervisor.dashboard import Dashboard
+from luna_farm.supervisor.executor import Executor
 from luna_farm.supervisor.finder import Finder
-from luna_farm.supervisor.folders import Folders
 from luna_farm.supervisor.inheritance import Inheritance
-from luna_farm.supervisor.journal_writer import JournalWriter
 from luna_farm.supervisor.limits import limits
 from luna_farm.supervisor.listener import Listener, places_for
 from luna_farm.supervisor.notify import Notifier, managed
+from luna_farm.supervisor.opening import Opening, opened
+from luna_farm.supervisor.services import request_defaults, services
 from luna_farm.supervisor.state_guard import StateGuard
 from luna_farm.supervisor.status import Status
 from luna_farm.supervisor.tls import server_context
-from luna_farm.supervisor.uploads import Uploads
 
 log = logging.getLogger("luna_farm.supervisor")
 
@@ -87,93 +64,39 @@ QUIET = (events.LeaseRequested, events.LeasesReturned, events.Submitted, events.
 class Supervisor:
     """One farm. Made by `open`, served by `run`."""
 
-    def __init__(
-        self,
-        config: Config,
-        journal: Journal,
-        arena: Arena,
-        segments: Segments,
-        reports: Reports,
-        lock: StateLock,
-    ) -> None:
+    def __init__(self, config: Config, opening: Opening) -> None:
         self.config = config
-        self.arena = arena
+        self.arena = opening.arena
         self.token = state_dir.write_token(config.state_dir, config.token)
         logs.hide(self.token)
-        self.farm = Farm(limits(config, arena.size), arena.name)
-        defaults = {
-            "output_dir": str(config.output_dir),
-            "on_reject": config.on_reject,
-            "preset": config.preset,
-            "model_dirs": "\n".join(map(str, config.model_dirs)),
-            "durable": config.durable,
-            "provenance": config.provenance,
-            "source_type": config.source_type,
-            "aigc": config.aigc,
-        }
+        self.farm = Farm(limits(config, self.arena.size), self.arena.name)
+        self.notes: list[str] = []
         viewers = 0 if config.feed_port == FEED_OFF else MAX_CONNECTIONS
-        places, self._viewers, few = places_for(config.max_connections, viewers, config.max_workers)
-        uploads_dir = UploadSpool(config.state_dir / "uploads")
-        allowed = Allowed(config.allowed_dirs, config.follow_links)
-        self._catalogue = self._catalogue_writer() if config.catalogue else None
+        places, viewers, few = places_for(config.max_connections, viewers, config.max_workers)
+        for note in (*opening.notes, few):
+            if note:
+                self.note(note)
+        self.dashboard = Dashboard(config, self._ask, self.status, self.token, viewers)
         self.finder = Finder(str(config.state_dir / rows.NAME) if config.catalogue else None)
-        self.services = Services(
-            farm=self.farm,
-            pools=self._pools(uploads_dir, allowed),
-            journal_writer=JournalWriter(journal, config.journal_bytes),
-            listener=Listener(
-                Commands(self, defaults),
-                self.token,
-                places,
-                self.now,
-                items=max(MAX_LEASES, config.max_images),
-                shared=bool(config.token and config.allowed_dirs),
-            ),
-            folders=Folders(self.farm.taken, self.handle_event, allowed),
-            segments=segments,
-            spool=Spool(config.state_dir / "spool"),
-            large=LargeSegments(config.state_dir / "large"),
-            reports=reports,
-            letters=DeadLetters(config.state_dir / "dead"),
-            uploads=Uploads(
-                self.handle_event,
-                config.destinations,
-                uploads_dir.folder,
-                str(config.state_dir / state_dir.ARCHIVES),
-            ),
-            upload_spool=uploads_dir,
-            metrics=Metrics(),
-            catalogue=self._catalogue,
+        listener = Listener(
+            Commands(self, request_defaults(config)),
+            self.token,
+            places,
+            self.now,
+            items=max(MAX_LEASES, config.max_images),
+            shared=bool(config.token and config.allowed_dirs),
         )
-        self.guard = StateGuard(config.state_dir, lock, self.services, self.token, self.note)
-        self._memory = ArenaMemory(arena, self.farm.slots, self.now)
+        self.services = services(config, self.farm, opening, listener, self.handle_event, self.note)
+        self.guard = StateGuard(config.state_dir, opening.lock, self.services, self.token, self.note)
+        self._status = Status(self.farm, self.services.folders, config.output_dir, self.now, self.notes)
+        self._memory = ArenaMemory(self.arena, self.farm.slots, self.now)
         self._executor = Executor(self.services, self.handle_event)
-        self._status = Status(self.farm, self.services.folders, config.output_dir, self.now)
         self._events: deque[events.Event] = deque()
         self._handling = False
         self._inherited: list[instructions.Instruction] = []
         self._stopping = asyncio.Event()
         self._hurry = False
         self._notifier = Notifier()
-        if few:
-            self.note(few)
-
-    def _pools(self, uploads: UploadSpool, allowed: Allowed) -> dict[str, Pool]:
-        """Make the pools that the core knows by their names."""
-        config = self.config
-        settings = WorkerSettings(
-            config.fsync,
-            str(config.state_dir / state_dir.NOTES),
-            config.signing,
-            uploads.folder,
-            allowed,
-            config.catalogue_fields if config.catalogue else None,
-            (str(config.state_dir / thumbnails.NAME), config.thumbnail_bytes),
-        )
-        pools: dict[str, Pool] = {NEAR: LocalPool(self.handle_event, settings)}
-        if config.engine != "local":
-            pools[ray.NAME] = ray.RayPool(self.handle_event, settings, config.ray_cluster)
-        return pools
 
     @classmethod
     @contextlib.contextmanager
@@ -183,43 +106,14 @@ class Supervisor:
 
         Raises AlreadyRunning, DiskError, ArenaError.
         """
-        lock = state_dir.prepare(config.state_dir)
-        try:
-            journal, replay = Journal.open(config.state_dir / state_dir.JOURNAL)
-            reports = Reports(config.state_dir / state_dir.REPORTS)
-            recovered = recovery.read(replay.records, reports.read()[-config.kept_reports :])
-            fenced = fence(recovered.workers)
-            arena, notes = establish(config.arena_bytes, config.state_dir, keep=recovered.segments_in_use())
-            if replay.cut_bytes:
-                jobs = f" They name the jobs {', '.join(replay.damaged_jobs[:20])}." * bool(
-                    replay.damaged_jobs
-                )
-                notes.append(
-                    f"{replay.cut_bytes} bytes of the journal were no record; kept: {replay.kept_aside}."
-                    f"{jobs}"
-                )
-            if replay.misplaced:
-                notes.append(f"{replay.misplaced} records of the journal stood in the wrong place or twice.")
-            if recovered.unread:
-                notes.append(
-                    f"{len(recovered.unread)} records of the journal make no sense to this version (of "
-                    f"{', '.join(dict.fromkeys(recovered.unread))[:200]}); kept: {journal.keep_aside()}"
-                )
-            if fenced:
-                notes.append(f"{fenced} workers of the farm that ran before were still alive and were ended.")
-            segments = Segments()
-            segments.add(arena)
+        with opened(config) as opening:
             try:
-                supervisor = cls(config, journal, arena, segments, reports, lock)
-                for note in notes:
-                    supervisor.note(note)
-                supervisor.recover(recovered, replay.whole and not recovered.unread)
+                supervisor = cls(config, opening)
+                supervisor.recover(opening.recovered, opening.whole)
             except BaseException:
-                arena.unlink()  # nothing is in it, and it would stay until the next start
+                opening.arena.unlink()  # nothing is in it, and it would stay until the next start
                 raise
             yield supervisor
-        finally:
-            lock.release()
 
     def recover(self, recovered: recovery.RecoveredState, whole: bool = True) -> None:
         """Take the jobs of a predecessor up again, and begin the journal anew with them.
@@ -268,48 +162,19 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """The status of the whole farm."""
-        catalogue_problem = self._catalogue.problem if self._catalogue is not None else ""
-        return self._status.get(self.services.journal_writer.error, self._memory.problem, catalogue_problem)
+        services = self.services
+        catalogue_problem = services.catalogue.problem if services.catalogue is not None else ""
+        problems = services.journal_writer.error, self._memory.problem, catalogue_problem
+        return self._status.get(*problems)
 
     def note(self, text: str) -> None:
         """Put something that a person should know into the log and the status."""
         log.warning(text)
-        self._status.notes.append(text)
+        self.notes.append(text)
 
-    def _catalogue_writer(self) -> CatalogueWriter:
-        config = self.config
-
-        def roots() -> list[str]:
-            known = [job.options.output_dir for job in self.farm.jobs.values()]
-            return [root for root in dict.fromkeys((str(config.output_dir), *known)) if not is_url(root)]
-
-        return CatalogueWriter(
-            str(config.state_dir / rows.NAME),
-            config.catalogue_fields,
-            config.catalogue_days,
-            roots,
-            self.note,
-        )
-
-    def login_link(self) -> dict[str, Any]:
-        """What lets a browser into the dashboard, once. Raises NotPossible without a feed."""
-        feed = self.services.feed
-        if feed is None:
-            raise NotPossible("This farm has no dashboard: its feed port is off or could not be used.")
-        tls = self.config.tls_cert is not None
-        return {"login": feed.sessions.link(), "feed_port": feed.port, "tls": tls, "expires_s": LINK_S}
-
-    async def _action(self, action: Act) -> dict[str, Any]:
-        """Carry out an action of the dashboard, as if a client had asked for it."""
-
-        def event(reply: int) -> events.Event:
-            if action.name in ("pause", "resume"):
-                return events.PauseRequested(INTERNAL, reply, action.name == "pause")
-            command = cast(events.JobCommand, action.name)
-            return events.JobRequested(INTERNAL, reply, command, action.job_id, index=action.index)
-
-        answer = await self._executor.answer(lambda reply: self.handle_event(event(reply)))
-        return dict(protocol.check(answer))
+    async def _ask(self, event: Callable[[int], events.Event]) -> dict[str, Any]:
+        """Have the core handle an event of this process, made with the number of its reply."""
+        return await self._executor.answer(lambda reply: self.handle_event(event(reply)))
 
     # --- life
 
@@ -319,47 +184,18 @@ class Supervisor:
         try:
             tls = server_context(config.tls_cert, config.tls_key)
             await self.services.listener.start(config.host, config.port, tls)
-            if config.feed_port != FEED_OFF:
-                await self._start_feed(tls)
+            await self.dashboard.start(self.services.metrics, tls)
+            self.services.feed = self.dashboard.feed
+            if self.dashboard.problem:
+                self.note(self.dashboard.problem)
             self._introduce()
             for instruction in self._inherited:
                 self._executor.execute(instruction)
-            if self._catalogue is not None:
-                self._catalogue.check(recovery.catalogue_rows(self.farm.jobs.values()))
+            if self.services.catalogue is not None:
+                self.services.catalogue.check(recovery.catalogue_rows(self.farm.jobs.values()))
             await self._serve()
         finally:
             await self._close()
-
-    async def _start_feed(self, tls: ssl.SSLContext | None) -> None:
-        config = self.config
-        port, host = config.feed_port, config.host
-        feed = Feed(
-            port,
-            host,
-            self.status,
-            self._action,
-            self.token,
-            self.services.metrics,
-            tls=tls,
-            max_connections=self._viewers,
-            gallery=self._gallery(),
-        )
-        try:
-            await feed.start()
-        except OSError as error:
-            self.note(
-                f"Feed port {config.feed_port} cannot be used ({error.strerror}): no dashboard, no metrics."
-            )
-        else:
-            self.services.feed = feed
-
-    def _gallery(self) -> Gallery | None:
-        config = self.config
-        if not config.catalogue:
-            return None
-        catalogue = Catalogue(config.state_dir / rows.NAME)
-        kept = Thumbnails(config.state_dir / thumbnails.NAME, config.thumbnail_bytes)
-        return Gallery(catalogue, kept, can_open=is_loopback(config.host))
 
     def _introduce(self) -> None:
         """Say where we listen: in the state folder, in the status, in the log."""
@@ -402,8 +238,8 @@ class Supervisor:
             self._executor.remove_spooled()
             self._executor.sync_journal()
             self.guard.tick()
-            if self._catalogue is not None:
-                self._catalogue.flush()
+            if self.services.catalogue is not None:
+                self.services.catalogue.flush()
             if self.farm.ready and not told_ready:
                 told_ready = True
                 self._notifier.send("READY=1")
@@ -437,8 +273,8 @@ class Supervisor:
         await asyncio.gather(*(pool.close(patience_s) for pool in services.pools.values()))
         await self._executor.close()
         self.finder.close()
-        if self._catalogue is not None:
-            await self._catalogue.close()
+        if self.services.catalogue is not None:
+            await self.services.catalogue.close()
         await services.listener.close()
         if services.feed:
             await services.feed.close()

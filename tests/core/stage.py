@@ -10,11 +10,12 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from luna_farm.core import events, instructions, recovery
+from luna_farm.core import events, instructions, recovery, status
 from luna_farm.core.farm import advance, handle
+from luna_farm.core.limits import Limits
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.core.schema import Batch, Part, Submit
-from luna_farm.core.state import Farm, Limits
+from luna_farm.core.state import Farm
 
 MIB = 1 << 20
 CLIENT = 7
@@ -254,6 +255,10 @@ class Stage:
         """Time passes."""
         self.now += after_s
         return self.happens(events.Tick())
+
+    def status(self) -> dict[str, Any]:
+        """What the core tells of itself."""
+        return status.status(self.farm)
 
     def states(self, job_id: str) -> list[str]:
         """Where the images of a job are."""

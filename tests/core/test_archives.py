@@ -143,7 +143,7 @@ def test_an_open_shard_takes_the_images_of_many_jobs() -> None:
     assert [i.shard.path for i in at.publishing] == ["/out/a_00001.tar", "/out/a_00002.tar"]
     publish(at)
     publish(at)
-    assert [row["members"] for row in at.farm.status()["archives"]] == [1]
+    assert [row["members"] for row in at.status()["archives"]] == [1]
     at.tick(archives.IDLE_S + 1)
     publish(at)
     assert at.farm.shards == {}
@@ -212,7 +212,7 @@ def test_a_folder_that_refuses_is_tried_again() -> None:
     add(at)
     assert at.told("destination_recovered")
     publish(at, error="No space left", decision="hold")
-    assert at.farm.status()["archives"][0]["error"] == "No space left"
+    assert at.status()["archives"][0]["error"] == "No space left"
     at.farm.draining = True
     assert at.farm.drained, "a stop does not wait for it"
     publish_tries = 0

@@ -6,7 +6,7 @@ from stage import Disk, Stage, batch
 
 from luna_farm.core import events, recovery
 from luna_farm.core.instructions import Append, Catalogue, CatalogueFailed, Uncatalogue
-from luna_farm.core.state import DestinationLimits
+from luna_farm.core.limits import DestinationLimits
 from luna_farm.locations import parse
 
 URL = "s3://bucket/shots"

@@ -108,7 +108,7 @@ def test_an_image_that_cannot_be_made_keeps_its_slot_until_its_dead_letter_is_wr
     assert stage.journal[-1]["task"]["segment"] == "npy:/dead/x.npy"
     assert stage.farm.slots.used_bytes == 0
     assert stage.farm.totals["images_failed"] == 1
-    assert stage.farm.status()["dead_letters"] == [
+    assert stage.status()["dead_letters"] == [
         {
             "job_id": "job-0001",
             "index": 0,

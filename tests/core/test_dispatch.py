@@ -12,7 +12,7 @@ from luna_farm.core.messages import Note
 from luna_farm.core.placement import PREFETCHED, PREFETCHED_BYTES
 from luna_farm.core.retry import FIRST_DELAY_S, MAX_CRASHES
 from luna_farm.core.scaling import GROW_AT
-from luna_farm.core.state import WORKER_TRANSITIONS, Worker, WorkerState
+from luna_farm.core.workers import WORKER_TRANSITIONS, Worker, WorkerState
 from luna_farm.errors import DiskError
 
 LARGE = batch(height=512, width=256)
@@ -320,7 +320,7 @@ def test_new_images_for_a_failing_folder_are_held_without_a_try() -> None:
     stage.submit("job-0002")
     assert stage.states("job-0002") == ["held"]
     assert stage.farm.depth == 0
-    assert stage.farm.status()["queue"] == {"jobs": 2, "images": 3, "bytes": 12288}
+    assert stage.status()["queue"] == {"jobs": 2, "images": 3, "bytes": 12288}
 
 
 # --- what a dead worker noted
@@ -427,7 +427,7 @@ def test_a_paused_pool_finishes_what_runs_and_begins_nothing() -> None:
     stage.submit("job-0002")
     assert stage.states("job-0001") == ["saved", "queued"]
     assert stage.states("job-0002") == ["queued"]
-    assert stage.farm.status()["paused"]
+    assert stage.status()["paused"]
     assert not stage.dispatched
     assert stage.pause(False)["paused"] is False
     assert stage.dispatched

@@ -11,9 +11,9 @@ from world import World
 
 from luna_farm.core import events, instructions, recovery
 from luna_farm.core.leases import QUARANTINE_S
+from luna_farm.core.limits import Limits
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.slots import ALIGN
-from luna_farm.core.state import Limits
 from luna_farm.errors import DiskError, InvalidRequest
 
 CLIENTS = st.integers(1, 2)

@@ -6,8 +6,8 @@ import pytest
 from stage import CLIENT, Stage, batch, code
 
 from luna_farm.core import events, instructions, recovery
+from luna_farm.core.limits import DestinationLimits
 from luna_farm.core.messages import ImageResult
-from luna_farm.core.state import DestinationLimits
 from luna_farm.locations import parse
 
 URL = "s3://bucket/shots"
@@ -71,7 +71,7 @@ def test_a_dismissed_image_is_cancelled_its_dead_letter_removed_and_its_reason_k
     assert stage.states("job-0001") == ["cancelled", "failed"]
     report = stage.answer(99)
     assert (report["state"], report["images"][0]["error"]) == ("failed", "no")
-    assert [letter["index"] for letter in stage.farm.status()["dead_letters"]] == [1]
+    assert [letter["index"] for letter in stage.status()["dead_letters"]] == [1]
     assert stage.farm.totals["images_failed"] == 1
     stage.ask("dismiss", "job-0001")
     assert [event["index"] for event in stage.told("image_dismissed")] == [0, 1]

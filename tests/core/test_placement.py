@@ -60,7 +60,7 @@ def placed(at: Stage) -> list[tuple[str, int]]:
 def test_each_pool_has_its_least_number_of_workers() -> None:
     made = stage(near=2)
     assert [w.pool for w in made.farm.workers.values()] == ["local", "local", "ray"]
-    assert made.farm.status()["nodes"] == []
+    assert made.status()["nodes"] == []
 
 
 def test_an_idle_near_worker_always_wins() -> None:
@@ -174,7 +174,7 @@ def test_when_the_far_pool_fails_the_near_one_does_its_work_until_it_is_back() -
     ready(made, 2)
     assert placed(made)[-1] == ("job-0001", 2)
     assert made.farm.jobs["job-0001"].images[0].crashes == 0
-    row = made.farm.status()["engines"][1]
+    row = made.status()["engines"][1]
     assert (row["state"], row["error"], row["since_s"] >= 0) == ("failing", "The head is gone.", True)
     # One worker finds out when it is over; that it is started and ends is no news.
     made.tick(1.0)
@@ -216,7 +216,7 @@ def test_the_status_shows_each_node() -> None:
     made.tick(1.0)
     made.finish(ms={**MOVED, "encode": 6.0}, bytes=2_000_000)
     made.tick(1.0)
-    here, there = made.farm.status()["nodes"]
+    here, there = made.status()["nodes"]
     assert (here["node"], here["engine"], here["images"], here["encode_ms"]) == ("", "local", 1, 4.0)
     assert (there["node"], there["workers"], there["busy"]) == ("10.0.0.5", 1, 0)
     assert (there["encode_ms"], there["transfer_ms"], there["mb_per_s"]) == (6.0, 10.0, 1.0)

@@ -6,11 +6,12 @@ import pytest
 from stage import Stage, batch
 
 from luna_farm.core import events
-from luna_farm.core.state import Limits, folder_of
+from luna_farm.core.limits import Limits
+from luna_farm.core.state import folder_of
 
 
 def test_a_new_farm_is_empty_and_not_ready() -> None:
-    status = Stage().farm.status()
+    status = Stage().status()
     assert status == {
         "queue": {"jobs": 0, "images": 0, "bytes": 0},
         "arena": {"bytes": 4 << 20, "reserved_bytes": 4 << 20, "used_bytes": 0},
@@ -41,12 +42,12 @@ def test_the_queue_counts_what_is_accepted_and_not_what_is_only_leased() -> None
     stage.workers()
     stage.lease(4096)
     stage.submit("job-0001", *[batch()] * 4)
-    status = stage.farm.status()
+    status = stage.status()
     assert status["queue"] == {"jobs": 1, "images": 4, "bytes": 4 * 4096}
     assert status["arena"]["used_bytes"] == 5 * 4096
     assert status["ready"]
     stage.happens(events.DrainRequested())
-    assert stage.farm.status()["draining"]
+    assert stage.status()["draining"]
 
 
 def test_a_job_that_is_not_kept_has_no_images() -> None:

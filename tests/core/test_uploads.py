@@ -9,8 +9,8 @@ from stage import Disk, Stage, batch, code
 
 from luna_farm.core import events, schema
 from luna_farm.core.circuits import MAX_TRIES, OTHERS, UPLOADS
+from luna_farm.core.limits import DestinationLimits
 from luna_farm.core.messages import ImageResult
-from luna_farm.core.state import DestinationLimits
 from luna_farm.errors import InvalidRequest
 from luna_farm.locations import parse
 
@@ -62,7 +62,7 @@ def test_pixels_are_free_once_the_file_is_spooled_and_the_image_saved_once_it_is
     assert at.told("image_saved")[0]["path"].startswith(URL)
     assert at.farm.totals["images_saved"] == 1
     assert at.farm.taken == set()
-    status = at.farm.status()
+    status = at.status()
     assert status["destinations"][0]["destination"] == "store"
     assert status["upload_spool"] == {"bytes": 2**32, "used_bytes": 0}
 
@@ -91,7 +91,7 @@ def test_every_place_has_a_state_of_its_own_and_the_job_ends_with_the_last() -> 
     answer(at)
     assert at.states("job-0001") == ["saved"]
     assert at.farm.jobs["job-0001"].images[0].result.path.startswith("/out/")
-    assert {row["destination"] for row in at.farm.status()["destinations"]} == {
+    assert {row["destination"] for row in at.status()["destinations"]} == {
         "store",
         "/mnt/nas",
         "sftp://nas",
@@ -304,7 +304,7 @@ def test_the_uploader_is_fenced_off_as_workers_are() -> None:
     from luna_farm.core import recovery
 
     assert (77, 5.0) in recovery.read(recovery.snapshot(at.farm)).workers
-    assert at.farm.status()["uploader"] == {"pid": 77}
+    assert at.status()["uploader"] == {"pid": 77}
 
 
 @pytest.mark.parametrize("state", ["saved", "discarded"])

@@ -18,11 +18,13 @@ from luna_farm.core import instructions as do
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.job import ImageState
+from luna_farm.core.limits import Limits
 from luna_farm.core.messages import ImageResult, ImageTask
+from luna_farm.core.open_submits import Step
 from luna_farm.core.schema import Part, Submit
 from luna_farm.core.slots import ALIGN
 from luna_farm.core.spooled import Spooled
-from luna_farm.core.state import Farm, Limits, Step
+from luna_farm.core.state import Farm
 
 Key = tuple[str, int]
 FINAL = {"saved", "discarded", "dropped", "cancelled", "lost"}

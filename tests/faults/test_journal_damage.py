@@ -96,7 +96,7 @@ def found_by_two_starts(state: Path, out: Path, album: Album) -> dict[str, int]:
         config = load({"state_dir": str(state), "output_dir": str(out), "arena_bytes": 1 << 20}, {}, None)
         with Supervisor.open(config) as supervisor:
             images = [i for job in supervisor.farm.open_jobs.values() for i in job.images]
-            notes = " ".join(supervisor._status.notes)
+            notes = " ".join(supervisor.notes)
             there: dict[str, int] = {}
             with_pixels = Segments()
             for image in images:
