@@ -13,7 +13,10 @@ _PLAIN = (
     *("steps", "cfg", "gate_score", "gate_threshold", "variance", "edge_density", "clipped", "nan_count"),
 )
 """Fields of a row that stand in a column as they are; "" becomes NULL."""
-IMAGES = ("id", "state", "folder", "name", "job_id", "number", "model", "seed", "blank", "phash", *_PLAIN)
+IMAGES = (
+    *("id", "state", "folder", "real_folder", "name", "job_id", "number", "model", "seed", "blank", "phash"),
+    *_PLAIN,
+)
 TEXTS = ("prompt", "negative", "loras", "custom", "warnings", "error")
 SELECTED = ", ".join(
     [
@@ -24,11 +27,13 @@ SELECTED = ", ".join(
         *(f"t.{name}" for name in TEXTS if name != "negative"),
         "n.text AS negative",
         "f.path AS folder_path",
+        "r.path AS real_path",
         "m.name AS model_name",
     ]
 )
 JOINED = (
-    "JOIN folders f ON f.id = i.folder LEFT JOIN models m ON m.id = i.model LEFT JOIN texts t ON t.id = i.id"
+    "JOIN folders f ON f.id = i.folder LEFT JOIN folders r ON r.id = i.real_folder"
+    " LEFT JOIN models m ON m.id = i.model LEFT JOIN texts t ON t.id = i.id"
     " LEFT JOIN negatives n ON n.id = t.negative"
 )
 
@@ -39,13 +44,20 @@ def split(path: str) -> tuple[str, str]:
     return path[:at], path[at:]
 
 
-def of_images(row: CatalogueRow, id: int, folder: int, model: int | None) -> tuple[Any, ...]:  # noqa: A002
-    """Return the values of IMAGES."""
+def of_images(
+    row: CatalogueRow,
+    id: int,  # noqa: A002
+    folder: int,
+    real_folder: int | None,
+    model: int | None,
+) -> tuple[Any, ...]:
+    """Return the values of IMAGES; folders and model by their numbers."""
     plain = (getattr(row, name) for name in _PLAIN)
     return (
         id,
         STATES.index(row.state),
         folder,
+        real_folder,
         split(row.path)[1],
         row.job_id or None,
         row.index if row.job_id else None,
@@ -81,6 +93,7 @@ def row_of(found: Any) -> CatalogueRow:
         saved_at=found["id"] / 1000,
         state=STATES[found["state"]],
         path=found["folder_path"] + found["name"],
+        real_folder=found["real_path"] or "",
         job_id=found["job_id"] or "",
         index=found["number"] or 0,
         model=found["model_name"] or "",

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from luna_farm.catalogue import exif, facts
 from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.core.messages import DISCARDED, FORMAT_NAMES
+from luna_farm.storage.saved_files import real_folder
 
 _HEAD_BYTES = 32 * 1024
 """Read at once: as a rule all texts of a PNG file stand in it."""
@@ -51,6 +52,7 @@ def row_of(path: str, *, sidecar: bool | None = None) -> CatalogueRow | None:
     try:
         with open(path, "rb") as file:
             found = os.fstat(file.fileno())
+            real = real_folder(path)
             head = file.read(_HEAD_BYTES)
             if head.startswith(_PNG):
                 kind = "png"
@@ -73,6 +75,7 @@ def row_of(path: str, *, sidecar: bool | None = None) -> CatalogueRow | None:
         height=height,
         bytes=found.st_size,
         saved_at=found.st_mtime,
+        real_folder=real,
         **known,
     )
 

@@ -26,12 +26,13 @@ def saved(
     size: tuple[int, int],
     crc32: int | None,
     saved_at: float,
+    real_folder: str,
     names: Iterable[str],
 ) -> CatalogueRow:
     """Return the row of an image that was written.
 
-    embedded: what is in the file. size: width and height of the file in pixels. names: of the setting
-    `catalogue_fields`.
+    embedded: what is in the file. size: width and height of the file in pixels. real_folder: see
+    `CatalogueRow`. names: of the setting `catalogue_fields`.
     """
     known: dict[str, Any] = {
         **facts.of_embedded(embedded),
@@ -47,6 +48,7 @@ def saved(
         bytes=result.bytes,
         crc32=crc32,
         saved_at=saved_at,
+        real_folder=real_folder,
         warnings=tuple(result.warnings),
         **{**_of_task(task), "width": size[0], "height": size[1]},
         **known,

@@ -28,6 +28,8 @@ class Rebuilt:
     images: int = 0
     unreadable: int = 0
     """Files with the ending of an image that are none."""
+    unscored: int = 0
+    """Images whose scores and perceptual hash are not known: files do not hold them, and no row did."""
     removed: int = 0
     """Rows whose file was gone."""
 
@@ -54,6 +56,7 @@ def rebuild(
             rows = _with_pixels(rows) if pixels else rows
             store.put([kept(row, wanted) for row in rows])
             done.images += len(rows)
+            done.unscored += sum(not row.phash for row in rows)
             progress(done)
         below = os.path.join(folder, "")
         done.removed += store.remove(number for number, path in store.below(below) if path not in seen)

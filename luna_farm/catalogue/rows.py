@@ -88,6 +88,8 @@ class CatalogueRow(Message):
     """Values that were NaN or infinite."""
     phash: str = ""
     """Perceptual hash of 64 bits, 16 hexadecimal digits."""
+    real_folder: str = ""
+    """Folder of the file when it was saved, without links; "" if `path` has none."""
 
 
 def kept(row: CatalogueRow, names: Iterable[str]) -> CatalogueRow:

@@ -15,7 +15,7 @@ from luna_farm.catalogue.rows import NAME as NAME
 from luna_farm.catalogue.words import TOKENIZER
 from luna_farm.storage.sqlite import write_ahead
 
-VERSION = 1
+VERSION = 2
 """Kept in the file. One of another version is set aside and made again: it is derived data."""
 BUSY_MS = 10_000
 """How long a connection waits for another that writes (a rebuild beside a running farm)."""
@@ -30,11 +30,11 @@ CREATE TABLE IF NOT EXISTS folders (id INTEGER PRIMARY KEY, path TEXT NOT NULL U
 CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS negatives (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS images (
-    id INTEGER PRIMARY KEY, state INTEGER NOT NULL, folder INTEGER NOT NULL, name TEXT NOT NULL,
-    job_id TEXT, number INTEGER, format TEXT, width INTEGER, height INTEGER, bytes INTEGER, crc32 INTEGER,
-    submitted_at REAL, ms REAL, affix TEXT, model INTEGER, sampler TEXT, scheduler TEXT, steps INTEGER, cfg
-    REAL, seed, gate_score REAL, gate_threshold REAL, variance REAL, edge_density REAL, clipped REAL, blank
-    INTEGER, nan_count INTEGER, phash INTEGER
+    id INTEGER PRIMARY KEY, state INTEGER NOT NULL, folder INTEGER NOT NULL, real_folder INTEGER,
+    name TEXT NOT NULL, job_id TEXT, number INTEGER, format TEXT, width INTEGER, height INTEGER,
+    bytes INTEGER, crc32 INTEGER, submitted_at REAL, ms REAL, affix TEXT, model INTEGER, sampler TEXT,
+    scheduler TEXT, steps INTEGER, cfg REAL, seed, gate_score REAL, gate_threshold REAL, variance REAL,
+    edge_density REAL, clipped REAL, blank INTEGER, nan_count INTEGER, phash INTEGER
 );
 CREATE TABLE IF NOT EXISTS texts (
     id INTEGER PRIMARY KEY, prompt TEXT, negative INTEGER, loras TEXT, custom TEXT, warnings TEXT, error TEXT

@@ -117,6 +117,7 @@ class Store:
 
     def _put(self, row: CatalogueRow) -> None:
         folder = self._number("folders", "path", columns.split(row.path)[0])
+        real = self._number("folders", "path", row.real_folder) if row.real_folder else None
         model = self._number("models", "name", row.model) if row.model else None
         negative = self._number("negatives", "text", row.negative) if row.negative else None
         if row.job_id:
@@ -126,7 +127,7 @@ class Store:
             for found in self._connection.execute(sql, (folder, columns.split(row.path)[1])).fetchall():
                 self._remove(found[0])
         number = self._free(row.id or int(row.saved_at * 1000))
-        self._connection.execute(_INSERT_IMAGE, columns.of_images(row, number, folder, model))
+        self._connection.execute(_INSERT_IMAGE, columns.of_images(row, number, folder, real, model))
         texts = columns.of_texts(row, negative)
         if any(texts):
             self._connection.execute(_INSERT_TEXTS, (number, *texts))

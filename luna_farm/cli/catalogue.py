@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _FIND = """
-luna-farm find                             the latest images
-luna-farm find harbour night               both words in the prompt, the model, the LoRAs, the name or the
-metadata luna-farm find '"golden hour" port* -rain' a phrase, the beginning of a word, and a word that must
-not occur luna-farm find --model flux --since 2d     of the last two days luna-farm find --score 'blank'
-all of one colour; also variance<0.1, clipped>0.5, edge_density, gate, nan luna-farm find --similar shot.png
-near duplicates of an image, the most alike first luna-farm find --seed 42 --open            open the newest
-one
+luna-farm find                               the latest images
+luna-farm find harbour night                 both words, in prompt, model, LoRAs, name or metadata
+luna-farm find '"golden hour" port* -rain'   a phrase, the beginning of a word, a word that must not occur
+luna-farm find --model flux --since 2d       of the last two days
+luna-farm find --score blank                 all of one colour; also variance<0.1, clipped>0.5, nan, gate>=0.5
+luna-farm find --similar shot.png            near duplicates of an image, the most alike first
+luna-farm find --seed 42 --open              open the newest one
+luna-farm find --failed --job 1f3a92bc       what a job could not save, and why
 """
 _EXPORT = """
 luna-farm export --csv images.csv
@@ -39,8 +40,8 @@ luna-farm export --jsonl --since 7d | jq .prompt
 luna-farm export --parquet images.parquet harbour
 """
 _CATALOGUE = """
-luna-farm catalogue rebuild output               read every image below a folder again
-luna-farm catalogue rebuild output /mnt/nas --pixels
+luna-farm catalogue rebuild output                     read every image below a folder again
+luna-farm catalogue rebuild output /mnt/nas --pixels   and compute scores, for --score and --similar
 """
 _PAGE = 1000
 _PROMPT = 200
@@ -72,7 +73,8 @@ def add_parser(subparsers: options.Subparsers) -> None:
     catalogue.add_argument(
         "--pixels",
         action="store_true",
-        help="decode images, too: scores, perceptual hash and checksum (slow)",
+        help="also decode the images, for scores, perceptual hash and checksum: files do not hold them"
+        " (about 50 images a second for each core)",
     )
 
 
@@ -80,10 +82,14 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which images")
     group.add_argument("words", nargs="*", metavar="WORD", help="words that must all occur")
     group.add_argument("--model", default="", metavar="NAME", help="a part of the name of the model")
-    group.add_argument("--seed", type=options.whole(-(2**63), 2**64 - 1), metavar="N")
+    group.add_argument(
+        "--seed", type=options.whole(-(2**63), 2**64 - 1), metavar="N", help="exactly this seed"
+    )
     group.add_argument("--since", type=since, metavar="TIME", help="such as 2h, 3d, 1w, 2026-05-04")
     group.add_argument("--score", default="", metavar="CONDITION", help="such as variance<0.1 or blank")
     group.add_argument("--similar", metavar="FILE", help="near duplicates of an image")
+    group.add_argument("--job", default="", metavar="JOB", help="images of this job")
+    group.add_argument("--failed", action="store_true", help="images that failed instead of saved ones")
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
@@ -121,6 +127,8 @@ def _filters(args: argparse.Namespace) -> dict[str, Any]:
         "since": args.since,
         "score": args.score,
         "similar": similar,
+        "job": args.job,
+        "failed": args.failed,
     }
 
 
@@ -184,7 +192,8 @@ def _shown(row: CatalogueRow) -> Text:
     from rich.text import Text
 
     archive = os.path.dirname(row.path)
-    gone = not is_url(row.path) and not os.path.lexists(row.path) and not os.path.isfile(archive)
+    missing = not is_url(row.path) and not os.path.lexists(row.path) and not os.path.isfile(archive)
+    gone = missing and row.state != "failed"
     state = "" if row.state == "saved" else row.state
     seed = "" if row.seed is None else f"seed {row.seed}"
     facts = (terminal.moment(row.saved_at), f"{row.width}x{row.height}", row.model, seed, state)
@@ -194,6 +203,7 @@ def _shown(row: CatalogueRow) -> Text:
         Text(f"    {prompt if len(prompt) <= _PROMPT else prompt[: _PROMPT - 3] + '...'}")
         if prompt
         else None,
+        Text(f"    {row.error}", style="red") if row.error else None,
         Text(f"    {row.path}{' (gone)' if gone else ''}", style="dim" if gone else "cyan"),
     ]
     return Text("\n").join(line for line in lines if line is not None)
@@ -229,4 +239,6 @@ def _rebuild(args: argparse.Namespace, config: Config) -> int:
     print(f"{done.images} images are in the catalogue.", end="")
     print(f" {done.removed} rows of files that are gone were removed." if done.removed else "", end="")
     print(f" {done.unreadable} files are no images." if done.unreadable else "")
+    if done.unscored and not args.pixels and "scores" in config.catalogue_fields:
+        print(f"{done.unscored} of them have no scores, for --score and --similar: --pixels computes them.")
     return 0

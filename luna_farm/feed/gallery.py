@@ -7,6 +7,7 @@ and never by a path. This module must never write, and never send a file that is
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.catalogue.search import Catalogue, Query
 from luna_farm.errors import InvalidRequest, NotPossible
 from luna_farm.locations import is_url
+from luna_farm.storage.saved_files import open_saved
 from luna_farm.storage.thumbnails import Thumbnails
 
 MAX_IDS = 250_000
@@ -88,7 +90,7 @@ class Gallery:
             raise NotPossible(
                 "Folders are opened on the desktop of the farm only, and this page is elsewhere."
             )
-        folder = Path(self._local_path(number)).parent
+        folder = Path(self._local(number).path).parent
         system_desktop.open_path(folder)
         return {"opened": str(folder)}
 
@@ -122,7 +124,8 @@ class Gallery:
         return _json({**row.to_map(), "seed": seed, "is_url": is_url(row.path)})
 
     def _file(self, given: Mapping[str, str]) -> Answer:
-        return _image_file(self._local_path(_number("id", given.get("id", ""))))
+        row = self._local(_number("id", given.get("id", "")))
+        return _image_file(row.path, row.real_folder)
 
     def _row(self, number: int) -> CatalogueRow:
         row = self._catalogue.get(number)
@@ -130,11 +133,12 @@ class Gallery:
             raise NotPossible(f"The catalogue has no image {number} any more.")
         return row
 
-    def _local_path(self, number: int) -> str:
+    def _local(self, number: int) -> CatalogueRow:
+        """Return the row of an image that is a file of this machine."""
         row = self._row(number)
         if is_url(row.path) or row.state == "failed":
             raise NotPossible(f"{row.path} is no file of this machine.")
-        return row.path
+        return row
 
 
 def _query(given: Mapping[str, str]) -> Query:
@@ -190,14 +194,12 @@ def _tile(row: CatalogueRow, thumbnail: str | None) -> dict[str, Any]:
     }
 
 
-def _image_file(path: str) -> Answer:
-    """Read an image file. A link, or a file that is no image, is not sent: write access to an output folder
-    must not give read access to what only the farm may read."""
-    flags = (
-        os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
+def _image_file(path: str, real: str) -> Answer:
+    """Read an image file. A link, a file that is no image, and a folder that leads elsewhere than to `real`,
+    where the file was saved, are not sent: write access to an output folder must not give read access to what
+    only the farm may read."""
     try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
+        with os.fdopen(open_saved(path, real), "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise NotPossible(f"{path} is no file.")
@@ -211,7 +213,19 @@ def _image_file(path: str) -> Answer:
             file.seek(0)
             return file.read(MAX_FILE_BYTES), kind
     except OSError as error:
-        raise NotPossible(f"{path} cannot be read: {error.strerror}.") from error
+        raise NotPossible(_unreadable(path, error)) from error
+
+
+def _unreadable(path: str, error: OSError) -> str:
+    archive = os.path.dirname(path)
+    if error.errno == errno.ENOTDIR and os.path.isfile(archive):
+        return f"{path} is in an archive, from which no file is shown: {archive}."
+    if error.errno == errno.ELOOP:
+        return (
+            f"{path} is not sent: {error.strerror}. If you moved the images there, `luna-farm catalogue"
+            " rebuild DIR` reads them again."
+        )
+    return f"{path} cannot be read: {error.strerror}."
 
 
 def _kind(start: bytes) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -63,18 +63,18 @@ def encode(taken: Sample, side: int) -> bytes:
     return _jpeg(image, taken.height, taken.width, side)
 
 
-def of_file(path: str, size: int) -> bytes:
-    """Return the thumbnail of an image file of `size` bytes, for when its pixels are gone; b"" of a file of
-    another size, or one that Pillow does not open."""
+def of_file(file: BinaryIO, size: int) -> bytes:
+    """Return the thumbnail of an open image file of `size` bytes, for when its pixels are gone; b"" of a file
+    of another size, or one that Pillow does not open."""
     from PIL import Image
 
     try:
-        if os.stat(path, follow_symlinks=False).st_size != size:
+        if os.fstat(file.fileno()).st_size != size:
             return b""
-        with Image.open(path, formats=_READ) as file:
-            height, width = file.height, file.width
-            file.draft("RGB", (2 * KEPT_SIDE, 2 * KEPT_SIDE))  # JPEG: decodes a part of the frequencies only
-            image = file.convert("L" if file.mode in ("1", "L", "I;16") else "RGB")
+        with Image.open(file, formats=_READ) as found:
+            height, width = found.height, found.width
+            found.draft("RGB", (2 * KEPT_SIDE, 2 * KEPT_SIDE))  # JPEG: decodes a part of the frequencies only
+            image = found.convert("L" if found.mode in ("1", "L", "I;16") else "RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         return b""
     return _jpeg(image, height, width, KEPT_SIDE)

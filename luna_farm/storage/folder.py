@@ -31,6 +31,11 @@ _CREATE = (
     | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 )  # fmt: skip
 _APPEND = (_CREATE & ~(os.O_EXCL | os.O_WRONLY)) | os.O_RDWR
+_READ = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+)  # fmt: skip
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _OPEN_FILES = "/proc/self/fd" if os.path.isdir("/proc/self/fd") and sys.platform == "linux" else ""
 
@@ -104,6 +109,17 @@ class Folder:
     def open_file(self, name: str) -> int:
         """Open a file for reading and writing, made if it is missing; return its descriptor."""
         return os.open(self._at(name), _APPEND, 0o666, dir_fd=self._fd)
+
+    def open_existing(self, name: str) -> int:
+        """Open what has the name for reading, unless it is a link, and return its descriptor. A pipe does not
+        block."""
+        return os.open(self._at(name), _READ, dir_fd=self._fd)
+
+    def real(self) -> str:
+        """Return the path of the folder that is open, without links."""
+        if self._fd is None or not _OPEN_FILES:
+            return os.path.realpath(self.path)
+        return os.readlink(f"{_OPEN_FILES}/{self._fd}")
 
     def create_unnamed(self) -> int:
         """Create a file without a name, which `link` gives one, and return its descriptor for writing.
@@ -210,7 +226,7 @@ def _follow(output_dir: str, parts: Sequence[str], allowed: Allowed) -> int:
     path = os.path.join(output_dir, *parts)
     fd = os.open(path, ROOT_FLAGS)
     try:
-        _judge(path, os.readlink(f"{_OPEN_FILES}/{fd}") if _OPEN_FILES else os.path.realpath(path), allowed)
+        _judge(path, Folder(path, fd).real(), allowed)
     except BaseException:
         os.close(fd)
         raise

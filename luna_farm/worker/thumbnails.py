@@ -9,11 +9,14 @@ thumbnails only.
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from dataclasses import dataclass
 
 from luna_farm.imaging import thumbnail
 from luna_farm.imaging.thumbnail import Sample
+from luna_farm.locations import is_url
+from luna_farm.storage.saved_files import open_saved, real_folder
 from luna_farm.storage.thumbnails import Thumbnail, Thumbnails
 
 log = logging.getLogger("luna_farm.worker")
@@ -36,6 +39,8 @@ class Saved:
     index: int
     sample: Sample | None
     path: str
+    real_folder: str
+    """The folder that the file was saved to; one in another folder is another file."""
     size: int
     """Bytes of the file; one of another size is another file."""
 
@@ -55,7 +60,8 @@ class ThumbnailMaker:
         if sample is not None and self._samples_bytes + sample.rows.nbytes > MAX_SAMPLES_BYTES:
             sample = None
         self._samples_bytes += sample.rows.nbytes if sample is not None else 0
-        self._waiting.append(Saved(job_id, index, sample, path, size))
+        real = real_folder(path) if sample is None and not is_url(path) else ""
+        self._waiting.append(Saved(job_id, index, sample, path, real, size))
 
     @property
     def waits(self) -> bool:
@@ -82,7 +88,7 @@ class ThumbnailMaker:
             self._samples_bytes -= saved.sample.rows.nbytes
             made = thumbnail.encode(saved.sample, thumbnail.KEPT_SIDE)
         else:
-            made = thumbnail.of_file(saved.path, saved.size)
+            made = _of_file(saved)
         if made:
             self._made.append((saved.job_id, saved.index, made))
 
@@ -92,3 +98,13 @@ class ThumbnailMaker:
         while self.waits:
             self.make_one()
         self._store.close()
+
+
+def _of_file(saved: Saved) -> bytes:
+    """Return the thumbnail of a file that was saved, b"" if it is not there any more."""
+    try:
+        file = os.fdopen(open_saved(saved.path, saved.real_folder), "rb")
+    except OSError:
+        return b""
+    with file:
+        return thumbnail.of_file(file, saved.size)

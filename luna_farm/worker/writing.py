@@ -21,6 +21,7 @@ from luna_farm.imaging import checksum
 from luna_farm.locations import is_url
 from luna_farm.storage import mounts, writer
 from luna_farm.storage.allowed import ANYWHERE, Allowed
+from luna_farm.storage.saved_files import real_folder
 from luna_farm.storage.upload_spool import Target, UploadSpool
 from luna_farm.storage.writer import Published
 from luna_farm.worker.made import File, Made
@@ -100,6 +101,7 @@ def _row(made: Made, result: ImageResult, names: Sequence[str]) -> bytes:
         size=first.size,
         crc32=checksum.crc32(first.encoded.buffers),
         saved_at=time.time(),
+        real_folder="" if made.task.archive or is_url(result.path) else real_folder(result.path),
         names=names,
     )
     return images.pack(row)

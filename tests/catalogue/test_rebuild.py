@@ -84,6 +84,19 @@ def test_the_row_of_a_file_is_that_of_its_worker(tmp_path: Path, kind: str) -> N
     assert files.merged(found, saved) == replace(saved, saved_at=found.saved_at)
 
 
+def test_a_row_knows_the_folder_behind_a_link(tmp_path: Path, store: Store, catalogue: Catalogue) -> None:
+    disk, link = tmp_path / "disk", tmp_path / "link"
+    disk.mkdir()
+    link.symlink_to(disk)
+    assert save(disk, "png").real_folder == ""
+    saved = save(link, "webp")
+    store.put([saved])
+    (found,) = catalogue.search()
+    again = files.row_of(saved.path)
+    assert again is not None
+    assert found.real_folder == again.real_folder == saved.real_folder == str(disk)
+
+
 @pytest.mark.parametrize("embed", ["none", "parameters"])
 def test_what_is_not_in_the_file_is_not_in_its_row(tmp_path: Path, embed: str) -> None:
     saved = save(tmp_path, "png", embed=embed)

@@ -56,6 +56,27 @@ def test_images_are_found(rebuilt, cli):
     assert len(paths(cli, "--limit", "1")) == 1
 
 
+def test_images_of_a_job_and_those_that_failed(rebuilt, cli, tmp_path):
+    store = Store(tmp_path / "state" / NAME)
+    about = {"job_id": "1f3a92bc", "state": "failed", "error": "The disk is full."}
+    store.put([CatalogueRow(path="/no/such/a.png", saved_at=time.time(), **about)])
+    store.close()
+    assert paths(cli, "--failed") == paths(cli, "--failed", "--job", "1f3a92bc") == ["a.png"]
+    assert paths(cli, "--job", "1f3a92bc") == []
+    _, told, _ = cli("find", "--failed")
+    assert "The disk is full." in told
+    assert "(gone)" not in told
+
+
+def test_a_rebuild_says_whose_scores_are_not_known(out, cli):
+    _, told, _ = cli("catalogue", "rebuild", out)
+    assert "2 of them have no scores" in told
+    assert "--pixels" in told
+    cli("catalogue", "rebuild", out, "--pixels")
+    _, told, _ = cli("catalogue", "rebuild", out)
+    assert "scores" not in told, "rows that know them keep them"
+
+
 def test_a_person_sees_facts_prompt_and_path(rebuilt, cli):
     code, told, _ = cli("find", "harbour")
     assert code == 0
@@ -86,7 +107,7 @@ def test_a_damaged_catalogue_is_set_aside(rebuilt, cli, tmp_path):
     assert "cannot be read" in err
     assert "catalogue rebuild" in err
     code, told, err = cli("catalogue", "rebuild", rebuilt)
-    assert (code, told) == (0, "2 images are in the catalogue.\n")
+    assert (code, told.splitlines()[0]) == (0, "2 images are in the catalogue.")
     assert "was set aside" in err
     assert path.with_name(NAME + ".damaged").exists()
 

@@ -150,6 +150,46 @@ async def test_a_link_a_folder_a_pipe_and_what_is_gone_are_not_sent(
             path.unlink(missing_ok=True)
 
 
+async def test_a_folder_that_became_a_link_leads_nowhere(visitor: Visitor, images: FakeGallery) -> None:
+    """Any program that may write to an output folder can put a link there: to what only the farm may read."""
+    (newest, *_) = await ids(visitor)
+    (images.out / "night_000005_DETAILED.png").write_bytes(PNG)
+    assert (await visitor.ask(f"/api/gallery/file?id={newest}")).status == 200
+    elsewhere = images.folder / "elsewhere"
+    images.out.rename(elsewhere)
+    images.out.symlink_to(elsewhere)
+    answer = await visitor.ask(f"/api/gallery/file?id={newest}")
+    assert (answer.status, b"catalogue rebuild" in answer.body) == (404, True)
+
+
+async def test_a_folder_that_was_a_link_when_the_image_was_saved_is_read(
+    visitor: Visitor, images: FakeGallery
+) -> None:
+    disk, link = images.folder / "disk", images.folder / "link"
+    disk.mkdir()
+    link.symlink_to(disk)
+    (disk / "a.png").write_bytes(PNG)
+    row = CatalogueRow(path=f"{link}/a.png", saved_at=1_900_000_000.0, real_folder=str(disk))
+    images.store.put([row])
+    (newest, *_) = await ids(visitor)
+    assert (await visitor.ask(f"/api/gallery/file?id={newest}")).body == PNG
+    link.unlink()
+    other = images.folder / "other"
+    other.mkdir()
+    (other / "a.png").write_bytes(PNG)
+    link.symlink_to(other)
+    assert (await visitor.ask(f"/api/gallery/file?id={newest}")).status == 404
+
+
+async def test_an_image_in_an_archive_says_so(visitor: Visitor, images: FakeGallery) -> None:
+    shard = images.out / "shard.tar"
+    shard.write_bytes(b"tar")
+    images.store.put([CatalogueRow(path=f"{shard}/a.png", saved_at=1_900_000_000.0)])
+    (newest, *_) = await ids(visitor)
+    answer = await visitor.ask(f"/api/gallery/file?id={newest}")
+    assert (answer.status, b"is in an archive" in answer.body) == (404, True)
+
+
 async def test_a_file_above_the_bound_is_not_sent(
     visitor: Visitor, images: FakeGallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

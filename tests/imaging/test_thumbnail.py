@@ -76,7 +76,8 @@ def test_a_file_has_the_same_thumbnail_as_its_pixels(picture, tmp_path, ending):
     pixels = picture(900, 600, 3)
     file = tmp_path / f"a.{ending}"
     Image.fromarray(pixels).save(file)
-    of_pixels, of_saved = thumbnail(pixels, KEPT_SIDE), of_file(str(file), file.stat().st_size)
+    with file.open("rb") as opened:
+        of_pixels, of_saved = thumbnail(pixels, KEPT_SIDE), of_file(opened, file.stat().st_size)
     with Image.open(io.BytesIO(of_pixels)) as one, Image.open(io.BytesIO(of_saved)) as other:
         assert one.size == other.size == (171, 256)
         assert np.abs(np.asarray(one, float) - np.asarray(other, float)).mean() < 12
@@ -85,4 +86,5 @@ def test_a_file_has_the_same_thumbnail_as_its_pixels(picture, tmp_path, ending):
 def test_a_file_that_is_another_one_or_no_image_has_none(tmp_path):
     file = tmp_path / "a.png"
     file.write_bytes(b"no image")
-    assert of_file(str(file), 8) == of_file(str(file), 9) == of_file(str(tmp_path / "b.png"), 8) == b""
+    with file.open("rb") as opened:
+        assert of_file(opened, 8) == of_file(opened, 9) == b""

@@ -68,3 +68,16 @@ def test_what_goes_wrong_is_said_once_and_costs_no_image(
     assert not made.waits
     assert len(caplog.records) == 1
     assert "no/such/folder" in caplog.text
+
+
+def test_a_folder_that_became_a_link_meanwhile_gives_no_thumbnail(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    Image.fromarray(PIXELS).save(out / "a.png")
+    made = maker(tmp_path)
+    made.add("job", 0, None, f"{out}/a.png", (out / "a.png").stat().st_size)
+    out.rename(elsewhere)
+    out.symlink_to(elsewhere)
+    while made.waits:
+        made.make_one()
+    assert kept(tmp_path) == 0
