@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luna_farm import config, system
+from luna_farm import config, config_settings, system
 from luna_farm.errors import Unauthorized
 
 CONNECT_S = 5.0
@@ -141,5 +141,7 @@ def _client_environment() -> dict[str, str]:
     server's."""
     names = ("HOST", "PORT", "TOKEN", "STATE_DIR", "TLS_CERT")
     return {
-        name: os.environ[name] for name in (config.ENV_PREFIX + name for name in names) if name in os.environ
+        name: os.environ[name]
+        for name in (config_settings.ENV_PREFIX + name for name in names)
+        if name in os.environ
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from luna_farm import config
+from luna_farm import config, config_settings
 from luna_farm.core import filenames, schema
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
@@ -104,7 +104,7 @@ def _task(job: Job, batch: schema.Batch, batch_index: int, paths: Sequence[str])
 def _allowed() -> Allowed:
     """Return whether links below the output folder are followed: a setting of this machine, not of a
     caller."""
-    name = config.BY_NAME["follow_links"].env
+    name = config_settings.BY_NAME["follow_links"].env
     environ = {name: os.environ[name]} if name in os.environ else {}
     try:
         settings = config.load({}, environ, config.find_file(os.environ, Path.cwd()), serving=False)

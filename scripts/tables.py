@@ -23,7 +23,7 @@ BEGIN, END = "<!-- {}: begin, made by scripts/tables.py -->\n", "<!-- {}: end --
 
 def shown_default(name: str, value: object) -> str:
     """Return a default as a person would write it."""
-    from luna_farm.config import SETTINGS
+    from luna_farm.config_settings import SETTINGS
 
     if name == "state_dir":
         return "the platform's state folder"
@@ -44,7 +44,7 @@ def row(*cells: str) -> str:
 
 def settings() -> str:
     """Return the settings, one row each, in the order of the code."""
-    from luna_farm.config import SETTINGS
+    from luna_farm.config_settings import SETTINGS
 
     text = row("file", "environment", "option", "default", "allowed", "what it is") + "| --- " * 6 + "|\n"
     for setting in SETTINGS:

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luna_farm import config
-from luna_farm.config import SETTINGS, Config, load
+from luna_farm import config, config_settings
+from luna_farm.config import Config, load
+from luna_farm.config_settings import SETTINGS
 from luna_farm.config_values import parse_size
 from luna_farm.errors import ConfigError
 
@@ -65,7 +66,7 @@ def test_every_default_is_allowed_by_its_own_reader():
     ],
 )
 def test_names_are_those_of_the_contract(name, env, section, key):
-    setting = config.BY_NAME[name]
+    setting = config_settings.BY_NAME[name]
     assert (setting.env, setting.section, setting.key) == (env, section, key)
 
 
@@ -115,7 +116,7 @@ def test_paths_of_the_file_start_from_its_folder_and_others_from_the_working_fol
 def test_a_refused_value_names_key_value_source_and_what_is_allowed(name, value, tmp_path):
     with pytest.raises(ConfigError) as caught:
         load({name: value}, {}, None)
-    setting = config.BY_NAME[name]
+    setting = config_settings.BY_NAME[name]
     message = str(caught.value)
     assert message.startswith(f"{name}: {value!r} is not allowed")
     assert setting.option in message

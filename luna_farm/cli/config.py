@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from luna_farm.cli import options
-from luna_farm.config import FILE_NAME, SETTINGS, Config, Setting, default_state_dir, user_config_dir
+from luna_farm.config import FILE_NAME, Config, default_state_dir, user_config_dir
+from luna_farm.config_settings import SETTINGS, Setting
 from luna_farm.errors import NotPossible
 
 _EXAMPLES = """

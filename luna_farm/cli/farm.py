@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from luna_farm.config import BY_NAME, Config
+from luna_farm.config import Config
+from luna_farm.config_settings import BY_NAME
 
 if TYPE_CHECKING:
     from luna_farm_client import FarmClient

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from luna_farm import config
+from luna_farm import config_settings
 from luna_farm.core import fields
 from luna_farm.core.options import Option
 
@@ -60,11 +60,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def add_settings(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
     """Add an option for each named setting."""
     for name in names:
-        _add(group, name, f"{config.BY_NAME[name].help} ({config.BY_NAME[name].allowed})")
+        _add(group, name, f"{config_settings.BY_NAME[name].help} ({config_settings.BY_NAME[name].allowed})")
 
 
 def _add(group: argparse._ArgumentGroup, name: str, text: str) -> None:
-    setting = config.BY_NAME[name]
+    setting = config_settings.BY_NAME[name]
     text += f" (default: {_default(setting)})"
     given: dict[str, Any] = {"dest": _PREFIX + name, "metavar": setting.key.upper()}
     if isinstance(setting.default, bool):
@@ -91,7 +91,7 @@ def save_option(group: argparse._ArgumentGroup, option: Option) -> None:
     group.add_argument("--" + option.name.replace("_", "-"), **given)
 
 
-def _default(setting: config.Setting) -> str:
+def _default(setting: config_settings.Setting) -> str:
     """Return the default of a setting as people write it."""
     value = setting.default
     if setting.name == "state_dir":

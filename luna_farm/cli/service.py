@@ -14,7 +14,8 @@ from pathlib import Path
 
 from luna_farm.cli import options, service_files
 from luna_farm.cli.service_files import Service
-from luna_farm.config import ENV_PREFIX, Config
+from luna_farm.config import Config
+from luna_farm.config_settings import ENV_PREFIX
 from luna_farm.errors import FarmError
 
 _EXAMPLES = """

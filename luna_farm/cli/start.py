@@ -11,7 +11,8 @@ import shlex
 import sys
 
 from luna_farm.cli import options
-from luna_farm.config import FEED_OFF, SETTINGS, Config
+from luna_farm.config import FEED_OFF, Config
+from luna_farm.config_settings import SETTINGS
 from luna_farm.errors import FarmError
 
 _EXAMPLES = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luna_farm import config
+from luna_farm import config, config_settings
 from luna_farm.cli import config as command
 
 
@@ -26,7 +26,7 @@ def test_without_a_name_it_is_where_farms_look_for_it(cli, tmp_path, monkeypatch
 def test_every_setting_stands_in_it_with_its_default(cli, tmp_path):
     code, out, _ = cli("config", "init", "--print")
     assert code == 0
-    settings = [setting for setting in config.SETTINGS if not setting.secret]
+    settings = [setting for setting in config_settings.SETTINGS if not setting.secret]
     kept = [line.removeprefix("# ") for line in out.splitlines()]
     text = "\n".join(line for line in kept if line.startswith("[") or " = " in line.split(";")[0])
     path = tmp_path / config.FILE_NAME

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from luna_farm import config
+from luna_farm import config, config_settings
 from luna_farm.cli import launch, start
 from luna_farm.errors import AlreadyRunning
 
@@ -49,7 +49,7 @@ def test_settings_arrive_and_the_code_is_passed_on(farm_run, cli, tmp_path):
 
 def test_every_setting_but_secrets_is_an_option(cli):
     text = cli("start", "--help")[1]
-    for setting in config.SETTINGS:
+    for setting in config_settings.SETTINGS:
         assert (setting.option in text) is not setting.secret
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from luna_farm import config
+from luna_farm import config, config_settings
 from luna_farm.cli.farm import place
 
 
@@ -22,7 +22,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
-DEFAULT = config.BY_NAME["port"].default
+DEFAULT = config_settings.BY_NAME["port"].default
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from luna_farm.config import SETTINGS
+from luna_farm.config_settings import SETTINGS
 
 yaml = pytest.importorskip("yaml", reason="NOT TESTED: PyYAML, which comes with Ray, is not installed")
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
