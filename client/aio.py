@@ -17,7 +17,8 @@ from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.policy import Plan, Policy, Use
 from luna_farm_client.requests import JobReport, PauseReport, Receipt, SaveRequest
-from luna_farm_client.session import Copy, Receive, Send, Session, Sleep, Steps
+from luna_farm_client.session import Session
+from luna_farm_client.steps import Copy, Receive, Send, Sleep, Steps
 
 T = TypeVar("T")
 

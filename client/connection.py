@@ -12,7 +12,8 @@ from luna_farm.core import frames, protocol
 from luna_farm.errors import FarmUnavailable, ProtocolError
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.mapped import MappedSegments
-from luna_farm_client.session import Copy, Receive, Send, Session, Sleep, Steps
+from luna_farm_client.session import Session
+from luna_farm_client.steps import Copy, Receive, Send, Sleep, Steps
 
 READ_BYTES = 256 * 1024
 

@@ -24,7 +24,7 @@ from luna_farm_client.endpoint import Endpoint
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.policy import Plan, Policy, Use
 from luna_farm_client.requests import JobReport, PauseReport, Receipt, SaveRequest
-from luna_farm_client.session import Sleep
+from luna_farm_client.steps import Sleep
 
 T = TypeVar("T")
 

@@ -28,7 +28,8 @@ from luna_farm.errors import (
 from luna_farm_client.one_liner import path_of, request_for
 from luna_farm_client.outgoing import Outgoing
 from luna_farm_client.requests import JobReport, PauseReport, Receipt, SaveImage, SaveRequest
-from luna_farm_client.session import Session, Sleep, Steps
+from luna_farm_client.session import Session
+from luna_farm_client.steps import Sleep, Steps
 
 T = TypeVar("T")
 RESTART_S = 10.0

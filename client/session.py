@@ -1,16 +1,16 @@
 """One connection's side of the conversation, sans input and output: which messages, which leases, in which
 order.
 
-Generators yield steps (`Send`, `Receive`, `Copy`, `Sleep`) and are sent what came of them; `connection.py`
-drives them with a blocking socket, `aio.py` with asyncio. There is one hand-over: `submit` creates the job,
-`seal` says that pixels are complete, `abort` gives up. Pixels are copied once, by `Copy`.
+Generators yield the steps of `steps.py` and are sent what came of them; `connection.py` drives them with a
+blocking socket, `aio.py` with asyncio. There is one hand-over: `submit` creates the job, `seal` says that
+pixels are complete, `abort` gives up. Pixels are copied once, by `Copy`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.outgoing import Outgoing, Piece
 from luna_farm_client.pixels import copy_into
 from luna_farm_client.requests import Receipt
+from luna_farm_client.steps import Copy, Receive, Send, Sleep, Steps
 
 FIT = 2
 """A prefetched lease is used for pieces of at least 1/FIT of its size."""
@@ -45,44 +46,6 @@ TEXTS_TOGETHER = 8 * 2**20
 """Bytes of metadata of the requests in one message: half of what a frame holds."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05
 """Between two requests for room in the middle of a batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send a message and the raw bytes that follow it; without `flush` it may wait for the next one that has
-    it."""
-
-    message: dict[str, Any]
-    payload: Sequence[memoryview] = ()
-    flush: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Receive:
-    """Return the answer to message `id`, or raise the error it holds. Without `wait`: None if it is not here
-    yet."""
-
-    id: int
-    timeout: float | None = None
-    wait: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Run `work`, which copies pixels: up to some milliseconds for large ones. Its exception is raised in the
-    generator."""
-
-    work: Callable[[], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """Wait for so many seconds."""
-
-    seconds: float
-
-
-Steps = Generator[Send | Receive | Copy | Sleep, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ behind the other. Decides, as `farm.handle` documents; a submit of one request g
 
 from __future__ import annotations
 
-from luna_farm.core import events, intake
+from luna_farm.core import events, intake, new_jobs
 from luna_farm.core.completion import job_record, request_of
 from luna_farm.core.instructions import Append, Forget, Instruction, Reply, SpoolPixels
 from luna_farm.core.job import ImageState, Job
@@ -60,7 +60,7 @@ def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[
     if event.error is not None:
         bundle.error = bundle.error or event.error
     else:
-        intake.make_job(farm, opened, event)
+        new_jobs.make_job(farm, opened, event)
     return _go_on(farm, bundle, now)
 
 
@@ -227,7 +227,7 @@ def _forget(farm: Farm, bundle: OpenBundle) -> None:
 
 
 def _receipts(farm: Farm, jobs: list[Job], client: int, want: tuple[int, ...]) -> dict[str, object]:
-    receipts = [intake.receipt(farm, job, client, ()) for job in jobs]
+    receipts = [new_jobs.receipt(farm, job, client, ()) for job in jobs]
     for receipt in receipts:
         del receipt["leases"]
     return {"success": True, "receipts": receipts, "leases": prefetched(farm, client, want)}

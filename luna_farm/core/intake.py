@@ -9,21 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from luna_farm.core import archive_names, events, filenames, uploads
+from luna_farm.core import archive_names, events, filenames, new_jobs, uploads
 from luna_farm.core.completion import close, job_record, missing, request_of, whole_record
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
-from luna_farm.core.leases import QUARANTINE_S, busy, prefetched
-from luna_farm.core.messages import ImageTask
+from luna_farm.core.leases import QUARANTINE_S, busy
 from luna_farm.core.open_submits import OpenSubmit, Step
-from luna_farm.core.outputs import placed
 from luna_farm.core.protocol import refusal
 from luna_farm.core.schema import Part
 from luna_farm.core.slots import Slot
-from luna_farm.core.state import FILE_STEP_NS, Farm, folder_of
+from luna_farm.core.state import FILE_STEP_NS, Farm
 from luna_farm.errors import FarmDraining, FarmError, InvalidRequest, StaleLease, TooLarge
 
 S = ImageState
@@ -41,7 +38,7 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     if error:
         return [Reply(event.client, event.reply, refusal(error))]
     if known is not None and not known.count(S.MISSING):
-        return [Reply(event.client, event.reply, receipt(farm, known, event.client, submit.want))]
+        return [Reply(event.client, event.reply, new_jobs.receipt(farm, known, event.client, submit.want))]
     opened = OpenSubmit(event.job_id, event.client, event.reply, submit)
     if known is not None:
         return _reopen(farm, opened, known)
@@ -115,19 +112,8 @@ def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[
     opened = farm.submits[event.job_id]
     if event.error is not None:
         return _fail(farm, opened, event.error, now)
-    make_job(farm, opened, event)
+    new_jobs.make_job(farm, opened, event)
     return _accept(farm, opened, now)
-
-
-def make_job(farm: Farm, opened: OpenSubmit, event: events.NamesReserved) -> None:
-    """Make the job of a submit whose names are reserved."""
-    if opened.archive:
-        path = archive_names.path_for(farm, opened.submit.options, opened.archive, event)
-        event = replace(event, paths=(path,) * opened.submit.num_images)
-    else:
-        farm.taken.update(map(filenames.collision_key, event.paths))
-    opened.job = _job(farm, opened, event)
-    opened.step = Step.CLIENT
 
 
 def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
@@ -279,7 +265,7 @@ def _end_if_over(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction
         return _missing(farm, opened, now)
     done: list[Instruction] = []
     if opened.listening:  # else its leases would be granted to a client that has left
-        answer = receipt(farm, job, opened.client, opened.submit.want)
+        answer = new_jobs.receipt(farm, job, opened.client, opened.submit.want)
         done.append(Reply(opened.client, opened.reply, answer))
     # A job whose last images were cancelled before they were sealed has no other end.
     return [*done, *close(farm, job, now)]
@@ -349,74 +335,3 @@ def _forget(farm: Farm, opened: OpenSubmit) -> None:
     del farm.submits[opened.job_id]
     if farm.submitting.get(opened.client) is opened:  # after an abort it may have begun another
         del farm.submitting[opened.client]
-
-
-def _job(farm: Farm, opened: OpenSubmit, names: events.NamesReserved) -> Job:
-    options, job_id = opened.submit.options, opened.job_id
-    images = _images(job_id, opened, names)
-    job = Job(job_id, opened.submit.request_id, options, images, 0.0, names.warnings)
-    failing = {
-        folder: farm.folders[folder].error for image in images if (folder := folder_of(image)) in farm.folders
-    }
-    for folder, error in failing.items():
-        job.warnings += (
-            f"{folder} cannot be written now ({error}); the images are kept and saved once it can.",
-        )
-    return job
-
-
-def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> list[Image]:
-    images: list[Image] = []
-    names_left = iter(names.paths)
-    for batch in opened.submit.batches:
-        for batch_index in range(batch.batch):
-            index = len(images)
-            paths = [next(names_left) for _ in range(1 if opened.archive else batch.files)]
-            # In an archive all files of an image are beside one another, under the name of the first.
-            at = paths * batch.files if opened.archive else paths
-            task = ImageTask(
-                job_id=job_id,
-                index=index,
-                affix=batch.affix,
-                format=batch.format,
-                batch_index=batch_index,
-                batch_size=batch.batch,
-                path=paths[0],
-                segment="",
-                offset=0,
-                height=batch.height,
-                width=batch.width,
-                channels=batch.channels,
-                dtype=batch.dtype,
-                frames=batch.frames,
-                metadata=batch.metadata,
-                in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
-                root=names.root or opened.submit.options.output_dir,
-                mount=names.mount,
-                outputs=placed(batch.outputs, at),
-                archive=opened.archive,
-                member=opened.members[index] if opened.archive else "",
-            )
-            images.append(Image(task, S.FILLING))
-    return images
-
-
-def _all_paths(job: Job) -> dict[str, Any]:
-    """The names of all files, where images have several."""
-    if not any(image.task.outputs for image in job.images):
-        return {}
-    return {"outputs": [list(image.task.paths) for image in job.images]}
-
-
-def receipt(farm: Farm, job: Job, client: int, want: tuple[int, ...]) -> dict[str, Any]:
-    """The acknowledgement of a job, with leases for the next submit while the arena has room for such."""
-    return {
-        "success": True,
-        "job_id": job.job_id,
-        "message": f"Image save job submitted (ID: {job.job_id})",
-        "num_images": len(job.images),
-        "paths": [image.task.path for image in job.images],
-        **_all_paths(job),
-        "warnings": list(job.warnings),
-        "leases": prefetched(farm, client, want),
-    }

@@ -16,7 +16,8 @@ from luna_farm.storage.arena import Arena
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.outgoing import Outgoing
 from luna_farm_client.requests import Receipt, SaveImage, SaveRequest
-from luna_farm_client.session import LARGE_BYTES, Copy, Lease, Receive, Send, Session
+from luna_farm_client.session import LARGE_BYTES, Lease, Session
+from luna_farm_client.steps import Copy, Receive, Send
 
 PAGE = 4096
 PIXELS = np.full((1, 32, 32, 3), 7, np.uint8)
