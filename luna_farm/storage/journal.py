@@ -15,37 +15,22 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import re
-import struct
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import msgpack
+from typing import Any
 
 from luna_farm import system
 from luna_farm.errors import TooLarge
+from luna_farm.storage.journal_records import BLOCK_BYTES, frame, in_order, jobs_in, read
 from luna_farm.testing.faults import crash_point, half_write
 
-MAX_RECORD_BYTES = 64 << 20
-"""Of one record; a workflow of some MB fits many times over. A longer length in the file is damage, not a
-record."""
 KEPT_ASIDE_FILES = 4
 """How many cut tails are kept beside the journal; the oldest makes room for a new one."""
 KEPT_ASIDE_BYTES = 16 << 20
 """How much of one cut tail is kept."""
-
 FORMAT = 2
 """Of the file. 1: without this number, as version 0.1 wrote it; such a file is read, and written anew."""
-
-_MAGIC = b"LFJ1"  # non-zero: crc32(b"") is 0, so a tail of zeros would read as empty records without it
-_HEAD = struct.Struct(">4sII")  # magic, payload bytes, crc32 of the payload
-_NUMBER = "#"
-_JOB_ID = re.compile(rb"\xa6job_id[\xa1-\xbf]([0-9A-Za-z_-]{1,31})")
-"""A job id as msgpack writes it in a map."""
-_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +78,10 @@ class Journal:
         except OSError as error:
             raise system.disk_error("open the journal", path, error) from error
         try:
-            found, good, total, lost = _read(fd)
-            records, number, misplaced, missing = _in_order(found)
+            found, good, total, lost = read(fd)
+            records, number, misplaced, missing = in_order(found)
             _check_format(path, records)
-            damaged = _jobs_in(fd, found, total) if lost else ()
+            damaged = jobs_in(fd, found, total) if lost else ()
             kept_aside = _keep_aside(path, fd, good if lost == total - good else 0) if lost else None
             if total > good:
                 os.ftruncate(fd, good)
@@ -117,11 +102,11 @@ class Journal:
         """
         if self._torn:
             self._mend()
-        frame = _frame(record, self._number)
+        framed = frame(record, self._number)
         try:
-            half_write("journal.half_record", self._fd, frame)
-            written = os.write(self._fd, frame)
-            if written < len(frame):
+            half_write("journal.half_record", self._fd, framed)
+            written = os.write(self._fd, framed)
+            if written < len(framed):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._torn = True
@@ -220,13 +205,6 @@ class Journal:
 _SAFE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-def _frame(record: Mapping[str, Any], number: int) -> bytes:
-    payload: bytes = msgpack.packb({**record, _NUMBER: number}, unicode_errors="surrogatepass")
-    if len(payload) > MAX_RECORD_BYTES:
-        raise TooLarge.of("size of one journal record", len(payload), f"up to {MAX_RECORD_BYTES} bytes")
-    return _HEAD.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
-
-
 def _write_all(fd: int, records: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
     """Write records in blocks, so that compaction is a handful of system calls, and return how many bytes and
     records."""
@@ -234,10 +212,10 @@ def _write_all(fd: int, records: Iterable[Mapping[str, Any]]) -> tuple[int, int]
     block: list[bytes] = []
     waiting = 0
     for record in records:
-        block.append(_frame(record, number))
+        block.append(frame(record, number))
         number += 1
         waiting += len(block[-1])
-        if waiting >= _COPY_BYTES:
+        if waiting >= BLOCK_BYTES:
             size += _write_block(fd, block)
             block, waiting = [], 0
     return size + _write_block(fd, block), number
@@ -251,81 +229,6 @@ def _write_block(fd: int, block: list[bytes]) -> int:
     return done
 
 
-def _read(fd: int) -> tuple[list[tuple[dict[str, Any], int, int]], int, int, int]:
-    """Return the whole records as `_records` yields them, where the last of them ends, how long the file is,
-    and how many bytes belong to no record."""
-    with os.fdopen(os.dup(fd), "rb", buffering=_COPY_BYTES) as file:
-        total = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        found = list(_records(file, total))
-    good = found[-1][1] if found else 0
-    return found, good, total, total - sum(size for _, _, size in found)
-
-
-def _in_order(found: list[tuple[dict[str, Any], int, int]]) -> tuple[list[dict[str, Any]], int, int, bool]:
-    """Return the records by their numbers, each once, the number of the next one, how many were misplaced,
-    and whether some are missing. Version 0.1 wrote no numbers: the order of the file counts then."""
-    records = [record for record, _, _ in found]
-    numbers = [record.pop(_NUMBER, None) for record in records]
-    if not all(isinstance(number, int) and number >= 0 for number in numbers):
-        return records, len(records), 0, False
-    by_number = dict(sorted(zip(numbers, records, strict=True), key=lambda pair: pair[0]))
-    # A record that has slid behind another counts once, however many it passed.
-    misplaced = sum(after <= before for before, after in itertools.pairwise(numbers))
-    following = max(by_number, default=-1) + 1
-    return list(by_number.values()), following, misplaced, len(by_number) != following
-
-
-def _jobs_in(fd: int, found: list[tuple[dict[str, Any], int, int]], total: int) -> tuple[str, ...]:
-    """Return the job ids that can be made out between and behind the records."""
-    ids: dict[str, None] = {}
-    starts = [0, *(end for _, end, _ in found)]
-    ends = [*(end - size for _, end, size in found), total]
-    for start, end in zip(starts, ends, strict=True):
-        with os.fdopen(os.dup(fd), "rb") as file:
-            file.seek(start)
-            damaged = file.read(min(end - start, KEPT_ASIDE_BYTES)) if end > start else b""
-        ids |= dict.fromkeys(name.decode("ascii") for name in _JOB_ID.findall(damaged))
-    return tuple(ids)
-
-
-def _records(file: BinaryIO, total: int) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """Yield each whole record with the offset of its end and its size. Behind damage reading goes on at the
-    next whole record."""
-    start = 0
-    while start + _HEAD.size <= total:
-        file.seek(start)
-        record, size = _record(file, total - start)
-        if record is not None:
-            start += size
-            yield record, start, size
-        else:
-            start = _next_magic(file, start + 1, total)
-
-
-def _record(file: BinaryIO, left: int) -> tuple[dict[str, Any] | None, int]:
-    """Read the record that begins here, of which at most `left` bytes are there; None if none does."""
-    magic, length, checksum = _HEAD.unpack(file.read(_HEAD.size))
-    if magic != _MAGIC or length > min(MAX_RECORD_BYTES, left - _HEAD.size):
-        return None, 0
-    payload = file.read(length)
-    if len(payload) < length or checksum != zlib.crc32(payload):
-        return None, 0
-    return _unpack(payload), _HEAD.size + length
-
-
-def _next_magic(file: BinaryIO, start: int, total: int) -> int:
-    """Return where the next record may begin, `total` if none does."""
-    while start < total:
-        file.seek(start)
-        block = file.read(_COPY_BYTES)
-        at = block.find(_MAGIC)
-        if at >= 0:
-            return start + at
-        start += max(1, len(block) - len(_MAGIC) + 1)
-    return total
-
-
 def _check_format(path: str, records: list[dict[str, Any]]) -> None:
     version = records[0].get("format", 1) if records and records[0].get("r") == "format" else 1
     if not isinstance(version, int) or version > FORMAT:
@@ -334,16 +237,6 @@ def _check_format(path: str, records: list[dict[str, Any]]) -> None:
             f"it has format {version}, this version of Luna Farm reads up to {FORMAT}; it was not changed."
             " Install the version that wrote it, or give this farm another --state-dir",
         )
-
-
-def _unpack(payload: bytes) -> dict[str, Any] | None:
-    """Return the map in `payload`, or None: a right checksum over something else means another program wrote
-    it."""
-    try:
-        record = msgpack.unpackb(payload, strict_map_key=False, unicode_errors="surrogatepass")
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def _keep_aside(path: str, fd: int, start: int) -> str | None:
@@ -357,7 +250,7 @@ def _keep_aside(path: str, fd: int, start: int) -> str | None:
         try:
             os.lseek(fd, start, os.SEEK_SET)
             left = KEPT_ASIDE_BYTES
-            while left > 0 and (block := os.read(fd, min(left, _COPY_BYTES))):
+            while left > 0 and (block := os.read(fd, min(left, BLOCK_BYTES))):
                 left -= _write_block(out, [block])
             system.sync_data(out)
         finally:

@@ -13,7 +13,8 @@ from recorded_disk import Disk, Op, recording
 
 from luna_farm.storage import arena, writer
 from luna_farm.storage.arena import HEADER_BYTES
-from luna_farm.storage.journal import Journal, _records
+from luna_farm.storage.journal import Journal
+from luna_farm.storage.journal_records import records
 from luna_farm.storage.spool import Spool
 from luna_farm.supervisor import state_dir
 
@@ -73,8 +74,8 @@ def check(disk: Disk, past: list[Op], tmp: Path) -> dict[str, int]:
     journal = tmp / "journal"
     journal.write_bytes(found.get("state/journal", b""))
     with journal.open("rb") as file:
-        records = [record for record, _, _ in _records(file, journal.stat().st_size)]
-    known = {record["job_id"] for record in records if record["r"] == "job"}
+        found_records = [record for record, _, _ in records(file, journal.stat().st_size)]
+    known = {record["job_id"] for record in found_records if record["r"] == "job"}
     accepted = {f"job{name.split()[1]}" for name in promised if name.startswith("accepted")}
     bad["lost"] += len(accepted - known)
     bad["phantoms"] += sum(int(job[3:]) >= IMAGES for job in known)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from luna_farm import system
 from luna_farm.errors import DiskError, TooLarge
 from luna_farm.storage import journal as module
+from luna_farm.storage import journal_records
 from luna_farm.storage.journal import KEPT_ASIDE_FILES, Journal, Replay
 
 SAMPLE: list[dict[str, Any]] = [
@@ -225,7 +226,7 @@ def test_what_cannot_be_opened_or_read_is_a_disk_error(tmp_path: Path) -> None:
 def test_a_record_too_large_is_refused_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_RECORD_BYTES", 50)
+    monkeypatch.setattr(journal_records, "MAX_RECORD_BYTES", 50)
     journal, _ = Journal.open(tmp_path / "journal")
     with pytest.raises(TooLarge, match="size of one journal record"):
         journal.append({"x": "y" * 60})
@@ -308,7 +309,7 @@ def test_compacting_leaves_the_given_records_and_appending_goes_on(tmp_path: Pat
 def test_compacting_writes_in_blocks_and_gives_every_descriptor_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_COPY_BYTES", 200)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 200)
     journal, _ = Journal.open(tmp_path / "journal")
     before = len(os.listdir("/proc/self/fd"))
     journal.rewrite(SAMPLE)

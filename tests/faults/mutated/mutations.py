@@ -44,21 +44,21 @@ def acknowledge_before_journal() -> None:
 
 def no_checksum() -> None:
     """Whatever bytes have the right length count as a record."""
-    from luna_farm.storage import journal
+    from luna_farm.storage import journal_records
 
     class NoZlib:
         crc32 = staticmethod(lambda data: 0)
 
-    journal.zlib = NoZlib
+    journal_records.zlib = NoZlib
 
 
 def no_fence() -> None:
     """Workers of a dead supervisor are left alone."""
     if IN_WORKER:
         return
-    from luna_farm.supervisor import supervisor
+    from luna_farm.supervisor import opening
 
-    supervisor.fence = lambda workers: 0
+    opening.fence = lambda workers: 0
 
 
 def note_after_naming() -> None:
