@@ -37,6 +37,8 @@ def test_thousands_of_jobs_leave_nothing_behind(farm: Start, figures: Figures, l
                         path.unlink(missing_ok=True)
             if phase == before_that:
                 before = size(one)
+        # A status that is asked has a connection, a worker that keeps thumbnails its file: both pass.
+        until(lambda: size(one)["descriptors"] <= before["descriptors"] + 2, "files are closed")
         after = size(one)
         totals = client.status()["totals"]
     assert one.stop() == 0
@@ -50,6 +52,4 @@ def test_thousands_of_jobs_leave_nothing_behind(farm: Start, figures: Figures, l
     )
     assert totals["images_saved"] == jobs + before_that
     assert growth["rss"] < 20e6
-    # A connection of a status that is being asked may come and go.
-    assert growth["descriptors"] <= 2
     assert (growth["threads"], growth["segments"], growth["processes"]) == (0, 0, 0)

@@ -143,6 +143,9 @@ def test_four_processes_save_500_times_each_under_one_name(start_farm: Start, tm
         before = until(
             lambda: held() if len(psutil.Process(farm.pid).net_connections()) <= 3 else None, "they left"
         )
+        # A worker maps libraries when it first needs them, allocators some memory; what 2,000 images left
+        # behind would be far more.
+        spare = {"files": 2, "threads": 2, "mappings": 24}
         saving = [run(number, ROUNDS) for number in range(PROCESSES)]
         assert [process.wait(300) for process in saving] == [0] * PROCESSES
         until(lambda: client.status()["queue"]["jobs"] == 0, "all are saved")
@@ -152,7 +155,8 @@ def test_four_processes_save_500_times_each_under_one_name(start_farm: Start, tm
         everything = 100 + PROCESSES * ROUNDS
         until(lambda: thumbnails(farm) == everything, "workers have closed their store of thumbnails")
         until(
-            lambda: all(held()[what] <= count + 2 for what, count in before.items()), f"no more than {before}"
+            lambda: all(held()[what] <= count + spare[what] for what, count in before.items()),
+            f"no more than {before}",
         )
     made = sorted(out.iterdir())
     assert len(made) == 100 + PROCESSES * ROUNDS, "not one was overwritten"
