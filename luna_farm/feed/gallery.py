@@ -109,8 +109,12 @@ class Gallery:
         return numbers.tobytes(), "application/octet-stream"
 
     def _tiles(self, given: Mapping[str, str]) -> Answer:
-        asked = [_number("ids", text) for text in given.get("ids", "").split(",")[:MAX_TILES] if text]
-        rows = self._catalogue.rows(asked)
+        if "first" in given:  # of a search, beside whose ids this is asked
+            first = min(_number("first", given["first"]), MAX_TILES)
+            rows = self._catalogue.find(_query(given), limit=first)
+        else:
+            asked = [_number("ids", text) for text in given.get("ids", "").split(",")[:MAX_TILES] if text]
+            rows = self._catalogue.rows(asked)
         kept = {
             (job_id, number): base64.b64encode(jpeg).decode()
             for job_id, number, jpeg in self._thumbnails.get((row.job_id, row.index) for row in rows)

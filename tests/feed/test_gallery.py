@@ -69,6 +69,7 @@ async def test_ids_are_those_that_match_the_newest_first(visitor: Visitor, image
         ("ids?score=beauty", "score"),
         ("ids?words=%ff", "query"),
         ("tiles?ids=1,x", "ids"),
+        ("tiles?first=many", "first"),
         ("image?id=", "id"),
         ("file?id=../../etc/passwd", "id"),
     ],
@@ -88,6 +89,13 @@ async def test_tiles_bring_what_is_kept(visitor: Visitor) -> None:
     assert [tile["thumbnail"] is not None for tile in tiles] == [True] * 3 + [False] * 3
     assert [tile["local"] for tile in tiles] == [True] * 3 + [False] * 3, "the files are not there"
     assert tiles[0]["name"] == "night_000005_DETAILED.png"
+
+
+async def test_the_first_tiles_of_a_search_come_without_its_ids(visitor: Visitor) -> None:
+    matching = await ids(visitor, "score=gate>0.5")
+    answer = await visitor.ask("/api/gallery/tiles?first=2&score=gate>0.5")
+    assert [tile["id"] for tile in answer.json["tiles"]] == matching[:2]
+    assert (await visitor.ask("/api/gallery/tiles?first=many")).status == 400
 
 
 async def test_an_image_comes_with_all_that_is_known_and_its_seed_whole(

@@ -9,6 +9,7 @@ const FIELDS = ["words", "model", "from", "to", "seed", "job", "score", "state"]
 const TYPING_MS = 200;
 const SETTLE_MS = 70; // a tile that flies by is not asked for
 const AT_ONCE = 96;
+const FIRST = 40; // about one screen
 const KEPT = 3000;
 const SAVED_MS = 1500; // events come before the catalogue has them
 const WHOLE_AT_ONCE = 3;
@@ -65,12 +66,15 @@ async function search({ keep = false } = {}) {
   asking?.abort();
   asking = new AbortController();
   try {
-    const answer = await get(`/api/gallery/ids?${question(filters)}`, asking.signal);
+    const asked = question(filters);
+    const early = keep && known.size ? null : loadFirst(asked, asking.signal);
+    const answer = await get(`/api/gallery/ids?${asked}`, asking.signal);
     const problem = answer.ok ? "" : answer.status === 404 ? "This farm keeps no catalogue (setting catalogue), so there is nothing to search." : (await answer.text()).trim();
     put($("problem"), problem);
     $("problem").hidden = !problem;
     if (!answer.ok) return;
     ids = new Float64Array(await answer.arrayBuffer());
+    await early;
   } catch (error) {
     if (error.name === "AbortError") return;
     throw error;
@@ -99,6 +103,11 @@ function needed(list) {
   onScreen = list;
   clearTimeout(settle);
   settle = setTimeout(load, known.size ? SETTLE_MS : 0);
+}
+// The tiles of the first screen come beside the ids of all images, and not one question later.
+async function loadFirst(asked, signal) {
+  const answer = await get(`/api/gallery/tiles?first=${FIRST}&${asked}`, signal).catch(() => null);
+  if (answer?.ok) for (const tile of (await answer.json()).tiles) known.set(tile.id, tile);
 }
 async function load() {
   const missing = onScreen.filter((id) => !known.has(id)).slice(0, AT_ONCE);
