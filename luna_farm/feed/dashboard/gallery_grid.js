@@ -33,11 +33,15 @@ export class Grid {
 
   // Show other ids, the newest first. `days`: in groups by day.
   show(ids, days) {
+    const focused = this.host.contains(document.activeElement) ? this.ids[this.at] : undefined;
     this.ids = ids;
     this.days = days;
     this.at = Math.min(this.at, Math.max(0, ids.length - 1));
     this.clear();
     this.layOut();
+    if (focused === undefined) return;
+    const index = ids.indexOf(focused);
+    this.focus(index < 0 ? this.at : index); // the keyboard goes on where it was
   }
 
   clear() {
