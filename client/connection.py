@@ -32,11 +32,7 @@ class Connection:
         self.broken = False
         """An answer is open, or the connection failed: nothing else may be sent on it."""
         try:
-            sock = socket.create_connection((endpoint.host, endpoint.port), min(timeout, CONNECT_S))
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket = (
-                endpoint.tls.wrap_socket(sock, server_hostname=endpoint.host) if endpoint.tls else sock
-            )
+            self._socket = _connected(endpoint, min(timeout, CONNECT_S))
         except OSError as error:
             raise FarmUnavailable(why_not(endpoint, error), endpoint.host, endpoint.port) from error
         try:
@@ -128,6 +124,16 @@ class Connection:
                 self._socket.sendall(frames.encode(release_message))
         self.broken = True
         self._socket.close()
+
+
+def _connected(endpoint: Endpoint, timeout: float) -> socket.socket:
+    sock = socket.create_connection((endpoint.host, endpoint.port), timeout)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return endpoint.tls.wrap_socket(sock, server_hostname=endpoint.host) if endpoint.tls else sock
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _joined(unsent: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:

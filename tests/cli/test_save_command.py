@@ -108,7 +108,8 @@ def test_percent_signs_of_a_file_name_are_no_template(farm, cli, sample):
     assert farm.requests[0].filename == "100_index_"
 
 
-def test_a_bad_file_fails_alone(farm, cli, sample, tmp_path):
+def test_a_bad_file_fails_alone(farm, cli, sample, tmp_path, monkeypatch):
+    monkeypatch.setattr("luna_farm.cli.saving.BUSY_S", 0.1)
     (tmp_path / "bad.png").write_bytes(b"no sample")
     farm.refuse = {"full": FarmBusy("The farm is full.", 9, 1.0)}
     full = sample.with_name("full.png")

@@ -60,7 +60,7 @@ class Killer(threading.Thread):
 def test_saves_go_on_while_everything_is_killed(
     farm: Start, figures: Figures, tmp_path: Path, long: bool
 ) -> None:
-    saves, workers, supervisors = (10_000, 1_000, 100) if long else (1_000, 150, 15)
+    saves, workers, supervisors = (10_000, 1_000, 100) if long else (600, 90, 9)
     one = farm(bare=True)
     one.out.mkdir()
     foreign = {one.out / f"a_I0{number}.png": os.urandom(100) for number in ("", "_00003", "_00100")}

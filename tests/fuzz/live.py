@@ -255,29 +255,33 @@ def _bursts(farm: RealFarm, nonsense: Nonsense, result: Result) -> Iterator[int]
     """Send bursts of frames for ever; yields how many after each."""
     sock: socket.socket | None = None
     buffer = frames.FrameBuffer()
-    while True:
-        for _ in range(round(BURST * STRANGERS / (1 - STRANGERS)) or 1):
-            with farm.knock(30) as stranger, contextlib.suppress(OSError):
-                stranger.sendall(nonsense.unauthenticated())
-                stranger.shutdown(socket.SHUT_WR)
-                _drain(stranger, frames.FrameBuffer(), result.codes, True)
-            result.connections += 1
-            yield 1
-        if sock is None:
-            sock, buffer = farm.knock(30), frames.FrameBuffer()
-            result.connections += 1
-            sock.sendall(nonsense.hello())
-        burst = b"".join(nonsense.frame() for _ in range(BURST))
-        try:
-            sock.sendall(burst)
-            sock.sendall(frames.encode({"cmd": "ping", "id": 1}))
-            alive = _drain(sock, buffer, result.codes, False)
-        except OSError:
-            alive = False
-        if not alive or nonsense.random.random() < 0.05:
+    try:
+        while True:
+            for _ in range(round(BURST * STRANGERS / (1 - STRANGERS)) or 1):
+                with farm.knock(30) as stranger, contextlib.suppress(OSError):
+                    stranger.sendall(nonsense.unauthenticated())
+                    stranger.shutdown(socket.SHUT_WR)
+                    _drain(stranger, frames.FrameBuffer(), result.codes, True)
+                result.connections += 1
+                yield 1
+            if sock is None:
+                sock, buffer = farm.knock(30), frames.FrameBuffer()
+                result.connections += 1
+                sock.sendall(nonsense.hello())
+            burst = b"".join(nonsense.frame() for _ in range(BURST))
+            try:
+                sock.sendall(burst)
+                sock.sendall(frames.encode({"cmd": "ping", "id": 1}))
+                alive = _drain(sock, buffer, result.codes, False)
+            except OSError:
+                alive = False
+            if not alive or nonsense.random.random() < 0.05:
+                sock.close()
+                sock = None
+            yield BURST
+    finally:
+        if sock is not None:
             sock.close()
-            sock = None
-        yield BURST
 
 
 def fuzz(

@@ -1,4 +1,4 @@
-"""The live run, short: 10,000 frames against a real farm. The long one: scripts/fuzz.py --farm 1000000"""
+"""The live run, short: 5,000 frames against a real farm. The long one: scripts/fuzz.py --farm 1000000"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import live
 
-FRAMES = 10_000
+FRAMES = 5_000
 RSS_GROWTH = 20e6
 
 
