@@ -108,7 +108,9 @@ static void scan_tile(int isa, tile_memory *m, const strip *s, size_t n, size_t 
  * their time at a level. */
 static const u16 SCAN_PAYS[10] = {0, 900, 950, 970, 985, 990, 990, 990, 990, 990};
 /* The same for a few small tiles, which tell less; and for runs of SHORTEST_RUN against SHORT_RUN. */
-enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 988, DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
+enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
+/* After so many small tiles, where runs leave so many symbols, matches that cost so many thousandths are tried no further. */
+enum { QUICK_GLANCES = 2, QUICK_DENSE = 50, QUICK_PAYS = 1020 };
 
 /* Adds the statistics of n bytes without matches but runs. */
 static void add_runs(int isa, tile_memory *m, u8 *data, size_t n, int least, histogram *h) {
@@ -150,6 +152,20 @@ static u64 symbols_of(const histogram *h) {
 static u64 runs_cost(const sample *sum, int level) {
     u64 usual = whole_cost(&sum->runs[0]), shortest = level > 2 ? whole_cost(&sum->runs[1]) : usual;
     return shortest < usual ? shortest : usual;
+}
+
+/* The bits of what is counted, by the codes made for it. */
+static u64 exact_bits(const histogram *h) {
+    u8 litlen_bits[MAX_SYMBOLS], dist_bits[DIST_SYMBOLS + 2];
+    code_lengths(h->litlen, LITLEN_SYMBOLS, MAX_BITS, litlen_bits);
+    code_lengths(h->dist, DIST_SYMBOLS, MAX_BITS, dist_bits);
+    return coded_bits(h, litlen_bits, dist_bits);
+}
+
+/* Whether runs of SHORTEST_RUN gain enough over those of SHORT_RUN for their time. Entropy does not tell: where most bytes
+ * are 0, one costs a whole bit as a literal, and two bits when runs have taken most of them. */
+static int short_runs_pay(const strip *s, const sample *sum) {
+    return s->level > 2 && exact_bits(&sum->runs[1]) * 1000 < exact_bits(&sum->runs[0]) * SHORT_RUNS_PAY;
 }
 
 /* The filter for all rows that leaves least to literals and long runs; Paeth unless another one gains 1 %. */
@@ -197,26 +213,38 @@ static void begin_scan(scanner *scan, const strip *s) {
 
 /* Decides for rows first .. last - 1. The costs in m->scan are then those of the filter that is taken. */
 static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m, size_t first, size_t last) {
+    static const u8 GLANCED[GLANCES] = {1, 4, 0, 3, 5, 2}; /* far from one another from the beginning */
     static const u8 SCANNED[5] = {FILTER_UP, FILTER_NONE, FILTER_BEST, FILTER_PAETH, FILTER_SUB};
     sample *sum = &m->sum;
     plan p = {s->level == 1 ? FILTER_PAETH : FILTER_BEST, METHOD_RUNS, 0, {0}, 0, 0};
     memset(sum, 0, sizeof *sum);
     begin_scan(&m->scan, s);
     m->scan.deep = s->level > 2;
+    u64 runs = 0, scanned = 0;
+    int hopeful = 1;
     for (int i = 0; i < GLANCES; i++) {
-        tile t = place_tile(s, first, last, i, GLANCES, GLANCE_ROWS, GLANCE_BYTES);
+        tile t = place_tile(s, first, last, GLANCED[i], GLANCES, GLANCE_ROWS, GLANCE_BYTES);
+        if (!hopeful) { /* it is a photograph; what shorter runs gain is still to be seen */
+            sample_tile(isa, s, b, m, t, FILTER_BEST, 0);
+            continue;
+        }
         for (int k = 0; k < 3; k++)
             sum->bytes += sample_tile(isa, s, b, m, t, SCANNED[k], k < 2) / 3;
+        if (i != QUICK_GLANCES - 1 && i != GLANCES - 1)
+            continue;
+        u64 up = whole_cost(&sum->scanned[FILTER_UP]), none = whole_cost(&sum->scanned[FILTER_NONE]);
+        const int quick = i < GLANCES - 1;
+        const u64 pays = quick ? QUICK_PAYS : SCAN_PAYS[s->level] + GLANCE_PAYS, dense = quick ? QUICK_DENSE : DENSE_SYMBOLS;
+        runs = runs_cost(sum, s->level);
+        scanned = up < none ? up : none;
+        hopeful = s->level >= 5 || symbols_of(&sum->runs[0]) * 100 <= sum->bytes * dense || scanned * 1000 < runs * pays;
     }
     if (s->level == 1)
         p.filter = single_filter(isa, s, b, m, first, last);
-    u64 runs = runs_cost(sum, s->level), up = whole_cost(&sum->scanned[FILTER_UP]), none = whole_cost(&sum->scanned[FILTER_NONE]);
-    u64 scanned = up < none ? up : none;
-    if (s->level > 2 && whole_cost(&sum->runs[1]) * 1000 < whole_cost(&sum->runs[0]) * SHORT_RUNS_PAY)
-        p.method = METHOD_SHORT_RUNS;
-    int dense = symbols_of(&sum->runs[0]) * 100 > sum->bytes * DENSE_SYMBOLS;
-    if (s->level < 5 && dense && scanned * 1000 >= runs * (u64)(SCAN_PAYS[s->level] + GLANCE_PAYS))
+    if (!hopeful) {
+        p.method = short_runs_pay(s, sum) ? METHOD_SHORT_RUNS : METHOD_RUNS;
         return p;
+    }
     /* Where nearly nothing is left, the ends of rows count: whole rows, which cost little then. */
     int wide = symbols_of(&sum->runs[0]) * 100 < sum->bytes * SPARSE_SYMBOLS;
     unsigned alive = (1u << (FILTER_COUNT + 1)) - 1;
@@ -260,7 +288,7 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     } else {
         if (s->level >= 5) /* all matches will be looked for */
             p.filter = best;
-        p.method = p.short_runs_cost * 1000 < p.runs_cost * SHORT_RUNS_PAY ? METHOD_SHORT_RUNS : METHOD_RUNS;
+        p.method = short_runs_pay(s, sum) ? METHOD_SHORT_RUNS : METHOD_RUNS;
     }
     return p;
 }

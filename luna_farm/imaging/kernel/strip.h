@@ -149,7 +149,8 @@ static size_t plan_section(workspace *w, const strip *s, size_t y) {
     begin_scan(scan, s);
     scan->stride = s->row_bytes + 1;
     scan->start = FIRST_POSITION;
-    clear_scan(scan); /* of tiles */
+    if (w->plan.method == METHOD_SCAN)
+        clear_scan(scan); /* of tiles */
     return end;
 }
 
