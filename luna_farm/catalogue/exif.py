@@ -12,6 +12,8 @@ import json
 import struct
 from typing import Any
 
+from luna_farm.catalogue import facts
+
 _EXIF_IFD, _USER_COMMENT, _DESCRIPTION = 0x8769, 0x9286, 0x010E
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _JXL_BOXES = b"\0\0\0\x0cJXL \r\n\x87\n"
@@ -68,19 +70,17 @@ def _size_of(block: bytes) -> tuple[int, int]:
 
 
 def _texts(tags: Any) -> dict[str, str]:
-    from luna_farm.catalogue.files import as_texts
-
     texts: dict[str, str] = {}
     with contextlib.suppress(Exception):
         for tag, value in tags.items():
             if not isinstance(value, str):
                 continue
             if tag == _DESCRIPTION and value.lstrip().startswith("{"):
-                texts.update(as_texts(json.loads(value.rstrip("\0"))))
+                texts.update(facts.as_texts(json.loads(value.rstrip("\0"))))
                 continue
             key, separator, text = value.rstrip("\0").partition(":")
             if separator and key == "more":
-                texts.update(as_texts(json.loads(text)))
+                texts.update(facts.as_texts(json.loads(text)))
             elif separator:
                 texts.setdefault(key, _utf8(text))
     with contextlib.suppress(Exception):

@@ -13,6 +13,17 @@ from luna_farm.core import generation
 from luna_farm.imaging import metadata_a1111
 from luna_farm.imaging.metadata import Embedded
 
+KEYS = frozenset(
+    {
+        "parameters",
+        "prompt",
+        "custom_metadata",
+        "image_type",
+        "model_name",
+        "save_timestamp",
+        "generation_metadata",
+    }
+)
 _MOST_CUSTOM = 4096
 """Characters of custom metadata that a row keeps."""
 
@@ -45,6 +56,15 @@ def of_texts(texts: Mapping[str, str], width: int = 0, height: int = 0) -> dict[
     if submitted is not None:
         found["submitted_at"] = submitted
     return found
+
+
+def as_texts(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the known keys of a JSON object as texts."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in found.items()
+        if key in KEYS
+    }
 
 
 def _of_graph(prompt: str, affix: str, width: int, height: int) -> str:

@@ -11,10 +11,9 @@ import contextlib
 import json
 import os
 import zlib
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from luna_farm.catalogue import exif, facts
 from luna_farm.catalogue.rows import CatalogueRow
@@ -26,17 +25,6 @@ _HEAD_BYTES = 32 * 1024
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_TEXT_BYTES = 16 * 2**20
 _LARGEST_SIDECAR = 32 * 2**20
-_KEYS = frozenset(
-    {
-        "parameters",
-        "prompt",
-        "custom_metadata",
-        "image_type",
-        "model_name",
-        "save_timestamp",
-        "generation_metadata",
-    }
-)
 ENDINGS = {f".{name}": kind for name, kind in FORMAT_NAMES.items()} | {".tif": "tiff", ".jpg": "jpeg"}
 """Ending of a file in lower case -> format."""
 
@@ -124,7 +112,7 @@ def _png(file: BinaryIO, head: bytes) -> tuple[int, int, dict[str, str]]:
             end = at + 8 + length
             data = head[at + 8 : end] if end <= len(head) else _at(file, at + 8, length)
             _add_text(texts, kind, data)
-        elif kind == b"IEND" or (kind == b"IDAT" and not _KEYS.isdisjoint(texts)):
+        elif kind == b"IEND" or (kind == b"IDAT" and not facts.KEYS.isdisjoint(texts)):
             break  # texts behind the pixels are looked for only where there are none before
         at += 12 + length
     return width, height, texts
@@ -140,7 +128,7 @@ def _add_text(texts: dict[str, str], kind: bytes, data: bytes) -> None:
     name = key.decode("latin-1")
     if kind == b"eXIf":
         texts.update(exif.texts_of(data))
-    elif name not in _KEYS or name in texts:
+    elif name not in facts.KEYS or name in texts:
         return
     elif kind == b"tEXt":
         texts[name] = _own(name, rest.decode("latin-1"))
@@ -177,13 +165,4 @@ def _sidecar(path: str) -> dict[str, str]:
             found = json.load(file)
     except (OSError, ValueError, RecursionError):
         return {}
-    return as_texts(found) if isinstance(found, dict) else {}
-
-
-def as_texts(found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the known keys of a JSON object as texts."""
-    return {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in found.items()
-        if key in _KEYS
-    }
+    return facts.as_texts(found) if isinstance(found, dict) else {}

@@ -7,7 +7,7 @@ sent (that is `core/schema.py`) and never touch numpy.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from operator import attrgetter
 from typing import Any, TypeVar, cast
@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 from luna_farm.core import formats
 from luna_farm.core.formats import DTYPES
 from luna_farm.core.options import FARM_DEFAULTS, SaveSettings
+from luna_farm.core.outputs import Output
 
 FORMATS = {row.name: row.extension for row in formats.TABLE}
 """Image format -> file extension."""
@@ -75,6 +76,13 @@ class SaveOptions(SaveSettings, Message):
         for name, default in FARM_DEFAULTS.items():
             if getattr(self, name) is None:
                 setattr(self, name, default)
+
+    def of_output(self, output: Output) -> SaveOptions:
+        """Return the options of one output of an image: these, with what it says for itself."""
+        options = self
+        if output.quality is not None:
+            options = replace(options, lossy_quality=output.quality)
+        return options if output.level is None else replace(options, png_compression=output.level)
 
 
 def temp_name(job_id: str, index: int, kind: str = "") -> str:

@@ -10,16 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from luna_farm.core.fields import NAME_LIMIT, Flag, Kind, Text, Whole
 from luna_farm.core.formats import TABLE
 from luna_farm.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from luna_farm.core.messages import SaveOptions
 
 MOST = 8
 """Outputs of one image."""
@@ -62,12 +59,6 @@ class Output:
     def from_map(cls, given: Mapping[str, Any]) -> Output:
         """Return an output of a map made by `to_map`, by this version or another."""
         return cls(**{name: given[name] for name in _BLANK if name in given})
-
-    def applied(self, options: SaveOptions) -> SaveOptions:
-        """Return the options of the request with what this output says for itself."""
-        if self.quality is not None:
-            options = replace(options, lossy_quality=self.quality)
-        return options if self.level is None else replace(options, png_compression=self.level)
 
     @property
     def ending(self) -> str:

@@ -14,16 +14,13 @@ import os
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from luna_farm import system
 from luna_farm.core import frames
 from luna_farm.core.protocol import NAME, VERSION, refusal
 from luna_farm.errors import FarmError, ProtocolError, TooLarge, Unauthorized
 from luna_farm.supervisor import admission
-
-if TYPE_CHECKING:
-    from luna_farm.supervisor.listener import Listener
 
 log = logging.getLogger("luna_farm.listener")
 
@@ -71,11 +68,43 @@ class Handler(Protocol):
         """A known client is gone."""
 
 
+class Owner(Protocol):
+    """What a connection needs of the listener that accepted it."""
+
+    @property
+    def handler(self) -> Handler:
+        """Who takes the messages of known clients."""
+
+    @property
+    def token(self) -> str:
+        """What a hello must bring."""
+
+    @property
+    def items(self) -> int:
+        """How long lists in messages may be."""
+
+    @property
+    def space(self) -> memoryview:
+        """Where bytes are received; taken out of it before the loop turns to another connection."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def admit(self, connection: ClientConnection) -> FarmError | None:
+        """Let a connection stay, or say why not."""
+
+    def see_off(self, connection: ClientConnection) -> None:
+        """Keep a refused connection until it has read why."""
+
+    def forget(self, connection: ClientConnection, known: bool) -> None:
+        """A connection ended; `known`: it was let in."""
+
+
 class ClientConnection(asyncio.BufferedProtocol):
     """One client. `number` names it in events; `may_write`: its process may outlive it; `peer` is
     its address, "" for one of this machine."""
 
-    def __init__(self, listener: Listener, number: int) -> None:
+    def __init__(self, listener: Owner, number: int) -> None:
         self.number = number
         self.pid = 0
         self._listener = listener

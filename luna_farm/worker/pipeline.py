@@ -138,7 +138,7 @@ def _file(
 ) -> File:
     """Encode and sign one of the files of an image."""
     output = Output.from_map(given)
-    options = output.applied(options)
+    options = options.of_output(output)
     pixels = frames[0]
     if task.frames > 1:
         fps, loop = options.animation_fps, options.animation_loop

@@ -68,7 +68,7 @@ def main() -> None:
         }
         for number, output in enumerate(outputs):
             small = resize.within(pixels, output.max_side) if output.max_side else pixels
-            own = output.applied(options)
+            own = options.of_output(output)
             works[str(number)] = partial(encode, small, output.format, own, embedded)
         took = best(works, given.repeat)
         alone = sum(ms for name, ms in took.items() if name != "together")

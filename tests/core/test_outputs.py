@@ -83,9 +83,9 @@ def test_a_thumbnail_is_added_once() -> None:
 
 def test_quality_and_level_of_an_output_come_before_those_of_the_request() -> None:
     given = options(lossy_quality=70, png_compression=3)
-    assert Output().applied(given) is given
-    assert Output(quality=50).applied(given).lossy_quality == 50
-    assert Output(level=9).applied(given).png_compression == 9
+    assert given.of_output(Output()) is given
+    assert given.of_output(Output(quality=50)).lossy_quality == 50
+    assert given.of_output(Output(level=9)).png_compression == 9
 
 
 def submitted(**image: Any) -> dict[str, Any]:
