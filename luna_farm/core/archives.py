@@ -175,7 +175,7 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
 
 def _is_complete(farm: Farm, shard: Shard, now: float) -> bool:
     if shard.job_id:
-        return not shard.pending and _all_added(farm, shard)
+        return not shard.pending and (_all_added(farm, shard) or _fills_the_spool(farm, shard))
     if shard.max_images and shard.members >= shard.max_images:
         return True
     if shard.max_bytes and shard.bytes >= shard.max_bytes:
@@ -185,6 +185,14 @@ def _is_complete(farm: Farm, shard: Shard, now: float) -> bool:
     if is_url(shard.root) and farm.spool_full():
         return True
     return not shard.pending and now - shard.changed_at >= shard.idle_s
+
+
+def _fills_the_spool(farm: Farm, shard: Shard) -> bool:
+    """Whether the next image of its job waits for room that only the end of the shard can make. The rest of
+    the job goes into its next archive."""
+    if not (shard.spool_bytes and farm.spool_queue and farm.spool_full()):
+        return False
+    return any(image.task.job_id == shard.job_id for image in farm.spool_queue)
 
 
 def _all_added(farm: Farm, shard: Shard) -> bool:

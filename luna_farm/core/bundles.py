@@ -10,7 +10,7 @@ from luna_farm.core import events, intake, new_jobs
 from luna_farm.core.completion import job_record, request_of
 from luna_farm.core.instructions import Append, Forget, Instruction, Reply, SpoolPixels
 from luna_farm.core.job import ImageState, Job
-from luna_farm.core.leases import prefetched
+from luna_farm.core.leases import busy, prefetched
 from luna_farm.core.open_submits import OpenBundle, OpenSubmit, Step
 from luna_farm.core.protocol import refusal
 from luna_farm.core.schema import aligned
@@ -24,11 +24,14 @@ def submitted(farm: Farm, event: events.ManySubmitted, now: float) -> list[Instr
     """Validate requests against the state of the farm and have their names reserved. Requests that are sent
     again, because the answer was lost, get the receipts of their jobs."""
     known = [job for s in event.submits if (job := farm.jobs.get(farm.requests.get(s.request_id, "")))]
-    if len(known) == len(event.submits):
+    whole = not any(job.job_id in farm.submits or job.count(S.MISSING) for job in known)
+    if len(known) == len(event.submits) and whole:
         return [Reply(event.client, event.reply, _receipts(farm, known, event.client, event.want))]
     bundle = OpenBundle(event.client, event.reply, event.want)
     wanted: list[Instruction] = []
     try:
+        if any(job.job_id in farm.submits for job in known):
+            raise busy(farm, "one of these requests is being accepted")
         if known:
             allowed = "ids of requests that are all new, or were all sent together before"
             raise InvalidRequest.of("request_id", known[0].request_id, allowed)
@@ -69,6 +72,8 @@ def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
     bundle = farm.bundles.get(event.client)
     if bundle is None or bundle.reply != event.reply:
         return intake.sealed(farm, event, now)
+    if bundle.slot is not None:  # sealed before: the answer is on its way
+        return intake.release(farm, event)
     (part, *more) = event.parts
     slot = farm.slots.held_by(event.client, part.lease)
     images = sum(opened.submit.num_images for opened in bundle.opened)

@@ -120,11 +120,7 @@ def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
     """Pixels are complete. Those of a submit that was refused in the meantime free their slots."""
     opened = farm.submitting.get(event.client)
     if opened is None or opened.reply != event.reply:
-        for part in event.parts:
-            slot = farm.slots.held_by(event.client, part.lease)
-            if slot:
-                farm.slots.release(slot)
-        return []
+        return release(farm, event)
     for part in event.parts:
         slot = farm.slots.held_by(event.client, part.lease)
         error = _wrong_part(opened, part, slot)
@@ -136,6 +132,15 @@ def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
         opened.parts.append((slot, part.images, part.flaws, file_time))
         opened.sealed += part.images
     return _accept(farm, opened, now)
+
+
+def release(farm: Farm, event: events.Sealed) -> list[Instruction]:
+    """Free the slots of a seal that is not needed."""
+    for part in event.parts:
+        slot = farm.slots.held_by(event.client, part.lease)
+        if slot:
+            farm.slots.release(slot)
+    return []
 
 
 def stale(part: Part) -> StaleLease:

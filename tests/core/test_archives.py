@@ -506,3 +506,20 @@ def test_names_in_an_archive() -> None:
     ):
         at.open(f"job-000{number}", client=number + 1, archive="zip", **fields)
         assert at.held.pop().relatives == (f"{wanted}_%counter%.zip",)
+
+
+def test_an_archive_of_a_job_that_is_larger_than_the_spool_goes_on_in_the_next_one() -> None:
+    at = stage(spool_bytes=25)
+    at.submit("job-0001", batch(batch=4), output_dir=URL, archive="tar")
+    while at.dispatched or at.members or at.publishing or at.uploads:
+        for waiting, go_on in (
+            (at.dispatched, spooled),
+            (at.members, add),
+            (at.uploads, send),
+        ):
+            if waiting:
+                go_on(at)
+        if at.publishing:
+            publish(at, path="", spool=f"/spool/{len(at.journal)}", bytes=at.publishing[0].bytes)
+    assert at.states("job-0001") == ["saved"] * 4
+    assert at.farm.spool_used_bytes == 0

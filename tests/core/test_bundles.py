@@ -226,3 +226,32 @@ def test_each_request_of_a_message_is_judged() -> None:
             schema.submit_many(wrong, {}, LIMITS.of_request())
     with pytest.raises(TooLarge, match="max_images"):
         schema.submit_many(message(one(1), one(2)), {}, {**LIMITS.of_request(), "max_images": 1})
+
+
+def test_a_request_that_lacks_images_is_not_acknowledged_in_a_message_of_many() -> None:
+    at = stage()
+    reply = at.open("job-0001", batch(batch=2), request_id="request-0")
+    at.seal(reply, (at.lease(3072)["leases"][0]["lease"], 1))
+    at.happens(events.Aborted(CLIENT, reply))
+    assert "all new" in at.answer(send(at, submits(batch(batch=2))))["error"]
+    at.open("job-0002", batch(batch=2), request_id="request-0", client=8)
+    assert code(at.answer(send(at, submits(batch(batch=2))))) == "busy"
+
+
+@pytest.mark.parametrize("held", [instructions.ReserveNames, instructions.Append])
+def test_a_second_seal_frees_its_slot(held: type) -> None:
+    at = stage()
+    at.hold = {held}
+    reply = send(at, submits(batch(), ODD))
+    seal(at, reply, 2)
+    seal(at, reply, 2)
+    at.hold = set()
+    while at.held:
+        i = at.held.popleft()
+        if isinstance(i, instructions.ReserveNames):
+            at.happens(events.NamesReserved(i.job_id, at.names(i)))
+        else:
+            at.happens(events.Journaled(i.job_id))
+    while at.dispatched:
+        at.finish()
+    assert at.farm.slots.used_bytes == at.farm.slots.leased_bytes == 0

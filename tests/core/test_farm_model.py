@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from world import World
+from world_uploads import KINDS
 
 from luna_farm.core import events, instructions, recovery
 from luna_farm.core.leases import QUARANTINE_S
@@ -20,11 +22,16 @@ CLIENTS = st.integers(1, 2)
 ANY = st.integers(0, 1_000)
 IMAGES = st.lists(st.integers(1, 2), min_size=1, max_size=3)
 """Images of each batch of a submit."""
+KIND = st.sampled_from(("folder", *KINDS))
+INDEX = st.sampled_from((None, None, 0, 1, 2, 9))
+REQUESTS = st.lists(st.tuples(IMAGES, ANY, st.booleans(), KIND), min_size=1, max_size=3)
+UPLOADS = st.sampled_from(("stored", "stored", "stored", "retry", "hold", "fail"))
 OUTCOMES = st.sampled_from(("saved", "saved", "discarded", "dropped", "failed", "failed", "arena"))
 LIMITS = Limits(
     arena_bytes=12 * ALIGN,
     max_jobs=6,
     kept_reports=2,
+    spool_bytes=45,
     min_workers=1,
     max_workers=3,
     idle_timeout_s=4.0,
@@ -45,20 +52,54 @@ class FarmLife(RuleBasedStateMachine):
 
     # --- clients
 
-    @rule(client=CLIENTS, images=IMAGES, durable=st.booleans())
-    def submit(self, client: int, images: list[int], durable: bool) -> None:
+    @rule(client=CLIENTS, images=IMAGES, durable=st.booleans(), kind=KIND)
+    def submit(self, client: int, images: list[int], durable: bool, kind: str) -> None:
         """A client that leases what it needs, fills and seals it, and whose job is accepted at once."""
         self.world.ask(client, events.LeaseRequested, tuple(n * ALIGN for n in images))
-        self.open(client, images, durable, 0, 1)
+        self.open(client, images, durable, 0, 1, kind)
         self.seal(client, 8)
         self.carry_out_all()
 
-    @rule(client=CLIENTS, images=IMAGES, durable=st.booleans(), again=ANY, want=st.integers(0, 1))
-    def open(self, client: int, images: list[int], durable: bool, again: int, want: int) -> None:
+    @rule(client=CLIENTS, images=IMAGES, durable=st.booleans(), again=ANY, want=st.integers(0, 1), kind=KIND)
+    def open(self, client: int, images: list[int], durable: bool, again: int, want: int, kind: str) -> None:
         """A submit, which may be one that was sent before, with as many images or not."""
+        self.world.open(client, images, self._request(again), durable, want, kind)
+
+    def _request(self, again: int) -> str:
         known = 1 + again // 2 % self.requests if again % 2 and self.requests else 0
         self.requests += not known
-        self.world.open(client, images, f"request-{known or self.requests}", durable, want)
+        return f"request-{known or self.requests}"
+
+    @rule(client=CLIENTS, requests=REQUESTS, want=st.integers(0, 1), at_once=st.booleans())
+    def open_many(self, client: int, requests: list[Any], want: int, at_once: bool) -> None:
+        """Several requests in one message; some may have been sent before."""
+        named = [(images, self._request(again), durable, kind) for images, again, durable, kind in requests]
+        if len({request_id for _, request_id, _, _ in named}) < len(named):
+            return  # the schema refuses it
+        self.world.open_many(client, named, want)
+        if at_once:
+            self.seal_many(client, 0)
+            self.carry_out_all()
+
+    @precondition(lambda self: self.world.bundled)
+    @rule(client=CLIENTS, more=st.sampled_from((0, 0, 0, 0, 1, -1)))
+    def seal_many(self, client: int, more: int) -> None:
+        """The pixels of all of these requests are sealed, in one lease."""
+        if client not in self.world.bundled:
+            return
+        need = 3072 * sum(submit.num_images for submit in self.world.bundled[client][1])
+        large = [x for x in self.world.leases.get(client, {}).values() if x["size"] >= need]
+        if not large:
+            self.world.ask(client, events.LeaseRequested, (need,))
+            large = [x for x in self.world.leases.get(client, {}).values() if x["size"] >= need]
+        if large:
+            self.world.seal_many(client, large[-1], more)
+
+    @precondition(lambda self: self.world.bundled)
+    @rule(pick=ANY)
+    def abort_many(self, pick: int) -> None:
+        clients = sorted(self.world.bundled)
+        self.world.abort_many(clients[pick % len(clients)])
 
     @precondition(lambda self: self.world.opened)
     @rule(client=CLIENTS, count=st.integers(1, 8))
@@ -87,20 +128,18 @@ class FarmLife(RuleBasedStateMachine):
     def leave(self, client: int, may_write: bool) -> None:
         self.world.gone(client, may_write, QUARANTINE_S)
 
-    @rule(client=CLIENTS, pick=ANY, cancel=st.booleans())
-    def wait_or_cancel(self, client: int, pick: int, cancel: bool) -> None:
+    @rule(client=CLIENTS, pick=ANY, cancel=st.booleans(), index=INDEX)
+    def wait_or_cancel(self, client: int, pick: int, cancel: bool, index: int | None) -> None:
         if cancel:
-            self.world.ask(client, events.JobRequested, "cancel", self._job(pick))
+            self.world.command(client, "cancel", self._job(pick), index)
         else:
             self.world.ask(client, events.JobRequested, "wait", self._job(pick), self.world.now + pick % 5)
 
     @precondition(lambda self: "failed" in self.world.accepted.values())
-    @rule(client=CLIENTS, pick=ANY, command=st.sampled_from(("retry", "dismiss")))
-    def retry_or_dismiss(self, client: int, pick: int, command: events.JobCommand) -> None:
+    @rule(client=CLIENTS, pick=ANY, command=st.sampled_from(("retry", "dismiss")), index=INDEX)
+    def retry_or_dismiss(self, client: int, pick: int, command: events.JobCommand, index: int | None) -> None:
         failed = sorted({job_id for (job_id, _), state in self.world.accepted.items() if state == "failed"})
-        job_id = failed[pick % len(failed)]
-        self.world.retried[job_id] += 1
-        self.world.ask(client, events.JobRequested, command, job_id)
+        self.world.command(client, command, failed[pick % len(failed)], index)
 
     @rule(client=CLIENTS, paused=st.booleans())
     def pause_or_resume(self, client: int, paused: bool) -> None:
@@ -171,6 +210,24 @@ class FarmLife(RuleBasedStateMachine):
         if image not in self.world.farm.workers[worker].images:
             saved = ImageResult("saved", path="/elsewhere.png", bytes=1)
             self.world.happens(events.ImageFinished(worker, *image.key, saved))
+
+    # --- the uploader
+
+    @precondition(lambda self: self.world.outside.orders)
+    @rule(at=ANY, outcome=UPLOADS)
+    def uploader_works(self, at: int, outcome: str) -> None:
+        self.world.uploader_works(at, outcome)
+
+    @precondition(lambda self: self.world.outside.orders)
+    @rule(steps=st.integers(2, 8))
+    def uploader_goes_on(self, steps: int) -> None:
+        for _ in range(steps):
+            self.world.uploader_works(0, "stored")
+
+    @precondition(lambda self: self.world.uploader)
+    @rule(did=st.integers(0, 3))
+    def uploader_ends(self, did: int) -> None:
+        self.world.uploader_ends(did)
 
     # --- the farm itself
 

@@ -8,26 +8,33 @@ link removed before that, an image made twice, an answer given twice, pixels tha
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stage import batch, options
+from world_uploads import KINDS, NEEDING, Destinations
 
 from luna_farm.core import events, recovery, spooled
 from luna_farm.core import instructions as do
+from luna_farm.core.circuits import Upload
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.job import ImageState
 from luna_farm.core.limits import Limits
-from luna_farm.core.messages import ImageResult, ImageTask
+from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.core.open_submits import Step
 from luna_farm.core.schema import Part, Submit
+from luna_farm.core.shards import ShardState
 from luna_farm.core.slots import ALIGN
 from luna_farm.core.spooled import Spooled
 from luna_farm.core.state import Farm
+from luna_farm.locations import is_url
 
 Key = tuple[str, int]
 FINAL = {"saved", "discarded", "dropped", "cancelled", "lost"}
+OTHER = ("held", "burying", "uploading")
+NO_PIXELS = (ImageState.FILLING, ImageState.UPLOADING)
 GARBAGE: Key = ("garbage", 0)
 
 
@@ -68,6 +75,10 @@ class World:
         """What files of the spool say of themselves."""
         self.segments: set[str] = set()
         self.files: dict[Key, File] = {}
+        self.outside = Destinations()
+        self.uploaders = 0
+        self.given_up: set[str] = set()
+        """Jobs of which failed images were dismissed."""
         self.broken: set[str] = set()
         self.accepted: dict[Key, str] = {}
         self.tags: dict[Key, Key] = {}
@@ -87,6 +98,10 @@ class World:
         self.leases: dict[int, dict[int, dict[str, Any]]] = {}
         self.opened: dict[int, tuple[int, Submit]] = {}
         """Client -> its open submit."""
+        self.bundled: dict[int, tuple[int, tuple[Submit, ...]]] = {}
+        """Client -> the requests that it hands over together."""
+        self.uploader = 0
+        """Pid of the uploader, 0 while it has nothing to do or ended."""
         self.ghosts: list[tuple[float, dict[str, Any]]] = []
         self.asked: dict[int, int] = {}
         self.answered: Counter[int] = Counter()
@@ -102,16 +117,20 @@ class World:
         for process in self.processes.values():
             known = process.pid in {pid for pid, _ in recovered.workers}
             assert known or process.dead or not process.ready, "a worker that may write is not fenced off"
+        assert not self.uploader or self.uploader in {pid for pid, _ in recovered.workers}, (
+            "an uploader that may write is not fenced off"
+        )
         self.processes.clear()
+        self.outside.orders.clear()
         if reboot:
             self.segments = {name for name in self.segments if not name.startswith("shm:")}
             self.memory = {page: tag for page, tag in self.memory.items() if page[0] in self.segments}
-        known = set(recovered.jobs)
+        known_jobs = set(recovered.jobs)
         found = [
             Spooled.of(name, self.requests[name]) for name in sorted(self.segments & self.requests.keys())
         ]
         spooled.take_up(recovered, found, whole=True)
-        for job_id in recovered.jobs.keys() - known:
+        for job_id in recovered.jobs.keys() - known_jobs:
             self.accepted.update({(job_id, n): "queued" for n in range(recovered.jobs[job_id].num_images)})
         self.begin(recovered)
         self.segments -= {one.task.segment for one in found} - self.farm.segment_users.keys()
@@ -121,14 +140,17 @@ class World:
         return segment in self.segments
 
     def spooled(self, path: str) -> bool:
-        return True
+        return self.outside.there(path)
 
     def there(self, path: str) -> bool:
         return any(file.path == path for file in self.files.values())
 
     def published(self, task: ImageTask) -> ImageResult | None:
         file = self.files.get((task.job_id, task.index))
-        return self._result(file) if file else None
+        spooled = self.outside.found(task)
+        if task.archive or is_url(task.root):
+            return spooled
+        return (spooled or self._result(file)) if file else None
 
     # --- events in, instructions out
 
@@ -162,7 +184,7 @@ class World:
             users = [
                 image.key
                 for image in self.farm.unfinished()
-                if i.segment in (image.task.segment, image.spool)
+                if i.segment in (image.task.segment, image.spool) and image.state is not ImageState.UPLOADING
             ]
             assert not users, f"{i.segment} is forgotten while {users} need it"
             self.segments.discard(i.segment)
@@ -170,6 +192,10 @@ class World:
             self._published(i.event.to_map())
         elif isinstance(i, do.Catalogue):
             assert i.row.decode() in {file.path for file in self.files.values()}, "a row of no file"
+        elif isinstance(i, do.StartUpload | do.AddMember | do.PublishShard):
+            self.outside.orders.append(i)
+        elif isinstance(i, do.RemoveSpooled):
+            self.outside.removed(self.farm, i.spool)
         elif isinstance(i, do.CatalogueFailed):
             assert self.accepted[i.task.job_id, i.task.index] == "failed", "a row before its record"
         elif isinstance(i, do.Uncatalogue):
@@ -186,8 +212,12 @@ class World:
             self.leases.setdefault(i.client, {})[lease["lease"]] = lease
         if not message.get("success") or message.get("aborted") or "paused" in message:
             return
+        for receipt in message.get("receipts", [message]):
+            self._acknowledged(receipt)
+
+    def _acknowledged(self, message: dict[str, Any]) -> None:
         job_id = message["job_id"]
-        kept = (*self.reports, *self.journal)
+        kept = [one for r in (*self.reports, *self.journal) for one in r.get("jobs", [r])]
         records = [r for r in kept if r["r"] == "job" and r["job_id"] == job_id]
         assert records, "acknowledged before it is in the journal"
         record = records[-1]
@@ -200,12 +230,19 @@ class World:
     def _appended(self, records: tuple[dict[str, Any], ...]) -> None:
         for record in records:
             self.journal.append(record)
-            if record["r"] == "job":
-                for image in record["images"]:
-                    if image["state"] in ("queued", "cancelled"):  # tried again, given up
-                        self.accepted[record["job_id"], image["index"]] = image["state"]
-            elif record["r"] == "image":
+            for job in record.get("jobs", [record]):
+                if job["r"] == "job":
+                    self._job_appended(job)
+            if record["r"] == "image":
                 self._image_appended((record["job_id"], record["index"]), record["state"])
+
+    def _job_appended(self, record: dict[str, Any]) -> None:
+        for image in record["images"]:
+            key, state = (record["job_id"], image["index"]), image["state"]
+            before = self.accepted.get(key, "filling")
+            assert before not in FINAL or state == before, f"{key} is {state} after it was {before}"
+            if state not in ("filling", "missing"):
+                self.accepted[key] = "queued" if state in recovery.RESUMED else state
 
     def _image_appended(self, key: Key, state: str) -> None:
         before = self.accepted.get(key, "filling")
@@ -253,7 +290,7 @@ class World:
         used = {
             page
             for image in self.farm.unfinished()
-            if image.task.segment == mine
+            if image.task.segment == mine and image.state is not ImageState.UPLOADING
             for page in self._pages(mine, image.task.offset, image.task.nbytes)
         }
         owners.update(used)
@@ -283,18 +320,56 @@ class World:
         self.happens(kind(client, self.asked_ever, *rest))
         return self.asked_ever
 
-    def open(self, client: int, images: list[int], request_id: str, durable: bool, want: int) -> int:
-        """Submit batches of so many images; returns the number of the request."""
+    def _submit(self, images: list[int], request_id: str, durable: bool, want: int, kind: str) -> Submit:
         self.jobs += 1
         batches = tuple(batch(batch=count, affix="") for count in images)
-        wanted = options(output_dir=f"/disk{self.jobs % 2}", durable=durable)
-        submit = Submit(request_id, wanted, batches, (3072,) * want)
+        wanted = options(**{"output_dir": f"/disk{self.jobs % 2}", "durable": durable, **KINDS[kind]})
+        return Submit(request_id, wanted, batches, (3072,) * want)
+
+    def open(
+        self, client: int, images: list[int], request_id: str, durable: bool, want: int, kind: str = "folder"
+    ) -> int:
+        """Submit batches of so many images; returns the number of the request."""
+        submit = self._submit(images, request_id, durable, want, kind)
         reply = self.ask(client, events.Submitted, submit, f"job-{self.jobs:04d}")
         mine = self.farm.submitting.get(client)
         if mine is not None and mine.reply == reply:
             self.opened[client] = (reply, submit)
             self.retried[mine.job_id] += mine.job_id in self.farm.jobs  # it goes on, and ends once more
         return reply
+
+    def open_many(self, client: int, requests: list[tuple[list[int], str, bool, str]], want: int) -> None:
+        """Submit several requests in one message."""
+        many, ids = [], []
+        for images, request_id, durable, kind in requests:
+            many.append(self._submit(images, request_id, durable, 0, kind))
+            ids.append(f"job-{self.jobs:04d}")
+        reply = self.ask(client, events.ManySubmitted, tuple(many), tuple(ids), (3072,) * want)
+        bundle = self.farm.bundles.get(client)
+        if bundle is not None and bundle.reply == reply:
+            self.bundled[client] = (reply, tuple(many))
+
+    def seal_many(self, client: int, lease: dict[str, Any], more: int) -> None:
+        """Fill a lease with the images of all requests, and seal it; `more` images than there are."""
+        reply, many = self.bundled[client]
+        bundle = self.farm.bundles.get(client)
+        tag = (many[0].request_id, lease["lease"])
+        if bundle is not None and bundle.reply == reply:
+            for opened in bundle.opened:
+                for n in range(opened.submit.num_images):
+                    if bundle.slot is None:
+                        self.tags[opened.job_id, n] = tag
+        else:
+            del self.bundled[client]
+        self.write(lease, tag)
+        del self.leases[client][lease["lease"]]
+        images = sum(submit.num_images for submit in many) + more
+        self.happens(events.Sealed(client, reply, (Part(lease["lease"], images),)))
+
+    def abort_many(self, client: int) -> None:
+        """Give up the requests of a client that it has not sealed."""
+        reply, _ = self.bundled.pop(client)
+        self.happens(events.Aborted(client, reply))
 
     def seal(self, client: int, leases: list[dict[str, Any]]) -> None:
         """Fill leases with the next images of the open submit of a client, as many as there are, and seal
@@ -329,6 +404,16 @@ class World:
         reply, _ = self.opened.pop(client)
         self.happens(events.Aborted(client, reply))
 
+    def command(self, client: int, command: events.JobCommand, job_id: str, index: int | None = None) -> None:
+        """Cancel, retry or dismiss images of a job. Other jobs that are tried again with it end once more."""
+        before = set(self.farm.open_jobs)
+        if command in ("retry", "dismiss"):
+            self.retried[job_id] += 1
+        if command == "dismiss":
+            self.given_up.add(job_id)
+        self.ask(client, events.JobRequested, command, job_id, 0.0, index)
+        self.retried.update(self.farm.open_jobs.keys() - before - {job_id})
+
     def give_back(self, client: int, number: int) -> None:
         """Give back a lease."""
         self.leases.get(client, {}).pop(number, None)
@@ -338,6 +423,7 @@ class World:
         """A client vanishes; what is left of it may go on writing for a while."""
         leases = self.leases.pop(client, {})
         self.opened.pop(client, None)
+        self.bundled.pop(client, None)
         self.asked = {reply: c for reply, c in self.asked.items() if c != client or self.answered[reply]} | {
             reply: -1 for reply, c in self.asked.items() if c == client and not self.answered[reply]
         }
@@ -393,6 +479,11 @@ class World:
         there = {collision_key(file.path) for file in self.files.values()}
         paths: list[str] = []
         for relative in i.relatives:
+            if "%counter%" in relative:
+                paths.append(
+                    f"{i.output_dir}/{relative.replace('%counter%', f'{self._last_archive() + 1:05d}')}"
+                )
+                continue
             number = 0
             while True:
                 path = f"{i.output_dir}/{relative}" + f".{number}" * bool(number)
@@ -401,6 +492,29 @@ class World:
                 number += 1
             paths.append(path)
         return tuple(paths)
+
+    def _last_archive(self) -> int:
+        numbers = [int(path.rstrip("~").rpartition("_")[2][:5]) for path in self.outside.archives]
+        return max(numbers, default=0)
+
+    # --- the uploader
+
+    def uploader_works(self, at: int, outcome: str) -> None:
+        """The uploader does one of the things that it has in hand, well or not, and says so."""
+        if not self.uploader:
+            self.uploaders += 1
+            self.uploader = 100_000 + self.uploaders
+            self.happens(events.UploaderReady(self.uploader, float(self.uploader)))
+        orders = self.outside.orders
+        if orders:
+            order = orders.pop(at % len(orders))
+            well = outcome == "stored"
+            self.happens(self.outside.carry_out(order) if well else self.outside.fail(order, outcome))
+
+    def uploader_ends(self, did: int) -> None:
+        """The uploader dies, after it did some of what it has in hand."""
+        self.outside.end(did if self.uploader else 0, self.happens)
+        self.uploader = 0
 
     # --- workers
 
@@ -422,15 +536,21 @@ class World:
             process.dead = True
         else:
             self._read(i.task)
-            process.reports.append((i.task, self._made(i.task, outcome)))
+            process.reports.append((i.task, self._made(i.task, i.options, outcome)))
 
-    def _made(self, task: ImageTask, outcome: str) -> ImageResult:
+    def _made(self, task: ImageTask, options: SaveOptions, outcome: str) -> ImageResult:
         key = (task.job_id, task.index)
+        if task.archive or is_url(task.root):
+            known = self.outside.found(task)
+            assert known is None or task.recovered, f"{key} is spooled twice"
+            return self._spooled(task, options, outcome) if known is None else known
         disk = "/" + task.path.split("/")[1]
         if disk in self.broken:
             return ImageResult("failed", code="disk", error="full")
         if key in self.files:
             assert task.recovered, f"{key} is made twice"
+            if options.mirrors:
+                return self.outside.spooled(task, options.mirrors, self.files[key].state)
             return self._result(self.files[key])
         if outcome in ("failed", "arena"):
             return ImageResult("failed", code="encode" if outcome == "failed" else "arena")
@@ -440,7 +560,16 @@ class World:
         while any(file.path == path for file in self.files.values()):
             path += "~"
         self.files[key] = File(path, outcome)
+        if options.mirrors:
+            return self.outside.spooled(task, options.mirrors, outcome)
         return replace(self._result(self.files[key]), row=path.encode())
+
+    def _spooled(self, task: ImageTask, options: SaveOptions, outcome: str) -> ImageResult:
+        if outcome in ("failed", "arena"):
+            return ImageResult("failed", code="encode" if outcome == "failed" else "arena")
+        if outcome == "dropped":
+            return ImageResult("dropped")
+        return self.outside.spooled(task, options.mirrors, outcome)
 
     def _result(self, file: File) -> ImageResult:
         return ImageResult(file.state, path=file.path, bytes=1)
@@ -467,9 +596,10 @@ class World:
 
     def remembered(self) -> None:
         """All that is accepted and not finished is where the farm finds it, and its successor would too."""
-        waiting = {image.key for image in self.farm.waiting}
+        queued = [*self.farm.waiting, *self.farm.spool_queue]
+        waiting = {image.key for image in queued}
         working = {image.key for worker in self.farm.workers.values() for image in worker.images}
-        other = {image.key for image in self.farm.unfinished() if image.state.value in ("held", "burying")}
+        other = {image.key for image in self.farm.unfinished() if image.state.value in OTHER}
         burying = {(i.task.job_id, i.task.index) for i in self.held if isinstance(i, do.Bury)} | set(
             self.farm.bury_at
         )
@@ -483,7 +613,8 @@ class World:
                 assert image.state.value != "burying" or key in burying, (
                     f"{key} waits for a burial that nobody does"
                 )
-        assert len(waiting) == len(self.farm.waiting)
+        assert len(waiting) == len(queued)
+        self._uploads_remembered()
         after = recovery.read(self.journal, self.reports)
         compact = recovery.read(recovery.snapshot(self.farm), self.reports)
         for job_id in self.farm.jobs:
@@ -491,6 +622,46 @@ class World:
             if opened is not None and opened.step is Step.JOURNAL:
                 continue  # its images are on their way into the journal
             assert self._story(after, job_id) == self._story(compact, job_id)
+        assert self._archives(after) == self._archives(compact)
+
+    def _archives(self, recovered: recovery.RecoveredState) -> dict[str, tuple[int, int, int]]:
+        return {s.shard_id: (s.members, s.bytes, s.spool_bytes) for s in recovered.shards.values()}
+
+    def _uploads_remembered(self) -> None:
+        """Every upload that is not over waits for its turn, is under way, or is in an open archive."""
+        ordered = [(i.job_id, i.index, i.number) for i in self.outside.orders if hasattr(i, "number")]
+        waiting = [(u.job_id, u.index, u.number) for c in self.farm.circuits.values() for u in c.waiting]
+        assert len(set(ordered)) == len(ordered), "an upload is ordered twice"
+        assert len(set(waiting)) == len(waiting), "an upload waits twice"
+        running = sum(circuit.running for circuit in self.farm.circuits.values())
+        assert running == len(ordered), "a circuit lost count of what runs"
+        spooled = sum(shard.spool_bytes for shard in self.farm.shards.values())
+        for job in self.farm.jobs.values():
+            for image in job.images:
+                if image.state.value not in ("uploading", "failed") or not image.uploads:
+                    continue
+                spooled += image.result.spool_bytes
+                for upload in image.uploads:
+                    self._upload_remembered((*image.key, upload.number), upload, ordered, waiting)
+        assert spooled == self.farm.spool_used_bytes, "the spool holds another number of bytes"
+        for shard in self.farm.shards.values():
+            pending = sum(1 for u in self._members(shard.shard_id) if u.state.value in NEEDING)
+            assert pending == shard.pending, f"{shard.path} waits for {shard.pending} members, not {pending}"
+
+    def _members(self, shard_id: str) -> Iterator[Upload]:
+        for job in self.farm.jobs.values():
+            for image in job.images:
+                yield from (upload for upload in image.uploads if upload.shard == shard_id)
+
+    def _upload_remembered(
+        self, key: tuple[str, int, int], upload: Upload, ordered: list[Any], waiting: list[Any]
+    ) -> None:
+        if upload.state.value == "waiting":
+            assert key in waiting, f"the upload {key} is forgotten"
+        elif upload.state.value == "uploading":
+            assert key in ordered, f"the upload {key} runs, and nobody does it"
+        elif upload.state.value == "packed":
+            assert upload.shard in self.farm.shards, f"the archive of {key} is forgotten"
 
     def _story(self, recovered: recovery.RecoveredState, job_id: str) -> list[tuple[str, str, str]]:
         job = recovered.jobs.get(job_id) or recovered.reports[job_id]
@@ -498,17 +669,26 @@ class World:
             (
                 i.task.path,
                 i.state.value,
-                "" if i.finished or i.state is ImageState.FILLING else i.task.segment,
+                "" if i.finished or i.state in NO_PIXELS else i.task.segment,
             )
             for i in job.images
         ]
-        return [*images, (job.request_id, job.state, "")]
+        uploads = [
+            (u.name, u.state.value, f"{u.spool} {u.shard}")
+            for i in job.images
+            for u in i.uploads
+            if i.state in (ImageState.UPLOADING, ImageState.FAILED)
+        ]
+        return [*images, *uploads, (job.request_id, job.state, "")]
+
+    def _archives_open(self) -> bool:
+        return any(shard.state is not ShardState.FAILED for shard in self.farm.shards.values())
 
     def settle_everything(self) -> None:
         """Everybody gets done, and nothing is left: no slot, no name, no link, no unanswered request."""
         self.broken.clear()
         self.ask(1, events.PauseRequested, False)
-        for client in list(self.opened):
+        for client in {*self.opened, *self.bundled}:
             self.gone(client, False, 0.0)
         for _ in range(200):
             self.now += 1.9
@@ -525,7 +705,9 @@ class World:
                     self.work(number, "saved")
                 while process.reports:
                     self.report(number)
-            busy = self.farm.open_jobs or self.held
+            while self.outside.orders:
+                self.uploader_works(0, "stored")
+            busy = self.farm.open_jobs or self.held or self._archives_open()
             if not busy and not any(p.told or p.reports for p in self.processes.values()):
                 break
         for client in list(self.leases):
@@ -535,6 +717,7 @@ class World:
         assert not self.farm.open_jobs
         assert self.farm.slots.used_bytes == self.farm.slots.leased_bytes == len(self.farm.slots) == 0
         assert self.farm.taken == set()
+        assert not self.farm.bundles
         assert not self.farm.submits
         assert not self.farm.submitting
         left = {s for s in self.farm.segment_users if not s.startswith("npy:")}
@@ -544,7 +727,15 @@ class World:
         ]
         assert not unanswered, f"requests {unanswered} were never answered"
         saved = {key for key, state in self.accepted.items() if state in ("saved", "discarded")}
-        left_behind = {key for key in set(self.files) - saved if self.accepted[key] == "cancelled"}
-        assert saved == set(self.files) - left_behind
+        away = saved & self.outside.results.keys()
+        for key in away:
+            assert self.outside.delivered(key) or key[0] in self.given_up, (
+                f"{key} did not get where it was to be"
+            )
+        self.outside.once()
+        left_behind = {
+            key for key in set(self.files) - saved if self.accepted[key] in ("cancelled", "failed")
+        }
+        assert saved - away | saved & set(self.files) == set(self.files) - left_behind
         assert set(self.accepted.values()) <= FINAL | {"failed"}
         assert len({file.path for file in self.files.values()}) == len(self.files), "a file was overwritten"
