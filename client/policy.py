@@ -25,9 +25,16 @@ from luna_farm.errors import (
     StaleLease,
     Unauthorized,
 )
-from luna_farm_client.one_liner import path_of, request_for
 from luna_farm_client.outgoing import Outgoing
-from luna_farm_client.requests import JobReport, PauseReport, Receipt, SaveImage, SaveRequest
+from luna_farm_client.requests import (
+    JobReport,
+    PauseReport,
+    Receipt,
+    SaveImage,
+    SaveRequest,
+    path_of,
+    request_for,
+)
 from luna_farm_client.session import Session
 from luna_farm_client.steps import Sleep, Steps
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from luna_farm.core.messages import FORMAT_NAMES
 from luna_farm.core.options import SaveSettings
 from luna_farm.core.outputs import Output
-from luna_farm.errors import ProtocolError
+from luna_farm.errors import EncodeError, InvalidRequest, ProtocolError
 
 Json = Mapping[str, Any] | str | None
 
@@ -158,3 +159,27 @@ class PauseReport:
     paused: bool
     waiting: int
     running: int
+
+
+def request_for(pixels: Any, path: str | os.PathLike[str], options: dict[str, Any]) -> SaveRequest:
+    """Return the request that saves `pixels` as `path`; its ending names the format. Raises
+    InvalidRequest."""
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidRequest.of("path", path, "a path as text or os.PathLike")
+    folder, name = os.path.split(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    stem, _, ending = name.rpartition(".")
+    image_format = FORMAT_NAMES.get(ending.lower())
+    if not stem or image_format is None:
+        raise InvalidRequest.of("path", os.fspath(path), f"a name that ends in .{', .'.join(FORMAT_NAMES)}")
+    unknown = sorted(set(options) & {"images", "output_dir", "filename", "save_path"})
+    if unknown:
+        raise InvalidRequest.of(unknown[0], options[unknown[0]], "nothing: the path says it")
+    return SaveRequest([SaveImage(pixels, format=image_format)], output_dir=folder, filename=stem, **options)
+
+
+def path_of(report: JobReport) -> str:
+    """Return the path of the one file of a report. Raises EncodeError when there is none."""
+    (image,) = report.images
+    if image.state not in ("saved", "discarded"):
+        raise EncodeError(f"{image.path} was not saved: {image.error or image.state}")
+    return image.path
