@@ -21,7 +21,7 @@ from luna_farm.core.formats import ANIMATED
 from luna_farm.core.options import MOST_FPS, MOST_LOOPS, OPTIONS, Option
 from luna_farm.core.outputs import Outputs
 from luna_farm.errors import InvalidRequest
-from luna_farm.locations import is_url, parse
+from luna_farm.locations import check_folder, is_url, parse
 from luna_farm_client import oversize
 from luna_farm_client.json_text import json_text
 from luna_farm_client.pixels import PixelInfo, describe, spread, with_alpha
@@ -275,6 +275,8 @@ def _path(field: str, given: Any) -> str:
     if not isinstance(given, str | os.PathLike):
         raise InvalidRequest.of(field, given, "a path as text or os.PathLike")
     path = os.fspath(given)
+    if isinstance(path, str):
+        check_folder(field, path)
     return _absolute(field, path) if os.path.isabs(path) else _absolute.__wrapped__(field, path)
 
 

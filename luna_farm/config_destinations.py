@@ -150,9 +150,8 @@ def _checked(where: str, key: str, scheme: str, value: Any, source: str, folder:
     try:
         return row.reader(value, folder)
     except (ValueError, TypeError, OverflowError, RuntimeError):
-        raise _refused(
-            f"{where}.{key}", "(hidden)" if row.secret else repr(value), row.allowed, source
-        ) from None
+        hidden = row.secret or "@" in str(value)  # an endpoint with a password inside
+        raise _refused(f"{where}.{key}", "(hidden)" if hidden else repr(value), row.allowed, source) from None
 
 
 def _refused(key: str, given: str, allowed: str, source: str) -> ConfigError:

@@ -49,12 +49,26 @@ SCHEMES: dict[str, Scheme] = {
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(:[0-9]{1,5})?")
+_MISSPELT = re.compile(rf"({'|'.join(map(re.escape, SCHEMES))}):[/\\\\]", re.IGNORECASE)
+"""A URL with one slash, or with backslashes."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 def is_url(text: str) -> bool:
     """Whether an output folder is a URL. `C:\\x`, `C:/x` and `//server/share` are none."""
     return _URL.match(text) is not None
+
+
+def check_folder(field: str, text: str) -> None:
+    """Raise InvalidRequest for a folder that looks like a misspelt URL: `s3:/bucket` would become a folder of
+    that name."""
+    found = None if is_url(text) else _MISSPELT.match(text)
+    if found:
+        scheme = found[1].lower()
+        allowed = (
+            f"{scheme}://{SCHEMES[scheme].host.upper()}/PREFIX, or ./{scheme}:/... for a folder of that name"
+        )
+        raise InvalidRequest.of(field, f"{scheme}:/...", allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +110,29 @@ def parse(field: str, url: str) -> Location:
         )
     rest = url[len(scheme) + 3 :]
     host, _, path = rest.partition("/")
-    if "@" in host:
-        raise _with_secret(field, scheme, host.rpartition("@")[2], "a user name or password")
+    wanted = _HOST.fullmatch(host)
+    # A secret may hold slashes: what is in front of a later @ is no host then.
+    if "@" in host or ("@" in path and ":" in host and (not wanted or SCHEMES[scheme].host != "server")):
+        raise _with_secret(
+            field, scheme, rest.rpartition("@")[2].partition("/")[0], "a user name or password"
+        )
     if "?" in rest:
         raise _with_secret(field, scheme, host.partition("?")[0], "a query")
-    if not _HOST.fullmatch(host):
-        raise InvalidRequest.of(
-            field, f"{scheme}://{host}", f"{scheme}://{SCHEMES[scheme].host.upper()}/PREFIX"
-        )
+    if not wanted or not _is_port(scheme, wanted[2]):
+        kind = SCHEMES[scheme].host
+        form = f"{kind.upper()}/PREFIX"
+        if wanted and kind == "server":
+            form = "SERVER:PORT/PREFIX with a port from 1 to 65535"
+        raise InvalidRequest.of(field, f"{scheme}://{host}", f"{scheme}://{form}")
     parts = [part for part in path.split("/") if part]
     if any(part in (".", "..") for part in parts) or _CONTROLS.search(path):
         raise InvalidRequest.of(field, url, "a prefix without . and .., backslashes and control characters")
     return Location(scheme, host if SCHEMES[scheme].host != "server" else host.lower(), "/".join(parts))
+
+
+def _is_port(scheme: str, port: str | None) -> bool:
+    """Whether `:PORT` or nothing may stand behind the host of a scheme."""
+    return port is None or (SCHEMES[scheme].host == "server" and 0 < int(port[1:]) <= 65535)
 
 
 def _with_secret(field: str, scheme: str, host: str, what: str) -> InvalidRequest:

@@ -58,6 +58,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ('[destinations.a]\nurl = "s3://b"\npasword = "sesame"', ["destinations.a.pasword"]),
         ('[destinations.a]\nurl = "s3://b"\nuploads = 0', ["destinations.a.uploads", "1 to 64"]),
         ('[destinations.a]\nurl = "s3://b"\nendpoint = "s3.example.org"', ["endpoint", "https://"]),
+        ('[destinations.a]\nurl = "s3://b"\nendpoint = "https://me:sesame@host"', ["endpoint", "hidden"]),
         ('[destinations.a]\nurl = "s3://b"\nsecret_access_key = ["sesame"]', ["secret_access_key"]),
         ("destinations = 3", ["destinations"]),
     ],

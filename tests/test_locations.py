@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luna_farm.errors import InvalidRequest
-from luna_farm.locations import SCHEMES, Location, belongs_to, check_key, is_url, parse
+from luna_farm.locations import SCHEMES, Location, belongs_to, check_folder, check_key, is_url, parse
 
 
 @pytest.mark.parametrize("text", ["s3://b", "S3://b/x", "webdav+https://h", "file:///x", "gopher://x"])
@@ -49,6 +49,12 @@ def test_url_is_read(url: str, wanted: Location) -> None:
         ("s3://b/x?AWSAccessKeyId=sesame", "[destinations.NAME]"),
         ("az://c?sig=sesame", "[destinations.NAME]"),
         ("https://sesame@example.org/x", "s3://"),
+        ("s3://AKIA:sesame/open+sesame@bucket/x", "[destinations.NAME]"),
+        ("s3://AKIA:123/sesame@bucket/x", "[destinations.NAME]"),
+        ("sftp://user:sesame/sesame@host", "[destinations.NAME]"),
+        ("sftp://host:65536/x", "65535"),
+        ("ftp://host:0/x", "65535"),
+        ("s3://bucket:9000/x", "s3://BUCKET/PREFIX"),
     ],
 )
 def test_what_is_refused_says_what_is_allowed(url: str, word: str) -> None:
@@ -57,6 +63,22 @@ def test_what_is_refused_says_what_is_allowed(url: str, word: str) -> None:
     assert str(caught.value).startswith("output_dir: ")
     assert word in str(caught.value)
     assert "sesame" not in str(caught.value) + caught.value.given
+
+
+def test_a_path_may_hold_an_at_sign() -> None:
+    assert parse("output_dir", "sftp://nas:2222/@home/x") == Location("sftp", "nas:2222", "@home/x")
+    assert parse("output_dir", "s3://b/@x") == Location("s3", "b", "@x")
+
+
+@pytest.mark.parametrize("text", ["s3:/bucket/x", "S3:\\bucket", "webdav+https:/host"])
+def test_a_misspelt_url_is_no_folder(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="://"):
+        check_folder("output_dir", text)
+
+
+@pytest.mark.parametrize("text", ["/a/s3:/x", "./s3:/x", "C:\\x", "C:/x", "s3", "s3://bucket", "s3:x"])
+def test_other_folders_are(text: str) -> None:
+    check_folder("output_dir", text)
 
 
 @given(st.sampled_from(sorted(SCHEMES)), st.text(max_size=40))

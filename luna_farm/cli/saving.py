@@ -129,5 +129,9 @@ class Saving:
             if folder["state"] != "ok" and folder["path"] in folders:
                 what = f"Waiting for {folder['path']}: {folder['error']}"
                 return f"{what} The farm keeps the images and goes on trying."
+        for image in report.images:
+            for place in image.outputs:
+                if place["state"] == "waiting" and place["error"]:
+                    return f"Waiting for {place['path']}: {place['error']}"
         ready = any(worker["state"] in ("idle", "busy") for worker in status.get("workers", ()))
         return "" if ready else "No worker of the farm is ready; the images wait in it."

@@ -34,7 +34,7 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
     "image_uploading": (logging.DEBUG, lambda e: f"{e['path']}: {e['bytes']} bytes wait for their upload"),
     "destination_failing": (
         logging.WARNING,
-        lambda e: f"{e['destination']}: {e['error']} What goes there is kept and sent once it works.",
+        lambda e: f"Uploads to {e['destination']} wait: {e['error']}",
     ),
     "destination_recovered": (logging.WARNING, lambda e: f"{e['destination']} takes files again"),
     "image_dismissed": (

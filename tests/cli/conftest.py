@@ -67,6 +67,7 @@ class FakeFarm:
         self.cancelled = []
         self.unfinished = 0
         self.unfinished_as = "held"
+        self.outputs = ()
 
     def __enter__(self):
         return self
@@ -109,7 +110,8 @@ class FakeFarm:
             self.unfinished -= 1
             if isinstance(self.unfinished_as, BaseException):
                 raise self.unfinished_as
-            return report(job_id, "running", [image(self.unfinished_as, path=old.images[0].path)])
+            about = {"path": old.images[0].path, "outputs": self.outputs}
+            return report(job_id, "running", [image(self.unfinished_as, **about)])
         ended = "saved" if self.after_wait == "done" else self.after_wait
         error = "" if ended == "saved" else "no space left"
         warned = {"warnings": self.warnings}

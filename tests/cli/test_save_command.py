@@ -163,6 +163,14 @@ def test_a_folder_that_cannot_be_written_is_named_once_while_it_is_waited_for(fa
     assert out.startswith("/out/a b.png")
 
 
+def test_a_destination_that_fails_is_named_while_it_is_waited_for(farm, cli, sample):
+    error = "s3://b does not accept the credentials. Check user and keys."
+    farm.unfinished, farm.unfinished_as = 2, "uploading"
+    farm.outputs = ({"path": "s3://b/a.png", "state": "waiting", "bytes": 0, "error": error},)
+    _, _, err = cli("save", sample)
+    assert err == f"Waiting for s3://b/a.png: {error}\n"
+
+
 def test_what_only_takes_its_time_is_no_line(farm, cli, sample):
     farm.unfinished, farm.unfinished_as = 2, "running"
     assert cli("save", sample)[2] == ""

@@ -25,7 +25,10 @@ class Refusal(NamedTuple):
 
 
 _WAITS = "Nothing is lost; the farm tries again."
-_ACCESS = "Check user and keys in [destinations.NAME] of luna-farm.toml or in the environment of the farm."
+_KEPT = "The farm keeps the files and sends them then."
+_ACCESS = (
+    "Check user and keys in [destinations.NAME] of luna-farm.toml or in the environment of the farm. " + _KEPT
+)
 
 REFUSALS: dict[str, Refusal] = {
     "refused": Refusal(D.HOLD, "refuses connections", f"Is it running, is the port right? {_WAITS}"),
@@ -36,19 +39,23 @@ REFUSALS: dict[str, Refusal] = {
     "certificate": Refusal(
         D.HOLD,
         "has a certificate that is not trusted",
-        "Set ca_file in [destinations.NAME] for an authority of your own.",
+        f"Set ca_file in [destinations.NAME] for an authority of your own. {_KEPT}",
     ),
     "host_key": Refusal(
-        D.HOLD, "has a host key that is not known", "Add it to known_hosts, or set known_hosts."
+        D.HOLD, "has a host key that is not known", f"Add it to known_hosts, or set known_hosts. {_KEPT}"
     ),
     "credentials": Refusal(D.HOLD, "does not accept the credentials", _ACCESS),
     "no_credentials": Refusal(D.HOLD, "needs credentials, and none were found", _ACCESS),
     "forbidden": Refusal(
         D.RETRY,
         "does not allow writing there",
-        "Give the user of the farm the right to write and read objects.",
+        f"Give the user of the farm the right to write and read objects. {_KEPT}",
     ),
-    "missing": Refusal(D.RETRY, "has no such bucket, container or folder", "Create it, or correct the URL."),
+    "missing": Refusal(
+        D.RETRY,
+        "has no such bucket, container or folder",
+        f"Create it, or cancel the job if the URL is wrong. {_KEPT}",
+    ),
     "exists": Refusal(D.NEXT_NUMBER, "has an object of that name already", "The next number is taken."),
     "conflict": Refusal(D.RETRY, "is busy with the same name", _WAITS),
     "checksum": Refusal(D.RETRY, "received other bytes than were sent", _WAITS),
@@ -59,8 +66,10 @@ REFUSALS: dict[str, Refusal] = {
     "too_large": Refusal(
         D.FAIL, "does not take files of this size", "Raise its limit or send smaller files."
     ),
-    "redirect": Refusal(D.HOLD, "answers with a redirect", "Set the region or the endpoint of the bucket."),
-    "clock": Refusal(D.HOLD, "finds that the clock of this machine is wrong", "Set the clock."),
+    "redirect": Refusal(
+        D.HOLD, "answers with a redirect", f"Set the region or the endpoint of the bucket. {_KEPT}"
+    ),
+    "clock": Refusal(D.HOLD, "finds that the clock of this machine is wrong", f"Set the clock. {_KEPT}"),
     "other": Refusal(D.RETRY, "refused", _WAITS),
 }
 
