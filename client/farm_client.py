@@ -70,7 +70,7 @@ class FarmClient:
     def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
         """Hand images over; returns once the farm has accepted them all, usually within a millisecond.
 
-        `request`: a SaveRequest, or for its defaults a SaveImage, a list of them, or an array. From then on
+        `request`: a SaveRequest, or for its defaults a SaveImage, an array, or a list of these. From then on
         the images survive the death of any process, this one included, and the caller may reuse its memory.
         Images are saved while the next are still being copied; a request may be larger than the farm's
         memory. `when_busy`: "wait" tries again for `timeout` seconds while the farm is busy or stops (another

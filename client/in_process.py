@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.core.outputs import placed
 from luna_farm.errors import ConfigError, FarmError, InvalidRequest
+from luna_farm.locations import is_url
 from luna_farm.storage import names
 from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.worker import pipeline
@@ -27,6 +28,15 @@ from luna_farm_client import oversize
 from luna_farm_client.outgoing import Outgoing
 from luna_farm_client.pixels import copy_into
 from luna_farm_client.requests import JobReport, SaveRequest
+
+
+def _check_places(fields: Mapping[str, Any]) -> None:
+    """Raise InvalidRequest for places that files are sent to."""
+    reason = "only a running farm sends files to destinations and mirrors (luna-farm start)"
+    if is_url(fields.get("output_dir", "")):
+        raise InvalidRequest.of("output_dir", fields["output_dir"], f"a folder: {reason}")
+    if fields.get("mirrors"):
+        raise InvalidRequest.of("mirrors", fields["mirrors"], f"none: {reason}")
 
 
 def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | None = None) -> JobReport:
@@ -40,6 +50,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         raise InvalidRequest.of("archive", request.archive, "none: only a running farm makes archives")
     defaults = {"output_dir": str(Path("output").absolute())}
     fields = out.message(here=True)
+    _check_places(fields)
     limits = {"max_images": 2**31, "max_pixels": 2**40, "arena_bytes": 2**62}
     submit = schema.submit(fields, defaults, limits)
     job_id = secrets.token_hex(4)

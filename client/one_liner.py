@@ -13,9 +13,9 @@ from luna_farm_client.requests import path_of, request_for
 def save(pixels: Any, path: str | os.PathLike[str], **options: Any) -> str:
     """Save one image and return its path once the file is there; a name that exists gets a number.
 
-    pixels: as in SaveImage. path: its ending names the format. options: those of SaveRequest, such as
-    `png_compression=9`. Through the farm if one runs, else in this process. Raises InvalidRequest,
-    EncodeError, DiskError.
+    pixels: as in SaveImage. path: its ending names the format; a URL such as s3://bucket/a.png needs a farm.
+    options: those of SaveRequest, such as `png_compression=9`. Through the farm if one runs, else in this
+    process. Raises InvalidRequest, EncodeError, DiskError.
     """
     from luna_farm_client.in_process import save_here
 

@@ -252,15 +252,18 @@ def job_id(job: object) -> str:
 
 
 def as_request(given: object) -> SaveRequest:
-    """Return a request as it is, and make one of a SaveImage, a list of them, or an array or tensor."""
+    """Return a request as it is, and make one of a SaveImage, an array or tensor, or a list of these."""
     if isinstance(given, SaveRequest):
         return given
+    listed = given if isinstance(given, list | tuple) else [given]
+    images = [image for image in map(_as_image, listed) if image is not None]
+    if images and len(images) == len(listed):
+        return SaveRequest(images)
+    allowed = "a SaveRequest, a SaveImage, an array or tensor, or a list of these images"
+    raise InvalidRequest.of("request", given, allowed)
+
+
+def _as_image(given: object) -> SaveImage | None:
     if isinstance(given, SaveImage):
-        return SaveRequest([given])
-    if isinstance(given, list | tuple) and given and all(isinstance(image, SaveImage) for image in given):
-        return SaveRequest(list(given))
-    if hasattr(given, "shape") and hasattr(given, "dtype"):
-        return SaveRequest([SaveImage(given)])
-    raise InvalidRequest.of(
-        "request", given, "a SaveRequest, a SaveImage, a list of them, or an array or tensor"
-    )
+        return given
+    return SaveImage(given) if hasattr(given, "shape") and hasattr(given, "dtype") else None

@@ -12,6 +12,7 @@ from luna_farm.core.messages import FORMAT_NAMES
 from luna_farm.core.options import SaveSettings
 from luna_farm.core.outputs import Output
 from luna_farm.errors import EncodeError, InvalidRequest, ProtocolError
+from luna_farm.locations import Location, check_folder, is_url, parse
 
 Json = Mapping[str, Any] | str | None
 
@@ -166,7 +167,7 @@ def request_for(pixels: Any, path: str | os.PathLike[str], options: dict[str, An
     InvalidRequest."""
     if not isinstance(path, str | os.PathLike):
         raise InvalidRequest.of("path", path, "a path as text or os.PathLike")
-    folder, name = os.path.split(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    folder, name = _split(os.fspath(path))
     stem, _, ending = name.rpartition(".")
     image_format = FORMAT_NAMES.get(ending.lower())
     if not stem or image_format is None:
@@ -175,6 +176,17 @@ def request_for(pixels: Any, path: str | os.PathLike[str], options: dict[str, An
     if unknown:
         raise InvalidRequest.of(unknown[0], options[unknown[0]], "nothing: the path says it")
     return SaveRequest([SaveImage(pixels, format=image_format)], output_dir=folder, filename=stem, **options)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Return folder and name, of a URL as well."""
+    if is_url(path):
+        place = parse("path", path)
+        folder, _, name = place.prefix.rpartition("/")
+        return Location(place.scheme, place.host, folder).url, name
+    check_folder("path", path)
+    folder, name = os.path.split(os.path.abspath(os.path.expanduser(path)))
+    return folder, name
 
 
 def path_of(report: JobReport) -> str:

@@ -89,6 +89,8 @@ class InvalidRequest(FarmError, ValueError):
         """Build the error with the one sentence that all of them share."""
         # Values come from unauthenticated peers, too: deep or large ones must not make the sentence costly.
         shown = _shortened(given[:120] if isinstance(given, bytes) else given)
+        if "\n" in shown:  # of an array
+            shown = " ".join(shown.split())
         if len(shown) > 120:
             shown = shown[:117] + "..."
         return cls(f"{field}: {shown} is not allowed; allowed: {allowed}.", field, shown, allowed)

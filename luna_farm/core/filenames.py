@@ -271,8 +271,10 @@ def assemble(folders: Sequence[str], stem: str, ending: str, room: int) -> str:
                 raise InvalidRequest.of("save_path", "/".join(folders), allowed)
             folders = [fit(part, share) for part in folders]
         left = room - _size("/".join(folders)) - 1 - _size(ending)
-        if left < min(_size(stem), STEM_BYTES):
-            raise InvalidRequest.of("output_dir", f"{room} bytes left", "a shorter folder path")
+        short = min(_size(stem), STEM_BYTES) - left
+        if short > 0:
+            shown = f"{max(0, left)} bytes left for the file name"
+            raise InvalidRequest.of("output_dir", shown, f"a folder path that is {short} bytes shorter")
         stem = fit(stem, max(left, 8))
     return "/".join((*folders, stem + ending))
 

@@ -13,6 +13,7 @@ from PIL import Image
 import luna_farm
 from luna_farm.errors import InvalidRequest
 from luna_farm_client import AsyncFarmClient, FarmClient
+from luna_farm_client.requests import request_for
 
 PIXELS = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
 
@@ -43,6 +44,21 @@ def test_without_a_farm(tmp_path: Path) -> None:
 def test_a_path_says_what_it_must_be(path: object) -> None:
     with pytest.raises(InvalidRequest, match="path"):
         luna_farm.save(PIXELS, path)
+
+
+def test_a_path_may_be_a_url() -> None:
+    request = request_for(PIXELS, "S3://bucket/a/b/x.webp", {})
+    assert (request.output_dir, request.filename) == ("s3://bucket/a/b", "x")
+    assert request.images[0].format == "webp"
+    assert request_for(PIXELS, "ftp://nas/x.png", {}).output_dir == "ftp://nas"
+    with pytest.raises(InvalidRequest, match="s3://BUCKET"):
+        request_for(PIXELS, "s3:/bucket/x.png", {})
+
+
+@pytest.mark.usefixtures("no_farm")
+def test_without_a_farm_a_url_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="only a running farm"):
+        luna_farm.save(PIXELS, "ftp://nas/x.png")
 
 
 def test_what_the_path_says_is_no_option(tmp_path: Path) -> None:
