@@ -133,11 +133,11 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
         return []
     if not job.count(S.FAILED):
         job.forget_metadata()
-    report = job.report()
-    done: list[Instruction] = [
-        Reply(w.client, w.reply, report) for w in farm.waiters if w.job_id == job.job_id
-    ]
-    farm.waiters = [waiter for waiter in farm.waiters if waiter.job_id != job.job_id]
+    done: list[Instruction] = []
+    if any([waiter.job_id == job.job_id for waiter in farm.waiters]):
+        report = job.report()
+        done += [Reply(w.client, w.reply, report) for w in farm.waiters if w.job_id == job.job_id]
+        farm.waiters = [waiter for waiter in farm.waiters if waiter.job_id != job.job_id]
     ended = JobDone(
         job.job_id,
         job.state,

@@ -14,9 +14,12 @@ from luna_farm.core.messages import Message
 Bytes = bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class FeedEvent(Message):
-    """Base of the events below. `name` is the value of the key `event` in the feed's messages."""
+    """Base of the events below. `name` is the value of the key `event` in the feed's messages.
+
+    Not changed once they are made. They are not frozen: a frozen class takes twice as long to make.
+    """
 
     name: ClassVar[str] = ""
 
@@ -25,7 +28,7 @@ class FeedEvent(Message):
         return {"event": self.name, **Message.to_map(self)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class JobQueued(FeedEvent):
     """A job is accepted."""
 
@@ -35,7 +38,7 @@ class JobQueued(FeedEvent):
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class JobStarted(FeedEvent):
     """The first image of a job goes to a worker."""
 
@@ -44,7 +47,7 @@ class JobStarted(FeedEvent):
     num_images: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ImageRejected(FeedEvent):
     """The quality gate rejected an image; `on_reject` says what becomes of it."""
 
@@ -62,7 +65,7 @@ class ImageRejected(FeedEvent):
     thumbnail: Bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ImageSaved(FeedEvent):
     """The file of an image is complete, synced and under its final name. `ms`: from acceptance to here."""
 
@@ -87,7 +90,7 @@ class ImageSaved(FeedEvent):
     scores: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ImageUploading(FeedEvent):
     """The encoded file of an image is in the spool, on its way to its destinations."""
 
@@ -98,7 +101,7 @@ class ImageUploading(FeedEvent):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ImageFailed(FeedEvent):
     """An image was set aside in the dead letters."""
 
@@ -110,7 +113,7 @@ class ImageFailed(FeedEvent):
     code: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ImageLost(FeedEvent):
     """The pixels of an accepted image are gone."""
 
@@ -121,7 +124,7 @@ class ImageLost(FeedEvent):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ImagesMissing(FeedEvent):
     """A client ended or aborted before it sealed `count` images of a job, the first of them `index`."""
 
@@ -131,7 +134,7 @@ class ImagesMissing(FeedEvent):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class JobDone(FeedEvent):
     """All images of a job are finished."""
 
@@ -144,7 +147,7 @@ class JobDone(FeedEvent):
     ms: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class FolderFailing(FeedEvent):
     """An output folder cannot be written now; its images are held."""
 
@@ -154,7 +157,7 @@ class FolderFailing(FeedEvent):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class FolderRecovered(FeedEvent):
     """An output folder can be written again."""
 
@@ -162,7 +165,7 @@ class FolderRecovered(FeedEvent):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class DestinationFailing(FeedEvent):
     """Nothing can be sent to a destination now; what goes there waits in the spool."""
 
@@ -171,7 +174,7 @@ class DestinationFailing(FeedEvent):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ArchiveLost(FeedEvent):
     """The file of an archive that was being written is gone or damaged."""
 
@@ -181,7 +184,7 @@ class ArchiveLost(FeedEvent):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class DestinationRecovered(FeedEvent):
     """A destination takes files again."""
 
@@ -189,7 +192,7 @@ class DestinationRecovered(FeedEvent):
     destination: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PoolPaused(FeedEvent):
     """From here on no image is begun and no upload is started; `waiting` images are queued."""
 
@@ -197,7 +200,7 @@ class PoolPaused(FeedEvent):
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PoolResumed(FeedEvent):
     """Accepted images are saved again."""
 
@@ -205,7 +208,7 @@ class PoolResumed(FeedEvent):
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ImageDismissed(FeedEvent):
     """A failed image was given up: its dead letter is removed."""
 
@@ -215,7 +218,7 @@ class ImageDismissed(FeedEvent):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class EngineFailing(FeedEvent):
     """No worker of an engine can be had now; workers of this machine do its work."""
 
@@ -224,7 +227,7 @@ class EngineFailing(FeedEvent):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class EngineRecovered(FeedEvent):
     """An engine has workers again."""
 
@@ -232,7 +235,7 @@ class EngineRecovered(FeedEvent):
     engine: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class WorkerStarted(FeedEvent):
     """A worker process is being started."""
 
@@ -240,7 +243,7 @@ class WorkerStarted(FeedEvent):
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class WorkerIsReady(FeedEvent):
     """A worker process takes images."""
 
@@ -249,7 +252,7 @@ class WorkerIsReady(FeedEvent):
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class WorkerReaped(FeedEvent):
     """An idle worker, or one of a farm that stops, has ended."""
 
@@ -259,7 +262,7 @@ class WorkerReaped(FeedEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class WorkerLost(FeedEvent):
     """A worker ended that was not asked to."""
 

@@ -161,7 +161,7 @@ def image_name(
     stem = without_secrets(resolve(options.filename, values))
     if not stem.text.strip(" ."):
         stem = without_secrets(resolve(DEFAULT_FILENAME, values))
-    safe = without_secrets(Resolved(affix))
+    safe = without_secrets(Resolved(affix)) if affix else Resolved("")
     tail = fit(clean_part(safe.text), AFFIX_BYTES) if affix.strip(" .") else ""
     folders = clean_folders(folder.text) + ([tail] if subdir and tail else [])
     batch = f"_{batch_index:0{options.batch_digits or len(str(batch_size - 1))}d}" if batch_size > 1 else ""
@@ -187,6 +187,9 @@ _CUT = (
 
 def _below(folder: Resolved, output_dir: str) -> Resolved:
     """Make an absolute save_path inside `output_dir` relative to it; say where one that is outside goes."""
+    start = folder.text.strip()[:2]
+    if start[:1] not in ("/", "\\") and start[1:] != ":":  # relative, as nearly always
+        return folder
     path, root = (_SEPARATORS.sub("/", text).rstrip("/") for text in (folder.text.strip(), output_dir))
     if not path.startswith("/") and not re.match("[A-Za-z]:/", path + "/"):
         return folder

@@ -41,7 +41,9 @@ def decode(body: bytes | bytearray | memoryview, items: int = MAX_ITEMS) -> dict
     deep, has a list or map of more than `items`, or more than 2 * `items` + 64 of them: an empty list is one
     byte on the wire and 64 in memory.
     """
-    count = _Count(2 * items + 64)
+    most = 2 * items + 64
+    # Each takes a byte at least: a short frame cannot hold too many, and need not call back for each.
+    count = _Count(most) if len(body) > most else None
     try:
         message = msgpack.unpackb(
             body,

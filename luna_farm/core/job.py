@@ -184,7 +184,7 @@ class Job:
     @property
     def finished(self) -> bool:
         """All images are finished."""
-        return all(image.finished for image in self.images)
+        return UNFINISHED.isdisjoint([image.state for image in self.images])
 
     @property
     def state(self) -> str:
@@ -200,7 +200,7 @@ class Job:
 
     def count(self, *states: ImageState) -> int:
         """How many images are in one of `states`."""
-        return sum(image.state in states for image in self.images)
+        return sum([image.state in states for image in self.images])
 
     def report(self) -> dict[str, Any]:
         """What `job`, `jobs` and `wait` answer."""

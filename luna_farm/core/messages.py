@@ -1,7 +1,8 @@
 """The words that cross a process boundary: what a job asks for, what one image needs, what came of it.
 
-Plain frozen dataclasses that turn into msgpack maps and back. This module must never validate what a client
-sent (that is `core/schema.py`) and never touch numpy.
+Plain dataclasses that turn into msgpack maps and back. They are not changed once they are made; those of every
+image are not frozen, because a frozen class takes three times as long to make. This module must never validate
+what a client sent (that is `core/schema.py`) and never touch numpy.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Note(Message):
         return self.temp.startswith((f"{stem}.", f"{stem}-"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ImageTask(Message):
     """One file to make: what a worker is handed together with the `SaveOptions` of its job.
 
@@ -222,7 +223,7 @@ def output_part(number: int) -> str:
     return f"o{number}" if number else ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ImageResult(Message):
     """What came of one image.
 

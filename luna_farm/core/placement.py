@@ -13,7 +13,7 @@ from luna_farm.core.job import Image
 from luna_farm.core.pools import WorkerPool
 from luna_farm.core.scaling import wanted
 from luna_farm.core.state import Farm
-from luna_farm.core.workers import Worker, WorkerState
+from luna_farm.core.workers import ALIVE, Worker, WorkerState
 
 W = WorkerState
 PREFETCHED = 2
@@ -59,7 +59,7 @@ class Placement:
         if image.crashes or pool.name in self._full:
             return None
         here = [w for w in farm.workers.values() if w.pool == pool.name]
-        alive = sum(w.state in (W.STARTING, W.IDLE, W.BUSY) for w in here)
+        alive = sum([w.state in ALIVE for w in here])
         most = bounds(farm, pool)[1] if not pool.limits.far else alive  # moving is hidden behind encoding
         many = len(farm.waiting) > alive >= most
         if image.task.nbytes > PREFETCHED_BYTES and not many:

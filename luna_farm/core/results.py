@@ -50,17 +50,18 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
     worker.images_saved += result.state == "saved"
     worker.bytes_written += result.bytes
     farm.nodes[worker.node].add(result)
-    farm.costs.add(image.task, farm.jobs[image.task.job_id].options, result.ms or {})
+    job = farm.jobs[image.task.job_id]
+    if len(farm.pools) > 1:  # else nothing is decided by them
+        farm.costs.add(image.task, job.options, result.ms or {})
     if result.thumbnail or result.row:  # of the row only uploads have need later
         kept_row = result.row if result.uploads else b""
-        image.result = replace(result, thumbnail=b"", row=kept_row)
+        image.result = result.with_fields(thumbnail=b"", row=kept_row)
     else:
         image.result = result
     if result.uploads:
         return _spooled(farm, worker, image, result, now)
     image.move(S(result.state))
     farm.count_saved(result)
-    job = farm.jobs[image.task.job_id]
     done: list[Instruction] = [Append((image_record(image),))]
     done += finish(farm, image)
     done += [Catalogue(result.row)] if result.row else []

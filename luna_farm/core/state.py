@@ -22,7 +22,7 @@ from luna_farm.core.pools import NEAR, Node, PoolLimits, WorkerPool
 from luna_farm.core.retry import FailingFolder
 from luna_farm.core.shards import Shard
 from luna_farm.core.slots import Slots
-from luna_farm.core.workers import Worker, WorkerState
+from luna_farm.core.workers import ALIVE, Worker, WorkerState
 from luna_farm.locations import is_url
 
 FILE_STEP_NS = 1000
@@ -138,12 +138,7 @@ class Farm:
 
     def alive(self, pool: str = "") -> list[Worker]:
         """Workers that will go on taking images, of one pool or of all."""
-        living = (
-            w
-            for w in self.workers.values()
-            if w.state in (WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY)
-        )
-        return [w for w in living if not pool or w.pool == pool]
+        return [w for w in self.workers.values() if w.state in ALIVE and (not pool or w.pool == pool)]
 
     @property
     def ready(self) -> bool:

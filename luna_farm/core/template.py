@@ -170,6 +170,8 @@ def resolve(template: str, values: Values) -> Resolved:
     A percent sign that opens no known token is text, and the next one may open a token: in "100% of %seed%"
     the seed is found.
     """
+    if "%" not in template:
+        return Resolved(template)
     out: list[str] = []
     warnings: list[str] = []
     position = 0

@@ -74,6 +74,8 @@ def circuit_of(farm: Farm, upload: Upload) -> Circuit:
 
 def start_uploads(farm: Farm, now: float) -> list[Instruction]:
     """Start what may start now. To be called when no event is left to handle."""
+    if not farm.circuits and not farm.shards:
+        return []
     done: list[Instruction] = []
     for circuit in farm.circuits.values():
         while (upload := circuit.take(now)) is not None:

@@ -33,6 +33,8 @@ WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     W.KILLED: frozenset({W.GONE}),
     W.GONE: frozenset(),
 }
+ALIVE = frozenset({W.STARTING, W.IDLE, W.BUSY})
+"""Those that will go on taking images."""
 
 
 @dataclass(slots=True)

@@ -139,6 +139,8 @@ class _Reservation:
 
     def paths(self, relatives: Sequence[str]) -> list[str]:
         """Return a free path for each, in order. Names that occur again wait for the next round."""
+        if len(relatives) == 1:  # as in most requests
+            return [self._path(numbered(relatives[0], self._number((relatives[0],))))]
         found = [""] * len(relatives)
         waiting = list(range(len(relatives)))
         while waiting:
@@ -249,8 +251,9 @@ def _exists(root: str, relative: str, sidecar: bool, allowed: Allowed) -> bool:
             return False
         if not is_real_folder(status):
             _check_link(relative, path, stat.S_ISLNK(status.st_mode), allowed)
-    beside = (name, name.rpartition(".")[0] + ".json") if sidecar else (name,)
-    return any(_lies_there(path + os.sep + part) for part in beside)
+    if _lies_there(path + os.sep + name):
+        return True
+    return sidecar and _lies_there(f"{path}{os.sep}{name.rpartition('.')[0]}.json")
 
 
 def _check_link(relative: str, path: str, is_link: bool, allowed: Allowed) -> None:

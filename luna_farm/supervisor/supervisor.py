@@ -57,7 +57,9 @@ SWEPT_FOLDERS = 1000
 """Folders that are looked through for strays after a power cut."""
 LAST_WORDS_S = 2.0
 """How long workers that have nothing left to make may take to tidy up and end."""
-QUIET = (events.LeaseRequested, events.LeasesReturned, events.Submitted, events.NamesReserved)
+QUIET = frozenset(
+    {events.LeaseRequested, events.LeasesReturned, events.Submitted, events.NamesReserved}
+)
 """Events that bring no image into the queue and free no worker. Others follow each of them, or a tick."""
 
 
@@ -143,15 +145,15 @@ class Supervisor:
             return
         self._handling = True
         try:
-            moved = False
+            moved, farm, execute = False, self.farm, self._executor.execute
             while self._events:
                 current = self._events.popleft()
-                moved |= not isinstance(current, QUIET)
+                moved = moved or type(current) not in QUIET
                 self._executor.arrived(current)
-                for instruction in handle(self.farm, current, self.now()):
-                    self._executor.execute(instruction)
-            for instruction in advance(self.farm, self.now()) if moved else ():
-                self._executor.execute(instruction)
+                for instruction in handle(farm, current, self.now()):
+                    execute(instruction)
+            for instruction in advance(farm, self.now()) if moved else ():
+                execute(instruction)
         finally:
             self._handling = False
         self._executor.arrivals.keep(self.farm.submits)
