@@ -35,7 +35,9 @@ PIECE_BYTES = 2**20
 """Images of a batch that are smaller share a slot up to this size."""
 _PATHS = ("model_dirs", "ingredient")
 _DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
-_SETTINGS = tuple(name for name in OPTIONS if name not in (*_PATHS, *_DOCUMENTS))
+_SETTINGS = tuple(
+    name for name in OPTIONS if name not in (*_PATHS, *_DOCUMENTS, *schema.OF_ONE_REQUEST)
+)
 _read_settings = attrgetter(*_SETTINGS)
 _read_documents = attrgetter(*_DOCUMENTS)
 
@@ -204,8 +206,12 @@ def _shape(info: PixelInfo, moving: bool) -> dict[str, Any]:
 
 def _settings(request: SaveRequest) -> dict[str, Any]:
     """Return the settings that are not at their defaults, as they go over the wire. A program mostly gives
-    what it gave before: that is validated once."""
-    given: dict[str, Any] = _once(_validated, *_read_settings(request))
+    what it gave before, but for the name: that is validated once."""
+    given: dict[str, Any] = dict(_once(_validated, *_read_settings(request)))
+    for name in schema.OF_ONE_REQUEST:
+        value = getattr(request, name)
+        if value is not None and not _is_default(OPTIONS[name], value):
+            given[name] = OPTIONS[name].kind.check(name, value)
     return given
 
 
