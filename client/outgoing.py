@@ -35,9 +35,7 @@ PIECE_BYTES = 2**20
 """Images of a batch that are smaller share a slot up to this size."""
 _PATHS = ("model_dirs", "ingredient")
 _DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
-_SETTINGS = tuple(
-    name for name in OPTIONS if name not in (*_PATHS, *_DOCUMENTS, *schema.OF_ONE_REQUEST)
-)
+_SETTINGS = tuple(name for name in OPTIONS if name not in (*_PATHS, *_DOCUMENTS, *schema.OF_ONE_REQUEST))
 _read_settings = attrgetter(*_SETTINGS)
 _read_documents = attrgetter(*_DOCUMENTS)
 

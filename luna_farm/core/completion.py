@@ -134,9 +134,9 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
     if not job.count(S.FAILED):
         job.forget_metadata()
     done: list[Instruction] = []
-    if any([waiter.job_id == job.job_id for waiter in farm.waiters]):
+    if waiting := [waiter for waiter in farm.waiters if waiter.job_id == job.job_id]:
         report = job.report()
-        done += [Reply(w.client, w.reply, report) for w in farm.waiters if w.job_id == job.job_id]
+        done += [Reply(waiter.client, waiter.reply, report) for waiter in waiting]
         farm.waiters = [waiter for waiter in farm.waiters if waiter.job_id != job.job_id]
     ended = JobDone(
         job.job_id,

@@ -1,8 +1,8 @@
 """The words that cross a process boundary: what a job asks for, what one image needs, what came of it.
 
-Plain dataclasses that turn into msgpack maps and back. They are not changed once they are made; those of every
-image are not frozen, because a frozen class takes three times as long to make. This module must never validate
-what a client sent (that is `core/schema.py`) and never touch numpy.
+Plain dataclasses that turn into msgpack maps and back. They are not changed once they are made; those of
+every image are not frozen, because a frozen class takes three times as long to make. This module must never
+validate what a client sent (that is `core/schema.py`) and never touch numpy.
 """
 
 from __future__ import annotations

@@ -57,9 +57,7 @@ SWEPT_FOLDERS = 1000
 """Folders that are looked through for strays after a power cut."""
 LAST_WORDS_S = 2.0
 """How long workers that have nothing left to make may take to tidy up and end."""
-QUIET = frozenset(
-    {events.LeaseRequested, events.LeasesReturned, events.Submitted, events.NamesReserved}
-)
+QUIET = frozenset({events.LeaseRequested, events.LeasesReturned, events.Submitted, events.NamesReserved})
 """Events that bring no image into the queue and free no worker. Others follow each of them, or a tick."""
 
 
