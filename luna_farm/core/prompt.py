@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -248,6 +247,8 @@ def script_text(value: object) -> str:
     if value == 0:
         return "0"
     if 1e-6 <= abs(value) < 1e21:
+        from decimal import Decimal  # only here: few names hold a number that is no integer
+
         plain = format(Decimal(repr(value)), "f")
         return plain.rstrip("0").rstrip(".") if "." in plain else plain
     digits, exponent = repr(value).split("e")

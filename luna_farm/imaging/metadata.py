@@ -21,8 +21,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import platformdirs
-
 from luna_farm.core import generation
 from luna_farm.core.generation_models import Generation
 from luna_farm.core.messages import ImageTask, SaveOptions
@@ -173,6 +171,8 @@ def _hashes(read: Generation, options: SaveOptions) -> tuple[dict[str, str], lis
 
 @lru_cache(maxsize=1)
 def _hash_store() -> hashes.Hashes:
+    import platformdirs  # only here: an idle worker does without its half megabyte
+
     return hashes.Hashes(platformdirs.user_cache_path("luna-farm") / "model-hashes.jsonl")
 
 

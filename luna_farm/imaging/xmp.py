@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from html import escape
 
 from luna_farm import __version__
 from luna_farm.config_provenance import AIGC_FIELDS, SOURCE_TYPES
@@ -36,6 +35,8 @@ def packet(source_type: str, timestamp: str = "", aigc: Mapping[str, str] | None
     source_type: of SOURCE_TYPES. timestamp: ISO 8601, "" for none. aigc: some of AIGC_FIELDS with their
     texts; `Label` is "1" where it is not given.
     """
+    from html import escape  # only here: its table of entities is 0.3 MB
+
     more = (
         f"\n<xmp:CreateDate>{escape(_moment(timestamp), quote=False)}</xmp:CreateDate>" if timestamp else ""
     )

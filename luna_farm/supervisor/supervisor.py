@@ -242,6 +242,7 @@ class Supervisor:
                 self.services.catalogue.flush()
             if self.farm.ready and not told_ready:
                 told_ready = True
+                system.release_memory()
                 self._notifier.send("READY=1")
             if self._notifier.watchdog_s:
                 self._notifier.send("WATCHDOG=1")

@@ -52,6 +52,8 @@ def start(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from luna_farm.worker.main import serve
 
+    system.release_memory()  # what the imports have freed, 0.7 MB
+
     serve(pipe, fsync, notes, signing, uploads, allowed, catalogue, thumbnails)
 
 
