@@ -8,7 +8,6 @@ misread setting must not start.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import ipaddress
 import platform
@@ -259,6 +258,8 @@ def _unknown(key: str, source: str, known: Iterable[str]) -> ConfigError:
     # The right name in a wrong place, or in none, is nearer than any other spelling.
     last = key.rpartition(".")[2]
     alike = [name for name in names if name.rpartition(".")[2] == last]
+    import difflib  # only here: a farm without mistakes does without it
+
     near = (alike or difflib.get_close_matches(key, names, n=1, cutoff=0.0))[0]
     section, _, plain = near.rpartition(".")
     where = f" It belongs below [{section}]." if plain == key and section else ""
