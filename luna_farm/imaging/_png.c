@@ -40,24 +40,10 @@ static int to_u64(PyObject *object, void *to) {
     return 1;
 }
 
-/* Whether so many rows are something that the kernel counts in 32 bits and a PNG chunk holds. */
-static int fits_strip(size_t rows, size_t row_bytes) {
-    return rows && row_bytes && row_bytes < LARGEST_STRIP && rows <= LARGEST_STRIP / (row_bytes + 1);
-}
-
-/* What is wrong with an image, or NULL. Its buffer holds all its rows, its strip lies in it. */
-static const char *judge_image(const strip *s, size_t bytes) {
-    if (s->pixel_bytes < 1 || s->pixel_bytes > 8 || s->pixel_bytes == 5 || s->pixel_bytes == 7)
-        return "pixel bytes are 1, 2, 3, 4, 6 or 8";
-    if (s->sample_bytes < 1 || s->sample_bytes > 2 || s->pixel_bytes % s->sample_bytes)
-        return "sample bytes are 1 or 2 and divide pixel bytes";
-    if (!s->row_bytes || s->row_bytes % s->pixel_bytes)
-        return "row bytes is a multiple of pixel bytes";
-    if (s->first_row >= s->last_row || s->last_row > s->height || s->height > bytes / s->row_bytes)
-        return "rows first..last lie in the image, and the image in the buffer";
-    if (!fits_strip(s->last_row - s->first_row, s->row_bytes))
-        return "a strip has at most 2**30 bytes";
-    return s->level < 0 || s->level > 9 ? "level is 0..9" : NULL;
+/* What is wrong with a strip whose pixels have so many bytes, or NULL. */
+static const char *refused_strip(const strip *s, size_t bytes) {
+    luna_status status = luna_check_strip(s, bytes);
+    return status == LUNA_OK ? NULL : luna_status_text(status);
 }
 
 static int overlap(const Py_buffer *a, const Py_buffer *b) {
@@ -76,14 +62,15 @@ static PyObject *py_idat(PyObject *self, PyObject *args) {
     buffers b;
     u32 adler = 1;
     size_t written;
+    luna_status status;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*O&O&O&O&O&O&iw*:idat", &b.pixels, to_size, &s.height, to_size, &s.row_bytes, to_size,
                           &s.pixel_bytes, to_size, &s.sample_bytes, to_size, &s.first_row, to_size, &s.last_row,
                           &s.level, &b.out))
         return NULL;
     s.pixels = b.pixels.buf;
-    const char *wrong = judge_image(&s, (size_t)b.pixels.len);
-    if (!wrong && (size_t)b.out.len < idat_bound(&s))
+    const char *wrong = refused_strip(&s, (size_t)b.pixels.len);
+    if (!wrong && (size_t)b.out.len < luna_idat_bound(&s))
         wrong = "the destination is smaller than bound() says";
     if (!wrong && overlap(&b.pixels, &b.out))
         wrong = "the destination overlaps the pixels";
@@ -93,10 +80,10 @@ static PyObject *py_idat(PyObject *self, PyObject *args) {
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    written = put_idat(&s, b.out.buf, &adler);
+    status = luna_put_idat(&s, b.out.buf, &written, &adler);
     Py_END_ALLOW_THREADS
     release(&b);
-    if (!written)
+    if (status != LUNA_OK)
         return PyErr_NoMemory();
     return Py_BuildValue("nk", (Py_ssize_t)written, (unsigned long)adler);
 }
@@ -109,7 +96,8 @@ PyDoc_STRVAR(filter_doc,
 static PyObject *py_filter(PyObject *self, PyObject *args) {
     strip s;
     buffers b;
-    int filter, done;
+    int filter;
+    luna_status status;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*O&O&O&O&O&O&iw*:filter", &b.pixels, to_size, &s.height, to_size, &s.row_bytes, to_size,
                           &s.pixel_bytes, to_size, &s.sample_bytes, to_size, &s.first_row, to_size, &s.last_row, &filter,
@@ -117,23 +105,23 @@ static PyObject *py_filter(PyObject *self, PyObject *args) {
         return NULL;
     s.pixels = b.pixels.buf;
     s.level = 6;
-    const char *wrong = judge_image(&s, (size_t)b.pixels.len);
+    const char *wrong = refused_strip(&s, (size_t)b.pixels.len);
     if (!wrong && (size_t)b.out.len != stream_bytes(&s))
         wrong = "the destination holds row bytes + 1 bytes for each row";
     if (!wrong && overlap(&b.pixels, &b.out))
         wrong = "the destination overlaps the pixels";
     if (!wrong && (filter < 0 || filter > FILTER_BEST))
-        wrong = "filter is 0..5";
+        wrong = luna_status_text(LUNA_BAD_FILTER);
     if (wrong) {
         release(&b);
         PyErr_SetString(PyExc_ValueError, wrong);
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    done = put_filtered_rows(&s, filter, b.out.buf);
+    status = luna_filter_strip(&s, filter, b.out.buf);
     Py_END_ALLOW_THREADS
     release(&b);
-    if (!done)
+    if (status != LUNA_OK)
         return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
@@ -147,7 +135,7 @@ static PyObject *py_sample(PyObject *self, PyObject *args) {
     strip s;
     Py_buffer pixels;
     plan p;
-    int done;
+    luna_status status;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*O&O&O&O&:sample", &pixels, to_size, &s.height, to_size, &s.row_bytes, to_size,
                           &s.pixel_bytes, to_size, &s.sample_bytes))
@@ -156,17 +144,17 @@ static PyObject *py_sample(PyObject *self, PyObject *args) {
     s.first_row = 0;
     s.last_row = s.height;
     s.level = 6;
-    const char *wrong = judge_image(&s, (size_t)pixels.len);
+    const char *wrong = refused_strip(&s, (size_t)pixels.len);
     if (wrong) {
         PyBuffer_Release(&pixels);
         PyErr_SetString(PyExc_ValueError, wrong);
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    done = plan_strip(&s, &p);
+    status = luna_plan_strip(&s, &p);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&pixels);
-    if (!done)
+    if (status != LUNA_OK)
         return PyErr_NoMemory();
     return Py_BuildValue("iiI", p.filter, p.method, p.symbols);
 }
@@ -178,12 +166,12 @@ static PyObject *py_bound(PyObject *self, PyObject *args) {
     (void)self;
     if (!PyArg_ParseTuple(args, "O&O&:bound", to_size, &rows, to_size, &row_bytes))
         return NULL;
-    if (!fits_strip(rows, row_bytes)) {
+    if (!luna_fits_strip(rows, row_bytes)) {
         PyErr_SetString(PyExc_ValueError, "rows x (row bytes + 1) lies between 2 and 2**30");
         return NULL;
     }
     strip s = {NULL, rows, row_bytes, 1, 1, 0, rows, 0};
-    return PyLong_FromSize_t(idat_bound(&s));
+    return PyLong_FromSize_t(luna_idat_bound(&s));
 }
 
 PyDoc_STRVAR(adler_doc, "adler_join(first, second, second_bytes) -> int\n\n"
@@ -198,7 +186,7 @@ static PyObject *py_adler_join(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "an Adler-32 has 32 bits");
         return NULL;
     }
-    return PyLong_FromUnsignedLong(adler32_join((u32)first, (u32)second, bytes));
+    return PyLong_FromUnsignedLong(luna_adler32_join((u32)first, (u32)second, bytes));
 }
 
 PyDoc_STRVAR(quantize_doc, "quantize(src, dst) -> bool\n\n"
@@ -215,7 +203,7 @@ static PyObject *py_quantize(PyObject *self, PyObject *args) {
     fits = fits && !overlap(&b.pixels, &b.out);
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        odd = quantize_floats(b.pixels.buf, b.out.buf, (size_t)b.out.len);
+        odd = luna_quantize_floats(b.pixels.buf, b.out.buf, (size_t)b.out.len);
         Py_END_ALLOW_THREADS
     }
     release(&b);
@@ -243,7 +231,7 @@ static PyObject *py_quantize_planes(PyObject *self, PyObject *args) {
     fits = fits && first <= plane && count <= plane - first;
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        odd = quantize_planes((const float *)b.pixels.buf + first, plane, (u8 *)b.out.buf + 3 * first, count);
+        odd = luna_quantize_planes((const float *)b.pixels.buf + first, plane, (u8 *)b.out.buf + 3 * first, count);
         Py_END_ALLOW_THREADS
     }
     release(&b);

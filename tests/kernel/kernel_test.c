@@ -186,6 +186,9 @@ static int check(strip s, u8 *pixels, int kind) {
     for (size_t i = 0; i < s.height * s.row_bytes; i++)
         pixels[i] = content(kind, i / s.row_bytes, i % s.row_bytes, i % s.row_bytes / s.pixel_bytes, i % s.pixel_bytes);
     s.pixels = pixels;
+    s.last_row = s.height;
+    if (luna_check_strip(&s, s.height * s.row_bytes) != LUNA_OK || luna_check_strip(&s, s.height * s.row_bytes - 1) != LUNA_ROWS_OUTSIDE)
+        return 0;
     for (s.level = 0; s.level < 10; s.level++)
         for (int strips = 1; strips <= 2; strips++) {
             u8 *zlib = malloc(2 * (bytes + LARGEST_BLOCK) + 8192), *rows = malloc(bytes), *to = zlib;
@@ -193,15 +196,15 @@ static int check(strip s, u8 *pixels, int kind) {
             for (s.first_row = 0; s.first_row < s.height; s.first_row = s.last_row) {
                 s.last_row = strips == 2 && s.first_row == 0 ? cut : s.height;
                 u32 part;
-                size_t room = idat_bound(&s);
+                size_t room = luna_idat_bound(&s);
                 u8 *out = malloc(room);
-                size_t written = put_idat(&s, out, &part);
-                if (!written || written > room || crc32_of(ISA_BASE, out + 4, written - 8) !=
+                size_t written;
+                if (luna_put_idat(&s, out, &written, &part) != LUNA_OK || written > room || crc32_of(ISA_BASE, out + 4, written - 8) !=
                     ((u32)out[written - 4] << 24 | (u32)out[written - 3] << 16 | (u32)out[written - 2] << 8 | out[written - 1]))
                     return 0;
                 memcpy(to, out + 8, written - 12);
                 to += written - 12;
-                adler = adler32_join(adler, part, (s.last_row - s.first_row) * (s.row_bytes + 1));
+                adler = luna_adler32_join(adler, part, (s.last_row - s.first_row) * (s.row_bytes + 1));
                 free(out);
             }
             reader r = {zlib, (size_t)(to - zlib), 0};
@@ -220,8 +223,8 @@ static int check_floats(void) {
     static u8 flat[N], planes[3 * N];
     for (int i = 0; i < 3 * N; i++)
         src[i] = (float)random_below(1300) / 1000 - 0.1f;
-    quantize_floats(src, flat, N);
-    quantize_planes(src, N, planes, N);
+    luna_quantize_floats(src, flat, N);
+    luna_quantize_planes(src, N, planes, N);
     for (int i = 0; i < N; i++) {
         float v = src[i] * 255.0f;
         if (flat[i] != (u8)(v < 0 ? 0 : v > 255 ? 255 : v) || planes[3 * i] != flat[i])

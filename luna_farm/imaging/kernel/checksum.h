@@ -106,7 +106,7 @@ static u32 adler32_update(int isa, u32 adler, const u8 *p, size_t n) {
 }
 
 /* The Adler-32 of two pieces put together, from theirs and the length of the second. */
-static u32 adler32_join(u32 first, u32 second, u64 second_bytes) {
+static u32 luna_adler32_join(u32 first, u32 second, u64 second_bytes) {
     u32 n = (u32)(second_bytes % ADLER_MOD), a1 = first & 0xffff;
     u32 a = (a1 + (second & 0xffff) + ADLER_MOD - 1) % ADLER_MOD;
     u32 b = ((first >> 16) + (second >> 16) + (u32)((u64)a1 * n % ADLER_MOD) + ADLER_MOD - n) % ADLER_MOD;

@@ -1,5 +1,8 @@
 /* What every part of the kernel leans on: fixed-width types, unaligned access without undefined
- * behaviour, and which processor-specific code may be compiled at all. No Python in this folder. */
+ * behaviour, and which processor-specific code may be compiled at all. No Python in this folder.
+ *
+ * What other files call begins with luna_, macros that a compiler may define with LUNA_. All else is static, in one
+ * translation unit. */
 #ifndef LUNA_COMMON_H
 #define LUNA_COMMON_H
 

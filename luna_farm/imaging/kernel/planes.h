@@ -44,14 +44,14 @@ LUNA_TARGET("avx2") static void interleave_avx2(const u8 *RESTRICT r, const u8 *
 }
 #endif
 
-/* src: the first of three planes that begin `plane` floats apart; dst: 3 * n bytes. Returns as quantize_floats does. */
-static int quantize_planes(const float *src, size_t plane, u8 *dst, size_t n) {
+/* src: the first of three planes that begin `plane` floats apart; dst: 3 * n bytes. Returns as luna_quantize_floats does. */
+static int luna_quantize_planes(const float *src, size_t plane, u8 *dst, size_t n) {
     u8 bytes[3][PLANE_PIECE];
     int odd = 0;
     for (size_t at = 0; at < n; at += PLANE_PIECE) {
         size_t piece = n - at < PLANE_PIECE ? n - at : PLANE_PIECE;
         for (int c = 0; c < 3; c++)
-            odd |= quantize_floats(src + (size_t)c * plane + at, bytes[c], piece);
+            odd |= luna_quantize_floats(src + (size_t)c * plane + at, bytes[c], piece);
 #ifdef LUNA_DISPATCH
         if (detect_isa() >= ISA_AVX2) {
             interleave_avx2(bytes[0], bytes[1], bytes[2], dst + 3 * at, piece);

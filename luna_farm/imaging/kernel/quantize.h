@@ -50,7 +50,7 @@ LUNA_TARGET("avx2") static int quantize_avx2(const float *src, u8 *dst, size_t n
 }
 #endif
 
-static int quantize_floats(const float *src, u8 *dst, size_t n) {
+static int luna_quantize_floats(const float *src, u8 *dst, size_t n) {
 #ifdef LUNA_DISPATCH
     if (detect_isa() >= ISA_AVX2)
         return quantize_avx2(src, dst, n);

@@ -4,6 +4,7 @@
 #define LUNA_SOURCE_H
 
 #include "filter.h"
+#include "status.h"
 
 /* A block's filtered bytes: enough for a Huffman code to pay, little enough for the second level cache. */
 enum { BLOCK_BYTES = 320 * 1024, SMALL_BLOCK_BYTES = 128 * 1024, LARGEST_BLOCK = BLOCK_BYTES + BLOCK_BYTES / 2 };
@@ -29,6 +30,26 @@ typedef struct {
 typedef struct {
     u8 *row, *above;
 } row_buffers;
+
+/* Whether so many rows are something that the kernel counts in 32 bits and a PNG chunk holds. */
+static int luna_fits_strip(size_t rows, size_t row_bytes) {
+    return rows && row_bytes && row_bytes < LARGEST_STRIP && rows <= LARGEST_STRIP / (row_bytes + 1);
+}
+
+/* Judges a strip whose pixels have so many bytes. Nothing else in the kernel checks its arguments. */
+static luna_status luna_check_strip(const strip *s, size_t bytes) {
+    if (s->pixel_bytes < 1 || s->pixel_bytes > 8 || s->pixel_bytes == 5 || s->pixel_bytes == 7)
+        return LUNA_BAD_PIXEL_BYTES;
+    if (s->sample_bytes < 1 || s->sample_bytes > 2 || s->pixel_bytes % s->sample_bytes)
+        return LUNA_BAD_SAMPLE_BYTES;
+    if (!s->row_bytes || s->row_bytes % s->pixel_bytes)
+        return LUNA_BAD_ROW_BYTES;
+    if (s->first_row >= s->last_row || s->last_row > s->height || s->height > bytes / s->row_bytes)
+        return LUNA_ROWS_OUTSIDE;
+    if (!luna_fits_strip(s->last_row - s->first_row, s->row_bytes))
+        return LUNA_STRIP_TOO_LARGE;
+    return s->level < 0 || s->level > 9 ? LUNA_BAD_LEVEL : LUNA_OK;
+}
 
 INLINE size_t stream_bytes(const strip *s) { return (s->last_row - s->first_row) * (s->row_bytes + 1); }
 

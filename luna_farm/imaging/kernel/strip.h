@@ -28,23 +28,25 @@ typedef struct {
     u8 *memory;
 } workspace;
 
-/* What a level does where matches are looked for exhaustively; see effort. */
+/* What levels 5 to 9 do where the kernel's own parser serves; see effort. */
 static const effort EFFORTS[10] = {
-    /* depth nice passes patience */
-    {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0},
-    {2, 32, 0, 5}, {8, 48, 1, 7}, {12, 64, 2, 7}, {24, 96, 2, 7}, {32, 128, 3, 7},
+    [5] = {.depth = 2, .nice = 32, .passes = 0, .patience = 5},
+    [6] = {.depth = 8, .nice = 48, .passes = 1, .patience = 7},
+    [7] = {.depth = 12, .nice = 64, .passes = 2, .patience = 7},
+    [8] = {.depth = 24, .nice = 96, .passes = 2, .patience = 7},
+    [9] = {.depth = 32, .nice = 128, .passes = 3, .patience = 7},
 };
 
-/* The most bytes that put_idat writes for this strip, whatever the level: all stored, after the last block went wrong
+/* The most bytes that luna_put_idat writes for this strip, whatever the level: all stored, after the last block went wrong
  * at first; frame and slack. */
-static size_t idat_bound(const strip *s) {
+static size_t luna_idat_bound(const strip *s) {
     size_t bytes = stream_bytes(s), most = bytes < LARGEST_BLOCK ? bytes : LARGEST_BLOCK;
     return bytes + bytes / 4096 + 2 * (most + CARRIED) + 1024;
 }
 
 INLINE size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-static int open_workspace(workspace *w, const strip *s) {
+static luna_status open_workspace(workspace *w, const strip *s) {
     memset(w, 0, sizeof *w);
     w->isa = detect_isa();
     w->room = block_bytes(s, s->level < 5 ? BLOCK_BYTES : SMALL_BLOCK_BYTES);
@@ -53,7 +55,7 @@ static int open_workspace(workspace *w, const strip *s) {
     size_t tokens = whole_lines(((w->room + CARRIED) / MIN_MATCH + 2) * sizeof(token)), book = whole_lines(sizeof(codebook));
     w->memory = malloc(rows + filtered + covered + edges + tokens + book + sizeof(tile_memory));
     if (!w->memory)
-        return 0;
+        return LUNA_NO_MEMORY;
     u8 *at = w->memory;
     w->rows = row_buffers_in(at, w->room);
     w->filtered = at += rows;
@@ -63,29 +65,29 @@ static int open_workspace(workspace *w, const strip *s) {
     w->tokens = (token *)(void *)(at += edges);
     w->book = (codebook *)(void *)(at += tokens);
     w->tiles = open_tiles(at + book);
-    return 1;
+    return LUNA_OK;
 }
 
-static int open_literals(workspace *w) {
+static luna_status open_literals(workspace *w) {
     if (!w->literals)
         w->literals = malloc(w->room + CARRIED + SCAN_SLACK);
     w->waiting.tokens = w->tokens;
     w->waiting.literals = w->literals;
-    return w->literals != NULL;
+    return w->literals ? LUNA_OK : LUNA_NO_MEMORY;
 }
 
-static int open_strings(workspace *w) {
+static luna_status open_strings(workspace *w) {
     if (w->strings)
-        return 1;
+        return LUNA_OK;
     parser *p = w->strings = malloc(sizeof(parser) + 17 * w->room + 1024);
     if (!p)
-        return 0;
+        return LUNA_NO_MEMORY;
     memset(p, 0, sizeof *p);
     p->path_cost = (u32 *)(void *)(p + 1);
     p->parse_step = (match *)(void *)(p->path_cost + w->room + 1);
     p->found = p->parse_step + w->room;
     p->many = (u8 *)(p->found + 2 * w->room + MOST_FOUND);
-    return 1;
+    return LUNA_OK;
 }
 
 static void close_workspace(workspace *w) {
@@ -113,27 +115,27 @@ static void put_waiting(workspace *w, const u8 *data, size_t n, bitstream *bits,
     learn_scan_costs(&w->tiles->scan, &h);
 }
 
-/* Sends data[0..n), a block of filtered bytes. Returns 0 if memory ran out. */
-static int put_filtered(workspace *w, const strip *s, const u8 *data, size_t n, u32 position, size_t row_end,
-                        bitstream *bits, int final) {
+/* Sends data[0..n), a block of filtered bytes. */
+static luna_status put_filtered(workspace *w, const strip *s, const u8 *data, size_t n, u32 position, size_t row_end,
+                                bitstream *bits, int final) {
     if (s->level == 0) {
         put_stored(bits, data, n, final);
     } else if (s->level >= 5) {
         histogram h;
-        if (!open_strings(w))
-            return 0;
+        if (open_strings(w) != LUNA_OK)
+            return LUNA_NO_MEMORY;
         size_t count = find_tokens(w->strings, data, n, position, &EFFORTS[s->level], w->tokens, &h);
         put_block(w->isa, bits, w->book, &h, data, n, w->tokens, count, NULL, final);
     } else if (w->plan.method == METHOD_SCAN) {
-        if (!open_literals(w))
-            return 0;
+        if (open_literals(w) != LUNA_OK)
+            return LUNA_NO_MEMORY;
         scan(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
         if (final || w->waiting.count + w->waiting.literal_count > CARRIED)
             put_waiting(w, data, n, bits, final);
     } else {
         put_runs(w, s, data, n, bits, final);
     }
-    return 1;
+    return LUNA_OK;
 }
 
 /* Chooses for the section that begins at row y. Returns the row it ends at. */
@@ -154,14 +156,15 @@ static size_t plan_section(workspace *w, const strip *s, size_t y) {
     return end;
 }
 
-/* Writes the strip as one IDAT chunk to `out`, which has idat_bound() bytes. The first strip of a picture opens the
+/* Writes the strip as one IDAT chunk to `out`, which has luna_idat_bound() bytes. The first strip of a picture opens the
  * zlib stream, the last one closes it; the closing checksum is written only by a strip that is both, else it is the
- * caller's to join. Returns the bytes written, or 0 if memory ran out. */
-static size_t put_idat(const strip *s, u8 *out, u32 *adler) {
+ * caller's to join. */
+static luna_status luna_put_idat(const strip *s, u8 *out, size_t *written, u32 *adler) {
     workspace w;
     int first = s->first_row == 0, last = s->last_row == s->height;
-    if (!open_workspace(&w, s))
-        return 0;
+    *written = 0;
+    if (open_workspace(&w, s) != LUNA_OK)
+        return LUNA_NO_MEMORY;
     bitstream bits = {0, 0, out + 8};
     memcpy(out + 4, "IDAT", 4);
     if (first) { /* a window of 32 KB; the second byte says how hard it was tried and makes a multiple of 31 */
@@ -186,9 +189,10 @@ static size_t put_idat(const strip *s, u8 *out, u32 *adler) {
         size_t n = fill_block(w.isa, s, &w.rows, &at, w.plan.filter, block, room);
         if (position == FIRST_POSITION)
             block[-1] = (u8)~block[0]; /* nothing came before, so no run may begin with the first byte */
-        if (!put_filtered(&w, s, block, n, position, row_end, &bits, last && at.y == s->last_row)) {
+        luna_status status = put_filtered(&w, s, block, n, position, row_end, &bits, last && at.y == s->last_row);
+        if (status != LUNA_OK) {
             close_workspace(&w);
-            return 0;
+            return status;
         }
         *adler = adler32_update(w.isa, *adler, block, n);
         position += (u32)n;
@@ -208,15 +212,16 @@ static size_t put_idat(const strip *s, u8 *out, u32 *adler) {
     store32_big(out, (u32)data);
     store32_big(out + 8 + data, crc32_of(w.isa, out + 4, data + 4));
     close_workspace(&w);
-    return data + 12;
+    *written = data + 12;
+    return LUNA_OK;
 }
 
-/* Filters the strip into `out`, stream_bytes() of it, for a library to compress. Returns 0 if memory ran out. */
-static int put_filtered_rows(const strip *s, int filter, u8 *out) {
+/* Filters the strip into `out`, stream_bytes() of it, for a library to compress. filter: FILTER_NONE to FILTER_BEST. */
+static luna_status luna_filter_strip(const strip *s, int filter, u8 *out) {
     size_t room = block_bytes(s, SMALL_BLOCK_BYTES), buffers = whole_lines(row_buffer_bytes(room));
     u8 *memory = malloc(buffers + room + 2 * MARGIN);
     if (!memory)
-        return 0;
+        return LUNA_NO_MEMORY;
     row_buffers rows = row_buffers_in(memory, room);
     cursor at = {s->first_row, 0, 0};
     while (at.y < s->last_row) { /* by way of a block, since rows are filtered in whole vectors */
@@ -225,19 +230,19 @@ static int put_filtered_rows(const strip *s, int filter, u8 *out) {
         out += n;
     }
     free(memory);
-    return 1;
+    return LUNA_OK;
 }
 
-/* What a sample says of the whole strip. Returns 0 if memory ran out. */
-static int plan_strip(const strip *s, plan *p) {
+/* What a sample says of the whole strip. */
+static luna_status luna_plan_strip(const strip *s, plan *p) {
     size_t longest = WIDE_BYTES, buffers = whole_lines(row_buffer_bytes(longest));
     u8 *memory = malloc(buffers + sizeof(tile_memory));
     if (!memory)
-        return 0;
+        return LUNA_NO_MEMORY;
     row_buffers rows = row_buffers_in(memory, longest);
     *p = choose(detect_isa(), s, &rows, open_tiles(memory + buffers), s->first_row, s->last_row);
     free(memory);
-    return 1;
+    return LUNA_OK;
 }
 
 #endif
