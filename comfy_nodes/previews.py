@@ -93,7 +93,8 @@ class Announced:
         """Correct the names, answer the held requests, and show the images or why there are none."""
         shown = [] if report is None else self._correct(report)
         host.register_outputs(shown, self.caller.prompt_id)
-        self.state.update({**outcome(report, reason), "pictures": shown})
+        known = {"pictures": shown, "gallery": handover.gallery(self.job_id)}
+        self.state.update({**outcome(report, reason), **known})
         if self.state["failed"]:
             handover.unsaved[self.caller.node] += 1
         _forget(self)
@@ -173,7 +174,6 @@ def announce(
         job.pictures = job._correct(handed.report)
         job.state.update({**outcome(handed.report), "pictures": job.pictures})
         return job
-    job.state["gallery"] = handover.gallery(handed.job_id)
     for path in handed.paths:
         _coming[os.path.abspath(path)] = job.over
     watcher.add(job)

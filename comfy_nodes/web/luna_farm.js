@@ -4,9 +4,9 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Runs, ended } from "./luna_runs.js";
 import { loadTexts, text } from "./luna_text.js";
+import { arrange, isArranged, resize } from "./luna_widgets.js";
 
 const SAVERS = new Set(["LunaDaemonImageSaver", "LunaMultiSaver"]);
-const SLOTS = [1, 2, 3, 4, 5];
 const COLOURS = { idle: "#888", busy: "#e0b050", good: "#70c070", warn: "#e0b050", bad: "#e06060" };
 const SHOWN_BY_BROWSERS = /\.(png|webp|jpe?g|avif)$/i;
 const TOAST_MS = 12000;
@@ -220,33 +220,6 @@ function addBadge(node) {
   return badge;
 }
 
-// Affix, format and subfolder of an image that is not connected say nothing: they show when it is.
-function showConnected(node) {
-  for (const slot of SLOTS.slice(1)) {
-    const at = node.inputs?.findIndex(({ name }) => name === `image_${slot}`) ?? -1;
-    const hidden = at < 0 || !node.isInputConnected(at);
-    for (const name of ["affix", "format", "subdir"]) {
-      const widget = node.widgets?.find((one) => one.name === `${name}_${slot}`);
-      if (widget) setHidden(widget, hidden);
-    }
-  }
-  resize(node);
-}
-
-function resize(node) {
-  const [, least] = node.computeSize();
-  node.setSize([node.size[0], node.imgs?.length ? Math.max(node.size[1], least) : least]);
-  dirty();
-}
-
-// The canvas reserves room for a hidden widget too, unless it says that it needs none (-4 is the gap between widgets).
-function setHidden(widget, hidden) {
-  widget.hidden = hidden;
-  if (widget.options) widget.options.hidden = hidden; // for Vue nodes
-  if (hidden) widget.computeSize = () => [0, -4];
-  else delete widget.computeSize;
-}
-
 function chain(node, method, after) {
   const before = node[method];
   node[method] = function (...args) {
@@ -265,9 +238,12 @@ app.registerExtension({
     addMenu(node);
     // The frontend finds out that an image needs room while it draws, and leaves drawing the larger node to chance.
     chain(node, "onResize", dirty);
-    chain(node, "onDrawBackground", () => checkImages(node));
-    chain(node, "onConnectionsChange", () => showConnected(node));
-    chain(node, "onConfigure", () => showConnected(node));
-    showConnected(node);
+    chain(node, "onDrawBackground", () => {
+      checkImages(node);
+      if (!isArranged(node)) arrange(node);
+    });
+    chain(node, "onConnectionsChange", () => arrange(node));
+    chain(node, "onConfigure", () => arrange(node));
+    arrange(node);
   },
 });

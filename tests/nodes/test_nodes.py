@@ -370,11 +370,16 @@ def test_no_preview_is_shown_when_none_is_wanted(comfy, farm, tensor):
     assert len(ui["images"]) == 2, "programs get the names all the same"
 
 
-def test_the_page_learns_where_a_job_is_in_the_gallery(comfy, farm, tensor):
+def test_the_page_learns_where_a_job_is_in_the_gallery_when_it_ends(comfy, farm, tensor, watched):
+    """Not before: looking that up reads a file, and the node returns first."""
     farm.endpoint = SimpleNamespace(gallery=lambda job_id: f"http://127.0.0.1:4711/gallery?job={job_id}")
     ui, _ = run(LunaDaemonImageSaver(), image_1=tensor)
     state = ui["luna_farm"][0]
-    assert state["gallery"] == f"http://127.0.0.1:4711/gallery?job={state['job_id']}"
+    assert state["gallery"] == ""
+    (job,) = watched
+    farm.end(job.job_id, "saved")
+    job.finished(farm.reports[job.job_id], "", farm.queue)
+    assert state["gallery"] == f"http://127.0.0.1:4711/gallery?job={job.job_id}"
 
 
 def test_a_prefix_makes_the_names_of_save_image(comfy, tensor, tmp_path):
