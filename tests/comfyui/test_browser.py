@@ -61,7 +61,7 @@ BUILD = """([type, widgets]) => {
   saver.setSize([320, saver.size[1]]);
   window.saver = saver;
 }"""
-# The images that a person sees on the node, loaded. The gallery of older Vue nodes shows one at a time.
+# The images that a person sees on the node, loaded. Older Vue nodes show one at a time.
 SEEN = """() => {
   const vue = [...document.querySelectorAll(`[data-node-id="${saver.id}"] img`)];
   const images = LiteGraph.vueNodesMode ? vue : saver.imgs ?? [];
@@ -137,13 +137,10 @@ class Browser:
         return list(self.page.evaluate(SEEN))
 
     def sees(self, names: list[str]) -> None:
-        """Wait until the node shows these images: at once, or one at a time in the gallery of older Vue
-        nodes."""
-        self.until(PREVIEW)
-        for number, name in enumerate(names, 1):
-            if name not in self.seen():
-                self.page.get_by_label(f"View image {number} of {len(names)}").click()
-            self.until(f"({SEEN})().includes('{name}')")
+        """Wait until the node shows these images: all, or in older Vue nodes the first of so many."""
+        dots = f"""document.querySelectorAll('[aria-label$=" of {len(names)}"]').length"""
+        paged = f"({dots} === {len(names)} && String(({SEEN})()) === '{names[0]}')"
+        self.until(f"String(({SEEN})()) === '{','.join(names)}' || {paged}")
 
     def shot(self, name: str) -> None:
         if SHOTS:
