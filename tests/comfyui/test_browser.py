@@ -45,8 +45,8 @@ FLAGS = [
 SHOTS = os.environ.get("LUNA_FARM_TEST_SHOTS")
 WAIT_MS = 60_000
 
-# Builds "load a picture, save it" and keeps the saver as window.saver. Ids count on: some frontends give a new node
-# the values and the images that an earlier one of its id had.
+# Builds "load a picture, save it" and keeps the saver as window.saver. Ids count on: some frontends give a
+# new node the values and the images that an earlier one of its id had.
 BUILD = """([type, widgets]) => {
   const last = app.graph.last_node_id;
   app.graph.clear();
