@@ -21,6 +21,19 @@ from farm_process import FarmProcess
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
 
+LONG = ("sinks", "faults", "integration", "security", "feed", "cli", "packaging")
+"""Folders whose files take long. They come first, so that all processes of a run end at about one time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(here).parts[0] if item.path.is_relative_to(here) else ""
+        return LONG.index(folder) if folder in LONG else len(LONG)
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def shared_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
