@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from luna_farm.core import fields as checks
 from luna_farm.core import outputs, schema
-from luna_farm.core.fields import DOCUMENTS_LIMIT, NAME_LIMIT, Base64, JsonText
+from luna_farm.core.fields import DOCUMENTS_LIMIT, Base64, JsonText, Text
 from luna_farm.core.formats import ANIMATED
 from luna_farm.core.options import MOST_FPS, MOST_LOOPS, OPTIONS, Option
 from luna_farm.core.outputs import Outputs
@@ -175,7 +175,7 @@ class Outgoing:
         node is mostly like this one. `here`: the files will lie on this host."""
         images = [
             {
-                "affix": image.affix,
+                "affix": checks.affix(image.affix),
                 "format": image.format,
                 "subdir": image.subdir,
                 **_shape(info, "animation_fps" in self.fields),
@@ -237,7 +237,7 @@ def _validated(*values: Any) -> dict[str, Any]:
 @lru_cache(maxsize=schema.KEPT_SETTINGS, typed=True)
 def _judged(affix: Any, form: Any, subdir: Any) -> str:
     """Validate the fields of a SaveImage and return its format."""
-    checks.text({"affix": affix}, "affix", limit=NAME_LIMIT)
+    checks.affix(affix)
     checks.boolean({"subdir": subdir}, "subdir", False)
     return schema.image_format({"format": form})
 
@@ -251,7 +251,7 @@ def _on_the_wire(option: Option, value: Any) -> Any:
         return json_text(option.name, value)
     if isinstance(option.kind, Base64) and isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(option.kind, Outputs):
+    if isinstance(option.kind, Outputs | Text):
         return option.kind.check(option.name, value)
     return value
 

@@ -8,6 +8,7 @@ decoded file.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from luna_farm.cli.jobs import as_map
 from luna_farm.cli.saving import Saving
 from luna_farm.config import Config
 from luna_farm.core import formats
+from luna_farm.core.messages import FORMAT_NAMES
 from luna_farm.core.options import OPTIONS
 from luna_farm.errors import FarmError, FarmUnavailable
 
@@ -60,7 +62,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     names.add_argument("--filename", metavar="NAME", help="name without ending, tokens too (default: FILE's)")
     names.add_argument("--affix", default="", help="appended to the name")
     how = parser.add_argument_group("how")
-    how.add_argument("--format", choices=tuple(formats.FORMATS), default="png")
+    how.add_argument("--format", type=_format, choices=tuple(formats.FORMATS), default="png")
     for name in HOW:
         options.save_option(how, OPTIONS[name])
     how.add_argument(
@@ -98,6 +100,11 @@ def run(args: argparse.Namespace, config: Config) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _format(text: str) -> str:
+    """Return the format that a name stands for, in any case: JPG is jpeg."""
+    return FORMAT_NAMES.get(text.lower(), text)
 
 
 def _save(saving: Saving, args: argparse.Namespace, show: Callable[[int], None]) -> None:
@@ -154,7 +161,7 @@ def _request(found: Source, name: str, args: argparse.Namespace) -> SaveRequest:
         how |= {"animation_fps": found.fps, "animation_loop": how["animation_loop"] or found.loop}
     # A name that was not asked for is no template: its percent signs are just that.
     filename, affix = args.filename, args.affix
-    own = Path(name).stem.replace("%", "_")
+    own = _readable(Path(name).stem).replace("%", "_")
     if args.archive != "none":  # the filename is that of the archive
         filename, affix = filename or "images", affix or own
         if not (args.shard_images or args.shard_bytes or args.shard_idle_s):
@@ -177,6 +184,11 @@ def _request(found: Source, name: str, args: argparse.Namespace) -> SaveRequest:
         icc_profile=found.icc,
         **how,
     )
+
+
+def _readable(name: str) -> str:
+    """Return the name of a file as text: one that is no UTF-8, or read in the locale C, has bytes in it."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _unsaved(report: JobReport) -> list[Any]:

@@ -43,15 +43,19 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Text(Kind):
-    """A text without NUL and without lone surrogates."""
+    """A text without NUL and without lone surrogates. With `mended` these cost themselves, not the images: a
+    NUL is left out, a lone surrogate (a byte of a file name that is no UTF-8) becomes a question mark."""
 
     limit: int = TEXT_LIMIT
+    mended: bool = False
 
     @property
     def allowed(self) -> str:
         return f"a text of at most {self.limit} characters without NUL"
 
     def check(self, field: str, value: Any) -> str:
+        if self.mended and isinstance(value, str):
+            value = mended(value)
         if not isinstance(value, str) or len(value) > self.limit or "\0" in value:
             raise InvalidRequest.of(field, value, self.allowed)
         if not value.isascii():
@@ -60,6 +64,13 @@ class Text(Kind):
             except UnicodeEncodeError:
                 raise InvalidRequest.of(field, value, "a text without lone surrogates") from None
         return value
+
+
+def mended(text: str) -> str:
+    """Return a text without NUL, with a question mark for each lone surrogate."""
+    if text.isascii():
+        return text.replace("\0", "")
+    return text.encode(errors="replace").decode().replace("\0", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +211,14 @@ def text(given: Mapping[str, Any], field: str, default: str = "", limit: int = T
     """Return a text field without NUL and without lone surrogates, at most `limit` characters."""
     value = given.get(field, default)
     return default if value is None else _text(limit).check(field, value)
+
+
+_AFFIX = Text(NAME_LIMIT, mended=True)
+
+
+def affix(value: object) -> str:
+    """Return the affix of an image, None for ""."""
+    return "" if value is None else _AFFIX.check("affix", value)
 
 
 def choice(given: Mapping[str, Any], field: str, allowed: tuple[str, ...], default: str) -> str:

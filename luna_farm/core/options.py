@@ -70,9 +70,15 @@ class SaveSettings:
     """The options of a save, each with its default. None: what the farm is configured with."""
 
     # --- names
-    save_path: str = _row(Text(NAME_LIMIT), "", "folders below the output folder; may hold tokens")
-    filename: str = _row(Text(NAME_LIMIT), "", "name without ending; may hold tokens; empty: time and model")
-    model_name: str = _row(Text(NAME_LIMIT), "", "name or path of the model, for tokens and metadata")
+    save_path: str = _row(
+        Text(NAME_LIMIT, mended=True), "", "folders below the output folder; may hold tokens"
+    )
+    filename: str = _row(
+        Text(NAME_LIMIT, mended=True), "", "name without ending; may hold tokens; empty: time and model"
+    )
+    model_name: str = _row(
+        Text(NAME_LIMIT, mended=True), "", "name or path of the model, for tokens and metadata"
+    )
     filename_index: int = _row(Whole(0, 2**31 - 1), 0, "the token %index%")
     batch_digits: int = _row(Whole(0, 9), 0, "digits of the number of a batch; 0: as many as it needs")
     if_exists: str = _row(

@@ -77,7 +77,7 @@ _KINDS: dict[str, Kind] = {
     "suffix": Text(64),
     "quality": Whole(1, 100),
     "level": Whole(0, 9),
-    "save_path": Text(NAME_LIMIT),
+    "save_path": Text(NAME_LIMIT, mended=True),
     "linear": Flag(),
 }
 

@@ -16,10 +16,9 @@ from itertools import accumulate
 from typing import Any
 
 from luna_farm.config_provenance import aigc_fields
-from luna_farm.core import outputs, presets
+from luna_farm.core import fields, outputs, presets
 from luna_farm.core.fields import (
     DOCUMENTS_LIMIT,
-    NAME_LIMIT,
     absolute,
     boolean,
     choice,
@@ -243,7 +242,7 @@ def _batch(batch: int, height: int, width: int, channels: int, *of_image: Any) -
     if given["frames"] != 1 and form not in ANIMATED:
         raise InvalidRequest.of("animation", form, f"a format of {', '.join(ANIMATED)}")
     return Batch(
-        affix=text(given, "affix", limit=NAME_LIMIT),
+        affix=fields.affix(given["affix"]),
         format=form,
         subdir=boolean(given, "subdir", True),
         batch=batch,

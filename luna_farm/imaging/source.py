@@ -76,7 +76,10 @@ def _read_file(path: Path) -> Source:
     except (
         *(UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, EOFError, SyntaxError),
     ) as error:
-        text = f"FILE: {str(path)!r} cannot be read ({error}); allowed: an image that Pillow knows, or .npy."
+        reason = (
+            "its content is of no kind that is known" if isinstance(error, UnidentifiedImageError) else error
+        )
+        text = f"FILE: {str(path)!r} cannot be read ({reason}); allowed: an image that Pillow knows, or .npy."
         raise InvalidRequest(text, "FILE", str(path), "an image or .npy") from error
 
 

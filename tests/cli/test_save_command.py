@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +111,20 @@ def test_percent_signs_of_a_file_name_are_no_template(farm, cli, sample):
     assert farm.requests[0].filename == "100_index_"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: file names here are always Unicode")
+def test_a_file_whose_name_is_no_utf8_is_saved(farm, cli, sample):
+    odd = os.path.join(os.fsencode(sample.parent), b"caf\xe9.png")
+    Path(os.fsdecode(odd)).write_bytes(sample.read_bytes())
+    assert cli("save", os.fsdecode(odd))[0] == 0
+    assert farm.requests[0].filename == "caf\ufffd"
+
+
+@pytest.mark.parametrize("given", ["JPG", "jpeg", "Jpeg"])
+def test_formats_have_their_usual_names_in_any_case(given, farm, cli, sample):
+    assert cli("save", "--format", given, sample)[0] == 0
+    assert farm.requests[0].images[0].format == "jpeg"
+
+
 def test_a_bad_file_fails_alone(farm, cli, sample, tmp_path, monkeypatch):
     monkeypatch.setattr("luna_farm.cli.saving.BUSY_S", 0.1)
     (tmp_path / "bad.png").write_bytes(b"no sample")
@@ -117,7 +134,7 @@ def test_a_bad_file_fails_alone(farm, cli, sample, tmp_path, monkeypatch):
     code, out, err = cli("save", tmp_path / "bad.png", full, sample)
     assert code == 1
     assert out.count("/out/") == 1
-    assert "bad.png" in err
+    assert "bad.png' cannot be read (its content is of no kind that is known)" in err
     assert "full.png: The farm is full." in err
 
 

@@ -280,18 +280,17 @@ class World:
     def _check_memory(self) -> None:
         """No two share a page: leases of clients, what a ghost may write to, pixels of accepted images."""
         owners: Counter[tuple[str, int]] = Counter()
-        mine = self.farm.segment
         for leases in self.leases.values():
             for lease in leases.values():
-                owners.update(self._pages(mine, lease["offset"], lease["size"]))
+                owners.update(self._pages(lease["segment"], lease["offset"], lease["size"]))
         for until, lease in self.ghosts:
             if until > self.now:
-                owners.update(self._pages(mine, lease["offset"], lease["size"]))
+                owners.update(self._pages(lease["segment"], lease["offset"], lease["size"]))
         used = {
             page
             for image in self.farm.unfinished()
-            if image.task.segment == mine and image.state is not ImageState.UPLOADING
-            for page in self._pages(mine, image.task.offset, image.task.nbytes)
+            if image.slot is not None and image.state is not ImageState.UPLOADING
+            for page in self._pages(image.task.segment, image.task.offset, image.task.nbytes)
         }
         owners.update(used)
         twice = [page for page, count in owners.items() if count > 1]
@@ -459,6 +458,13 @@ class World:
                 self.happens(events.PixelsMoved(*key, segment))
             else:
                 self.happens(events.PixelsMoved(*key, error=failed))
+        elif isinstance(i, do.CreateSegment):
+            segment = f"file:/large/{self.starts}-{i.reply}"
+            if well:
+                self.segments.add(segment)
+                self.happens(events.SegmentCreated(i.client, i.reply, i.size, segment))
+            else:
+                self.happens(events.SegmentCreated(i.client, i.reply, i.size, error=failed))
         else:
             assert isinstance(i, do.Bury)
             key, segment = (i.task.job_id, i.task.index), f"npy:/dead/{i.task.job_id}-{i.task.index}.npy"
