@@ -1,4 +1,4 @@
-"""What a conversation asks of whoever drives it, blocking or not: to send, to receive, to copy, to wait."""
+"""The steps of a conversation that a blocking or an asynchronous client carries out: send, receive, copy."""
 
 from __future__ import annotations
 

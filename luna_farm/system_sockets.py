@@ -47,8 +47,8 @@ def listener_uid(sock: socket.socket) -> int | None:
     if sys.platform == "linux":
         with suppress(OSError):
             theirs = sock.getpeername()
-            nobody = ("0.0.0.0" if sock.family == socket.AF_INET else "::", 0)  # noqa: S104  asked for, not listened on
-            return _asked_uid(theirs, nobody, _LISTEN)
+            no_peer = ("0.0.0.0" if sock.family == socket.AF_INET else "::", 0)  # noqa: S104  asked for, not listened on
+            return _asked_uid(theirs, no_peer, _LISTEN)
     return None
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Fuzzes what strangers' bytes come through: the targets of tests/fuzz, by coverage (atheris, libFuzzer).
+"""Fuzzes the code that reads bytes of unauthenticated peers: the targets of tests/fuzz (atheris, libFuzzer).
 
     python3 scripts/fuzz.py --long                 every target for ten minutes
     python3 scripts/fuzz.py --short                every target for a second, for scripts/test.py
     python3 scripts/fuzz.py --target NAME --seconds 60
     python3 scripts/fuzz.py --farm 1000000         that many frames against a real farm
 
-Needs the project installed, as in the environment that scripts/test.py makes. Findings and what was learned
+Needs the project installed, as in the environment that scripts/test.py makes. Findings and new inputs
 lie in fuzz-findings/; what is worth keeping goes into tests/fuzz/corpus and is tested from then on. Without
 atheris (for Linux and macOS, and not for every Python) it says that it did not run, and exits with 0:
 the tests run the same targets by hypothesis. It must never talk to a farm that it did not start.
@@ -118,7 +118,7 @@ def farm(count: int, seed: int) -> int:
         "the farm lives, without a traceback": result.alive and not result.tracebacks,
         "RSS growth below 20 MB": result.rss_growth < RSS_GROWTH,
         "everything of the good client is saved": not result.unsaved,
-        "nothing of anybody else is written": not result.strangers_files,
+        "no file of another sender is written": not result.foreign_files,
     }
     for what, kept in held.items():
         print(f"{'ok  ' if kept else 'NOT '} {what}")

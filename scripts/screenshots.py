@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Take the images of dashboard and gallery that the documents show: python scripts/screenshots.py [FOLDER]
 
-Over the farm of the tests that saves nothing (tests/feed/fake_farm.py), so that they show no image of
-anybody. Needs Chromium, the playwright package and Pillow. It must never touch a running farm.
+Over the farm of the tests that saves nothing (tests/feed/fake_farm.py), so that they show no private
+image. Needs Chromium, the playwright package and Pillow. It must never touch a running farm.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Notices when the state folder of a running farm is taken away, and makes it again.
 
 A journal whose file was removed takes records that no successor will read: accepting jobs into it would be a
-false promise. The token and the address are files that a person may remove by mistake; without them nobody
-could stop the farm. This module must never write into a folder that another farm has taken meanwhile.
+false promise. The token and the address are files that a person may remove by mistake; without them no
+program could stop the farm. This module must never write into a folder that another farm has taken meanwhile.
 """
 
 from __future__ import annotations

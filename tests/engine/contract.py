@@ -116,7 +116,7 @@ class PoolContract:
         assert (await stand.made(worker, 1)).result.state == "saved"
 
     async def test_pixels_that_are_gone_are_a_result(self, stand: Stand) -> None:
-        """A segment that nobody made."""
+        """A segment that does not exist."""
         worker = await stand.worker()
         done = await stand.made(worker, 0, segment="shm:luna-none")
         assert (done.result.state, done.result.code) == ("failed", "arena")

@@ -90,7 +90,7 @@ def ext4(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 @pytest.fixture
 def hung_folder(tmp_path: Path) -> Iterator[Hung]:
-    """A network folder whose server never answers: whoever looks at it sleeps until `let_go`."""
+    """A network folder whose server never answers: a process that looks at it sleeps until `let_go`."""
     hung = Hung(tmp_path / "net")
     yield hung
     hung.let_go()

@@ -62,6 +62,6 @@ class Figures:
 
     def within(self, row: str, what: str, took_s: float, target_s: float) -> None:
         """Note a time. The table tells whether it met its target; the test only that nothing hung, for how
-        busy this machine is is nobody's fault."""
+        busy this machine is is no fault of the farm."""
         self(row, what, ok=took_s <= target_s, took_ms=round(took_s * 1e3, 1))
         assert took_s < PATIENCE_S

@@ -53,7 +53,7 @@ def until(condition: Callable[[], T], what: str, deadline_s: float = 60.0) -> T:
 
 
 def free_port() -> int:
-    """A port that nobody has now; a farm that is started again wants the one it had."""
+    """A port that is free now; a farm that is started again wants the one it had."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

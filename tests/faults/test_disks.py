@@ -1,4 +1,4 @@
-"""Real disks that are small, without inodes, read-only or somebody else's: held, told, saved in the end."""
+"""Real disks that are small, without inodes, read-only or of another user: held, and saved in the end."""
 
 from __future__ import annotations
 
@@ -109,10 +109,10 @@ def test_a_disk_that_becomes_read_only(farm: Start, figures: Figures, tmpfs: Cal
 
 @pytest.fixture
 def without_rights() -> Iterator[tuple[RunningFarm, str]]:
-    """A farm of the user nobody; where he may not run this Python, of a root who may not pass over rights."""
+    """A farm of the user nobody, or of a root without its rights where nobody may not run this Python."""
     if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("NOT TESTED: only root on Linux can run a farm as somebody with fewer rights")
-    with tempfile.TemporaryDirectory() as home:  # what pytest makes lets nobody through
+        pytest.skip("NOT TESTED: only root on Linux can run a farm as a user with fewer rights")
+    with tempfile.TemporaryDirectory() as home:  # the folders of pytest are for one user only
         os.chown(home, NOBODY, NOBODY)
         try:
             command = [sys.executable, "-c", "import luna_farm.supervisor.run, luna_farm.worker.main"]

@@ -48,7 +48,7 @@ def found_in(path: Path, content: bytes) -> list[dict[str, Any]]:
 
 
 def flip_bits(folder: str, flips: int) -> dict[str, int]:
-    """Flip single bits; count records that nobody wrote."""
+    """Flip single bits; count records that were never written."""
     path = Path(folder) / "journal"
     content = written(path, 60)
     chance = random.Random(3)
@@ -63,7 +63,7 @@ def flip_bits(folder: str, flips: int) -> dict[str, int]:
 
 @pytest.fixture(autouse=True)
 def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of journals, and nobody cuts the power here."""
+    """Thousands of journals, without a power cut."""
     monkeypatch.setattr(system, "sync_data", lambda fd: None)
 
 

@@ -47,7 +47,7 @@ client.close()
 def test_a_small_dev_shm(
     farm: Start, figures: Figures, small_shm: Callable[[int], tuple[str, ...]], mebibytes: int
 ) -> None:
-    """With whatever room there is, and with somebody who fills the rest of it later."""
+    """With whatever room there is, and with a program that fills the rest of it later."""
     one = farm(before=small_shm(mebibytes), arena_bytes=0)
     one.workers_ready(2)
     into = ["nsenter", f"--mount=/proc/{one.pid}/ns/mnt"]

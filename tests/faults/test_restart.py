@@ -104,7 +104,7 @@ def test_restart_after_a_kill_with_64_jobs_pending(farm: Start, figures: Figures
 def test_after_a_reboot_durable_jobs_are_finished_and_others_reported_by_name(
     farm: Start, figures: Figures, tmp_path: Path, memory: str
 ) -> None:
-    """Memory gone: /dev/shm is empty. Of another boot: an arena in a file, whose pages nobody knows."""
+    """Memory gone: /dev/shm is empty. Of another boot: an arena in a file, whose pages are lost."""
     one = farm(LUNA_FARM_CRASH="worker.received:1:stop", feed_port=0)
     durable, plain = Album(one.out), Album(one.out)
     with one.client() as client:

@@ -1,6 +1,6 @@
 """Fuzzed frames against a real farm, with a good client beside them: what it costs, and whether it holds.
 
-Three kinds of sender, as they come: strangers with something that is no protocol, strangers with a broken
+Three kinds of sender, as they come: peers without a token that send no protocol, such peers with a broken
 hello, and a client that was let in and then sends nonsense of every degree.
 """
 
@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "security"))
 from real_farm import IMPORTED_FROM, RealFarm  # noqa: E402
 
-STRANGERS = 0.02
+UNAUTHENTICATED = 0.02
 """Share of the frames that come each on a connection of its own."""
 BURST = 64
 """Frames that a client sends before it reads."""
@@ -93,7 +93,7 @@ class Result:
     submits: int = 0
     unsaved: int = 0
     tracebacks: int = 0
-    strangers_files: int = 0
+    foreign_files: int = 0
     codes: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ class Result:
             f" good client: ping alone p99 {self.idle_p99_ms:.2f} ms, beside them p50 {self.ping_p50_ms:.2f}"
             f" p99 {self.ping_p99_ms:.2f} ms (of {self.pings:,}), submit p99 {self.submit_p99_ms:.2f} ms"
             f" (of {self.submits}), unsaved {self.unsaved}; files of others"
-            f" {self.strangers_files}; answers {self.codes}"
+            f" {self.foreign_files}; answers {self.codes}"
         )
 
 
@@ -176,7 +176,7 @@ class Nonsense:
         return self.random.randbytes(self.random.randrange(1, 60))
 
     def unauthenticated(self) -> bytes:
-        """What somebody sends who knows no token."""
+        """What a sender without the token sends."""
         pick = self.random.randrange(5)
         if pick == 0:
             return self.random.randbytes(self.random.randrange(1, 6000))
@@ -257,11 +257,11 @@ def _bursts(farm: RealFarm, nonsense: Nonsense, result: Result) -> Iterator[int]
     buffer = frames.FrameBuffer()
     try:
         while True:
-            for _ in range(round(BURST * STRANGERS / (1 - STRANGERS)) or 1):
-                with farm.knock(30) as stranger, contextlib.suppress(OSError):
-                    stranger.sendall(nonsense.unauthenticated())
-                    stranger.shutdown(socket.SHUT_WR)
-                    _drain(stranger, frames.FrameBuffer(), result.codes, True)
+            for _ in range(round(BURST * UNAUTHENTICATED / (1 - UNAUTHENTICATED)) or 1):
+                with farm.knock(30) as peer, contextlib.suppress(OSError):
+                    peer.sendall(nonsense.unauthenticated())
+                    peer.shutdown(socket.SHUT_WR)
+                    _drain(peer, frames.FrameBuffer(), result.codes, True)
                 result.connections += 1
                 yield 1
             if sock is None:
@@ -327,5 +327,5 @@ def fuzz(
     result.submit_p99_ms = submits[int(len(submits) * 0.99)] * 1e3 if submits else 0.0
     result.unsaved = sum(state != "done" for state in told["states"])
     result.tracebacks = farm.said().count("Traceback")
-    result.strangers_files = sum(not p.name.startswith((".luna", "good")) for p in farm.out.rglob("*.*"))
+    result.foreign_files = sum(not p.name.startswith((".luna", "good")) for p in farm.out.rglob("*.*"))
     return result

@@ -24,6 +24,6 @@ def test_nonsense_hurts_neither_the_farm_nor_a_good_client(tmp_path: Path) -> No
     assert result.tracebacks == 0, farm.said()[-3000:]
     assert result.rss_growth < RSS_GROWTH
     assert result.unsaved == 0
-    assert result.strangers_files == 0
+    assert result.foreign_files == 0
     assert {"protocol", "invalid", "unauthorized", "unknown_job", "fine"} <= set(result.codes)
     assert result.pings >= 10

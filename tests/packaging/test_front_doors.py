@@ -1,4 +1,4 @@
-"""The scripts that strangers type first: what they make, when they make it anew, and what they tell."""
+"""The scripts that newcomers run first: what they make, when they make it again, and what they print."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def free_port() -> str:
 
 @pytest.fixture
 def reader(tmp_path):
-    """The surroundings of somebody who follows a page: an empty folder, a ComfyUI, and free ports."""
+    """The surroundings of a reader who follows a page: an empty folder, a ComfyUI, and free ports."""
     (tmp_path / "ComfyUI" / "custom_nodes").mkdir(parents=True)
     (tmp_path / "ComfyUI" / "main.py").touch()
     programs = tmp_path / "programs"

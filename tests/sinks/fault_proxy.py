@@ -106,7 +106,7 @@ class FaultProxy:
                     self.requests += 1
                     if self.every and self.requests % self.every == 0:
                         self.faults += 1
-                        # Every second time the server gets the whole request, and nobody its answer.
+                        # Every second time the server gets the whole request, and the client no answer.
                         if self.requests % (2 * self.every):
                             server.sendall(data)
                             time.sleep(0.05)

@@ -105,7 +105,7 @@ def test_a_folder_swapped_for_a_link_while_saving_leads_nothing_outside(
     (tmp_path / "stop").touch()
     assert swapping.wait(60) == 0
     assert files(tmp_path / "outside") == {}
-    assert errors, "whoever swapped never came in between: nothing was tried"
+    assert errors, "the swap never came in between: nothing was tried"
     assert set(errors) <= {errno.ELOOP, errno.ENOTDIR}
     assert [path.name for path in (tmp_path / "outside").iterdir()] == ["deep"]
 

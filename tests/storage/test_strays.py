@@ -1,4 +1,4 @@
-"""What a power cut leaves beside images goes; what somebody writes stays."""
+"""What a power cut leaves beside images goes; what another program writes stays."""
 
 from __future__ import annotations
 

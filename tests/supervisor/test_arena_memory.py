@@ -1,4 +1,4 @@
-"""The memory of the arena: there before a lease needs it, and given back when nobody does."""
+"""The memory of the arena: there before a lease needs it, and given back when none does."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_it_grows_for_a_lease_and_ahead_of_the_next_and_shrinks_after_a_minute()
     slots = world.lease(50 * MIB)
     assert world.slots.reserved == 52 * MIB, "at once, in whole steps"
     world.passes(2)
-    assert world.slots.reserved == 76 * MIB, "half as much again, before anybody asks"
+    assert world.slots.reserved == 76 * MIB, "half as much again, before a lease asks"
     world.free(slots)
     world.passes(IDLE_S - 3)
     assert world.slots.reserved == 76 * MIB

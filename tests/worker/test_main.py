@@ -59,7 +59,7 @@ def test_memory_goes_back_once_after_work_and_never_without(
 
 
 class SlowDisk(ThumbnailMaker):
-    """A maker whose worker writes its last image for as long as nobody asks for thumbnails."""
+    """A maker whose worker writes its last image until thumbnails are asked for."""
 
     def __init__(self) -> None:
         super().__init__(Thumbnails("", 0))
