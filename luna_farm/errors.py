@@ -179,7 +179,7 @@ class CatalogueUnavailable(FarmError):
     """The catalogue of saved images at `path` cannot be read or written, or there is none."""
 
     code = "catalogue"
-    remedy = "It holds nothing that the image files do not say: it can be made from them again."
+    remedy = "`luna-farm catalogue rebuild DIR` makes it again from the image files below a folder."
 
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)

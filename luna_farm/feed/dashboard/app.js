@@ -258,7 +258,7 @@ function image(event) {
     image.alt = "";
     return image;
   }
-  return make("span", "blank", event.threshold === undefined ? (event.format ?? "") : "gated");
+  return make("span", "blank", event.threshold === undefined ? (event.format ?? "") : "rejected");
 }
 const tiles = new WeakMap();
 function tile(event) {

@@ -42,6 +42,7 @@ class SinkError(FarmError):
     """A destination refused. The message names destination, reason and remedy, and nothing secret."""
 
     code = "destination"
+    remedy = "`luna-farm status` names the destination that fails and why. What waits is sent once it works."
 
     def __init__(
         self, message: str, decision: Decision = Decision.RETRY, kind: str = "", retry_after_s: float = 0.0
