@@ -26,13 +26,14 @@ def saved(
     size: tuple[int, int],
     crc32: int | None,
     saved_at: float,
+    ms: Mapping[str, float],
     real_folder: str,
     names: Iterable[str],
 ) -> CatalogueRow:
     """Return the row of an image that was written.
 
-    embedded: what is in the file. size: width and height of the file in pixels. real_folder: see
-    `CatalogueRow`. names: of the setting `catalogue_fields`.
+    embedded: what is in the file. size: width and height of the file in pixels. ms: of each step.
+    real_folder: see `CatalogueRow`. names: of the setting `catalogue_fields`.
     """
     known: dict[str, Any] = {
         **facts.of_embedded(embedded),
@@ -40,7 +41,7 @@ def saved(
         "submitted_at": facts.moment(options.timestamp),
         "gate_score": result.score,
         "gate_threshold": result.threshold,
-        "ms": round(sum((result.ms or {}).values()), 3),
+        "ms": round(sum(ms.values()), 3),
     }
     row = CatalogueRow(
         path=result.path,

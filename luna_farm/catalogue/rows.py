@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from luna_farm.core.messages import Message
@@ -94,14 +95,18 @@ class CatalogueRow(Message):
 
 def kept(row: CatalogueRow, names: Iterable[str]) -> CatalogueRow:
     """Return a row without the fields that the setting `catalogue_fields` does not name."""
-    wanted = set(names)
-    left_out = {
+    left_out = _left_out(tuple(names))
+    return replace(row, **left_out) if left_out else row
+
+
+@lru_cache(maxsize=4)
+def _left_out(names: tuple[str, ...]) -> dict[str, Any]:
+    return {
         name: empty
         for group, fields in FIELDS.items()
-        if group not in wanted
+        if group not in names
         for name, empty in fields.items()
     }
-    return replace(row, **left_out) if left_out else row
 
 
 def from_map(given: dict[str, Any]) -> CatalogueRow:

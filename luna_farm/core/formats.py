@@ -7,6 +7,7 @@ must never import an image library: `imaging/encoders/` does the work.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 DEPTHS = ("8", "10", "16", "half", "float")
 """Bits of a channel that a file can store: integers of 8, 10 and 16 bits, floats of 16 and 32 bits."""
@@ -96,6 +97,7 @@ _IN_WORDS = {"half": "16-bit floats", "float": "32-bit floats"}
 _WIRE = {"8": "uint8", "10": "uint16", "16": "uint16", "half": "float16", "float": "float32"}
 
 
+@cache
 def stored_depth(dtype: str, bit_depth: str, format: str) -> str:  # noqa: A002 - the word of the protocol
     """Return the depth (of DEPTHS) in which `format` stores pixels of `dtype`.
 

@@ -40,6 +40,12 @@ PLAIN = Marks()
 
 def marks(options: SaveOptions) -> Marks:
     """Collect the marks of an image."""
+    if (
+        not (options.xmp or options.icc_profile)
+        and options.provenance == "off"
+        and options.colorspace == "srgb"
+    ):
+        return PLAIN
     packet = base64.b64decode(options.xmp) if options.embed != "none" else b""
     if options.provenance != "off":
         mark = xmp.packet(options.source_type, options.timestamp, aigc_fields(options.aigc))

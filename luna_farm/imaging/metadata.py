@@ -139,7 +139,7 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
         width=task.width,
         height=task.height,
         srgb=options.colorspace == "srgb" and not options.icc_profile,
-        exif=base64.b64decode(options.exif),
+        exif=base64.b64decode(options.exif) if options.exif else b"",
         dpi=options.dpi,
     )
 

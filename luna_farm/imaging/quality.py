@@ -29,7 +29,7 @@ from luna_farm.imaging.depth import Pixels
 FULL_VARIANCE = 0.0461
 FULL_EDGES = 0.05
 SCALE = 255_000.0  # luma in thousandths of a level: 1.0 is 255 * 1000
-_WEIGHTS = np.array([299, 587, 114], np.float32)
+_WEIGHTS = np.array([299, 587, 114, 0], np.float32)
 _BLOCK_PIXELS = 64 * 1024
 _FULL = {"uint16": 65535, "float16": 1, "float32": 1}
 
@@ -104,9 +104,7 @@ def luma_of(block: Pixels) -> NDArray[np.float32]:
         gray: NDArray[np.float32] = (values[:, 0] * np.float32(1000)).reshape(block.shape[:2])
         return gray
     # A product with all channels of the pixels is one straight read of memory; alpha weighs nothing.
-    weights = np.zeros(block.shape[2], np.float32)
-    weights[:3] = _WEIGHTS
-    luma: NDArray[np.float32] = (values @ weights).reshape(block.shape[:2])
+    luma: NDArray[np.float32] = (values @ _WEIGHTS[: block.shape[2]]).reshape(block.shape[:2])
     return luma
 
 

@@ -26,7 +26,6 @@ GRID = 64
 """Rows and columns of the grid that all other scores of a larger image are made of."""
 _FREQUENCIES = 11
 """In each direction: enough for the 64 lowest but the mean."""
-_FULL = {"uint8": 255, "uint16": 65535}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +58,17 @@ def measure(pixels: Pixels) -> Scores:
     """Return the scores of one image, [H, W, C], C = 1, 3 or 4, uint8, uint16 or floats (1.0 is full)."""
     height, width = pixels.shape[:2]
     whole = height * width <= SAMPLED_PIXELS or min(height, width) < 2 * PAIRS
-    grid = _grid(pixels)
+    grid = pixels if max(height, width) <= GRID else _grid(pixels)
     luma = luma_of(grid)
     blank = _blank(pixels, grid)
     bits = 0 if blank else _hash(luma)
     if whole:
-        luma = luma_of(pixels)
+        luma = luma if grid is pixels else luma_of(pixels)
         down, across = luma[1:] - luma[:-1], luma[:, 1:] - luma[:, :-1]
     else:
         down, across = _differences(pixels)
     edges = (_mean_size(down) + _mean_size(across)) / 2 / SCALE
-    luma -= luma.mean(dtype=np.float64).astype(np.float32)
+    luma -= np.float32(luma.sum(dtype=np.float64) / luma.size)
     variance = float(np.vdot(luma, luma)) / luma.size / SCALE**2
     return Scores(
         variance=_rounded(variance / FULL_VARIANCE),
@@ -123,7 +122,7 @@ def _hash(luma: NDArray[np.float32]) -> int:
     Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010).
     """
     down, across = _cosines(luma.shape[0]), _cosines(luma.shape[1])
-    frequencies = (down @ (luma - luma.mean()) @ across.T).ravel()[_LOWEST]
+    frequencies = (down @ (luma - luma.sum() / luma.size) @ across.T).ravel()[_LOWEST]
     return int.from_bytes(np.packbits(frequencies > np.partition(frequencies, 31)[31]).tobytes(), "big")
 
 
@@ -145,7 +144,8 @@ _LOWEST = _lowest()
 
 
 def _clipped(grid: Pixels) -> float:
-    ends = (grid <= 0) | (grid >= _FULL.get(grid.dtype.name, 1))
+    whole = grid.dtype.kind == "u"  # there full wraps around to 0
+    ends = grid + grid.dtype.type(1) <= 1 if whole else (grid <= 0) | (grid >= 1)
     clipped = ends[..., 0]
     for channel in range(1, min(3, grid.shape[2])):
         clipped = clipped | ends[..., channel]
@@ -153,12 +153,14 @@ def _clipped(grid: Pixels) -> float:
 
 
 def _blank(pixels: Pixels, grid: Pixels) -> bool:
-    """Whether all pixels are equal. The grid shows of most that they are not."""
+    """Whether all pixels are equal. Two of them, or the grid, show of most that they are not."""
+    if (grid[0, 0] != grid[-1, -1]).any():
+        return False
     return bool((grid == grid[0, 0]).all() and (pixels == pixels[0, 0]).all())
 
 
 def _mean_size(differences: NDArray[np.float32]) -> float:
-    return float(np.abs(differences, out=differences).mean()) if differences.size else 0.0
+    return float(np.abs(differences, out=differences).sum()) / differences.size if differences.size else 0.0
 
 
 def _rounded(value: float) -> float:

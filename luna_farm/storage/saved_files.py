@@ -9,15 +9,30 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from luna_farm.storage.folder import Folder
+
+FRESH_S = 5.0
+"""So long the links of a path are believed to lead where they led, while it is the same folder. One that is
+moved meanwhile, behind a link, costs the thumbnails of these images: what is wrong is never opened."""
+MOST_KNOWN = 256
+_known: dict[str, tuple[tuple[int, int], float, str]] = {}
+"""Folder -> (device, inode), when it was looked at, what `real_folder` returned."""
 
 
 def real_folder(path: str) -> str:
     """Return the folder of a file without links, "" where `path` names it without links. Raises OSError."""
     folder = os.path.dirname(path)
-    real = os.path.realpath(folder)
-    return "" if real == folder else real
+    status = os.stat(folder)
+    known, at = _known.get(folder), (status.st_dev, status.st_ino)
+    now = time.monotonic()
+    if known is None or known[0] != at or now - known[1] >= FRESH_S:
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        real = os.path.realpath(folder)
+        known = _known[folder] = (at, now, "" if real == folder else real)
+    return known[2]
 
 
 def open_saved(path: str, real: str) -> int:

@@ -48,10 +48,9 @@ def written(
     result = _stored(made, uploads, fsync, note, allowed)
     if result.state == "dropped":
         return result
-    result = replace(result, ms={**made.ms, "write": _lap(started)})
-    if catalogue is None or result.state == "failed":
-        return result
-    return replace(result, row=_row(made, result, catalogue))
+    ms = {**made.ms, "write": _lap(started)}
+    row = b"" if catalogue is None or result.state == "failed" else _row(made, result, ms, catalogue)
+    return replace(result, ms=ms, row=row)
 
 
 def _stored(
@@ -90,7 +89,7 @@ def _stored(
     return result
 
 
-def _row(made: Made, result: ImageResult, names: Sequence[str]) -> bytes:
+def _row(made: Made, result: ImageResult, ms: Mapping[str, float], names: Sequence[str]) -> bytes:
     """Return the packed row of the catalogue of an image that was written: of its first file."""
     first = made.files[0]
     row = images.saved(
@@ -101,6 +100,7 @@ def _row(made: Made, result: ImageResult, names: Sequence[str]) -> bytes:
         size=first.size,
         crc32=checksum.crc32(first.encoded.buffers),
         saved_at=time.time(),
+        ms=ms,
         real_folder="" if made.task.archive or is_url(result.path) else real_folder(result.path),
         names=names,
     )
