@@ -24,15 +24,21 @@ _known: dict[str, tuple[tuple[int, int], float, str]] = {}
 def real_folder(path: str) -> str:
     """Return the folder of a file without links, "" where `path` names it without links. Raises OSError."""
     folder = os.path.dirname(path)
-    status = os.stat(folder)
-    known, at = _known.get(folder), (status.st_dev, status.st_ino)
-    now = time.monotonic()
+    try:
+        status = os.stat(folder)
+    except OSError:  # removed or swapped since
+        return _looked_up(folder)
+    known, at, now = _known.get(folder), (status.st_dev, status.st_ino), time.monotonic()
     if known is None or known[0] != at or now - known[1] >= FRESH_S:
         if len(_known) >= MOST_KNOWN:
             _known.clear()
-        real = os.path.realpath(folder)
-        known = _known[folder] = (at, now, "" if real == folder else real)
+        known = _known[folder] = (at, now, _looked_up(folder))
     return known[2]
+
+
+def _looked_up(folder: str) -> str:
+    real = os.path.realpath(folder)
+    return "" if real == folder else real
 
 
 def open_saved(path: str, real: str) -> int:
