@@ -9,11 +9,15 @@ import errno
 import os
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from luna_farm.cli import options
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.config_settings import SETTINGS
 from luna_farm.errors import FarmError
+
+if TYPE_CHECKING:
+    from luna_farm.cli.launch import Launched
 
 _EXAMPLES = """
 luna-farm start                                  in this terminal, Ctrl-C stops it
@@ -66,25 +70,35 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 
 def _detach(args: argparse.Namespace, config: Config) -> int:
-    from luna_farm import logs
     from luna_farm.cli.launch import LaunchFailed, launch
 
     arguments = [argument for argument in args.arguments[1:] if argument != "--detach"]
+    farm = None
     try:
         farm = launch(arguments, config.state_dir)
+        _print_started(args, config, farm)
     except LaunchFailed as error:
         print(error, file=sys.stderr)
         return error.exit_code or 1
+    except KeyboardInterrupt:
+        if farm is None:
+            raise
+        _print_started(args, config, farm)  # it runs, and that must be said
+    with contextlib.suppress(KeyboardInterrupt):
+        for note in _notes(config):
+            print(f"Note: {note}", file=sys.stderr)
+    return 0
+
+
+def _print_started(args: argparse.Namespace, config: Config, farm: Launched) -> None:
+    from luna_farm import logs
+
     print(f"Luna Farm runs in the background, process {farm.pid}.")
     print(f"  jobs       {farm.host}:{farm.port}")
     if farm.feed_port:
         print(f"  dashboard  http://{farm.host}:{farm.feed_port}/")
     print(f"  log        {config.state_dir / logs.FILE_NAME}")
     print(f"  stop it    {_stop_command(args)}")
-    with contextlib.suppress(KeyboardInterrupt):  # it runs, and that was said
-        for note in _notes(config):
-            print(f"Note: {note}", file=sys.stderr)
-    return 0
 
 
 def _stop_command(args: argparse.Namespace) -> str:

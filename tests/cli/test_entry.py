@@ -168,3 +168,14 @@ def test_a_reader_who_has_enough_is_no_error():
         told = process.stderr.read()
     assert told == b""
     assert process.returncode == 0
+
+
+def test_a_name_that_the_terminal_cannot_show_does_not_stop_a_command() -> None:
+    script = (
+        "from luna_farm.cli import entry, jobs\n"
+        "jobs.run = lambda args, config: print('caf\\xe9 \\U0001f431') or 0\n"
+        "raise SystemExit(entry.main(['jobs']))"
+    )
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environ, timeout=60)
+    assert (ran.returncode, ran.stdout.strip()) == (0, b"caf\\xe9 \\U0001f431")

@@ -136,6 +136,23 @@ def launched(monkeypatch):
     return got
 
 
+@pytest.mark.parametrize("line", range(4))
+def test_ctrl_c_while_the_place_is_told_does_not_hide_that_the_farm_runs(line, launched, cli, monkeypatch):
+    """Each line of what is printed may be the one that is interrupted."""
+    said: list[str] = []
+
+    def interrupted(text: str, **_: object) -> None:
+        said.append(text)
+        if len(said) == line + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "print", interrupted, raising=False)
+    code, _, err = cli("start", "--detach")
+    assert (code, err) == (0, "")
+    assert said[-1].startswith("  stop it")
+    assert said.count("Luna Farm runs in the background, process 99.") == 2
+
+
 def test_detached_the_same_arguments_are_used_and_the_place_is_told(launched, cli, tmp_path):
     code, out, _ = cli("start", "--detach", "--max-workers", "3")
     assert (code, launched) == (0, [["--max-workers", "3"]])
