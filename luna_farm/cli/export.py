@@ -97,7 +97,9 @@ def _replaced(path: str) -> Iterator[str]:
     try:
         yield beside
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(beside)
+        if isinstance(error, OSError) and error.filename == beside:
+            error.filename = path  # the name that was given
         raise

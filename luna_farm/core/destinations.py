@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from luna_farm.core.circuits import UPLOADS, Circuit
 from luna_farm.core.state import Farm
+from luna_farm.errors import InvalidRequest
 from luna_farm.locations import belongs_to, is_url, parse
 
 
@@ -12,7 +13,10 @@ def destination_of(farm: Farm, root: str) -> tuple[str, int, float]:
     destinations = farm.limits.destinations
     if not is_url(root):
         return root, UPLOADS, 0.0
-    location = parse("output_dir", root)
+    try:
+        location = parse("output_dir", root)
+    except InvalidRequest:  # accepted by an older version: its upload says why it fails
+        return root, UPLOADS, 0.0
     name = belongs_to(location, [(at.name, at.location) for at in destinations])
     known = next((at for at in destinations if at.name == name), None)
     return (known.name, known.uploads, known.timeout_s) if known else (location.base, UPLOADS, 0.0)

@@ -18,7 +18,7 @@ from typing import Any
 from luna_farm import system
 from luna_farm.config_destinations import UPLOADS, Destination
 from luna_farm.core import frames
-from luna_farm.errors import FarmError
+from luna_farm.errors import FarmError, InvalidRequest
 from luna_farm.locations import Location, belongs_to, is_url, parse
 from luna_farm.storage import upload_spool
 from luna_farm.storage.sinks import open_sink, send
@@ -86,7 +86,13 @@ class Uploader:
 
     def _submit(self, message: dict[str, Any]) -> None:
         root = message["root"]
-        location = parse("output_dir", root) if is_url(root) else None
+        try:
+            location = parse("output_dir", root) if is_url(root) else None
+        except InvalidRequest as error:  # accepted by an older version
+            self._say(
+                {"t": "uploaded", "id": message["id"], "error": str(error), "decision": Decision.FAIL.value}
+            )
+            return
         name = belongs_to(location, self._places) if location else ""
         place = name or (location.base if location else root)
         if place not in self._threads:

@@ -68,6 +68,12 @@ def test_images_of_a_job_and_those_that_failed(rebuilt, cli, tmp_path):
     assert "(gone)" not in told
 
 
+def test_a_table_that_cannot_be_written_is_named_as_it_was_given(rebuilt, cli, tmp_path):
+    path = str(tmp_path / "none" / "x.csv")
+    code, _, err = cli("export", "--csv", path)
+    assert (code, err) == (1, f"No such file or directory: {path}.\n")
+
+
 def test_a_rebuild_says_whose_scores_are_not_known(out, cli):
     _, told, _ = cli("catalogue", "rebuild", out)
     assert "2 of them have no scores" in told

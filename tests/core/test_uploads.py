@@ -297,6 +297,18 @@ def test_a_destination_that_is_not_configured_has_the_usual_bounds() -> None:
     assert (circuit.place, circuit.limit) == ("gs://other", UPLOADS)
 
 
+def test_a_place_that_is_not_allowed_any_more_stops_no_start() -> None:
+    at = stage()
+    at.submit("job-0001", output_dir=URL)
+    spooled(at, "ftp://nas:70000/x")  # as an older version accepted it
+    after = at.restarted(destinations=(STORE,))
+    after.workers()
+    (started,) = after.uploads
+    assert started.root == "ftp://nas:70000/x"
+    answer(after, error="a port from 1 to 65535", decision="fail")
+    assert after.states("job-0001") == ["failed"]
+
+
 def test_the_uploader_is_fenced_off_as_workers_are() -> None:
     at = stage()
     at.happens(events.UploaderReady(77, 5.0))
