@@ -6,7 +6,7 @@ It must never ask the farm or the system anything: what it shows is what the sta
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,7 @@ def status_view(status: Mapping[str, Any], trend: Trend | None = None) -> Render
     if status.get("folders"):
         parts.append(_folder_table(status["folders"]))
     if status.get("destinations"):
-        parts.append(_destination_table(status["destinations"], status.get("upload_spool", {})))
+        parts.append(_destination_table(status["destinations"]))
     if status.get("dead_letters"):
         parts.append(_dead_letters(status["dead_letters"]))
     parts += [Text(f"Note: {note}", style="yellow") for note in status.get("notes", ())]
@@ -127,6 +127,9 @@ def _figures(status: Mapping[str, Any]) -> Table:
     failed = Text(f"{totals['images_failed']} failed", style="red" if totals["images_failed"] else "")
     saved = f"{totals['images_saved']} saved ({size(totals['bytes_written'])}), "
     table.add_row("images", Text.assemble(saved, f"{totals['images_discarded']} discarded, ", failed))
+    spooled = status.get("upload_spool", {}).get("used_bytes", 0)
+    if spooled:
+        table.add_row("spool", f"{size(spooled)} encoded, on the way to destinations")
     if status.get("encoders"):
         table.add_row("encoders", ", ".join(f"{name}: {how}" for name, how in status["encoders"].items()))
     return table
@@ -185,29 +188,27 @@ def _node_table(engines: Iterable[Mapping[str, Any]], nodes: Iterable[Mapping[st
     return Group(table, *lines)
 
 
-def _destination_table(rows: Iterable[Mapping[str, Any]], spool: Mapping[str, Any]) -> Table:
-    title = f"destination ({size(spool.get('used_bytes', 0))} in the upload spool)"
+def _destination_table(rows: Sequence[Mapping[str, Any]]) -> Group:
+    """Destinations, and below them what is wrong: its sentences are too long for a column."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(title, overflow="fold")
+    table.add_column("destination", overflow="fold")
     table.add_column("uploads", justify="right")
     table.add_column("state")
+    lines = []
     for row in rows:
-        failing = row.get("state") == "failing"
-        text = (
-            f"failing for {duration(float(row.get('since_s', 0)))}: {row.get('error', '')}"
-            if failing
-            else "ok"
-        )
+        state = Text("ok")
+        if row.get("state") == "failing":
+            state = Text(f"failing for {duration(float(row.get('since_s', 0)))}", style="red")
+            lines.append(Text(str(row.get("error", "")), style="red"))
         uploads = f"{row.get('uploading', 0)} of {row.get('uploading', 0) + row.get('waiting', 0)}"
-        table.add_row(str(row["destination"]), uploads, Text(text, style="red" if failing else ""))
-    return table
+        table.add_row(str(row["destination"]), uploads, state)
+    return Group(table, *lines)
 
 
 def _dead_letters(letters: Iterable[Mapping[str, Any]]) -> Group:
     rows = list(letters)
-    lines = [
-        Text(f"{len(rows)} dead letters (luna-farm retry ID tries again, dismiss ID gives up):", style="red")
-    ]
+    found = "1 dead letter" if len(rows) == 1 else f"{len(rows)} dead letters"
+    lines = [Text(f"{found} (luna-farm retry ID tries again, dismiss ID gives up):", style="red")]
     lines += [
         Text(f"  {row['job_id']}  {row.get('path', '')}: {row.get('error', '')}") for row in rows[:_LISTED]
     ]

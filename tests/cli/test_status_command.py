@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -64,6 +65,27 @@ def test_failing_folders_dead_letters_notes_and_draining_show(known):
     assert "draining" in text
     assert "dashboard" not in text
     assert "00000005" not in text
+
+
+def test_a_destination_that_fails_says_why_below_the_table(known):
+    why = "s3://b does not accept the credentials. Check user and keys in [destinations.NAME]."
+    known["upload_spool"] = {"used_bytes": 37_600}
+    known["destinations"] = [
+        {
+            "destination": "store",
+            "state": "failing",
+            "since_s": 65,
+            "error": why,
+            "uploading": 1,
+            "waiting": 2,
+        },
+        {"destination": "sftp://nas", "state": "ok", "uploading": 0, "waiting": 0},
+    ]
+    text = shown(status_view(known), 80)
+    assert "37.6 kB encoded, on the way to destinations" in text
+    assert re.search(r"store +1 of 3 +failing for 65 s", text)
+    assert re.search(r"sftp://nas +0 of 0 +ok", text)
+    assert why in " ".join(text.split())
 
 
 def test_a_name_is_never_read_as_markup(known):
