@@ -107,7 +107,7 @@ def _optional(found: Encoders, name: str, distribution: str, extra: str) -> Find
     if version:
         return Finding(name, FINE, f"{distribution} {version} writes it.")
     return Finding(
-        name, FINE, "Not installed, for those who need it only.", f'`pip install "luna-farm[{extra}]"`.'
+        name, FINE, f"Not installed; needed for {name} only.", f'`pip install "luna-farm[{extra}]"`.'
     )
 
 

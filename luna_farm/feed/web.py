@@ -32,7 +32,7 @@ log = logging.getLogger("luna_farm.feed")
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 _WORKING_STATES = frozenset({"idle", "busy"})
-# Said to whom has none; no token is in it.
+# The answer to a request without a token; none is in it.
 _NEEDS_TOKEN = "Another user or machine needs the farm's token: Authorization: Bearer TOKEN (docs/feed.md)."  # noqa: S105
 WRONG_TOKEN = "The token is not that of the running farm. It is new after every start."  # noqa: S105
 _USED_LINK = "This link was used already, or is older than a minute. `luna-farm dashboard` makes a new one."
@@ -191,7 +191,7 @@ class Site:
         upgrade = "Upgrade" in request.headers
         of_gallery = self._gallery is not None and self._gallery.has(path)
         if of_gallery or path == "/api/status" or (path == "/" and upgrade):
-            # Paths and images are for the farm's own user, or for who holds the token.
+            # Paths and images are for the farm's own user, and for requests with the token.
             if not auth.brings_token(request.headers) and not auth.is_own_user(connection):
                 return refuse(401, _NEEDS_TOKEN, [("WWW-Authenticate", "Bearer")])
             if of_gallery:

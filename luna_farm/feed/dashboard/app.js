@@ -93,7 +93,7 @@ const heard = {
     put($("live"), words[state]);
     $("banner").hidden = state === "open" || state === "connecting";
     if (state === "lost") put($("banner-text"), `The farm does not answer. What you see is how it was at ${clock(farmNow) || "no time yet"}. Next try in ${span(Math.ceil(wait / 1000))}; if the farm was stopped, start it with: luna-farm start`);
-    if (state === "locked") { put($("banner-text"), "This farm shows itself only to its own user, or to who has its token."); login.ask(); }
+    if (state === "locked") { put($("banner-text"), "Only the user of this farm, and those who have its token, may read it."); login.ask(); }
     if (state === "open" && before === "lost") say("Connected again.");
     else if (state === "lost" && before === "open") say("The connection to the farm is lost. Trying again.");
   },
