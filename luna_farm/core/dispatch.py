@@ -35,7 +35,7 @@ from luna_farm.core.instructions import (
 )
 from luna_farm.core.job import Image, ImageState
 from luna_farm.core.messages import ImageResult
-from luna_farm.core.placement import LOOK_AHEAD, Placement, bounds, missing_workers
+from luna_farm.core.placement import LOOK_AHEAD, Placement, bounds, has_room, missing_workers
 from luna_farm.core.pools import Node, WorkerPool
 from luna_farm.core.protocol import refusal
 from luna_farm.core.retry import MAX_CRASHES, pause_s
@@ -75,7 +75,7 @@ def _begin(farm: Farm, now: float) -> list[Instruction]:
     """Hand queued images to the workers that have room."""
     if farm.spool_queue and not farm.spool_full():
         farm.waiting.appendleft(farm.spool_queue.popleft())
-    if not farm.waiting:
+    if not farm.waiting or not (farm.folders or has_room(farm)):
         return []
     done: list[Instruction] = []
     placement = Placement(farm)

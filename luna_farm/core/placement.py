@@ -71,6 +71,13 @@ class Placement:
         return min(busy, key=lambda w: w.since)
 
 
+def has_room(farm: Farm) -> bool:
+    """Whether any worker may take another image: under load most events find that none may."""
+    return any(
+        w.state is W.IDLE or (w.state is W.BUSY and len(w.images) < PREFETCHED) for w in farm.workers.values()
+    )
+
+
 def takes(farm: Farm, pool: WorkerPool, image: Image) -> bool:
     """Whether a pool may make an image at all."""
     if not pool.limits.far:
