@@ -88,6 +88,18 @@ TOAST = ".p-toast-message, li[data-state=open]"
 CLOSE_TOASTS = (
     f"""document.querySelectorAll('{TOAST}').forEach((one) => one.querySelector('button')?.click())"""
 )
+# What holds all nodes, with some room around them.
+NODES = """() => {
+  const { ds: { scale, offset }, canvas } = app.canvas;
+  const { x, y } = canvas.getBoundingClientRect();
+  const nodes = app.graph._nodes;
+  const [left, top] = [0, 1].map((at) => Math.min(...nodes.map(({ pos }) => pos[at])));
+  const [right, bottom] = [0, 1].map((at) => Math.max(...nodes.map(({ pos, size }) => pos[at] + size[at])));
+  return {
+    x: x + (left - 20 + offset[0]) * scale, y: y + (top - 60 + offset[1]) * scale,
+    width: (right - left + 40) * scale, height: (bottom - top + 80) * scale,
+  };
+}"""
 MODES = {"canvas": False, "vue": True}
 PROMPTS = int(os.environ.get("LUNA_FARM_TEST_PROMPTS", "12"))
 
@@ -145,10 +157,12 @@ class Browser:
         paged = f"({dots} === {len(names)} && String(({SEEN})()) === '{names[0]}')"
         self.until(f"String(({SEEN})()) === '{','.join(names)}' || {paged}")
 
-    def shot(self, name: str) -> None:
+    def shot(self, name: str, where: str = "undefined") -> None:
+        """Keep a screenshot of the page, or of a rectangle of it that a script returns."""
         if SHOTS:
             self.page.wait_for_timeout(800)  # animations of toasts; only when a person wants to look
-            self.page.screenshot(path=str(Path(SHOTS) / f"{name}-{self.mode}.png"))
+            path = Path(SHOTS) / f"{name}-{self.mode}.png"
+            self.page.screenshot(path=str(path), clip=self.page.evaluate(where))
 
     def drop(self, path: Path) -> None:
         """Drop a file on the empty canvas, as the operating system does."""
@@ -565,7 +579,7 @@ def test_two_images_of_two_formats_and_a_barrier_behind_them(browser):
       saver.connect(0, barrier, 0);
       barrier.connect(0, show, 0);
       window.show = show;
-      app.canvas.ds.scale = 0.85; app.canvas.ds.offset = [40, 40];
+      app.canvas.ds.scale = 0.85; app.canvas.ds.offset = [40, 170];
     }""")
     browser.queue()
     browser.until(f"{LINE} === '2 saved'")
@@ -573,7 +587,7 @@ def test_two_images_of_two_formats_and_a_barrier_behind_them(browser):
     assert names == [f"astronaut_{browser.mode}_RAW.png", f"astronaut_{browser.mode}_SMALL.jpg"]
     browser.sees(names)
     browser.until("(app.nodeOutputs[show.id]?.text ?? []).join().includes('_RAW.png')")
-    browser.shot("nodes")
+    browser.shot("nodes", NODES)
 
 
 def test_save_image_is_replaced_by_the_menu_with_its_names(browser):
