@@ -66,6 +66,16 @@ def _option(name: str) -> dict[str, Any]:
 def saver() -> Inputs:
     """Return the inputs that both savers share, in the order in which a workflow file lists their values."""
     optional: dict[str, Any] = {
+        # Two sockets before image_1, as two outputs stand before it: a bypassed node passes each output the
+        # input at the same place.
+        "metadata": ("METADATA", {
+            "tooltip": "Generation parameters (steps, cfg, seed, sampler, ...) from a node that collects "
+            "them.",
+        }),
+        "mask": ("MASK", {
+            "tooltip": "Becomes the transparency of all images: white is transparent, as in Join Image with "
+            "Alpha.",
+        }),
         "model_name": ("STRING", {
             "default": "",
             "tooltip": "Name of the model, for %model_name%, %model_path% and the metadata. Empty: "
@@ -107,10 +117,6 @@ def saver() -> Inputs:
             "default": "",
             "tooltip": 'Anything else to write into the files, as JSON, for example {"artist": "me"}. Empty: '
             'nothing.',
-        }),
-        "metadata": ("METADATA", {
-            "tooltip": "Generation parameters (steps, cfg, seed, sampler, ...) from a node that collects "
-            "them.",
         }),
     }  # fmt: skip
     required = {
@@ -195,10 +201,6 @@ def _later() -> dict[str, Any]:
             "tooltip": "Names as Save Image makes them: folders and name in one text, numbered, for example "
             "renders/%date:yyyy-MM-dd%/ComfyUI. Used instead of save_path, filename, affix and subdir unless "
             "it is empty.",
-        }),
-        "mask": ("MASK", {
-            "tooltip": "Becomes the transparency of all images: white is transparent, as in Join Image with "
-            "Alpha.",
         }),
         "preset": (list(PRESETS), {
             "advanced": True,

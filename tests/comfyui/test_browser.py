@@ -551,6 +551,24 @@ def test_an_image_may_pass_through_and_go_on_to_another_node(browser):
     browser.until(f"{LINE} === '1 saved' && app.nodeOutputs[next.id]?.images?.length === 1")
 
 
+def test_a_bypassed_saver_passes_its_images_on(browser):
+    browser.build(filename="bypassed")
+    browser.page.evaluate("""() => {
+      const [load] = app.graph.findNodesByType("LoadImage");
+      const slot = (slots, name) => slots.findIndex((one) => one.name === name);
+      load.connect(0, saver, slot(saver.inputs, "image_5"));
+      window.next = [1, 5].map((number) => {
+        const node = LiteGraph.createNode("PreviewImage");
+        app.graph.add(node);
+        saver.connect(slot(saver.outputs, `image_${number}`), node, 0);
+        return node;
+      });
+      saver.mode = 4; // bypassed
+    }""")
+    browser.queue()
+    browser.until("next.every(({ id }) => app.nodeOutputs[id]?.images?.length === 1)")
+
+
 def test_two_images_of_two_formats_and_a_barrier_behind_them(browser):
     browser.build(image="astronaut.png", save_path="barrier", filename=f"astronaut_{browser.mode}")
     browser.page.evaluate("""() => {
@@ -663,9 +681,9 @@ def test_a_file_of_the_first_version_keeps_its_values(browser):
     (old,) = (node for node in graph["nodes"] if node["type"] == "LunaDaemonImageSaver")
     old["widgets_values"] = old["widgets_values"][:28]
     old["outputs"] = old["outputs"][:1]
-    old["inputs"] = [
-        one for one in old["inputs"] if one["name"] not in ("mask", "embed", "preview", "filename_prefix")
-    ]
+    later = ("mask", "embed", "preview", "filename_prefix")
+    sockets = [one for one in old["inputs"] if one["name"] not in later]
+    old["inputs"] = sorted(sockets, key=lambda one: one["name"] == "metadata")  # it stood behind the images
     browser.page.evaluate("async (graph) => { await app.loadGraphData(graph); }", graph)
     browser.page.evaluate("() => { [window.saver] = app.graph.findNodesByType('LunaDaemonImageSaver'); }")
     values = browser.page.evaluate(
