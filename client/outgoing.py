@@ -279,14 +279,13 @@ def _path(field: str, given: Any) -> str:
     if not isinstance(given, str | os.PathLike):
         raise InvalidRequest.of(field, given, "a path as text or os.PathLike")
     path = os.fspath(given)
-    if isinstance(path, str):
-        check_folder(field, path)
     return _absolute(field, path) if os.path.isabs(path) else _absolute.__wrapped__(field, path)
 
 
 @lru_cache(maxsize=schema.KEPT_SETTINGS)
 def _absolute(field: str, path: str) -> str:
     checks.text({field: path}, field)
+    check_folder(field, path)
     return os.path.abspath(os.path.expanduser(path))
 
 

@@ -96,15 +96,16 @@ def copy_into(x: object, view: memoryview, dtype: str = "uint8") -> Flaws:
             f"pixels of {nbytes} bytes need a writable view of just that length, not {view.nbytes}"
         )
     given: Any = x
+    kind = _ARRAYS[x.dtype.char] if isinstance(x, np.ndarray) else _kind(str(given.dtype))
     if isinstance(x, np.ndarray):
         array, bfloat = np.asarray(x), False
     elif given.device.type == "cpu":
         array, bfloat = array_of(given), str(given.dtype) == "torch.bfloat16"
-    elif dtype == "uint8" and _kind(str(given.dtype)) != "uint16":
+    elif dtype == "uint8" and kind != "uint16":
         return from_device(given, view)
     else:
         array, bfloat = array_of(given.cpu()), str(given.dtype) == "torch.bfloat16"
-    if _kind(str(given.dtype)) in ("uint8", "uint16") and dtype != info.dtype:
+    if kind in ("uint8", "uint16") and dtype != info.dtype:
         raise ValueError(f"integers travel as they are ({info.dtype}), not as {dtype}")
     target = np.frombuffer(view, dtype).reshape(array.shape)
     if dtype != "uint8":
