@@ -74,7 +74,8 @@ class FarmClient:
         the images survive the death of any process, this one included, and the caller may reuse its memory.
         Images are saved while the next are still being copied; a request may be larger than the farm's
         memory. `when_busy`: "wait" tries again for `timeout` seconds while the farm is busy or stops (another
-        may follow it), "report" raises FarmBusy or FarmDraining at once. Raises InvalidRequest (nothing was
+        may follow it), "report" raises FarmBusy or FarmDraining at once, unless a part is accepted already:
+        then the rest is waited for, too. Raises InvalidRequest (nothing was
         handed over), FarmBusy, FarmUnavailable, Unauthorized.
         """
         return self._run(self._policy.submit(request, when_busy))

@@ -94,7 +94,7 @@ class Outgoing:
         ):
             raise InvalidRequest.of("images", images, "a list of at least one SaveImage")
         self.fields = {
-            "request_id": os.urandom(16).hex(),
+            "request_id": schema.request_id(request.request_id or os.urandom(16).hex()),
             "timestamp": _moment(request.timestamp),
             **_settings(request),
             **_places(request),

@@ -122,7 +122,7 @@ class Policy:
         """Hand a request over; an unanswered one is sent again under the same id."""
         busy_s = self._busy_s(when_busy)
         out = Outgoing(as_request(request))
-        receipt: Receipt = yield from self._patiently(lambda s: s.submit(out, busy_s), busy_s)
+        receipt: Receipt = yield from self._patiently(lambda s: s.submit(out, busy_s, self.timeout), busy_s)
         return receipt
 
     def _busy_s(self, when_busy: str) -> float:
@@ -160,7 +160,8 @@ class Policy:
                 raise error.at(f"requests[{number}]") from None
         receipts: list[Receipt] = []
         while len(receipts) < len(outs):
-            hand_over = partial(Session.submit_many, outs=outs[len(receipts) :], busy_s=busy_s)
+            left = outs[len(receipts) :]
+            hand_over = partial(Session.submit_many, outs=left, busy_s=busy_s, later_s=self.timeout)
             try:
                 receipts += yield from self._patiently(hand_over, busy_s)
             except FarmError as error:

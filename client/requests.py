@@ -48,7 +48,9 @@ class SaveRequest(SaveSettings):
     and URLs that the same files go to as well. `timestamp`: a datetime or ISO 8601, None for now; the tokens
     of names show it. `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata` and `aigc` are maps, or JSON
     text; `model_dirs` is a list of folders. None stands for what the farm is configured with. `icc_profile`:
-    bytes. `animation`: {"fps": 24, "loop": 0}, a batch becomes one moving image.
+    bytes. `animation`: {"fps": 24, "loop": 0}, a batch becomes one moving image. `request_id`: 8 to 64
+    letters, digits, - and _; "" for a new one. What is submitted again under its id is one request: it gets
+    the same receipt, or goes on with the images that are missing in it.
     """
 
     images: Sequence[SaveImage]
@@ -56,6 +58,7 @@ class SaveRequest(SaveSettings):
     timestamp: datetime | str | None = None
     animation: Mapping[str, Any] | None = None
     mirrors: Sequence[str | os.PathLike[str]] = ()
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,7 @@ class JobReport:
     warnings: tuple[str, ...] = ()
     output_dir: str = ""
     timestamp: str = ""
+    request_id: str = ""
 
     @property
     def finished(self) -> bool:
@@ -150,6 +154,7 @@ class JobReport:
             tuple(answer["warnings"]),
             answer["output_dir"],
             answer["timestamp"],
+            answer.get("request_id", ""),
         )
 
 

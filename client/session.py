@@ -95,12 +95,12 @@ class Session:
         left, self.spare = self.spare, []
         return {"cmd": "release", "leases": [lease.lease for lease in left]} if left else None
 
-    def submit(self, out: Outgoing, busy_s: float) -> Steps:
+    def submit(self, out: Outgoing, busy_s: float, later_s: float = 0.0) -> Steps:
         """Hand over a request and return its Receipt.
 
         Images are leased, copied and sealed in windows, so that memory stays within a share of the arena
-        however many there are. `busy_s`: how long one window may wait for room. The first one is not waited
-        for: FarmBusy is raised.
+        however many there are. The first window is not waited for: FarmBusy is raised. Each later one may
+        wait `busy_s` or `later_s` seconds for room, whichever is longer: a part is accepted by then.
         """
         self._forget_cold_memory()
         windows = list(_windows(out.pieces, self.limits["arena_bytes"]))
@@ -116,7 +116,7 @@ class Session:
                 yield Receive(number, wait=False)  # raises when the submit was refused meanwhile
             try:
                 if window is not windows[0]:
-                    leases = yield from self._lease_patiently(window, busy_s)
+                    leases = yield from self._lease_patiently(window, max(busy_s, later_s))
                 yield from self._fill(number, window, leases)
             except FarmUnavailable:
                 raise
@@ -133,12 +133,12 @@ class Session:
             oversize.write_aside(receipt.paths[0], out.left)
         return receipt
 
-    def submit_many(self, outs: Sequence[Outgoing], busy_s: float) -> Steps:
+    def submit_many(self, outs: Sequence[Outgoing], busy_s: float, later_s: float = 0.0) -> Steps:
         """Hand over as many of the requests as fit into one message; returns their receipts, at least one."""
         most = self.limits["arena_bytes"] // WINDOW_SHARE
         count = _together(outs, most)
         if count < 2:
-            return [(yield from self.submit(outs[0], busy_s))]
+            return [(yield from self.submit(outs[0], busy_s, later_s))]
         self._forget_cold_memory()
         outs = outs[:count]
         offsets, total = _layout(outs)

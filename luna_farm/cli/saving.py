@@ -5,9 +5,11 @@ It must never leave images in the farm without naming the jobs that they are in.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from luna_farm.errors import FarmBusy, FarmDraining, FarmError
@@ -37,18 +39,24 @@ class Saving:
         self._timeout_s = timeout_s
         self._until = time.monotonic() + (BUSY_S if timeout_s is None else timeout_s)
         self._told = ""
+        self._in_doubt = ""
+        """Id of the request that is being handed over, or was when Ctrl-C came."""
 
     def submit(self, name: str, request: SaveRequest) -> None:
         """Hand a file over, and wait while the farm is busy. Raises FarmError."""
+        self._in_doubt = os.urandom(16).hex()
+        request = replace(request, request_id=self._in_doubt)  # one request, however often it is sent
         begun = time.monotonic()
         until = begun + BUSY_S if self._timeout_s is None else self._until
         while True:
             try:
                 self.accepted.append((name, self._farm.submit(request, when_busy="report").job_id))
+                self._in_doubt = ""
                 return
             except (FarmBusy, FarmDraining) as error:
                 now = time.monotonic()
                 if now >= until:
+                    self._take_up(name)
                     raise
                 if now - begun >= REASON_S and not self._told:
                     self._told = str(error)
@@ -88,6 +96,7 @@ class Saving:
     def interrupted(self) -> int:
         """After Ctrl-C: say what goes on, and cancel it if that is wanted. Returns the exit code."""
         self.problems.clear()
+        self._take_up("")
         if len(self.reports) == len(self.accepted):
             print("Stopped: nothing is left in the farm.", file=sys.stderr)
             return INTERRUPTED
@@ -103,6 +112,14 @@ class Saving:
             if cancel:
                 self._cancel()
         return INTERRUPTED
+
+    def _take_up(self, name: str) -> None:
+        """A file was not handed over to its end: the farm goes on with the images that it had by then."""
+        request_id, self._in_doubt = self._in_doubt, ""
+        with contextlib.suppress(FarmError):
+            for report in self._farm.jobs() if request_id else ():
+                if report.request_id == request_id and not report.finished:
+                    self.accepted.append((name, report.job_id))
 
     def _cancel(self) -> None:
         for job_id in self._jobs_left():

@@ -300,11 +300,16 @@ def sentences(given: Mapping[str, Any], field: str) -> tuple[str, ...]:
     return tuple(text({field: one}, field) for one in value)
 
 
+def request_id(value: object) -> str:
+    """Return the id of a request."""
+    if not isinstance(value, str) or not REQUEST_ID.fullmatch(value):
+        raise InvalidRequest.of("request_id", value, "8 to 64 letters, digits, - and _")
+    return value
+
+
 def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mapping[str, int]) -> Submit:
     """Judge a whole submit. `limits`: max_images, max_pixels, arena_bytes. Raises InvalidRequest."""
-    request_id = given.get("request_id")
-    if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):
-        raise InvalidRequest.of("request_id", request_id, "8 to 64 letters, digits, - and _")
+    own_id = request_id(given.get("request_id"))
     images = given.get("images")
     if not isinstance(images, list) or not images:
         raise InvalidRequest.of("images", images, "a list of at least one image")
@@ -321,7 +326,7 @@ def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mappin
     want = sizes(given, "want", limits["max_images"], limits["arena_bytes"])
     shared = options(given, defaults)
     batches = tuple(_with_outputs(batch, shared) for batch in batches)
-    return Submit(request_id, shared, batches, want, sentences(given, "told"))
+    return Submit(own_id, shared, batches, want, sentences(given, "told"))
 
 
 def submit_many(

@@ -119,7 +119,7 @@ class FakeFarm:
         self.reports[job_id] = report(job_id, self.after_wait, images)
         return self.reports[job_id]
 
-    def jobs(self, limit):
+    def jobs(self, limit=100):
         return list(self.reports.values())[:limit]
 
     def cancel(self, job_id, index=None):

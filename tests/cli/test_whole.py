@@ -190,3 +190,32 @@ def test_in_the_foreground_ctrl_c_drains_and_ends_well(tmp_path):
         rest = process.stderr.read()
         assert process.wait(timeout=30) == 0
     assert "Traceback" not in rest
+
+
+def test_a_file_larger_than_the_memory_of_the_farm_is_one_job_and_saved_once(luna, tmp_path):
+    more = ("--port", "0", "--feed-port", "off", "--arena-bytes", "1MiB", "--max-workers", "2")
+    assert luna("start", "--detach", *more)[0] == 0
+    np.save(tmp_path / "many.npy", np.random.default_rng(0).integers(0, 256, (40, 256, 256, 3), np.uint8))
+    code, _, err = luna("save", "many.npy", "--output-dir", "files", "--png-compression", "9")
+    assert (code, err) == (0, "")
+    assert len(list((tmp_path / "files").iterdir())) == 40
+    assert len(json.loads(luna("jobs", "--json")[1])) == 1
+
+
+def test_ctrl_c_while_a_file_is_handed_over_names_the_job_of_what_was_accepted(luna, tmp_path):
+    """The arena holds a part of the file only, and nothing leaves it."""
+    more = ("--port", "0", "--feed-port", "off", "--arena-bytes", "1MiB")
+    assert luna("start", "--detach", *more)[0] == 0
+    assert luna("pause")[0] == 0
+    np.save(tmp_path / "many.npy", np.zeros((40, 256, 256, 3), np.uint8))
+    environ = {**os.environ, "LUNA_FARM_STATE_DIR": str(tmp_path / "state")}
+    command = [sys.executable, "-m", "luna_farm", "save", "many.npy", "--output-dir", "files"]
+    pipes = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=environ, cwd=tmp_path, **pipes) as process:
+        until(lambda: json.loads(luna("jobs", "--json")[1]), "images are accepted")
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+    assert process.returncode == 130
+    (job,) = json.loads(luna("jobs", "--json")[1])
+    assert f"Job {job['job_id']} goes on in the farm" in err
+    assert luna("cancel", job["job_id"])[0] == 0
