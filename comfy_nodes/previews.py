@@ -151,6 +151,8 @@ def _warnings(report: JobReport) -> list[str]:
 
 def _reason(image: Any, output_dir: str) -> str:
     name = os.path.basename(image.path)
+    if image.state == "dropped" and image.score is None:
+        return f"{name}: it exists already, and was left as it is"
     if image.state in ("discarded", "dropped"):
         folder = os.path.relpath(os.path.dirname(image.path), output_dir) if output_dir else "_discarded"
         where = f", kept in {folder}" if image.state == "discarded" else ", not kept"

@@ -208,11 +208,9 @@ def _print(accepted: list[tuple[str, str]], reports: list[JobReport], *, as_json
     for report in reports:
         for image in report.images:
             if image.state in ("saved", "discarded", "dropped"):
-                what = (
-                    ""
-                    if image.state == "saved"
-                    else f" ({image.state} by the quality gate, {image.score:.2f})"
-                )
+                what = "" if image.state == "saved" else " (exists already)"
+                if what and image.score is not None:
+                    what = f" ({image.state} by the quality gate, {image.score:.2f})"
                 took = sum(image.ms.values())
                 where = f"{image.path}: {image.member}" if image.member else image.path
                 print(f"{where}  {terminal.size(image.bytes)}  {took:.0f} ms{what}")

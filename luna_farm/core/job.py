@@ -146,7 +146,8 @@ class Image:
         if is_url(self.task.root) or self.task.archive:
             return outputs
         if not self.task.outputs:
-            first = {"path": result.path, "state": "saved", "bytes": result.bytes, "error": ""}
+            state = "dropped" if result.state == "dropped" else "saved"
+            first = {"path": result.path, "state": state, "bytes": result.bytes, "error": ""}
             return [first, *outputs] if result.path else outputs
         return [*map(self._output, range(len(self.task.outputs))), *outputs]
 

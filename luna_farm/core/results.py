@@ -82,12 +82,12 @@ def _published(job: Job, image: Image, worker: Worker, result: ImageResult, now:
     """What the feed publishes of one finished image."""
     task = image.task
     done: list[Instruction] = []
-    if result.state != "saved":
+    if result.state != "saved" and result.score is not None:
         about = (task.job_id, task.index, result.path, task.format, task.width, task.height, result.score)
         rejected = ImageRejected(
             *about, result.threshold, job.options.on_reject, worker.pid, thumbnail=result.thumbnail
         )
         done.append(Publish(rejected))
-    if result.path:
+    if result.path and result.state != "dropped":  # a file that was there already was not saved
         done.append(Publish(saved_event(image, now, worker.pid, result.thumbnail)))
     return done

@@ -64,6 +64,18 @@ def test_a_discarded_image_is_rejected_and_saved_and_a_dropped_one_rejected_only
     assert stage.farm.totals["images_saved"] == 0
 
 
+def test_an_image_whose_name_exists_is_no_rejection_and_no_file() -> None:
+    """With if_exists = skip no gate has judged it."""
+    stage = Stage()
+    stage.workers()
+    stage.submit("job-0001", if_exists="skip")
+    stage.finish(state="dropped", path="/out/a.png", bytes=0)
+    (image,) = stage.farm.jobs["job-0001"].report()["images"]
+    assert (image["state"], [at["state"] for at in image["outputs"]]) == ("dropped", ["dropped"])
+    assert stage.told("image_rejected") == stage.told("image_saved") == []
+    assert stage.told("save_job_done")
+
+
 def test_a_image_that_was_dropped_says_nothing_of_its_folder() -> None:
     stage = Stage(max_workers=1)
     stage.workers()

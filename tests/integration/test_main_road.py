@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,19 @@ def test_every_image_gets_a_thumbnail_once_the_farm_is_idle(shared_farm: FarmPro
     for _, _, jpeg in store.get(keys):
         with Image.open(io.BytesIO(jpeg)) as small:
             assert (small.format, small.size) == ("JPEG", (171, 256))
+
+
+def test_files_that_exist_are_skipped_and_cost_no_worker(
+    start_farm: Callable[..., FarmProcess], tmp_path: Path
+) -> None:
+    farm = start_farm(min_workers=1, max_workers=1)
+    pixels, worker = np.zeros((8, 8, 3), np.uint8), 0
+    with farm.client() as client:
+        for states in (["saved", "saved"], ["dropped", "dropped"]):
+            images = [SaveImage(pixels, affix="A"), SaveImage(pixels, affix="B")]
+            request = SaveRequest(images, output_dir=tmp_path, filename="x", if_exists="skip")
+            report = client.wait(client.submit(request), timeout=60)
+            assert [image.state for image in report.images] == states
+            worker = worker or client.status()["workers"][0]["pid"]
+        assert "exists already" in report.images[0].warnings[0]
+        assert client.status()["workers"][0]["pid"] == worker
