@@ -18,9 +18,9 @@ export function arrange(node) {
   // The frontend passes what the node declares as advanced to Vue nodes only; the canvas reads it from the widget.
   node.lunaAdvanced ??= node.widgets?.filter(({ options }) => options?.advanced) ?? [];
   for (const widget of node.lunaAdvanced) {
-    const connected = isConnected(node, widget.name);
-    widget.advanced = !connected;
-    reserve(widget, connected || node.showAdvanced || window.LiteGraph.vueNodesMode);
+    const rare = !window.LiteGraph.vueNodesMode && !isConnected(node, widget.name);
+    widget.advanced = rare;
+    reserve(widget, !rare || node.showAdvanced);
   }
   node.lunaArranged = arrangement(node);
   resize(node);
