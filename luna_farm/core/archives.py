@@ -169,7 +169,8 @@ def advance(farm: Farm, now: float) -> list[Instruction]:
             _complete(farm, shard)
         if shard.state is H.COMPLETE and not shard.pending and now >= shard.retry_at:
             shard.move(H.PUBLISHING)
-            done.append(PublishShard(shard.place, shard.members, shard.bytes))
+            # A successor must not add to what may have its name by then.
+            done += [Append((shard.record(),)), PublishShard(shard.place, shard.members, shard.bytes)]
     return done
 
 

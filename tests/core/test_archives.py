@@ -523,3 +523,17 @@ def test_an_archive_of_a_job_that_is_larger_than_the_spool_goes_on_in_the_next_o
             publish(at, path="", spool=f"/spool/{len(at.journal)}", bytes=at.publishing[0].bytes)
     assert at.states("job-0001") == ["saved"] * 4
     assert at.farm.spool_used_bytes == 0
+
+
+def test_an_archive_that_may_have_its_name_takes_no_more_images_after_a_restart() -> None:
+    at = stage()
+    at.submit("job-0001", archive="tar", shard_idle_s=5)
+    spooled(at)
+    add(at)
+    at.tick(6)
+    assert at.publishing, "the farm dies before it is answered"
+    after = at.restarted()
+    after.workers()
+    after.submit("job-0002", archive="tar", shard_idle_s=5)
+    spooled(after)
+    assert after.members[0].shard.shard_id != at.publishing[0].shard.shard_id
