@@ -87,7 +87,7 @@ def _reopen(farm: Farm, opened: OpenSubmit, job: Job) -> list[Instruction]:
             farm.take_name(image)
     farm.open_jobs[job.job_id] = job
     _open(farm, opened)
-    return []
+    return [Append((job_record(job),))]  # the journal holds open jobs only, and this one was finished
 
 
 def objection(farm: Farm, event: events.Submitted, known: Job | None) -> FarmError | None:

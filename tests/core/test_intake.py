@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from stage import CLIENT, MIB, Stage, batch, code
 
-from luna_farm.core import events, instructions
+from luna_farm.core import events, instructions, recovery
 from luna_farm.core.job_requests import MAX_WAITS
 from luna_farm.core.leases import QUARANTINE_S
 from luna_farm.errors import DiskError, InvalidRequest
@@ -699,3 +699,16 @@ def test_files_follow_one_another_in_time_as_their_images_were_sealed() -> None:
     assert times("job-0004", start - 86400 * second)[0] == start - 86400 * second  # the clock was set back
     assert times("job-0005", 0) == [0, 0, 0]
     assert stage.journal[0]["images"][0]["task"]["file_time_ns"] == start
+
+
+def test_what_is_accepted_of_a_finished_job_that_goes_on_survives_its_farm() -> None:
+    stage = Stage()
+    reply = stage.open("job-0001", batch(batch=2), request_id="request-1")
+    stage.seal(reply, (stage.lease(3072)["leases"][0]["lease"], 1))
+    stage.happens(events.Aborted(CLIENT, reply))
+    stage.workers()
+    stage.finish()
+    stage.journal = recovery.snapshot(stage.farm)
+    stage.submit("job-0002", batch(batch=2), request_id="request-1")
+    after = stage.restarted()
+    assert after.farm.jobs["job-0001"].report()["images"][1]["state"] == "queued"
