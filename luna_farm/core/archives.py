@@ -22,7 +22,7 @@ from luna_farm.core.archive_names import (
     with_archive_number,
 )
 from luna_farm.core.circuits import Circuit, Upload, UploadState
-from luna_farm.core.completion import close, image_record, saved_event
+from luna_farm.core.completion import close, image_record, job_record, saved_event
 from luna_farm.core.feed_events import ArchiveLost, DestinationFailing, ImageFailed, ImageLost
 from luna_farm.core.instructions import (
     AddMember,
@@ -277,15 +277,15 @@ def refused(farm: Farm, event: events.UploadFinished, now: float) -> list[Instru
 def retry(farm: Farm, shard: Shard) -> list[Instruction]:
     """Send an archive again, for all of its images."""
     done = send(farm, shard)
-    records: list[dict[str, Any]] = []
+    jobs: dict[str, Job] = {}
     for job, image in list(_failed(farm, shard)):
         image.move(S.UPLOADING)
         image.result = replace(image.result, error="", code="")
         image.uploads[0].move(U.PACKED)
         image.uploads[0].error = ""
-        farm.open_jobs[job.job_id] = job
-        records.append(image_record(image))
-    return [*done, Append(tuple(records))]
+        farm.open_jobs[job.job_id] = jobs[job.job_id] = job
+    # Whole records: the journal holds open jobs only, and these were finished.
+    return [*done, Append(tuple(map(job_record, jobs.values())))]
 
 
 def dismissed(farm: Farm, image: Image) -> list[Instruction]:

@@ -537,3 +537,17 @@ def test_an_archive_that_may_have_its_name_takes_no_more_images_after_a_restart(
     after.submit("job-0002", archive="tar", shard_idle_s=5)
     spooled(after)
     assert after.members[0].shard.shard_id != at.publishing[0].shard.shard_id
+
+
+def test_an_archive_that_is_sent_again_is_remembered_for_all_of_its_jobs() -> None:
+    at = stage()
+    for n in (1, 2):
+        at.submit(f"job-000{n}", output_dir=URL, **SHARED)
+        spooled(at)
+        add(at)
+    publish(at, path="", spool="/spool/x", bytes=20)
+    send(at, error="no", decision="fail")
+    at.journal = recovery.snapshot(at.farm)
+    at.ask("retry", "job-0001")
+    after = at.restarted()
+    assert after.states("job-0001") == after.states("job-0002") == ["uploading"]
