@@ -84,6 +84,7 @@ def exists_then_rename() -> None:
     def give(folder: Any, fd: int, file: Any, name: str, way: Any) -> None:
         if folder.stat(name) is not None:
             raise FileExistsError(name)
+        time.sleep(0.001)  # on a quiet machine the others would seldom meet this moment
         folder.replace(file.temp, name)
 
     writer._give = give
