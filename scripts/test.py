@@ -72,6 +72,7 @@ def test_steps() -> list[tuple[str, Command]]:
         "--dist",
         "loadfile",
         f"--timeout={TEST_TIMEOUT_S}",
+        "--hypothesis-seed=0",  # the same examples each time; plain pytest looks for new ones
         f"--junitxml={REPORT}",
     ]
     core = ["--include=luna_farm/core/*", f"--fail-under={CORE_COVERAGE}"]

@@ -84,8 +84,10 @@ def writing(path: str | os.PathLike[str]) -> sqlite3.Connection:
 
 def _is_ready(connection: sqlite3.Connection) -> bool:
     """Whether the file has its tables. Raises sqlite3.DatabaseError for a file of another version."""
+    # In this order: whoever sees the tables of another process sees its version, too.
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    if not tables and version in (0, VERSION):
         return False
     if version != VERSION:
         raise sqlite3.DatabaseError(f"it is of version {version}, this program needs version {VERSION}")

@@ -35,7 +35,8 @@ Found = tuple[dict[str, Any], int, int]
 
 
 def frame(record: Mapping[str, Any], number: int) -> bytes:
-    """Return the bytes of a record, the `number`-th of its file. Raises TooLarge."""
+    """Return the bytes of a record, the `number`-th of its file. The name "#" is the journal's own. Raises
+    TooLarge."""
     payload: bytes = msgpack.packb({**record, _NUMBER: number}, unicode_errors="surrogatepass")
     if len(payload) > MAX_RECORD_BYTES:
         raise TooLarge.of("size of one journal record", len(payload), f"up to {MAX_RECORD_BYTES} bytes")
