@@ -180,8 +180,9 @@ async def test_the_keyboard_is_enough(screen: Screen) -> None:
     await page.keyboard.press("Enter")
     await expect(page.locator("#preview")).to_be_visible()
     await page.keyboard.press("Escape")
-    await expect(page.locator(f"[aria-posinset='{focused}'] button")).to_be_focused()
-    await page.keyboard.press("Home")
+    tile = page.locator(f"[aria-posinset='{focused}'] button")
+    await expect(tile).to_be_focused()
+    await tile.press("Home")
     await expect(page.locator("[aria-posinset='1'] button")).to_be_focused()
 
 
