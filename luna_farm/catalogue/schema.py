@@ -84,7 +84,7 @@ def writing(path: str | os.PathLike[str]) -> sqlite3.Connection:
 
 def _is_ready(connection: sqlite3.Connection) -> bool:
     """Whether the file has its tables. Raises sqlite3.DatabaseError for a file of another version."""
-    # In this order: whoever sees the tables of another process sees its version, too.
+    # In this order: once the tables that another process makes are there, its version is, too.
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if not tables and version in (0, VERSION):

@@ -217,7 +217,7 @@ _AFFIX = Text(NAME_LIMIT, mended=True)
 
 
 def affix(value: object) -> str:
-    """Return the affix of an image, None for ""."""
+    """Return the affix of an image, "" for None. Raises InvalidRequest."""
     return "" if value is None else _AFFIX.check("affix", value)
 
 

@@ -1,4 +1,4 @@
-"""`config init`: a file with every setting that changes nothing until somebody edits it."""
+"""`config init`: a file with every setting that changes nothing until it is edited."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def test_a_restart_of_the_farm_goes_unnoticed(start_farm: Start, tmp_path: Path)
 def test_a_farm_that_has_ended_is_told_at_once(
     start_farm: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """Whatever is asked for, also by a client that was connected: nobody starts this farm again."""
+    """For every request, also of a client that was connected: this farm is not started again."""
     monkeypatch.setattr(policy, "RESTART_S", 1e6)
     process = start_farm()
     with process.client(timeout=1e6) as farm:

@@ -109,7 +109,7 @@ def test_without_a_farm_it_says_so_and_saves_at_the_next_try(comfy, farm, prompt
     sentence = "Connection refused. Is daemon running? Start the farm: luna-farm start --detach"
     assert status(entry).startswith(f"{TITLE} ERROR: {sentence}")
     assert sentence in (comfy.base / "comfyui.log").read_text()
-    assert blocked_s(entry) < 0.05 + LEAST_S, "the GPU waits for nobody"
+    assert blocked_s(entry) < 0.05 + LEAST_S, "the GPU does not wait"
     assert entry["status"]["status_str"] == "success"
     farm.start()
     again = comfy.run(prompt())

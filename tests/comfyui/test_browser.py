@@ -697,7 +697,7 @@ def test_a_file_of_the_first_version_keeps_its_values(browser):
 
 
 def test_scripts_use_nothing_that_the_frontend_calls_deprecated(browser):
-    """The frontend says a thing once, whoever does it: the stack tells whether it was a script of ours."""
+    """The frontend warns once of each thing: the stack tells whether a script of ours did it."""
     browser.page.add_init_script("""
       window.stacks = [];
       for (const level of ["warn", "error"]) {

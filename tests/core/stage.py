@@ -1,4 +1,4 @@
-"""A farm on a stage: the pure core, and somebody who does at once what it decides and writes everything down.
+"""A farm on a stage: the pure core, and a shell that does at once what it decides and writes everything down.
 
 Names are always free, the journal is a list, spools and dead letters are names only. What a test lists in
 `hold` is not done but kept in `held`, so that it can be done later, or fail.

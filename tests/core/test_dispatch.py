@@ -106,7 +106,7 @@ def test_small_images_are_handed_out_ahead_and_large_ones_only_while_many_wait()
     assert other.states("job-0001") == ["running", "queued"]
     other.submit("job-0002", LARGE)
     assert other.states("job-0001") == ["running", "running"]
-    assert other.states("job-0002") == ["queued"], "the last ones are for whoever is free first"
+    assert other.states("job-0002") == ["queued"], "the last ones are for the worker that is free first"
 
 
 def test_the_worker_that_was_idle_for_the_shortest_time_is_taken() -> None:

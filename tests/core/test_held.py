@@ -1,4 +1,4 @@
-"""Images that cannot be written now: exactly what fails is held, and its pixels keep nobody else out."""
+"""Images that cannot be written now: exactly what fails is held, and its pixels keep no other image out."""
 
 from __future__ import annotations
 

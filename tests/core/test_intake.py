@@ -609,7 +609,7 @@ def test_what_waits_for_a_disk_can_be_cancelled_and_waiters_hear_of_it() -> None
     assert report is not None
     assert report["state"] == stage.answer(waiting)["state"] == "cancelled"
     stage.tick(60)
-    assert stage.farm.folders == {}, "nobody waits for that folder any more"
+    assert stage.farm.folders == {}, "no image waits for that folder any more"
 
 
 def test_what_is_done_cannot_be_cancelled() -> None:

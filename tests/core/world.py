@@ -2,7 +2,7 @@
 
 It carries out what the farm decides, as slowly and in as odd an order as it is told to, and notices at once
 when the farm breaks its word: a slot that two hold, a job acknowledged before it is journaled, a temporary
-link removed before that, an image made twice, an answer given twice, pixels that somebody else wrote over.
+link removed before that, an image made twice, an answer given twice, pixels that another client wrote over.
 """
 
 from __future__ import annotations

@@ -106,8 +106,10 @@ function needed(list) {
 }
 // The tiles of the first screen come beside the ids of all images, and not one question later.
 async function loadFirst(asked, signal) {
-  const answer = await get(`/api/gallery/tiles?first=${FIRST}&${asked}`, signal).catch(() => null);
-  if (answer?.ok) for (const tile of (await answer.json()).tiles) known.set(tile.id, tile);
+  try {
+    const answer = await get(`/api/gallery/tiles?first=${FIRST}&${asked}`, signal);
+    if (answer.ok) for (const tile of (await answer.json()).tiles) known.set(tile.id, tile);
+  } catch { /* another search began, or the farm is gone: the ids say so */ }
 }
 async function load() {
   const missing = onScreen.filter((id) => !known.has(id)).slice(0, AT_ONCE);
@@ -207,7 +209,7 @@ const preview = new Preview({
   get, turn,
   canOpen: () => canOpen,
   find: (filters) => {
-    preview.dialog.close();
+    preview.shut();
     for (const name of FIELDS) $(name).value = filters[name] ?? "";
     similar = filters.similar ?? "";
     search();
@@ -224,7 +226,7 @@ const preview = new Preview({
 });
 addEventListener("popstate", () => {
   if (history.state?.image) open(history.state.image, "replace");
-  else if (preview.dialog.open) preview.dialog.close();
+  else if (preview.dialog.open) preview.shut();
 });
 
 // --- what is saved while the page is open

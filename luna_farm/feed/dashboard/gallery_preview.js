@@ -11,14 +11,24 @@ export class Preview {
     Object.assign(this, { get, turn, find, openFolder, canOpen, closed });
     this.dialog = $("preview");
     this.files = new Map(); // id -> promise of {url, type, name}
+    this.id = null; // of the image that is shown
     $("previous").addEventListener("click", () => this.turn(-1));
     $("next").addEventListener("click", () => this.turn(1));
-    $("preview-close").addEventListener("click", () => this.dialog.close());
+    $("preview-close").addEventListener("click", () => this.shut());
     $("copy-prompt").addEventListener("click", () => this.copy(this.row?.prompt, "Prompt"));
     $("copy-path").addEventListener("click", () => this.copy(this.row?.path, "Path"));
     $("open-folder").addEventListener("click", () => this.openFolder(this.row));
-    this.dialog.addEventListener("close", () => { this.id = null; this.closed(); });
+    this.dialog.addEventListener("cancel", (event) => { event.preventDefault(); this.shut(); });
+    this.dialog.addEventListener("close", () => this.dialog.open || this.shut()); // closed by the browser itself
     addEventListener("keydown", (event) => this.dialog.open && !event.target.closest("form") && this.key(event));
+  }
+
+  // At once: the browser tells of a closed dialog later, when a key may have moved the focus already.
+  shut() {
+    this.dialog.close();
+    if (this.id === null) return;
+    this.id = null;
+    this.closed();
   }
 
   key(event) {
