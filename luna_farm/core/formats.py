@@ -13,6 +13,9 @@ DEPTHS = ("8", "10", "16", "half", "float")
 """Bits of a channel that a file can store: integers of 8, 10 and 16 bits, floats of 16 and 32 bits."""
 BIT_DEPTHS = ("auto", "8", "16", "half", "float")
 """What a request may ask for (`bit_depth`)."""
+FULL_COLOUR_FROM = 90
+"""The lossy quality from which JPEG, AVIF and HEIC store colour in full (4:4:4), below it at half the
+resolution (4:2:0)."""
 DTYPES = {"uint8": 1, "uint16": 2, "float16": 2, "float32": 4}
 """Pixels on the wire and in a slot: dtype -> bytes of one channel."""
 

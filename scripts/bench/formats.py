@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from luna_farm.core.formats import FULL_COLOUR_FROM
 from luna_farm.core.messages import SaveOptions
 from luna_farm.imaging import quality, thumbnail
 from luna_farm.imaging.encoders import encode
@@ -45,6 +46,8 @@ def main() -> None:
     for title, ours, pillow in _rows():
         if not arguments.only or title.split()[0].lower() in arguments.only.lower().split(","):
             print(_row(title, ours, pillow, images, arguments.seconds))
+    if not arguments.only or "jpeg" in arguments.only.lower():
+        _colour([*images, _drawing()])
     print("\n| one image | ms |\n| --- | --- |")
     for title, work in _other_work(images[0]):
         print(f"| {title} | {_best([work], arguments.seconds)[0] * 1e3:.2f} |")
@@ -99,7 +102,11 @@ def _rows() -> list[tuple[str, Encode, Encode | None]]:
     lossy = [(q, {"lossy_quality": q}) for q in (85, 90, 95, 98)]
     return [
         *(
-            (f"JPEG {q}", _ours("jpeg", **o), _pillow("JPEG", quality=q, subsampling=0 if q > 95 else 2))
+            (
+                f"JPEG {q}",
+                _ours("jpeg", **o),
+                _pillow("JPEG", quality=q, subsampling=0 if q >= FULL_COLOUR_FROM else 2),
+            )
             for q, o in lossy
         ),
         ("WebP 90", _ours("webp"), _pillow("WEBP", quality=90)),
@@ -130,6 +137,31 @@ def _row(title: str, ours: Encode, pillow: Encode | None, images: list[Pixels], 
         return f"| {title} | {cells[0]} | | | | | |"
     faster, size = means[1][0] / means[0][0], means[0][1] / means[1][1]
     return f"| {title} | {cells[0]} | {cells[1]} | {faster:.2f} | {size:.3f} |"
+
+
+def _colour(images: list[Pixels]) -> None:
+    """Print JPEG 4:4:4 beside 4:2:0 of the first quality as large; the last image is a drawing."""
+    print("\n| JPEG | larger than 4:2:0 of that quality | dB | 4:2:0 as large, dB |")
+    for level in (85, FULL_COLOUR_FROM, 95):
+        for number, pixels in enumerate(images):
+            full, half = (_pillow("JPEG", quality=level, subsampling=s)(pixels) for s in (0, 2))
+            larger = (_pillow("JPEG", quality=q, subsampling=2)(pixels) for q in range(level, 101))
+            same = next((file for file in larger if len(file) >= len(full)), half)
+            what = "drawing" if number == len(images) - 1 else f"image {number + 1}"
+            decibels = f"{_decibels(pixels, full):.2f} | {_decibels(pixels, same):.2f}"
+            print(f"| {what}, quality {level} | {len(full) / len(half):.2f} | {decibels} |")
+
+
+def _drawing() -> Pixels:
+    """Return thin coloured lines and red text on blue: what half the resolution of colour blurs."""
+    random = np.random.default_rng(0)
+    image = Image.new("RGB", (SIDE, SIDE), (20, 20, 120))
+    pen = ImageDraw.Draw(image)
+    for *ends, width, red, green, blue in random.integers(0, SIDE, (400, 8)).tolist():
+        pen.line(ends[:4], fill=(red % 256, green % 256, blue % 256), width=1 + width % 3)
+    for left, top in random.integers(0, SIDE, (60, 2)).tolist():
+        pen.text((left, top), "red text on blue", fill=(255, 30, 30))
+    return np.asarray(image)
 
 
 def _best(works: Sequence[Callable[[], object]], seconds: float) -> list[float]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from luna_farm.core.formats import FULL_COLOUR_FROM
 from luna_farm.core.messages import SaveOptions
 from luna_farm.errors import EncodeError
 from luna_farm.imaging import metadata_exif
@@ -25,7 +26,6 @@ from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 
 EXACT = 100
-_FULL_COLOUR_FROM = 90
 _BITS = 10
 _RGB = 0
 """The matrix (H.273 table 4) that leaves RGB as it is, the only exact one."""
@@ -51,7 +51,7 @@ def _has_imagecodecs() -> bool:
 
 def subsampling(quality: int) -> str:
     """Return how colour is stored, in Pillow's words."""
-    return "4:4:4" if quality >= _FULL_COLOUR_FROM else "4:2:0"
+    return "4:4:4" if quality >= FULL_COLOUR_FROM else "4:2:0"
 
 
 def check_pillow() -> None:

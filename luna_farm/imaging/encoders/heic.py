@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from luna_farm.core.formats import FULL_COLOUR_FROM
 from luna_farm.core.messages import SaveOptions
 from luna_farm.imaging import metadata_exif
 from luna_farm.imaging.depth import Pixels
@@ -17,7 +18,6 @@ from luna_farm.imaging.encoders import Encoded, needed
 from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 
-_FULL_COLOUR_FROM = 90
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -35,7 +35,7 @@ def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Mar
     colour = marked.colour
     how: dict[str, Any] = {
         "quality": options.lossy_quality,
-        "chroma": 444 if options.lossy_quality >= _FULL_COLOUR_FROM else 420,
+        "chroma": 444 if options.lossy_quality >= FULL_COLOUR_FROM else 420,
         "matrix_coefficients": colour.matrix,
         "color_primaries": colour.primaries,
         "transfer_characteristics": colour.transfer,

@@ -1,13 +1,14 @@
 """JPEG: the faster of two encoders wherever it makes as good a file.
 
 simplejpeg (libjpeg-turbo, MIT) reads the pixels where they lie; Pillow, which copies them first, stands in
-where it is not installed, and from quality 91 to 95: there simplejpeg's quicker transform costs up to 0.4 dB
-and 2 % (below 91 at most 0.1 dB; from 96 on it takes the exact one, and the files are the same). This module
-must never write more than 65,533 bytes of EXIF, the most that a JPEG segment holds: then the metadata goes
-beside the file.
+where it is not installed, and from quality 90 to 95: there simplejpeg's quicker transform costs 0.2 to 0.6 dB
+and up to 2 % (below 90 at most 0.1 dB; from 96 on it takes the exact one, and the files are the same). This
+module must never write more than 65,533 bytes of EXIF, the most that a JPEG segment holds: then the metadata
+goes beside the file.
 
-Colour: 4:2:0 up to quality 95 (as Pillow's default), 4:4:4 above, where small coloured detail is what is
-paid for. JPEG holds no transparency: what is transparent is laid on `background`, and the report says so.
+Colour: 4:4:4 from quality 90 on, 4:2:0 below. Pillow stores 4:2:0 at every quality; from 90 on a 4:4:4 file
+is closer to the image than a 4:2:0 file of the same size (docs/formats.md). JPEG holds no transparency: what
+is transparent is laid on `background`, and the report says so.
 
 Segments: EXIF (CIPA DC-008 4.7.2), XMP (Adobe XMP part 3, 1.1.3), ICC (ICC.1 B.4, in parts of at most
 65,519 bytes).
@@ -21,6 +22,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
+from luna_farm.core.formats import FULL_COLOUR_FROM
 from luna_farm.core.messages import SaveOptions
 from luna_farm.errors import EncodeError
 from luna_farm.imaging import metadata_exif
@@ -35,8 +37,7 @@ _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC = b"ICC_PROFILE\0"
 _LONGEST_ICC_PART = 65_519
-_FULL_COLOUR_ABOVE = 95
-_QUICK_TRANSFORM_COSTS = range(91, 96)
+_QUICK_TRANSFORM_COSTS = range(90, 96)
 
 
 def encode(pixels: NDArray[np.uint8], options: SaveOptions, embedded: Embedded, marked: Marks) -> Encoded:
@@ -99,7 +100,7 @@ def _exif(embedded: Embedded, encoded: Encoded, sidecar: str) -> bytes:
 
 def _stream(pixels: NDArray[np.uint8], quality: int) -> bytes:
     channels = pixels.shape[2]
-    full_colour = quality > _FULL_COLOUR_ABOVE
+    full_colour = quality >= FULL_COLOUR_FROM
     if quality in _QUICK_TRANSFORM_COSTS:
         return _by_pillow(pixels, quality, full_colour)
     try:
