@@ -15,7 +15,6 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable
-from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,8 @@ def sign(
         allowed = ", ".join(MIME_TYPES)
         raise EncodeError(f"{format} holds no C2PA manifest; allowed: {allowed}, or provenance xmp or off")
     library = _library()
-    signer = _signer(library, signing)
+    failures: list[str] = []
+    signer = _signer(library, signing, failures)
     builder = library.Builder(_manifest(format, source_type, title), _context())
     signed = io.BytesIO()
     try:
@@ -72,7 +72,7 @@ def sign(
             _add_ingredient(builder, ingredient)
         builder.sign(signer, MIME_TYPES[format], io.BytesIO(file), signed)
     except library.C2paError as error:
-        raise _unusable(signing, f"the image could not be signed ({type(error).__name__})") from None
+        raise _unusable(signing, failures[0] if failures else _why(error, signing)) from None
     finally:
         builder.close()
         signer.close()
@@ -99,7 +99,7 @@ def ingredient_warning(path: str, signing: Signing) -> str:
 
 def check(signing: Signing) -> None:
     """Raise DiskError if certificate and key cannot sign now, EncodeError where a package is missing."""
-    _signer(_library(), signing).close()
+    _signer(_library(), signing, []).close()
 
 
 def _library() -> Any:
@@ -138,15 +138,25 @@ def _add_ingredient(builder: Any, path: str) -> None:
         builder.add_ingredient({"title": Path(path).name, "relationship": "inputTo"}, kind, file)
 
 
-def _signer(library: Any, signing: Signing) -> Any:
+def _signer(library: Any, signing: Signing, failures: list[str]) -> Any:
+    """Return the signer. `failures` gets what went wrong in the signing program, as a sentence."""
+    from luna_farm.imaging import c2pa_certificate
+
     if not signing.certificate or not (signing.key or signing.command):
         raise _unusable(signing, "c2pa_certificate and one of c2pa_key and c2pa_command must be set")
     chain = _read(signing, signing.certificate, "certificate")
-    algorithm, private = _checked(signing, chain)
+    certificates = c2pa_certificate.load(chain)
+    if not certificates:
+        raise _unusable(signing, f"{signing.certificate} holds no certificate in PEM")
+    private = b"" if signing.command else _private(signing, certificates)
+    wrong = c2pa_certificate.wrong(certificates)
+    if wrong:
+        raise _unusable(signing, f"the certificate {signing.certificate} {wrong}")
+    algorithm = c2pa_certificate.algorithm(certificates[0])
     try:
         if signing.command:
             return library.Signer.from_callback(
-                _by_program(signing),
+                _by_program(signing, certificates[0], failures),
                 library.C2paSigningAlg[algorithm],
                 chain.decode(),
                 signing.timestamp_url or None,
@@ -162,65 +172,63 @@ def _signer(library: Any, signing: Signing) -> Any:
         raise _unusable(signing, f"the key cannot be used ({type(error).__name__})") from None
 
 
-def _checked(signing: Signing, chain: bytes) -> tuple[str, bytes]:
-    """Return the name of the algorithm and the key in PEM, b"" with a program; refuse what cannot sign."""
-    from cryptography import x509
+def _private(signing: Signing, certificates: list[Any]) -> bytes:
+    """Return the key in PEM, as PKCS#8; refuse one that cannot be read or is of another certificate."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization as s
 
-    try:
-        certificate = x509.load_pem_x509_certificates(chain)[0]
-    except ValueError:
-        raise _unusable(signing, f"{signing.certificate} holds no certificate in PEM") from None
-    now = datetime.now(timezone.utc)
-    if certificate.not_valid_after_utc < now:
-        when = certificate.not_valid_after_utc.date()
-        raise _unusable(signing, f"the certificate {signing.certificate} expired on {when}")
-    if certificate.not_valid_before_utc > now:
-        when = certificate.not_valid_before_utc.date()
-        raise _unusable(signing, f"the certificate {signing.certificate} is not valid before {when}")
-    public = certificate.public_key()
-    algorithm = _algorithm(public)
-    if not algorithm:
-        allowed = "EC (P-256, P-384, P-521), Ed25519 or RSA of 2048 bits or more"
-        raise _unusable(
-            signing, f"the certificate {signing.certificate} is for another kind of key than {allowed}"
-        )
-    if signing.command:
-        return algorithm, b""
     pem = _read(signing, signing.key, "key")
     try:
         private = s.load_pem_private_key(pem, None)
     except TypeError:
-        raise _unusable(signing, f"the key {signing.key} is protected by a password") from None
-    except ValueError:
+        how = "openssl pkcs8 -topk8 -nocrypt writes it without one, or c2pa_command signs by a program"
+        raise _unusable(signing, f"the key {signing.key} is protected by a password: {how}") from None
+    except (ValueError, UnsupportedAlgorithm):
         raise _unusable(signing, f"{signing.key} holds no private key in PEM") from None
     form = (s.Encoding.DER, s.PublicFormat.SubjectPublicKeyInfo)
-    if private.public_key().public_bytes(*form) != public.public_bytes(*form):
-        raise _unusable(signing, f"the key {signing.key} does not belong to {signing.certificate}")
+    own = private.public_key().public_bytes(*form)
+    if certificates[0].public_key().public_bytes(*form) != own:
+        belongs = [n for n, one in enumerate(certificates, 1) if one.public_key().public_bytes(*form) == own]
+        why = f", but to certificate {belongs[0]} in it, which must come first" if belongs else ""
+        raise _unusable(signing, f"the key {signing.key} does not belong to {signing.certificate}{why}")
     # c2pa takes PKCS#8 only; OpenSSL also writes "EC PRIVATE KEY" and "RSA PRIVATE KEY".
-    return algorithm, private.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
+    return private.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
 
 
-def _algorithm(public: Any) -> str:
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-
-    if isinstance(public, ec.EllipticCurvePublicKey):
-        return {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}.get(public.curve.name, "")
-    if isinstance(public, rsa.RSAPublicKey) and public.key_size >= 2048:
-        return "PS256"
-    return "ED25519" if isinstance(public, ed25519.Ed25519PublicKey) else ""
+def _why(error: Exception, signing: Signing) -> str:
+    """Return why the library did not sign. Its words are about the certificate or the time service; with a
+    program they could repeat what that printed."""
+    service = f"; the time service is {signing.timestamp_url}" if signing.timestamp_url else ""
+    return f"the image could not be signed ({type(error).__name__ if signing.command else error}{service})"
 
 
-def _by_program(signing: Signing) -> Callable[[bytes], bytes]:
+def _by_program(signing: Signing, leaf: Any, failures: list[str]) -> Callable[[bytes], bytes]:
+    """Return what signs by the program. Of what it prints nothing is repeated but the signature."""
+    from luna_farm.imaging import c2pa_certificate
+
     def run(data: bytes) -> bytes:
-        done = subprocess.run(  # noqa: S603 - named by the farm's owner in its configuration, never by a request
-            shlex.split(signing.command),
-            input=data,
-            capture_output=True,
-            check=True,
-            timeout=_COMMAND_TIMEOUT_S,
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 - named by the farm's owner in its configuration, never by a request
+                shlex.split(signing.command),
+                input=data,
+                capture_output=True,
+                check=False,
+                timeout=_COMMAND_TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired:
+            return failed(f"did not end within {_COMMAND_TIMEOUT_S} s")
+        except (OSError, ValueError, IndexError) as error:
+            return failed(f"cannot be started ({getattr(error, 'strerror', None) or type(error).__name__})")
+        if done.returncode:
+            return failed(f"ended with exit code {done.returncode}")
+        if not c2pa_certificate.verifies(leaf, done.stdout, data):
+            how = f"{c2pa_certificate.algorithm(leaf)} by the key of {signing.certificate}"
+            return failed(f"wrote {len(done.stdout)} bytes that are no signature: allowed: {how}")
         return done.stdout
+
+    def failed(why: str) -> bytes:
+        failures.append(f"the program of c2pa_command {why}")
+        return b""  # an exception would be printed by the library
 
     return run
 

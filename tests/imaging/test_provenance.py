@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -205,8 +206,8 @@ sys.stdout.buffer.write(key.sign(sys.stdin.buffer.read(), ec.ECDSA(hashes.SHA256
 """
 
 
-def _program(tmp_path, source, *arguments):
-    script = tmp_path / "signer.py"
+def _program(tmp_path, source, *arguments, name="signer"):
+    script = tmp_path / f"{name}.py"
     script.write_text(source)
     return shlex.join([sys.executable, str(script), *arguments])
 
@@ -226,7 +227,15 @@ def _wrong(tmp_path, signing):
     early = make(tmp_path / "early", days=30, begins=5)
     text = tmp_path / "text.pem"
     text.write_text("SECRET-MATERIAL")
-    failing = _program(tmp_path, "import sys; sys.exit('SECRET-MATERIAL')")
+    programs = {
+        name: Signing(signing.certificate, command=_program(tmp_path, source, other[1], name=name))
+        for name, source in {
+            "fails": "import sys; sys.exit('SECRET-MATERIAL')",
+            "silent": "",
+            "babbles": "print('SECRET-MATERIAL' * 9)",
+            "stranger": SIGNER,
+        }.items()
+    }
     return {
         "must be set": Signing(),
         "the key .* cannot be read: No such file": Signing(signing.certificate, str(tmp_path / "no")),
@@ -236,7 +245,12 @@ def _wrong(tmp_path, signing):
         "does not belong to": Signing(signing.certificate, other[1]),
         "holds no private key": Signing(signing.certificate, str(text)),
         "holds no certificate": Signing(str(text), signing.key),
-        "could not be signed": Signing(signing.certificate, command=failing),
+        "c2pa_command ended with exit code 1": programs["fails"],
+        "c2pa_command wrote 0 bytes that are no signature": programs["silent"],
+        "c2pa_command wrote 136 bytes that are no signature": programs["babbles"],
+        "c2pa_command wrote 7. bytes that are no signature.*ES256 by the key of": programs["stranger"],
+        "c2pa_command cannot be started .No such file": Signing(signing.certificate, command="/no/such"),
+        "c2pa_command cannot be started": Signing(signing.certificate, command="sign 'unfinished"),
     }
 
 
@@ -250,6 +264,71 @@ def test_what_is_wrong_with_a_key_is_said_without_the_key(
         chain = [str(caught.value), str(caught.value.__cause__), caplog.text, *capfd.readouterr()]
         assert not [text for text in chain if "SECRET-MATERIAL" in text or "PRIVATE KEY" in text]
     c2pa.check(signing)
+
+
+def _unfit(folder):
+    """Make each certificate that C2PA does not take, and say what the error must name."""
+    from certificates import make
+    from cryptography import x509
+    from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
+
+    kinds = {
+        r"an authority \(CA:TRUE\), issued by itself \(self-signed\)": {
+            "authority": True,
+            "self_signed": True,
+        },
+        r"an authority \(CA:TRUE\), issued by CN=Test Root": {"authority": True},
+        "no key usage digitalSignature": {"signs": False},
+        "no extended key usage": {"purposes": ()},
+        r"another purpose \(serverAuth\); .*emailProtection": {"purposes": (Usage.SERVER_AUTH,)},
+        r"another purpose \(codeSigning\)": {"purposes": (Usage.CODE_SIGNING,)},
+        r"another purpose \(anyExtendedKeyUsage": {"purposes": (Usage.ANY_EXTENDED_KEY_USAGE,)},
+        r"another purpose \(1.2.3.4\)": {"purposes": (x509.ObjectIdentifier("1.2.3.4"),)},
+        "must stand alone": {"purposes": (Usage.TIME_STAMPING, Usage.EMAIL_PROTECTION)},
+        "no authority key identifier": {"names_issuer": False},
+        "another kind of key than EC": {"algorithm": "SMALL"},
+    }
+    for number, (said, how) in enumerate(kinds.items()):
+        yield said, Signing(*make(folder / str(number), **how))
+    own, other = make(folder / "own"), make(folder / "other")
+    first, root = _certificates(own[0])
+    Path(own[0]).write_text(first + _certificates(other[0])[1])
+    yield r"is no chain: CN=Test Root.* did not issue CN=Test Signer", Signing(*own)
+    Path(own[0]).write_text(root + first)
+    yield "but to certificate 2 in it, which must come first", Signing(*own)
+    old = make(folder / "old", root_days=-1)
+    yield r"has a certificate \(CN=Test Root.*\) that expired on", Signing(*old)
+
+
+def _certificates(path):
+    end = "-----END CERTIFICATE-----\n"
+    return [part + end for part in Path(path).read_text().split(end) if part]
+
+
+def test_a_certificate_that_c2pa_does_not_take_is_explained(library, options, task, picture, tmp_path):
+    file, _ = _encoded(options, task, picture(9, 9, 3), "png")
+    for said, unfit in _unfit(tmp_path):
+        with pytest.raises(DiskError, match=f"C2PA: .*{said}.*The image is kept"):
+            c2pa.sign(file, "png", unfit, source_type="generated")
+
+
+@pytest.mark.parametrize("purpose", ["EMAIL_PROTECTION", "TIME_STAMPING", "OCSP_SIGNING"])
+def test_other_certificates_sign(library, options, task, picture, tmp_path, purpose):
+    from certificates import make
+    from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
+
+    file, _ = _encoded(options, task, picture(9, 9, 3), "png")
+    signing = Signing(*make(tmp_path / "keys", purposes=(getattr(Usage, purpose),)))
+    _manifest(library, c2pa.sign(file, "png", signing, source_type="generated"), "png")
+    lone = Signing(*make(tmp_path / "lone", self_signed=True))
+    _manifest(library, c2pa.sign(file, "png", lone, source_type="generated"), "png")
+
+
+def test_a_time_service_that_does_not_answer_is_named(library, signing, options, task, picture):
+    file, _ = _encoded(options, task, picture(9, 9, 3), "png")
+    nowhere = replace(signing, timestamp_url="http://127.0.0.1:9/")
+    with pytest.raises(DiskError, match=r"the time service is http://127.0.0.1:9/"):
+        c2pa.sign(file, "png", nowhere, source_type="generated")
 
 
 def test_a_key_with_a_password_is_refused(library, signing, options, task, picture, tmp_path):
