@@ -7,7 +7,7 @@ GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*, the SSH agent). A value that ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +36,25 @@ class Destination:
     def uploads(self) -> int:
         """How many uploads run at a time."""
         return int(self.options.get("uploads", UPLOADS))
+
+
+def without_secrets(destinations: Iterable[Destination]) -> tuple[Destination, ...]:
+    """Return destinations as they may leave this machine."""
+    return tuple(
+        Destination(at.name, at.url, {k: v for k, v in at.options.items() if not KEYS[k].secret})
+        for at in destinations
+    )
+
+
+def options_here(at: Destination, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return how to reach a destination from this machine: the given options, and what its own environment
+    adds. Raises ConfigError."""
+    scheme, where = at.url.partition("://")[0], f"{SECTION}.{at.name}"
+    own = {
+        key: _checked(where, key, scheme, value, f"the environment, {variable}", Path.cwd())
+        for variable, key, value in (_from_environment(at.name, environ) if at.name else ())
+    }
+    return {**at.options, **own}
 
 
 class Key(NamedTuple):

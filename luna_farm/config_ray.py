@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from luna_farm.config_destinations import Destination
+
+SEND_S = 15.0
 ENGINES = ("local", "ray", "auto")
 ADDRESS = "auto, or HOST:PORT of the head (not ray://, whose proxy would copy every pixel)"
 RESOURCES = 'a JSON object of names and amounts above 0, such as {"luna": 1}'
@@ -29,6 +32,10 @@ class RayCluster:
     resources: Mapping[str, float] = field(default_factory=dict)
     bytes_in_flight: int = 512 * 2**20
     farm: str = "luna-farm"
+    destinations: tuple[Destination, ...] = ()
+    """Where workers may send files by themselves; without secrets, which nodes have of their own."""
+    send_s: float = SEND_S
+    """How long a worker tries to send a file. Then the farm sends it."""
 
 
 def read_address(value: Any, _: Path) -> str:

@@ -27,19 +27,21 @@ class Scheme:
     `host` is called.
 
     `conditional`: the service itself refuses to replace an object; else the farm checks first, and another
-    writer between check and upload is replaced.
+    writer between check and upload is replaced. `tokens`: it keeps our token with an object, so that an
+    upload is recognised even where it was encoded anew.
     """
 
     extra: str
     modules: tuple[str, ...]
     host: str
     conditional: bool
+    tokens: bool = False
 
 
 SCHEMES: dict[str, Scheme] = {
-    "s3": Scheme("cloud", ("obstore",), "bucket", True),
-    "gs": Scheme("cloud", ("obstore",), "bucket", True),
-    "az": Scheme("cloud", ("obstore",), "container", True),
+    "s3": Scheme("cloud", ("obstore",), "bucket", True, True),
+    "gs": Scheme("cloud", ("obstore",), "bucket", True, True),
+    "az": Scheme("cloud", ("obstore",), "container", True, True),
     "sftp": Scheme("remote", ("asyncssh",), "server", True),
     "ftp": Scheme("", (), "server", False),
     "ftps": Scheme("", (), "server", False),

@@ -246,8 +246,9 @@ class ImageResult(Message):
     thumbnail: Bytes = b""
     row: Bytes = b""
     """Its row of the catalogue, packed; b"" without a catalogue."""
-    uploads: tuple[Mapping[str, str], ...] = ()
-    """Where the encoded files have to be sent yet: `spool` (file), `root` and `name` of each target."""
+    uploads: tuple[Mapping[str, Any], ...] = ()
+    """Where the encoded files have to be sent yet: `spool` (file), `root` and `name` of each target. With
+    `bytes`: its worker has sent it."""
     spool_bytes: int = 0
     """Bytes of those files in the spool."""
     files: tuple[Mapping[str, Any], ...] = ()

@@ -44,23 +44,32 @@ FAIL, HOLD, INTERRUPTED = "fail", "hold", "interrupted"
 
 
 def uploads_of(image: Image, result: ImageResult) -> list[Upload]:
-    """Return the uploads that a worker's result names."""
-    return [
-        Upload(*image.key, number, target["spool"], target["root"], target["name"])
-        for number, target in enumerate(result.uploads)
-    ]
+    """Return the uploads that a worker's result names. An earlier attempt may have sent what goes to a
+    destination."""
+    uploads: list[Upload] = []
+    for number, target in enumerate(result.uploads):
+        upload = Upload(*image.key, number, target["spool"], target["root"], target["name"])
+        upload.again = image.task.recovered and is_url(target["root"]) and not image.task.archive
+        if "bytes" in target:
+            upload.state, upload.bytes = U.SAVED, target["bytes"]
+        uploads.append(upload)
+    return uploads
 
 
 def begin(farm: Farm, image: Image, now: float) -> list[Instruction]:
     """The files of an image are in the spool: journal that, and put its uploads into the queues of their
-    destinations."""
+    destinations. One that its worker has sent is saved."""
     image.uploads = uploads_of(image, image.result)
     farm.spool_used_bytes += image.result.spool_bytes
     records: list[dict[str, Any]] = []
     for upload in image.uploads:
         if image.task.archive:
             records += archives.assign(farm, image, upload, now)
-        circuit_of(farm, upload).waiting.append(upload)
+        circuit = circuit_of(farm, upload)
+        if upload.state is U.WAITING:
+            circuit.waiting.append(upload)
+    if all(upload.state is U.SAVED for upload in image.uploads):
+        return _saved(farm, image, now)
     task = image.task
     uploading = ImageUploading(task.job_id, task.index, task.path, image.result.bytes)
     return [Append((*records, image_record(image))), Publish(uploading)]
@@ -163,7 +172,8 @@ def _published(farm: Farm, image: Image, now: float) -> list[Instruction]:
 
 
 def _unspooled(image: Image) -> list[Instruction]:
-    return [RemoveSpooled(spool) for spool in dict.fromkeys(upload.spool for upload in image.uploads)]
+    spools = dict.fromkeys(upload.spool for upload in image.uploads if upload.spool)
+    return [RemoveSpooled(spool) for spool in spools]
 
 
 def _end_if_over(farm: Farm, image: Image, now: float) -> list[Instruction]:

@@ -100,6 +100,8 @@ class RayPool:
         kind, worker = message["t"], message.get("worker", 0)
         if kind == "lost":
             self._lost = message["why"]
+        elif kind == "news":
+            log.warning("%s", message["text"])
         elif kind == "failed":
             self._failed(message["why"])
         elif worker not in self._workers:

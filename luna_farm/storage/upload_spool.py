@@ -72,8 +72,7 @@ class UploadSpool:
 
     def path(self, job_id: str, index: int, part: str = "") -> str:
         """Return where the file of an image lies; `part` names a second file of it, such as "json"."""
-        name = files.image_id(job_id, index) + (f"-{part}" if part else "")
-        return os.path.join(self.folder, name + SUFFIX)
+        return os.path.join(self.folder, token_of(job_id, index, part) + SUFFIX)
 
     def write(
         self,
@@ -147,6 +146,11 @@ class UploadSpool:
         for name in os.listdir(self.folder):
             if name.endswith(SUFFIX + ".new"):
                 files.remove(os.path.join(self.folder, name))
+
+
+def token_of(job_id: str, index: int, part: str = "") -> str:
+    """Return what names one file of an image in the spool and at its destinations."""
+    return files.image_id(job_id, index) + (f"-{part}" if part else "")
 
 
 def read(path: str) -> Spooled:

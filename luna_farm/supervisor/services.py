@@ -4,11 +4,13 @@ configuration."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from luna_farm.catalogue import rows
 from luna_farm.config import Config
+from luna_farm.config_destinations import without_secrets
+from luna_farm.config_ray import SEND_S, RayCluster
 from luna_farm.core import events
 from luna_farm.core.pools import NEAR
 from luna_farm.core.state import Farm
@@ -119,8 +121,17 @@ def _pools(
     )
     pools: dict[str, Pool] = {NEAR: LocalPool(handle_event, settings)}
     if config.engine != "local":
-        pools[ray.NAME] = ray.RayPool(handle_event, settings, config.ray_cluster)
+        pools[ray.NAME] = ray.RayPool(handle_event, settings, _cluster(config))
     return pools
+
+
+def _cluster(config: Config) -> RayCluster:
+    """What the bridge gets to know: no secrets, and less time for sending a file than a worker has."""
+    return replace(
+        config.ray_cluster,
+        destinations=without_secrets(config.destinations),
+        send_s=min(SEND_S, config.worker_deadline_s / 4),
+    )
 
 
 def _catalogue_writer(config: Config, farm: Farm, tell: Callable[[str], None]) -> CatalogueWriter:

@@ -37,6 +37,8 @@ POINTS = (
     "worker.encoded",
     "worker.reported",
     "ray.sent",
+    "ray.sending",
+    "ray.stored",
     "ray.received",
     "supervisor.leased",
     "supervisor.submitted",

@@ -1,6 +1,7 @@
 """What runs on a node of a Ray cluster: gate and encode one image, and return its file as bytes.
 
-It has no pipe, no state and no folder: it writes nothing, so a lost one needs no fence. What reads this
+It has no pipe, no state and no folder: it writes nothing here, so a lost one needs no fence. Files for an
+object store it may send by itself (`sending.py`). What reads this
 machine's disk (metadata of models, keys) was done before or is done after, where the disk is. This module
 must never import ray.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from luna_farm.imaging.metadata import Embedded
 from luna_farm.worker import pipeline
 from luna_farm.worker.attempt import attempt
 from luna_farm.worker.made import Made
+from luna_farm.worker.sending import Offer, Refused, Sender
 
 Body = NDArray[np.uint8]
 
@@ -31,6 +34,9 @@ class Encoder:
 
     def __init__(self, signing: Signing) -> None:
         self._signing = signing
+        self._encoding = threading.Lock()
+        """One image is encoded at a time; the one before may be on its way."""
+        self._sender = Sender()
 
     def hello(self) -> dict[str, Any]:
         """Return what this is: versions, process, encoders."""
@@ -42,20 +48,33 @@ class Encoder:
         }
 
     def encode(
-        self, pixels: Pixels, task: ImageTask, options: SaveOptions, embedded: Embedded, sampled: bool
-    ) -> tuple[Made | ImageResult, list[Body]]:
-        """Return what came of an image without the bytes of its files, and those. `pixels` may be
-        read-only."""
+        self,
+        pixels: Pixels,
+        task: ImageTask,
+        options: SaveOptions,
+        embedded: Embedded,
+        sampled: bool,
+        offer: Offer | None,
+    ) -> tuple[Made | ImageResult, list[Body], Refused | None]:
+        """Return what came of an image without the bytes of its files, those unless they are sent, and why
+        they could not be sent. `pixels` may be read-only."""
 
         def work() -> Made | ImageResult:
             return pipeline.encoded(
                 pixels, task, options, self._signing, embedded, sampled=sampled, sign_here=False
             )
 
-        made = attempt(task, work)
+        with self._encoding:
+            made = attempt(task, work)
         if isinstance(made, ImageResult):
-            return made, []
+            return made, [], None
+        refused = None
+        if offer is not None:
+            sent = self._sender.send(made, offer)
+            if isinstance(sent, Made):
+                return sent, [], None
+            refused = sent
         bodies = [np.frombuffer(b"".join(file.encoded.buffers), np.uint8) for file in made.files]
         for file in made.files:
             file.encoded.buffers = []
-        return made, bodies
+        return made, bodies, refused

@@ -28,6 +28,7 @@ from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.worker.budget import Budget
 from luna_farm.worker.cluster import Cluster, ClusterError, answers, split
 from luna_farm.worker.remote import Desk, Remote
+from luna_farm.worker.sending import Offers
 from luna_farm.worker.thumbnails import QUIET_S, ThumbnailMaker
 
 AGAIN_S = 2.0
@@ -78,6 +79,7 @@ def serve(
         allowed,
         catalogue,
         ThumbnailMaker(Thumbnails(path, max_bytes)) if max_bytes else None,
+        Offers(given),
         {"pid": os.getpid(), "created": system.process_started(os.getpid())},
     )
     try:

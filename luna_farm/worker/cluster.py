@@ -26,6 +26,8 @@ from luna_farm.config_provenance import Signing
 from luna_farm.config_ray import RayCluster
 from luna_farm.worker.actor import Encoder
 
+CALLS = 2
+"""Calls of one worker at a time: it encodes an image while it sends the one before."""
 TRIED_S = 3.0
 """How long the head's port may take to answer."""
 
@@ -160,6 +162,7 @@ class Cluster:
             "scheduling_strategy": "SPREAD",
             "max_restarts": 0,
             "max_task_retries": 0,
+            "max_concurrency": CALLS,
             "name": f"{self._generation}-{worker}",
         }
         return self._ray.remote(Actor).options(**options).remote(Signing(watermark=signing.watermark))

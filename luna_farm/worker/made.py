@@ -54,6 +54,9 @@ class Made:
     """What it looks like, as in `ImageResult`."""
     metadata: bytes = b""
     """JSON beside it in an archive."""
+    stored: tuple[Mapping[str, Any], ...] = ()
+    """Its files that a worker elsewhere has sent, the first one first: `root`, `name`, `bytes` and `crc32` of
+    each (None if an earlier attempt had stored other bytes)."""
 
     @property
     def encoded(self) -> Encoded:

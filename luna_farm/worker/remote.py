@@ -33,6 +33,7 @@ from luna_farm.worker.attempt import attempt
 from luna_farm.worker.budget import Budget
 from luna_farm.worker.cluster import Cluster, ClusterError, NotYet, WorkerLost, answers
 from luna_farm.worker.made import Made
+from luna_farm.worker.sending import Offer, Offers
 from luna_farm.worker.thumbnails import ThumbnailMaker
 
 LOOK_S = 0.5
@@ -59,6 +60,7 @@ class Desk:
     allowed: Allowed
     catalogue: Sequence[str] | None
     thumbnails: ThumbnailMaker | None
+    offers: Offers
     identity: dict[str, Any]
     """Pid and creation time of the bridge: the process that writes."""
     segments: Segments = field(default_factory=Segments)
@@ -91,6 +93,8 @@ class Sent:
     failed: ImageResult | None = None
     lost: str = ""
     """Why it could not be sent."""
+    offer: Offer | None = None
+    """Where the actor may send it by itself."""
     put_ms: float = 0.0
     called_at: float = 0.0
 
@@ -103,7 +107,7 @@ class Remote:
         self.number = number
         self._notes_path = notes
         self._actor: Any = None
-        self._node = ""
+        self._node = self._node_address = ""
         self._sender = ThreadPoolExecutor(1, f"send {number}")
         self._sent: queue.SimpleQueue[Sent | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -200,7 +204,7 @@ class Remote:
                 if why:
                     self._desk.say({"t": "waits", "worker": self.number, "why": why})
         self._node = hello["node"]
-        address = cluster.node(self._node).address
+        address = self._node_address = cluster.node(self._node).address
         if hello["version"] != __version__:
             raise ClusterError(
                 f"The node {address} of the Ray cluster has luna-farm {hello['version']}, and this farm is "
@@ -224,9 +228,11 @@ class Remote:
                 if self._given_up:
                     return
             self._ended_at = ended = time.perf_counter()
-            made, bodies = self._desk.cluster.fetch(sent.call)
+            made, bodies, refused = self._desk.cluster.fetch(sent.call)
             crash_point("ray.received")
             self._forget(sent)
+            if sent.offer and isinstance(made, Made):
+                self._tell(self._desk.offers.came(self._node_address, sent.offer, refused))
             worked = sum((made.ms or {}).values())
             ms = {
                 "put": sent.put_ms,
@@ -245,6 +251,10 @@ class Remote:
         with self._lock:
             self._writing = False
 
+    def _tell(self, news: str) -> None:
+        if news:
+            self._desk.say({"t": "news", "text": news})
+
     def _over(self, sent: Sent) -> bool:
         try:
             self._desk.cluster.wait(sent.call, LOOK_S)
@@ -259,6 +269,8 @@ class Remote:
             self._notes.write(note, sync=desk.fsync and made.options.durable)
 
         def work() -> ImageResult:
+            if made.stored:
+                return writing.sent(made, desk.catalogue)
             for file, body in zip(made.files, bodies, strict=True):
                 file.encoded.buffers = [memoryview(body)]
             return writing.written(
@@ -273,7 +285,7 @@ class Remote:
         result = attempt(made.task, work)
         if desk.thumbnails is not None and result.state != "failed":
             at = made.task.job_id, made.task.index
-            desk.thumbnails.add(*at, made.sample, result.path, made.files[0].bytes)
+            desk.thumbnails.add(*at, made.sample, result.path, result.bytes)
         return result
 
     def _forget(self, sent: Sent) -> None:
@@ -315,7 +327,9 @@ class Remote:
             return  # the worker is gone, and nothing waits for this
         started = time.perf_counter()
         sent.pixels = cluster.put(pixels)
-        sent.call = cluster.encode(self._actor, sent.pixels, task, sent.options, embedded, sampled)
+        sent.offer = self._desk.offers.of(self._node_address, task, sent.options)
+        given = (task, sent.options, embedded, sampled, sent.offer)
+        sent.call = cluster.encode(self._actor, sent.pixels, *given)
         sent.called_at = time.perf_counter()
         sent.put_ms = (sent.called_at - started) * 1e3
         crash_point("ray.sent")

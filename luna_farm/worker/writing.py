@@ -49,8 +49,19 @@ def written(
     if result.state == "dropped":
         return result
     ms = {**made.ms, "write": _lap(started)}
-    row = b"" if catalogue is None or result.state == "failed" else _row(made, result, ms, catalogue)
-    return replace(result, ms=ms, row=row)
+    if catalogue is None or result.state == "failed":
+        return replace(result, ms=ms)
+    crc32 = checksum.crc32(made.encoded.buffers)
+    return replace(result, ms=ms, row=_row(made, result, crc32, ms, catalogue))
+
+
+def sent(made: Made, catalogue: Sequence[str] | None) -> ImageResult:
+    """Return the result of an image whose files its worker has sent to their destination."""
+    first = made.stored[0]
+    result = _result(made, path=made.path, bytes=first["bytes"], uploads=made.stored, ms=made.ms)
+    if catalogue is None:
+        return result
+    return replace(result, row=_row(made, result, first["crc32"], made.ms, catalogue))
 
 
 def _stored(
@@ -89,7 +100,9 @@ def _stored(
     return result
 
 
-def _row(made: Made, result: ImageResult, ms: Mapping[str, float], names: Sequence[str]) -> bytes:
+def _row(
+    made: Made, result: ImageResult, crc32: int | None, ms: Mapping[str, float], names: Sequence[str]
+) -> bytes:
     """Return the packed row of the catalogue of an image that was written: of its first file."""
     first = made.files[0]
     row = images.saved(
@@ -98,7 +111,7 @@ def _row(made: Made, result: ImageResult, ms: Mapping[str, float], names: Sequen
         made.embedded,
         result,
         size=first.size,
-        crc32=checksum.crc32(first.encoded.buffers),
+        crc32=crc32,
         saved_at=time.time(),
         ms=ms,
         real_folder="" if made.task.archive or is_url(result.path) else real_folder(result.path),
@@ -175,30 +188,40 @@ def _publish_one(made: Made, file: File, publish: Publish, warnings: list[str]) 
     return published
 
 
-def _spooled(made: Made, root: str, result: ImageResult, uploads: UploadSpool) -> ImageResult:
-    """Put the files into the spool with every place that they go to, and so the metadata beside the image."""
+def parts(
+    made: Made, root: str, path: str, published: Mapping[int, str]
+) -> list[tuple[str, str, list[bytes | memoryview], str]]:
+    """Return what is sent of an image: the part of each file, its name below `root`, its bytes and its type.
+    The image itself, at `path`, is the first; metadata beside it is the last. `published`: paths of files
+    that are published already, by their numbers."""
 
     def name_of(path: str) -> str:
         return path[len(root) :].lstrip("/\\").replace(os.sep, "/")
 
-    task = made.task
-    published = {file["number"]: file["path"] for file in result.files}
-    roots = (*((root,) if is_url(root) else ()), *made.options.mirrors)
-    parts = [
+    found = [
         (
             output_part(file.number),
-            name_of(published.get(file.number, file.path if file.number else result.path)),
+            name_of(published.get(file.number, file.path if file.number else path)),
             file.encoded.buffers,
             f"image/{file.format}",
         )
         for file in made.files
     ]
     if made.encoded.sidecar is not None:
-        beside = str(PurePosixPath(name_of(result.path)).with_suffix(".json"))
-        parts.append(("json", beside, [made.encoded.sidecar], "application/json"))
+        beside = str(PurePosixPath(name_of(path)).with_suffix(".json"))
+        found.append(("json", beside, [made.encoded.sidecar], "application/json"))
+    return found
+
+
+def _spooled(made: Made, root: str, result: ImageResult, uploads: UploadSpool) -> ImageResult:
+    """Put the files into the spool with every place that they go to, and so the metadata beside the image."""
+    task = made.task
+    published = {file["number"]: file["path"] for file in result.files}
+    roots = (*((root,) if is_url(root) else ()), *made.options.mirrors)
+    files = parts(made, root, result.path, published)
     targets: dict[str, list[dict[str, str]]] = {}
     size = 0
-    for part, file_name, buffers, content_type in reversed(parts):
+    for part, file_name, buffers, content_type in reversed(files):
         spooled = uploads.write(
             task.job_id,
             task.index,
@@ -210,7 +233,7 @@ def _spooled(made: Made, root: str, result: ImageResult, uploads: UploadSpool) -
         )
         targets[part] = [{"spool": spooled.path, "root": at.root, "name": at.name} for at in spooled.targets]
         size += spooled.upload.bytes
-    in_order = tuple(target for part, *_ in parts for target in targets[part])
+    in_order = tuple(target for part, *_ in files for target in targets[part])
     return replace(result, uploads=in_order, spool_bytes=size)
 
 

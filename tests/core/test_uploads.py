@@ -67,6 +67,40 @@ def test_pixels_are_free_once_the_file_is_spooled_and_the_image_saved_once_it_is
     assert status["upload_spool"] == {"bytes": 2**32, "used_bytes": 0}
 
 
+def sent(at: Stage, *, size: int = 7) -> None:
+    """The worker of the image dispatched first has sent its file to its destination."""
+    task = at.dispatched[0].task
+    target = {"spool": "", "root": task.root, "name": task.path[len(task.root) + 1 :], "bytes": size}
+    at.finish(path=task.path, bytes=size, uploads=(target,), row=b"row")
+
+
+def test_what_a_worker_has_sent_is_saved_at_once() -> None:
+    at = stage()
+    at.submit("job-0001", output_dir=URL)
+    path = at.dispatched[0].task.path
+    sent(at)
+    assert at.states("job-0001") == ["saved"]
+    assert (list(at.uploads), at.removed, at.farm.slots.used_bytes, at.farm.taken) == ([], [], 0, set())
+    (image,) = at.farm.jobs["job-0001"].report()["images"]
+    assert image["outputs"] == [{"path": path, "state": "saved", "bytes": 7, "error": ""}]
+    assert (at.told("image_uploading"), at.told("image_saved")[0]["path"]) == ([], path)
+    assert at.status()["destinations"][0]["state"] == "ok"
+    assert at.farm.totals["images_saved"] == 1
+
+
+def test_an_upload_whose_worker_may_have_sent_it_looks_for_it_first() -> None:
+    """A worker that was lost may have stored the file before: the next attempt is spooled, and is no first
+    try."""
+    at = stage()
+    at.submit("job-0001", output_dir=URL)
+    lost = at.dispatched.popleft()
+    at.happens(events.WorkerGone(lost.worker, "killed", (), blameless=True))
+    at.workers()
+    assert at.dispatched[0].task.recovered
+    spooled(at)
+    assert at.uploads[0].again
+
+
 def test_a_name_that_was_taken_there_is_told() -> None:
     at = stage()
     at.submit("job-0001", output_dir=URL)

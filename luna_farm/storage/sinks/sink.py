@@ -72,6 +72,8 @@ class Stored:
     key: str
     bytes: int
     found: bool = False
+    other: bool = False
+    """With other bytes: an earlier try had encoded the image anew."""
 
 
 class Sink(Protocol):
@@ -83,7 +85,8 @@ class Sink(Protocol):
         """Whether something lies under `key`. Raises SinkError."""
 
     def put(self, key: str, upload: Upload, body: memoryview, *, again: bool) -> Stored:
-        """Store `body` under `key`. `again`: an earlier try may have succeeded. Raises SinkError."""
+        """Store `body` under `key`. `again`: an earlier try may have succeeded, and an object of its token
+        counts where the service keeps tokens, even one that was encoded anew. Raises SinkError."""
 
     def own(self, key: str, upload: Upload) -> Stored | None:
         """Return the object under `key` if an earlier try of this upload stored it. Raises SinkError."""
