@@ -99,9 +99,9 @@ async def test_the_times_of_moving_an_image_are_known(stand: Stand) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_an_image_for_a_destination_goes_into_the_spool(stand: Stand) -> None:
-    """As with the workers of this machine: the uploader sends it."""
+    """As with the workers of this machine: the uploader sends what no worker of the cluster may."""
     worker = await stand.worker()
-    done = await stand.made(worker, 0, root="s3://bucket", path="s3://bucket/0.png")
+    done = await stand.made(worker, 0, root="sftp://host", path="sftp://host/0.png")
     assert [target["name"] for target in done.result.uploads] == ["0.png"]
 
 
