@@ -18,6 +18,7 @@ from luna_farm.catalogue.rows import NAME, CatalogueRow
 from luna_farm.cli import options, terminal
 from luna_farm.cli.since import since
 from luna_farm.config import Config, is_loopback
+from luna_farm.core.counted import counted
 from luna_farm.errors import CatalogueUnavailable, FarmUnavailable, NotPossible
 from luna_farm.locations import is_url
 
@@ -236,9 +237,12 @@ def _rebuild(args: argparse.Namespace, config: Config) -> int:
         store.close()
     except sqlite3.Error as error:
         raise CatalogueUnavailable(f"The catalogue {path} cannot be written: {error}.", str(path)) from error
-    print(f"{done.images} images are in the catalogue.", end="")
-    print(f" {done.removed} rows of files that are gone were removed." if done.removed else "", end="")
-    print(f" {done.unreadable} files are no images." if done.unreadable else "")
+    told = [f"In the catalogue: {counted(done.images, 'image')}."]
+    if done.removed:
+        told.append(f"Removed {counted(done.removed, 'row')} of files that are gone.")
+    if done.unreadable:
+        told.append(f"Left out {counted(done.unreadable, 'file')} that cannot be read as images.")
+    print(*told)
     if done.unscored and not args.pixels and "scores" in config.catalogue_fields:
-        print(f"{done.unscored} of them have no scores, for --score and --similar: --pixels computes them.")
+        print(f"Without scores, for --score and --similar: {done.unscored}; --pixels computes them.")
     return 0

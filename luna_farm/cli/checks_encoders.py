@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from luna_farm.cli.findings import FINE, NOTE, PROBLEM, Finding
+from luna_farm.cli.findings import EXTRA, FINE, NOTE, PROBLEM, Finding
 
 FAST_DEFLATE = ("zlib-ng", "isal", "deflate")
 """What the PNG encoder without compiled kernel compresses by; each missing one costs speed or size."""
@@ -87,7 +87,7 @@ def _others(found: Encoders) -> list[Finding]:
             "JPEG XL",
             found.jxl,
             imagecodecs,
-            Finding("JPEG XL", NOTE, "No library here writes it.", _FORMATS),
+            Finding("JPEG XL", EXTRA, "Not installed; needed for JPEG XL only.", _FORMATS),
         ),
         *(_optional(found, *row) for row in _OPTIONAL),
         Finding("Pillow", FINE, f"{pillow} runs on zlib {found.zlib}."),
@@ -107,7 +107,7 @@ def _optional(found: Encoders, name: str, distribution: str, extra: str) -> Find
     if version:
         return Finding(name, FINE, f"{distribution} {version} writes it.")
     return Finding(
-        name, FINE, f"Not installed; needed for {name} only.", f'`pip install "luna-farm[{extra}]"`.'
+        name, EXTRA, f"Not installed; needed for {name} only.", f'`pip install "luna-farm[{extra}]"`.'
     )
 
 

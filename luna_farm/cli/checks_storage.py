@@ -129,7 +129,7 @@ def left_aside(letters: int, tails: int, state_dir: Path) -> list[Finding]:
     """Report what earlier runs set aside: images that could not be saved, and damaged ends of journals."""
     found: list[Finding] = []
     if letters:
-        text = f"{letters} images could not be saved and lie in {state_dir / 'dead'}."
+        text = f"Images that could not be saved: {letters}, in {state_dir / 'dead'}."
         found.append(
             Finding(
                 "dead letters", NOTE, text, "`luna-farm jobs` names them, `luna-farm retry ID` tries again."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from luna_farm import system
 from luna_farm.cli import options, terminal
-from luna_farm.cli.findings import FINE, NOTE, PROBLEM, Finding, worst
+from luna_farm.cli.findings import EXTRA, FINE, NOTE, PROBLEM, Finding, worst
 from luna_farm.config import Config
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _EXAMPLES = """
 luna-farm doctor                            what is wrong, and what to do
 luna-farm doctor --json | jq '.findings[]'  for scripts; exit code 1 if there is a problem
 """
-_MARKS = {FINE: ("✓", "green"), NOTE: ("!", "yellow"), PROBLEM: ("✗", "red")}
+_MARKS = {FINE: ("✓", "green"), EXTRA: ("-", "dim"), NOTE: ("!", "yellow"), PROBLEM: ("✗", "red")}
 _SUMMARY = {
     FINE: "Everything is as it should be.",
     NOTE: "The farm works here; the notes say what could be better.",

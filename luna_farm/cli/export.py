@@ -15,6 +15,7 @@ from itertools import islice
 from typing import IO
 
 from luna_farm.catalogue.rows import CatalogueRow
+from luna_farm.core.counted import counted
 from luna_farm.errors import NotPossible
 
 COLUMNS = tuple(row.name for row in fields(CatalogueRow))
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace, rows: Iterator[CatalogueRow]) -> int:
     if args.parquet:
         with _replaced(args.parquet) as beside:
             count = _parquet(rows, beside)
-        print(f"{count} rows are in {args.parquet}.", file=sys.stderr)
+        print(f"Wrote {counted(count, 'row')} to {args.parquet}.", file=sys.stderr)
         return 0
     write = _csv if args.csv else _jsonl
     target = args.csv or args.jsonl
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace, rows: Iterator[CatalogueRow]) -> int:
         return 0
     with _replaced(target) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
         count = write(rows, file)
-    print(f"{count} rows are in {target}.", file=sys.stderr)
+    print(f"Wrote {counted(count, 'row')} to {target}.", file=sys.stderr)
     return 0
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FINE, NOTE, PROBLEM = "fine", "note", "problem"
+FINE, EXTRA, NOTE, PROBLEM = "fine", "extra", "note", "problem"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked: `level` FINE, NOTE (works, but) or PROBLEM; `advice` what to do, "" if
-    nothing."""
+    """One thing that was checked: `level` FINE, EXTRA (not installed, and few need it), NOTE (works, but) or
+    PROBLEM; `advice` what to do, "" if nothing."""
 
     check: str
     level: str

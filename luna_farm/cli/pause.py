@@ -10,6 +10,7 @@ import dataclasses
 
 from luna_farm.cli import options, terminal
 from luna_farm.config import Config
+from luna_farm.core.counted import counted
 
 _PAUSE = """
 luna-farm pause     images are still accepted, until the farm's memory is full; none is begun
@@ -31,13 +32,14 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
     with connect(config) as farm:
         report = farm.pause() if args.command == "pause" else farm.resume()
+    waiting = counted(report.waiting, "image")
     if args.json:
         terminal.print_json(dataclasses.asdict(report))
     elif report.paused:
         print(
-            f"The farm is paused: {report.waiting} images wait, {report.running} are being finished."
+            f"The farm is paused with {waiting} waiting and {report.running} being finished."
             " `luna-farm resume` goes on; so does a restart."
         )
     else:
-        print(f"The farm saves: {report.waiting} images wait, {report.running} are being saved.")
+        print(f"The farm saves, with {waiting} waiting and {report.running} being saved.")
     return 0

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luna_farm.cli.terminal import duration, size
+from luna_farm.core.counted import counted
 
 _BARS = "▁▂▃▄▅▆▇█"
 _KEPT = 60
@@ -121,7 +122,10 @@ def _figures(status: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
     table.add_column()
-    table.add_row("queue", f"{queue['jobs']} jobs, {queue['images']} images, {size(queue['bytes'])}")
+    table.add_row(
+        "queue",
+        f"{counted(queue['jobs'], 'job')}, {counted(queue['images'], 'image')}, {size(queue['bytes'])}",
+    )
     used, reserved, most = (size(arena[name]) for name in ("used_bytes", "reserved_bytes", "bytes"))
     table.add_row("arena", f"{used} used, {reserved} reserved and warm, at most {most}")
     failed = Text(f"{totals['images_failed']} failed", style="red" if totals["images_failed"] else "")

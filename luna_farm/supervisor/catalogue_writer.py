@@ -16,6 +16,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from luna_farm.core.counted import counted
 from luna_farm.core.frames import FRAME_LIMIT
 from luna_farm.core.instructions import Catalogue, CatalogueFailed, Uncatalogue
 from luna_farm.core.messages import SaveOptions
@@ -77,7 +78,8 @@ class CatalogueWriter:
     def problem(self) -> str:
         """What a person should know, "" for nothing."""
         left_out = (
-            f" {self._left_out} images are not in the catalogue; `luna-farm catalogue rebuild DIR` adds them."
+            f" Not in the catalogue: {counted(self._left_out, 'image')};"
+            " `luna-farm catalogue rebuild DIR` adds what is missing."
             if self._left_out
             else ""
         )

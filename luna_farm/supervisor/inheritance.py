@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 
 from luna_farm import system
 from luna_farm.core import dead_letters, outputs, recovery, spooled
+from luna_farm.core.counted import counted
 from luna_farm.core.instructions import Instruction
 from luna_farm.core.job import ImageState
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions, output_part
@@ -111,8 +112,8 @@ class Inheritance:
         if kept:
             names = ", ".join(map(os.path.basename, kept[:LISTED]))
             self._tell(
-                f"Records of the journal are missing. The pixels of {len(kept)} images that no record names"
-                f" and that do not say what they are lie in {unclaimed}: {names}"
+                f"Records of the journal are missing. Pixels that no record names and that do not say what"
+                f" they are, of {counted(len(kept), 'image')}, lie in {unclaimed}: {names}"
             )
 
     def _sweep_uploads(self) -> None:

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from luna_farm.core.counted import counted
 from luna_farm.logs import JobLine
 
 log = logging.getLogger("luna_farm.jobs")
 
 Event = Mapping[str, Any]
 LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
-    "save_job_queued": (logging.INFO, lambda e: f"{e['num_images']} images submitted"),
+    "save_job_queued": (logging.INFO, lambda e: f"{counted(e['num_images'], 'image')} submitted"),
     "save_started": (logging.INFO, lambda e: "Starting save operation"),
     "image_saved": (logging.INFO, lambda e: f"Saved to {e['path']}"),
     "image_rejected": (
@@ -23,7 +24,7 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
         ),
     ),
     "image_failed": (logging.ERROR, lambda e: f"Image {e['index']} failed and is set aside ({e['error']})"),
-    "images_missing": (logging.WARNING, lambda e: f"{e['count']} images were never handed over"),
+    "images_missing": (logging.WARNING, lambda e: f"Never handed over: {counted(e['count'], 'image')}"),
     "job_lost": (logging.ERROR, lambda e: f"Image {e['index']} ({e['path']}) is lost: {e['error']}"),
     "save_job_done": (
         logging.DEBUG,
@@ -43,10 +44,13 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
     ),
     "pool_paused": (
         logging.WARNING,
-        lambda e: f"Paused with {e['waiting']} images waiting; `luna-farm resume` goes on",
+        lambda e: f"Paused with {counted(e['waiting'], 'image')} waiting; `luna-farm resume` goes on",
     ),
-    "pool_resumed": (logging.WARNING, lambda e: f"Resumed with {e['waiting']} images waiting"),
-    "archive_lost": (logging.ERROR, lambda e: f"{e['members']} images in {e['path']} are lost: {e['error']}"),
+    "pool_resumed": (logging.WARNING, lambda e: f"Resumed with {counted(e['waiting'], 'image')} waiting"),
+    "archive_lost": (
+        logging.ERROR,
+        lambda e: f"Lost in {e['path']}: {counted(e['members'], 'image')} ({e['error']})",
+    ),
     "engine_failing": (
         logging.WARNING,
         lambda e: f"No worker of the engine {e['engine']} now: {e['error']} This machine does its work.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from luna_farm.config import Config
 from luna_farm.core import recovery
+from luna_farm.core.counted import counted
 from luna_farm.engine.child import fence
 from luna_farm.storage.arena import Arena, Segments
 from luna_farm.storage.arena_size import establish
@@ -47,7 +48,7 @@ def opened(config: Config) -> Iterator[Opening]:
         arena, notes = establish(config.arena_bytes, config.state_dir, keep=recovered.segments_in_use())
         notes += [*_damage(replay), *_unread(recovered, journal)]
         if fenced:
-            notes.append(f"{fenced} workers of the farm that ran before were still alive and were ended.")
+            notes.append(f"Ended {counted(fenced, 'worker')} of the farm that ran before, still alive.")
         segments = Segments()
         segments.add(arena)
         whole = replay.whole and not recovered.unread
@@ -62,13 +63,13 @@ def _damage(replay: Replay) -> Iterator[str]:
         jobs = f" They name the jobs {named}." if named else ""
         yield f"{replay.cut_bytes} bytes of the journal were no record; kept: {replay.kept_aside}.{jobs}"
     if replay.misplaced:
-        yield f"{replay.misplaced} records of the journal stood in the wrong place or twice."
+        yield f"In the wrong place or twice in the journal: {counted(replay.misplaced, 'record')}."
 
 
 def _unread(recovered: recovery.RecoveredState, journal: Journal) -> Iterator[str]:
     if recovered.unread:
         kinds = ", ".join(dict.fromkeys(recovered.unread))[:200]
         yield (
-            f"{len(recovered.unread)} records of the journal make no sense to this version (of {kinds});"
-            f" kept: {journal.keep_aside()}"
+            f"The journal has {counted(len(recovered.unread), 'record')} that this version cannot read"
+            f" (of {kinds}); kept: {journal.keep_aside()}"
         )

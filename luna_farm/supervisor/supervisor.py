@@ -21,6 +21,7 @@ from luna_farm import logs, system
 from luna_farm.catalogue import rows
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.core import events, instructions, recovery
+from luna_farm.core.counted import counted
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.job import Image
 from luna_farm.core.leases import MAX_LEASES
@@ -261,7 +262,7 @@ class Supervisor:
         self._hurry = self._hurry or now
         if not self.farm.draining:
             left = sum(1 for _ in self.farm.unfinished())
-            log.info("Stopping%s", f": {left} images are finished first" if left and not now else "")
+            log.info("Stopping%s", f" after {counted(left, 'image')}" if left and not now else "")
             self.handle_event(events.DrainRequested())
         self._stopping.set()
 

@@ -33,7 +33,7 @@ def out(tmp_path):
 @pytest.fixture
 def rebuilt(out, cli):
     code, told, _ = cli("catalogue", "rebuild", out, "--pixels")
-    assert (code, told) == (0, "2 images are in the catalogue.\n")
+    assert (code, told) == (0, "In the catalogue: 2 images.\n")
     return out
 
 
@@ -76,7 +76,7 @@ def test_a_table_that_cannot_be_written_is_named_as_it_was_given(rebuilt, cli, t
 
 def test_a_rebuild_says_whose_scores_are_not_known(out, cli):
     _, told, _ = cli("catalogue", "rebuild", out)
-    assert "2 of them have no scores" in told
+    assert "Without scores, for --score and --similar: 2" in told
     assert "--pixels" in told
     cli("catalogue", "rebuild", out, "--pixels")
     _, told, _ = cli("catalogue", "rebuild", out)
@@ -100,7 +100,8 @@ def test_a_rebuild_drops_what_is_gone_and_says_what_is_no_image(rebuilt, cli):
     (rebuilt / "x.jpg").write_text("no image")
     told = cli("catalogue", "rebuild", rebuilt)[1]
     assert told == (
-        "1 images are in the catalogue. 1 rows of files that are gone were removed. 1 files are no images.\n"
+        "In the catalogue: 1 image. Removed 1 row of files that are gone."
+        " Left out 1 file that cannot be read as images.\n"
     )
     assert paths(cli) == ["1.png"]
 
@@ -113,7 +114,7 @@ def test_a_damaged_catalogue_is_set_aside(rebuilt, cli, tmp_path):
     assert "cannot be read" in err
     assert "catalogue rebuild" in err
     code, told, err = cli("catalogue", "rebuild", rebuilt)
-    assert (code, told.splitlines()[0]) == (0, "2 images are in the catalogue.")
+    assert (code, told.splitlines()[0]) == (0, "In the catalogue: 2 images.")
     assert "was set aside" in err
     assert path.with_name(NAME + ".damaged").exists()
 

@@ -13,7 +13,7 @@ import pytest
 
 from luna_farm.cli import checks_encoders as checks
 from luna_farm.cli.checks_encoders import Encoders
-from luna_farm.cli.findings import FINE, NOTE, PROBLEM
+from luna_farm.cli.findings import EXTRA, FINE, NOTE, PROBLEM
 
 VERSIONS = {
     "zlib-ng": "1",
@@ -48,10 +48,10 @@ def test_everything_there_is_fine_and_says_by_what() -> None:
         ({"versions": {**VERSIONS, "simplejpeg": ""}}, "JPEG", FINE, "Pillow 13.0.0 writes it"),
         ({"webp": False}, "WebP", PROBLEM, "cannot write it"),
         ({"avif": False}, "AVIF", NOTE, "11.3"),
-        ({"jxl": False}, "JPEG XL", NOTE, "luna-farm[formats]"),
-        ({"versions": {**VERSIONS, "openexr": ""}}, "OpenEXR", FINE, "luna-farm[exr]"),
-        ({"versions": {**VERSIONS, "pillow-heif": ""}}, "HEIC", FINE, "luna-farm[heic]"),
-        ({"versions": {**VERSIONS, "c2pa-python": ""}}, "C2PA", FINE, "luna-farm[c2pa]"),
+        ({"jxl": False}, "JPEG XL", EXTRA, "luna-farm[formats]"),
+        ({"versions": {**VERSIONS, "openexr": ""}}, "OpenEXR", EXTRA, "luna-farm[exr]"),
+        ({"versions": {**VERSIONS, "pillow-heif": ""}}, "HEIC", EXTRA, "luna-farm[heic]"),
+        ({"versions": {**VERSIONS, "c2pa-python": ""}}, "C2PA", EXTRA, "luna-farm[c2pa]"),
     ],
 )
 def test_what_is_missing_is_said_with_the_command_that_brings_it(

@@ -85,7 +85,7 @@ def test_what_lies_there_is_reported_with_the_command_for_it(tmp_path: Path) -> 
     for name in ("dead/a-0.json", "dead/a-0.npy", "dead/b-0.json", "journal.cut-1", "journal"):
         (tmp_path / name).touch()
     letters, tails = checks.look_aside(tmp_path)
-    assert letters.text.startswith("2 images could not be saved")
+    assert letters.text.startswith("Images that could not be saved: 2")
     assert "luna-farm retry ID" in letters.advice
     assert "damaged 1 times" in tails.text
 

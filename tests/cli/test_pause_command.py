@@ -8,9 +8,9 @@ import json
 def test_a_pause_says_what_waits_and_how_to_go_on(farm, cli):
     code, out, _ = cli("pause")
     assert code == 0
-    assert out.startswith("The farm is paused: 7 images wait, 1 are being finished.")
+    assert out.startswith("The farm is paused with 7 images waiting and 1 being finished.")
     assert "luna-farm resume" in out
-    assert cli("resume")[:2] == (0, "The farm saves: 6 images wait, 2 are being saved.\n")
+    assert cli("resume")[:2] == (0, "The farm saves, with 6 images waiting and 2 being saved.\n")
 
 
 def test_a_pause_as_json(farm, cli):

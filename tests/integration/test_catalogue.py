@@ -137,7 +137,7 @@ def test_a_lost_catalogue_is_made_again(start_farm: Callable[..., FarmProcess]) 
     for path in farm.state.glob(NAME + "*"):
         path.unlink()
     told = run(farm, "catalogue", "rebuild", str(farm.out), "--pixels")
-    assert "6 images are in the catalogue." in told
+    assert "In the catalogue: 6 images." in told
     rows = json.loads(run(farm, "find", "--json"))
     assert {(row["path"], row["seed"], row["phash"]) for row in rows} == {
         (row.path, row.seed, row.phash) for row in before

@@ -138,7 +138,7 @@ def test_rows_beyond_the_bound_are_counted(writer: CatalogueWriter, monkeypatch:
     monkeypatch.setattr(catalogue_writer, "MOST_WAITING", 2)
     for change in rows("a", "b", "c"):
         writer.add(change)
-    assert "1 images are not in the catalogue" in writer.problem
+    assert "Not in the catalogue: 1 image;" in writer.problem
     writer.flush()
     assert Cataloguer.all[0].sent[0]["rows"] == [(b"b", ""), (b"c", "")]
 
