@@ -170,6 +170,8 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
             image.crashes += 1
             if image.crashes >= MAX_CRASHES:
                 reason = f"It ended its worker {image.crashes} times (last: {event.why})."
+                if farm.limits.watermark:
+                    reason += f" The watermark {farm.limits.watermark} runs in the workers, too."
                 done += bury(farm, image, ImageResult("failed", error=reason, code="crash"))
                 continue
         image.move(S.QUEUED)

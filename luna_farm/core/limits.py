@@ -40,6 +40,8 @@ class Limits:
     destinations: tuple[DestinationLimits, ...] = ()
     only_destinations: bool = False
     """Files may be sent to the configured destinations only."""
+    watermark: str = ""
+    """What other package's function runs in the workers, "" for none; named where an image ends a worker."""
     pools: tuple[PoolLimits, ...] = ()
     """The pools, the near one first; without any there is one near pool of min_workers to max_workers."""
 

@@ -27,7 +27,7 @@ def marked(pixels: Pixels, name: str) -> Pixels:
         result = _load(name)(pixels.copy())
     except EncodeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # the worker goes on
         raise EncodeError(f"the watermark {name} failed: {type(error).__name__}: {error}") from error
     if not isinstance(result, np.ndarray) or (result.shape, result.dtype) != (pixels.shape, pixels.dtype):
         given = f"{getattr(result, 'dtype', type(result).__name__)} {list(getattr(result, 'shape', ()))}"

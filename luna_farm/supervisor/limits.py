@@ -41,6 +41,7 @@ def limits(config: Config, arena_bytes: int) -> Limits:
             for at in config.destinations
         ),
         only_destinations=bool(config.allowed_dirs),
+        watermark=config.watermark,
         pools=_pool_limits(config),
     )
 

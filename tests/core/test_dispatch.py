@@ -143,8 +143,11 @@ def test_what_a_dead_worker_held_goes_first_to_another() -> None:
     assert (first.crashes, second.crashes) == (1, 0), "only the one that it worked on is suspect"
 
 
-def test_an_image_that_ends_its_worker_three_times_is_set_aside() -> None:
-    stage = Stage(max_workers=1)
+@pytest.mark.parametrize(
+    ("watermark", "suspect"), [("", ""), ("stripes", " The watermark stripes runs in the workers, too.")]
+)
+def test_an_image_that_ends_its_worker_three_times_is_set_aside(watermark: str, suspect: str) -> None:
+    stage = Stage(max_workers=1, watermark=watermark)
     stage.submit("job-0001")
     for crash in range(MAX_CRASHES):
         stage.workers()
@@ -155,7 +158,7 @@ def test_an_image_that_ends_its_worker_three_times_is_set_aside() -> None:
     failed = stage.told("image_failed")[0]
     assert (failed["code"], failed["error"]) == (
         "crash",
-        "It ended its worker 3 times (last: ended by SIGSEGV).",
+        f"It ended its worker 3 times (last: ended by SIGSEGV).{suspect}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -120,7 +121,9 @@ def test_a_watermark_changes_what_is_saved_and_nothing_else(saved, installed, pi
         (lambda pixels: pixels[:, ::2], r"returned uint8 \[40, 15, 3\]; allowed: uint8 \[40, 30, 3\]"),
         (lambda pixels: pixels.astype(np.float32), "returned float32"),
         (lambda pixels: None, "returned NoneType"),
+        (lambda pixels: pixels.tolist(), "returned list"),
         (lambda pixels: 1 / 0, "failed: ZeroDivisionError"),
+        (lambda pixels: sys.exit("no licence"), "failed: SystemExit: no licence"),
     ],
 )
 def test_a_watermark_that_fails_saves_no_unmarked_image(saved, installed, tmp_path, function, said):

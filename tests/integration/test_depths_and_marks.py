@@ -199,6 +199,56 @@ def test_an_image_is_kept_until_its_key_is_mended(
     assert farm.log.count("Images are marked as generated from here on (provenance c2pa)") == 1
 
 
+MARKS = """
+import numpy as np
+
+def narrow(pixels):
+    return pixels[:, ::2]
+
+def endless(pixels):
+    while True:
+        pixels += 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("narrow", "watermark narrow returned uint8 [48, 32, 3]; allowed: uint8 [48, 64, 3]"),
+        ("endless", "It ended its worker 3 times (last: no progress for 1 s). The watermark endless runs in"),
+    ],
+)
+def test_an_image_is_kept_when_its_watermark_does_not_come(
+    start_farm: Callable[..., FarmProcess],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    said: str,
+) -> None:
+    package = tmp_path / "site" / "bad_marks-1.dist-info"
+    package.mkdir(parents=True)
+    (tmp_path / "site" / "bad_marks.py").write_text(MARKS)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-marks\nVersion: 1\n")
+    points = "".join(f"{one} = bad_marks:{one}\n" for one in ("narrow", "endless"))
+    (package / "entry_points.txt").write_text(f"[luna_farm.watermarks]\n{points}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    settings = {"worker_deadline": 0.5, "min_workers": 1, "max_workers": 1}
+    farm = start_farm(watermark=name, **settings)
+    pixels = ramp("uint8", height=48, width=64)
+    with farm.client() as client:
+        report = client.wait(client.submit(SaveRequest([SaveImage(pixels)], tmp_path / "out")), timeout=60)
+    assert said in report.images[0].error
+    assert not list((tmp_path / "out").glob("**/*.*"))
+    farm.stop()
+    del farm.settings["watermark"]
+    farm.start()
+    with farm.client() as client:
+        client.retry(report.job_id)
+        saved = client.wait(report.job_id, timeout=60)
+    with Image.open(saved.images[0].path) as image:
+        assert np.array_equal(np.asarray(image), pixels)
+
+
 def test_depth_travels_without_shared_memory_too(
     shared_farm: FarmProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
