@@ -20,7 +20,7 @@ _FIRST = re.compile(
 """How a line of settings begins."""
 _LORA = re.compile(r"<(?:lora|lyco):([^:<>]{1,200}):?(-?[\d.]{0,8})[^<>]{0,40}>")
 _ENDING = re.compile(r"\.(?:safetensors|ckpt|pth?|bin|gguf|sft)$", re.IGNORECASE)
-_UNKNOWN = ("", "unknown", "unknownmodel", "none")
+_UNKNOWN = ("", "unknownmodel", "none")
 _MOST_LORAS = 64
 _MOST_TEXT = 20_000
 """Characters of a prompt that a row keeps."""

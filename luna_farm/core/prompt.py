@@ -31,7 +31,8 @@ MAX_SUBGRAPHS = 1000
 UNKNOWN_MODEL = "UnknownModel"
 """What stands in file names for a model that is not known. It is never written into a file."""
 UNKNOWN = ("", "unknown", UNKNOWN_MODEL.lower())
-"""What this farm and other nodes say of what they do not know, in lower case."""
+"""What comes with a request for what its maker does not know, in lower case. Looked for only there: what a
+graph does not name is absent."""
 POSITIVE = ("positive_prompt", "positive", "prompt")
 NEGATIVE = ("negative_prompt", "negative")
 """The names of prompts among generation parameters."""

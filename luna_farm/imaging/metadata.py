@@ -98,7 +98,7 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
     read = shared.generation_of(masked(task.affix))
     hashed, late = _hashes(read, options)
     model = shared.model(read) if is_unknown(options.model_name) else masked(options.model_name)
-    folders, name = ((), "") if is_unknown(model) else split_model(model)
+    folders, name = split_model(model) if model else ((), "")
     given = [
         *shared.fields,
         Item("image_type", masked(task.affix), False),

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luna_farm.core.generation_models import MODEL_FILE, Generation
-from luna_farm.core.prompt import NEGATIVE, POSITIVE, is_unknown, ready_text, without_unknown
+from luna_farm.core.prompt import NEGATIVE, POSITIVE, ready_text, without_unknown
 
 AUTOV2 = 10
 """Digits of a SHA-256 that Civitai calls AutoV2 and that this text carries."""
@@ -84,7 +84,7 @@ def text(
         return ""
     settings["Size"] = f"{_first(facts, 'width') or width}x{_first(facts, 'height') or height}"
     own_model = bare(str(_first(facts, *_MODEL) or model))
-    if not is_unknown(own_model):
+    if own_model:
         settings["Model"] = own_model
     found = {**{name: digest[:AUTOV2] for name, digest in (hashes or {}).items()}, **_given_hashes(known)}
     if "model" in found:

@@ -86,7 +86,8 @@ def test_the_text_of_image_saver() -> None:
         ("Steps: 5", {"steps": 5}),
         ("p\nSize: 8x8", {"prompt": "p"}),
         ('p\nSteps: 3, Model: "a, b: c"', {"prompt": "p", "steps": 3, "model": "a, b: c"}),
-        ("p\nSteps: x, CFG scale: inf, Seed: 1.5, Model: unknown", {"prompt": "p"}),
+        ("p\nSteps: 3, Model: unknown", {"prompt": "p", "steps": 3, "model": "unknown"}),
+        ("p\nSteps: x, CFG scale: inf, Seed: 1.5, Model: UnknownModel", {"prompt": "p"}),
     ],
 )
 def test_texts_that_say_little(text: str, expected: dict[str, object]) -> None:

@@ -125,5 +125,5 @@ def test_the_metadata_of_image_saver():
 
 
 def test_what_is_not_known_is_not_written():
-    assert "Model" not in _of({"steps": 1}, model="UnknownModel")
+    assert "Model" not in _of({"steps": 1}, model="")
     assert "Model" not in _of({"steps": 1, "model": "unknown"}, model="")

@@ -109,6 +109,19 @@ def test_what_is_not_known_is_in_no_file(shared_farm: FarmProcess, tmp_path: Pat
                 assert word not in text, (name, word)
 
 
+@pytest.mark.parametrize("name", ["png", "webp", "tiff"])
+def test_a_model_that_is_called_unknown_is_known(shared_farm: FarmProcess, tmp_path: Path, name: str) -> None:
+    of_graph = {"prompt": graph(5, "SDXL/unknown.safetensors")}
+    for given in (of_graph, {"model_name": "SDXL\\unknown.safetensors", "metadata": {"steps": 4}}):
+        image = SaveImage(PIXELS, format=name)
+        report = save(shared_farm, tmp_path, image, filename="%model_name%", sidecar="always", **given)
+        (saved,) = report.images
+        assert Path(saved.path).name.startswith("unknown")
+        beside = json.loads(Path(saved.path).with_suffix(".json").read_text("ascii"))
+        assert (beside["model_name"], beside["model_path"]) == ("unknown", "SDXL/unknown")
+        assert "Model: unknown" in beside["parameters"]
+
+
 def nested(levels: int) -> Any:
     deep: Any = "bottom"
     for _ in range(levels):
