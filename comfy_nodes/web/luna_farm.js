@@ -123,11 +123,13 @@ function checkImages(node) {
   setTimeout(dirty); // it looks while it draws, and this is called by a drawing
 }
 
-// The images of an earlier run would look like those of one that brought none.
+// The images of an earlier run would look like those of one that brought none, and so would their room.
 function removePreview(node) {
   const at = node.widgets?.findIndex(({ name }) => name === "$$canvas-image-preview") ?? -1;
   if (at >= 0) node.widgets.splice(at, 1)[0].onRemove?.();
+  if (!node.imgs?.length) return;
   node.imgs = [];
+  resize(node);
 }
 
 function showQueue({ display_node: id, workflow, job_id: job, left, queue }) {

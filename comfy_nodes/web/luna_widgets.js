@@ -18,8 +18,8 @@ export function arrange(node) {
   // The frontend passes what the node declares as advanced to Vue nodes only; the canvas reads it from the widget.
   node.lunaAdvanced ??= node.widgets?.filter(({ options }) => options?.advanced) ?? [];
   for (const widget of node.lunaAdvanced) {
-    const rare = !window.LiteGraph.vueNodesMode && !isConnected(node, widget.name);
-    widget.advanced = rare;
+    const rare = !isConnected(node, widget.name);
+    widget.advanced = rare && !window.LiteGraph.vueNodesMode;
     reserve(widget, !rare || node.showAdvanced);
   }
   node.lunaArranged = arrangement(node);

@@ -84,6 +84,10 @@ ROOM = """() => {
   return colour(saver.size[1] - 20) === colour(20);
 }"""
 LINE = "saver.lunaLine.textContent"
+# How tall the node is: a Vue node measures itself.
+HEIGHT = """() => LiteGraph.vueNodesMode
+  ? document.querySelector(`[data-node-id="${saver.id}"]`).getBoundingClientRect().height / app.canvas.ds.scale
+  : saver.size[1]"""
 # PrimeVue's toasts, and those of the frontends after it.
 TOAST = ".p-toast-message, li[data-state=open]"
 CLOSE_TOASTS = (
@@ -101,6 +105,8 @@ NODES = """() => {
     width: (right - left + 40) * scale, height: (bottom - top + 80) * scale,
   };
 }"""
+ROOM_OF_AN_IMAGE = 100
+"""Pixels; the lines of a reason take less."""
 MODES = {"canvas": False, "vue": True}
 PROMPTS = int(os.environ.get("LUNA_FARM_TEST_PROMPTS", "12"))
 
@@ -412,15 +418,18 @@ def test_a_rejection_shows_on_the_node_with_its_reason(browser):
 
 def test_a_refused_handover_shows_on_the_node(browser, farm):
     browser.build(filename="accepted")
+    without = browser.page.evaluate(HEIGHT)
     browser.queue()
     browser.until(PREVIEW)
+    browser.until(f"({HEIGHT})() > {without} + {ROOM_OF_AN_IMAGE}")
     farm.stop()
     browser.page.evaluate("saver.widgets.find(({ name }) => name === 'filename').value = 'refused'")
     browser.queue()
     sentence = "Connection refused. Is daemon running? Start the farm: luna-farm start --detach"
     browser.until(f"{LINE}.startsWith('Not taken over · {sentence}')")
     browser.toast(sentence)
-    browser.until(f"!{PREVIEW}")  # no image of an earlier run
+    browser.until(f"!{PREVIEW}")  # no image of an earlier run …
+    browser.until(f"({HEIGHT})() < {without} + {ROOM_OF_AN_IMAGE}")  # … and no room of one
     browser.shot("refused")
     farm.start()
     browser.queue()
