@@ -11,17 +11,19 @@ import logging
 from typing import Any
 
 from . import installed, previews
-from .nodes import LunaDaemonImageSaver, LunaMetadata, LunaMultiSaver, LunaSaveBarrier
+from .nodes import LunaDaemonImageSaver, LunaImageStack, LunaMetadata, LunaMultiSaver, LunaSaveBarrier
 
 NODE_CLASS_MAPPINGS: dict[str, Any] = {
     "LunaDaemonImageSaver": LunaDaemonImageSaver,
     "LunaMultiSaver": LunaMultiSaver,
+    "LunaImageStack": LunaImageStack,
     "LunaSaveBarrier": LunaSaveBarrier,
     "LunaMetadata": LunaMetadata,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "LunaDaemonImageSaver": "Luna Daemon Image Saver",
     "LunaMultiSaver": "Luna Multi Saver",
+    "LunaImageStack": "Luna Image Stack",
     "LunaSaveBarrier": "Luna Save Barrier",
     "LunaMetadata": "Luna Metadata",
 }

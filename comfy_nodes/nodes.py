@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from . import barrier, handover, host, metadata, pixels, previews, widgets
+from . import barrier, handover, host, metadata, pixels, previews, rows, widgets
 from .handover import Handed, NotHandedOver
 
 log = logging.getLogger("luna_farm.nodes")
@@ -41,34 +41,23 @@ def save_request(inputs: Mapping[str, Any], output_dir: str, metadata: Any) -> A
     """Return the SaveRequest of a saver's inputs. Raises NotHandedOver when no image is connected or one is
     unusable."""
     package = handover.client()
-    given = [(n, inputs[f"image_{n}"]) for n in widgets.SLOTS if inputs.get(f"image_{n}") is not None]
+    given = rows.of_saver(inputs)
     if not given:
         raise NotHandedOver("No image is connected. Connect at least image_1.")
-    if inputs.get("mask") is not None:
-        given = [(n, pixels.with_alpha(image, inputs["mask"])) for n, image in given]
     prefix = str(inputs.get("filename_prefix") or "").strip()
     if prefix:
-        named, images = (
-            _as_save_image(prefix),
-            [
-                package.SaveImage(image, format=inputs.get(f"format_{n}", "png"))
-                for n, batch in given
-                for image in ([batch] if inputs.get("animation_fps") else pixels.one_by_one(batch))
-            ],
-        )
+        named = _as_save_image(prefix)
+        images = [
+            package.SaveImage(image, format=row.format)
+            for row in given
+            for image in ([row.image] if inputs.get("animation_fps") else pixels.one_by_one(row.image))
+        ]
     else:
-        named, images = (
-            {},
-            [
-                package.SaveImage(
-                    image,
-                    affix=inputs.get(f"affix_{n}", widgets.AFFIXES[n - 1]),
-                    format=inputs.get(f"format_{n}", "png"),
-                    subdir=inputs.get(f"subdir_{n}", True),
-                )
-                for n, image in given
-            ],
-        )
+        named = {}
+        images = [
+            package.SaveImage(row.image, affix=row.affix, format=row.format, subdir=row.subdir)
+            for row in given
+        ]
     shared, embed = {name: inputs[name] for name in SHARED if name in inputs}, _embed(inputs)
     for name, choices in (("preset", widgets.PRESETS), ("provenance", widgets.PROVENANCES)):
         if shared.get(name) == choices[0]:
@@ -226,6 +215,30 @@ class LunaMultiSaver(_Saver):
 
     def _hand(self, request: Any, inputs: Mapping[str, Any]) -> Handed:
         return handover.save_here(request)
+
+
+class LunaImageStack:
+    """More images for a saver than it has inputs."""
+
+    DESCRIPTION = (
+        "Up to five more images for a saver, each with its affix, format and subfolder. Stacks connect to "
+        "one another, so a saver takes any number of images."
+    )
+    CATEGORY = widgets.CATEGORY
+    FUNCTION = "stack"
+    RETURN_TYPES = (widgets.STACK,)
+    RETURN_NAMES = ("stack",)
+    OUTPUT_TOOLTIPS = ("For the stack input of a saver, or of a further Luna Image Stack.",)
+    SEARCH_ALIASES = ("more images", "image list", "image stack", "save many", "luna", "farm")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> widgets.Inputs:  # noqa: N802 - ComfyUI's name
+        """Return the inputs of the node."""
+        return widgets.stack()
+
+    def stack(self, **inputs: Any) -> tuple[tuple[rows.Row, ...]]:
+        """Run the node: what came in, then what is connected here."""
+        return (rows.of_stack(inputs),)
 
 
 class LunaSaveBarrier:

@@ -16,6 +16,9 @@ from . import installed
 CATEGORY = "image/Luna Farm"
 SLOTS = (1, 2, 3, 4, 5)
 AFFIXES = ("RAW", "UPSCALED", "DETAILED", "IMAGE4", "IMAGE5")
+STACK_AFFIXES = tuple(f"IMAGE{len(AFFIXES) + number}" for number in SLOTS)
+STACK = "LUNA_IMAGES"
+"""The type of what a Luna Image Stack hands on: rows of an image, its affix, format and subfolder."""
 GATES = ("disabled", "variance", "edge_density", "both")
 FILENAME = "%time:YYYY_mm_dd.HH.MM.SS%_%model_name%"
 ON_ERROR = ("report", "raise", "save_here")
@@ -244,6 +247,9 @@ def _later() -> dict[str, Any]:
             "tooltip": "Where a name exists: save under the next number, replace the file, do not save, or "
             "refuse all images of this node.",
         }),
+        "stack": (STACK, {
+            "tooltip": "More images, from a Luna Image Stack. They are saved with the settings of this node.",
+        }),
     }  # fmt: skip
 
 
@@ -259,6 +265,15 @@ def multi_saver() -> Inputs:
         }),
     } | _later()  # fmt: skip
     return inputs
+
+
+@_made_once
+def stack() -> Inputs:
+    """Return the inputs of the node for more images."""
+    before = ("stack", (STACK, {"tooltip": "A further Luna Image Stack. Its images come first."}))
+    images = (_image(number, affix) for number, affix in zip(SLOTS, STACK_AFFIXES, strict=True))
+    optional = dict([before, *(one for image in images for one in image.items())])
+    return {"required": {}, "optional": optional, "hidden": {}}
 
 
 @_made_once

@@ -7,6 +7,7 @@ import { loadTexts, text } from "./luna_text.js";
 import { arrange, isArranged, resize } from "./luna_widgets.js";
 
 const SAVERS = new Set(["LunaDaemonImageSaver", "LunaMultiSaver"]);
+const STACK = "LunaImageStack";
 const COLOURS = { idle: "#888", busy: "#e0b050", good: "#70c070", warn: "#e0b050", bad: "#e06060" };
 const SHOWN_BY_BROWSERS = /\.(png|webp|jpe?g|avif)$/i;
 const TOAST_MS = 12000;
@@ -235,13 +236,16 @@ app.registerExtension({
   name: "LunaFarm.Savers",
   init: loadTexts,
   nodeCreated(node) {
-    if (!SAVERS.has(node.comfyClass)) return;
-    addLine(node);
-    addMenu(node);
-    // The frontend finds out that an image needs room while it draws, and leaves drawing the larger node to chance.
-    chain(node, "onResize", dirty);
+    const isSaver = SAVERS.has(node.comfyClass);
+    if (!isSaver && node.comfyClass !== STACK) return;
+    if (isSaver) {
+      addLine(node);
+      addMenu(node);
+      // The frontend finds out that an image needs room while it draws, and leaves drawing the larger node to chance.
+      chain(node, "onResize", dirty);
+      chain(node, "onDrawBackground", () => checkImages(node));
+    }
     chain(node, "onDrawBackground", () => {
-      checkImages(node);
       if (!isArranged(node)) arrange(node);
     });
     chain(node, "onConnectionsChange", () => arrange(node));

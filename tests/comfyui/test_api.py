@@ -60,6 +60,16 @@ def test_five_images_in_five_formats(comfy, running, prompt):
             assert image.size == (256, 192), path
 
 
+def test_stacks_bring_more_than_five_images(comfy, running, prompt):
+    asked = prompt(**{f"image_{n}": ["1", 0] for n in range(1, 6)}, stack=["3", 0])
+    images = {f"image_{n}": ["1", 0] for n in range(1, 6)}
+    asked["2"] = {"class_type": "LunaImageStack", "inputs": {**images, "format_1": "webp"}}
+    asked["3"] = {"class_type": "LunaImageStack", "inputs": {"image_1": ["1", 0], "stack": ["2", 0]}}
+    output = comfy.settled(comfy.run(asked)["prompt_id"])
+    assert output["luna_farm"][0]["saved"] == 11
+    assert [path.suffix for path in comfy.files(*output["images"])] == [".png"] * 5 + [".webp"] + [".png"] * 5
+
+
 def test_history_holds_relative_subfolders_and_view_serves_the_file_at_once(comfy, running, prompt):
     """A program fetches its pictures right after the prompt ended, when the farm may still be at them."""
     entry = comfy.run(prompt(save_path="deep/er", png_compression=9))
@@ -204,6 +214,7 @@ def test_the_nodes_are_described(comfy, running):
         assert info["output_node"] is True
         assert info["category"] == "image/Luna Farm"
     assert "luna_save_in_background" in comfy.get("/workflow_templates")["luna-farm"]
+    assert comfy.get("/object_info/LunaImageStack")["LunaImageStack"]["output"] == ["LUNA_IMAGES"]
     info = comfy.get("/object_info/LunaMetadata")["LunaMetadata"]
     assert info["output"] == ["METADATA"]
     words = comfy.get("/i18n")

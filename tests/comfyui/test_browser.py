@@ -85,9 +85,11 @@ ROOM = """() => {
 }"""
 LINE = "saver.lunaLine.textContent"
 # How tall the node is: a Vue node measures itself.
-HEIGHT = """() => LiteGraph.vueNodesMode
-  ? document.querySelector(`[data-node-id="${saver.id}"]`).getBoundingClientRect().height / app.canvas.ds.scale
-  : saver.size[1]"""
+HEIGHT = """() => {
+  if (!LiteGraph.vueNodesMode) return saver.size[1];
+  const { height } = document.querySelector(`[data-node-id="${saver.id}"]`).getBoundingClientRect();
+  return height / app.canvas.ds.scale;
+}"""
 # PrimeVue's toasts, and those of the frontends after it.
 TOAST = ".p-toast-message, li[data-state=open]"
 CLOSE_TOASTS = (
@@ -372,7 +374,9 @@ def test_the_line_on_the_node_is_no_part_of_prompt_or_workflow(browser):
     values = browser.page.evaluate("saver.serialize().widgets_values")
     inputs = browser.comfy.get("/object_info/LunaDaemonImageSaver")["LunaDaemonImageSaver"]["input"]
     kinds = [spec[0] for group in ("required", "optional") for spec in inputs[group].values()]
-    assert len(values) == len([kind for kind in kinds if kind not in ("IMAGE", "MASK", "METADATA")])
+    assert len(values) == len(
+        [kind for kind in kinds if kind not in ("IMAGE", "MASK", "METADATA", "LUNA_IMAGES")]
+    )
 
 
 def test_widgets_of_images_that_are_not_connected_are_out_of_the_way(browser):
@@ -618,6 +622,58 @@ def test_two_images_of_two_formats_and_a_barrier_behind_them(browser):
     browser.shot("nodes", NODES)
 
 
+STACK = """() => {
+  const [load] = app.graph.findNodesByType("LoadImage");
+  window.stacks = [1, 2].map((which) => {
+    const stack = LiteGraph.createNode("LunaImageStack");
+    app.graph.add(stack);
+    stack.pos = [60, 300 + 200 * which];
+    for (const slot of [1, 2]) {
+      load.connect(0, stack, stack.inputs.findIndex(({ name }) => name === `image_${slot}`));
+      const row = { affix: `${which}x${slot}`, format: slot === 1 ? "webp" : "png", subdir: slot === 1 };
+      for (const [name, value] of Object.entries(row)) {
+        stack.widgets.find((one) => one.name === `${name}_${slot}`).value = value;
+      }
+    }
+    return stack;
+  });
+  stacks[0].connect(0, stacks[1], 0);
+  stacks[1].connect(0, saver, input("stack"));
+}"""
+
+
+def test_stacks_bring_a_saver_any_number_of_images_each_with_its_settings(browser):
+    browser.build(filename="stack")
+    browser.page.evaluate(STACK)
+    hidden = "stacks[0].widgets.filter((one) => one.hidden).map((one) => one.name)"
+    names = (f"{name}_{slot}" for slot in (3, 4, 5) for name in ("affix", "format", "subdir"))
+    assert browser.page.evaluate(hidden) == [*names]
+    graph = browser.page.evaluate("app.graph.serialize()")  # saved and opened again
+    browser.page.evaluate("async (graph) => { await app.loadGraphData(graph); }", graph)
+    browser.page.evaluate("""() => {
+      [window.saver] = app.graph.findNodesByType("LunaDaemonImageSaver");
+      window.stacks = app.graph.findNodesByType("LunaImageStack");
+    }""")
+    assert browser.page.evaluate(hidden)
+    browser.queue()
+    browser.until(f"{LINE} === '5 saved'")
+    files = browser.page.evaluate("app.nodeOutputs[saver.id].images")
+    assert [f"{one['subfolder']}/{one['filename']}" for one in files] == [
+        f"{browser.mode}/{path}"
+        for path in (
+            "RAW/stack_RAW.png",
+            "1x1/stack_1x1.webp",
+            "stack_1x2.png",
+            "2x1/stack_2x1.webp",
+            "stack_2x2.png",
+        )
+    ]
+    browser.shot("stack")
+    browser.page.evaluate("() => { stacks[1].mode = 4; saver.widgets[1].value = 'bypassed_stack'; }")
+    browser.queue()
+    browser.until(f"{LINE} === '3 saved'")
+
+
 def test_save_image_is_replaced_by_the_menu_with_its_names(browser):
     browser.page.evaluate("""() => {
       app.graph.clear();
@@ -691,7 +747,7 @@ def test_a_file_of_the_first_version_keeps_its_values(browser):
     (old,) = (node for node in graph["nodes"] if node["type"] == "LunaDaemonImageSaver")
     old["widgets_values"] = old["widgets_values"][:28]
     old["outputs"] = old["outputs"][:1]
-    later = ("mask", "embed", "preview", "filename_prefix")
+    later = ("mask", "embed", "preview", "filename_prefix", "stack")
     sockets = [one for one in old["inputs"] if one["name"] not in later]
     old["inputs"] = sorted(sockets, key=lambda one: one["name"] == "metadata")  # it stood behind the images
     browser.page.evaluate("async (graph) => { await app.loadGraphData(graph); }", graph)
@@ -701,6 +757,7 @@ def test_a_file_of_the_first_version_keeps_its_values(browser):
     )
     assert (values["filename"], values["when_busy"]) == ("kept", "save_here")
     assert (values["embed"], values["preview"], values["filename_prefix"]) == ("full", True, "")
+    assert browser.page.evaluate("input('stack')") > 0
     browser.queue()
     browser.until(f"{LINE} === '1 saved'")
 
@@ -738,7 +795,7 @@ def test_the_nodes_speak_the_users_language(browser):
 
 
 @pytest.mark.parametrize(
-    "name", ["LunaDaemonImageSaver", "LunaMultiSaver", "LunaSaveBarrier", "LunaMetadata"]
+    "name", ["LunaDaemonImageSaver", "LunaMultiSaver", "LunaImageStack", "LunaSaveBarrier", "LunaMetadata"]
 )
 def test_help_pages_are_where_the_frontend_looks(name, browser):
     for page in (f"{name}.md", f"{name}/zh.md"):

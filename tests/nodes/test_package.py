@@ -161,7 +161,7 @@ def test_example_workflows_fit_the_nodes(path):
             name
             for group in ("required", "optional")
             for name, (kind, options) in inputs[group].items()
-            if kind not in ("IMAGE", "MASK", "METADATA") and not options.get("forceInput")
+            if kind not in ("IMAGE", "MASK", "METADATA", "LUNA_IMAGES") and not options.get("forceInput")
         ]
         assert len(node["widgets_values"]) == len(widgets), node["type"]
     assert path.with_suffix(".jpg").is_file(), "the picture that ComfyUI's template browser shows"
