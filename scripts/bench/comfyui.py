@@ -1,6 +1,6 @@
 """How long saving blocks the queue of a running ComfyUI: Save Image beside the Luna savers.
 
-    python3 scripts/bench comfyui [URL] [--image NAME] [--rounds N] [--json]
+    python3 scripts/bench comfyui [URL] [--image NAME] [--rounds N] [--no-farm] [--json]
 
 Needs a ComfyUI (default http://127.0.0.1:8188) with the nodes, and a farm. An image of ComfyUI's input
 folder (default: the example.png that it ships) is scaled to 1024x1024 and given the noise of a fresh one;
@@ -8,7 +8,8 @@ that is cached, so each prompt executes the saver alone. Times are from ComfyUI'
 `execution_success`, which it notes in whole milliseconds: hence means over many prompts, in turns.
 "nothing" saves nothing: what ComfyUI itself takes for such a prompt, in every line; part of it is that it
 hashes the image's file each time, so let that be a small one. Files go to its output folder, below
-`luna_bench`. Standard library only.
+`luna_bench`. With --no-farm, to be called while none runs, the daemon saver is expected to be refused: how
+long that blocks. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ NOISE = 1.2 / 255
 LOOK_S = 0.1
 """Between two looks whether a prompt is done. The first comes late, too: ComfyUI would answer it from the
 very interpreter that executes the prompt, and its answer would be counted as blocked time."""
+NO_FARM_TURNS = {kind: TURNS[kind] for kind in ("SaveImage", "LunaDaemonImageSaver", "nothing")}
+NO_FARM = "ERROR: Connection refused. Is daemon running?"
 PAUSE_S = {"LunaDaemonImageSaver": 0.4}
 """The farm finishes before the next prompt, as it does between the images of a GPU."""
 
@@ -68,8 +71,9 @@ def call(url: str, body: Any = None) -> Any:
         return json.load(answer)
 
 
-def blocked(url: str, graph: dict[str, Any]) -> int:
-    """Execute a prompt and return the milliseconds that it took."""
+def blocked(url: str, graph: dict[str, Any], expected: str = "") -> int:
+    """Execute a prompt and return the milliseconds that it took. `expected`: what the status of the node must
+    say, where that is an error."""
     prompt_id = call(f"{url}/prompt", {"prompt": graph})["prompt_id"]
     history: dict[str, Any] = {}
     while prompt_id not in history:
@@ -78,19 +82,21 @@ def blocked(url: str, graph: dict[str, Any]) -> int:
     entry = history[prompt_id]
     times = {name: data["timestamp"] for name, data in entry["status"]["messages"]}
     status = str(entry["outputs"].get("9", {}).get("text", ""))
-    if "execution_success" not in times or "ERROR" in status:
+    if "execution_success" not in times or (expected not in status if expected else "ERROR" in status):
         sys.exit(f"A prompt failed: {status or entry['status']['messages'][-1]}")
     return int(times["execution_success"] - times["execution_start"])
 
 
-def measure(url: str, images: int, rounds: int, image: str) -> dict[str, list[int]]:
+def measure(
+    url: str, images: int, rounds: int, image: str, turns: dict[str, int], expected: dict[str, str]
+) -> dict[str, list[int]]:
     """Return the times of each kind; the first round only warms up."""
-    found: dict[str, list[int]] = {kind: [] for kind in TURNS}
+    found: dict[str, list[int]] = {kind: [] for kind in turns}
     for at in range(rounds + 1):
-        for kind, times in TURNS.items():
+        for kind, times in turns.items():
             for turn in range(times):
                 tag = f"{kind}_{images}_{at}_{turn}_{time.time_ns()}"
-                took = blocked(url, prompt(kind, images, tag, image))
+                took = blocked(url, prompt(kind, images, tag, image), expected.get(kind, ""))
                 if at:
                     found[kind].append(took)
                 time.sleep(PAUSE_S.get(kind, 0.05) * images)
@@ -103,10 +109,15 @@ def main() -> int:
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8188", help="ComfyUI (default port 8188)")
     parser.add_argument("--image", default="example.png", help="a file of ComfyUI's input folder")
     parser.add_argument("--rounds", type=int, default=8, help="rounds that count (default 8)")
+    parser.add_argument("--no-farm", action="store_true", help="no farm runs: how soon the node says so")
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     args = parser.parse_args()
+    saver = "LunaDaemonImageSaver"
+    turns, expected = (TURNS, {}) if not args.no_farm else (NO_FARM_TURNS, {saver: NO_FARM})
     try:
-        found = {images: measure(args.url, images, args.rounds, args.image) for images in (1, 5)}
+        found = {
+            images: measure(args.url, images, args.rounds, args.image, turns, expected) for images in (1, 5)
+        }
     except urllib.error.URLError as error:
         sys.exit(f"No ComfyUI answers at {args.url} ({error.reason}). Start it, with the nodes, and a farm.")
     if args.json:

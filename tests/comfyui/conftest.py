@@ -17,6 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,9 @@ from PIL import Image
 from skimage import data
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S, PROMPT_S, LOOK_S = 120.0, 60.0, 0.02
+START_S, PROMPT_S, LOOK_S = 600.0, 120.0, 0.02
+"""Bounds of waits that end as soon as they may: a machine that has other work gives a ComfyUI seconds of
+processor time in minutes."""
 WORKERS = 2
 DIRECTORY, PYTHON = os.environ.get("COMFYUI_DIR"), os.environ.get("COMFYUI_PYTHON")
 FRONTEND = os.environ.get("COMFYUI_FRONTEND")
@@ -40,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.comfyui)
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.timeout(1200))
             if not (DIRECTORY and PYTHON):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -104,6 +107,16 @@ class Farm:
                 return [row["pid"] for row in rows] if ready else []
 
             return list(until(idle, "the workers are ready"))
+
+    @contextmanager
+    def paused(self) -> Iterator[Callable[[], None]]:
+        """No image is saved inside, however long that takes, unless what is yielded is called before."""
+        with self.client() as client:
+            client.pause()
+            try:
+                yield client.resume
+            finally:
+                client.resume()
 
     def client(self) -> Any:
         from luna_farm_client import FarmClient
@@ -215,7 +228,11 @@ def start_comfyui(
         with socket.socket() as sock:
             return sock.connect_ex(("127.0.0.1", port)) == 0
 
-    until(ready, "ComfyUI listens", START_S)
+    try:
+        until(ready, "ComfyUI listens", START_S)
+    except BaseException:
+        stop(process)
+        raise
     return comfy, process
 
 

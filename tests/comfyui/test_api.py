@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 TITLE = "[Luna Daemon Image Saver]"
-LEAST_S = 1.0
-"""What loading the image may take on a machine that is busy."""
 
 
 def pixels(path: Path) -> Any:
@@ -25,12 +19,6 @@ def pixels(path: Path) -> Any:
 
 def status(entry: dict[str, Any]) -> str:
     return str(entry["outputs"]["9"]["text"][0])
-
-
-def blocked_s(entry: dict[str, Any]) -> float:
-    """Return how long a prompt was executed, by ComfyUI's own notes (ms since the epoch)."""
-    times = {name: note["timestamp"] for name, note in entry["status"]["messages"]}
-    return float(times["execution_success"] - times["execution_start"]) / 1000
 
 
 def test_a_png_is_saved_with_the_pixels_and_the_graph(comfy, running, prompt):
@@ -119,7 +107,6 @@ def test_without_a_farm_it_says_so_and_saves_at_the_next_try(comfy, farm, prompt
     sentence = "Connection refused. Is daemon running? Start the farm: luna-farm start --detach"
     assert status(entry).startswith(f"{TITLE} ERROR: {sentence}")
     assert sentence in (comfy.base / "comfyui.log").read_text()
-    assert blocked_s(entry) < 0.05 + LEAST_S, "the GPU does not wait"
     assert entry["status"]["status_str"] == "success"
     farm.start()
     again = comfy.run(prompt())
@@ -188,23 +175,17 @@ def test_barrier_stops_with_the_reason_when_nothing_was_handed_over(comfy, farm,
     farm.start()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="stops workers with SIGSTOP")
 def test_barrier_can_be_cancelled(comfy, running, prompt):
-    workers = running.workers()
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with running.paused(), running.client() as client:
+        before = {job.job_id for job in client.jobs()}
         asked = prompt()
         asked["10"] = {"class_type": "LunaSaveBarrier", "inputs": {"jobs": ["9", 0], "timeout": 600}}
         prompt_id = comfy.queue(asked)
-        with running.client() as client:  # the job is there, so the saver is done and the barrier is next
-            comfy.until(lambda: client.jobs(1)[0].state == "running", "the job is at a worker")
+        # The job is there, so the saver is done and the barrier is next.
+        comfy.until(lambda: {job.job_id for job in client.jobs()} - before, "the job is accepted")
         comfy.post("/interrupt", {})
         entry = comfy.until(lambda: comfy.history(prompt_id), "the prompt ends")
         assert "execution_interrupted" in json.dumps(entry["status"]["messages"])
-    finally:
-        for pid in workers:
-            os.kill(pid, signal.SIGCONT)
     assert comfy.settled(prompt_id)["luna_farm"][0]["saved"] == 1, "the job itself goes on"
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +31,12 @@ def known(comfy: Any, name: str) -> list[dict[str, Any]]:
     return [one for one in comfy.get("/api/assets?limit=500")["assets"] if one["name"] == name]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="stops workers with SIGSTOP")
 @pytest.mark.parametrize("late", [True, False], ids=["saved-later", "saved-at-once"])
 def test_a_saved_file_is_an_asset_of_its_prompt(late, assets, running, prompt):
-    workers = running.workers() if late else []
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with running.paused() if late else nullcontext():
         entry = assets.run(prompt(filename=f"asset_{late}"))
         name = entry["outputs"]["9"]["images"][0]["filename"]
         assert known(assets, name) == [] or not late, "the file is not there yet"
-    finally:
-        for pid in workers:
-            os.kill(pid, signal.SIGCONT)
     output = assets.settled(entry["prompt_id"])
     (asset,) = assets.until(lambda: known(assets, name), "the file is an asset")
     assert "output" in asset["tags"]
