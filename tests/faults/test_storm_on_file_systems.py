@@ -21,7 +21,8 @@ from running_farm import IMPORTED_FROM, Keeper, RunningFarm, Start, answers, unt
 from storm_client import number_in
 from test_kill_storm import Killer
 
-SAVES, WORKERS, SUPERVISORS = (2_000, 200, 20) if LONG else (40, 4, 1)
+IMAGES, WORKERS, SUPERVISORS = (10_000, 200, 20) if LONG else (60, 4, 1)
+LIMIT_S = 400.0
 CLIENTS = 3
 IMAGE_MIB = 400 if LONG else 40
 CLIENT_SCRIPT = Path(__file__).parent / "storm_client.py"
@@ -151,11 +152,11 @@ def test_nothing_is_lost_or_made_twice_on(
     clients = Clients(one, tmp_path / "receipts")
     try:
         with Keeper(one) as keeper:
-            killer = Killer(one, keeper, WORKERS, SUPERVISORS)
+            killer = Killer(one, keeper, WORKERS, SUPERVISORS, LIMIT_S)
             killer.start()
             due = 0.0
             until(lambda: len(clients.receipts()) > 0 or not killer.is_alive(), "the first receipt")
-            while killer.is_alive() or len(clients.receipts()) < SAVES:
+            while killer.is_alive() or sum(map(len, clients.receipts().values())) < IMAGES:
                 if killer.share >= due:
                     clients.kill_one()
                     due += 0.05
