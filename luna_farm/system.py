@@ -20,6 +20,7 @@ from luna_farm.system_sockets import ACCEPT_AT_ONCE as ACCEPT_AT_ONCE
 from luna_farm.system_sockets import let_wait as let_wait
 from luna_farm.system_sockets import listener_uid as listener_uid
 from luna_farm.system_sockets import peer_uid as peer_uid
+from luna_farm.system_sockets import why_not_listening as why_not_listening
 
 if sys.platform != "win32":
     import fcntl

@@ -21,6 +21,21 @@ ACCEPT_AT_ONCE = 4
 refused in the next turn, so a crowd never holds more open files than this beyond its bound."""
 
 _ESTABLISHED, _LISTEN = "01", "0A"
+_NO_LISTENER = {
+    errno.EADDRINUSE: "another program listens there",
+    errno.EADDRNOTAVAIL: "this machine does not have that address",
+    errno.EACCES: "this user may not listen there; ports below 1024 are for administrators",
+    errno.EPERM: "this user may not listen there; ports below 1024 are for administrators",
+    errno.EAFNOSUPPORT: "this machine has no addresses of that kind",
+}
+
+
+def why_not_listening(error: OSError) -> str | None:
+    """Return why an address cannot be listened on, as a part of a sentence; None for an error that does not
+    come from listening. asyncio hides the system's reason in a text of its own."""
+    if isinstance(error, socket.gaierror):
+        return "no such name is known"
+    return _NO_LISTENER.get(error.errno or 0)
 
 
 def peer_uid(sock: socket.socket) -> int | None:

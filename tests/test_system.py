@@ -269,3 +269,19 @@ def test_a_living_process_exists_and_one_that_was_collected_does_not() -> None:
     with start_python("") as process:
         process.communicate(timeout=30)
     assert not system.process_exists(process.pid)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.EADDRINUSE, "[errno 98] address already in use"), "another program listens there"),
+        (
+            OSError(errno.EACCES, "x"),
+            "this user may not listen there; ports below 1024 are for administrators",
+        ),
+        (socket.gaierror(-2, "Name or service not known"), "no such name is known"),
+        (OSError(errno.ENOSPC, "x"), None),
+    ],
+)
+def test_why_an_address_cannot_be_listened_on_is_said_in_words(error: OSError, why: str | None) -> None:
+    assert system.why_not_listening(error) == why

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     """Run the farm until it is to stop, or start one in the background. Returns the exit code."""
     if args.detach:
         return _detach(args, config)
-    from luna_farm import logs
+    from luna_farm import logs, system
     from luna_farm.supervisor import state_dir
     from luna_farm.supervisor.run import run as run_farm
 
@@ -62,9 +62,10 @@ def run(args: argparse.Namespace, config: Config) -> int:
     try:
         return run_farm(config)
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+        why = system.why_not_listening(error)
+        if error.filename is not None or why is None:
             raise
-        raise FarmError(_taken(config, error)) from error
+        raise FarmError(_taken(config, error, why)) from error
     finally:
         logs.close()
 
@@ -119,13 +120,11 @@ def _notes(config: Config) -> list[str]:
         return []
 
 
-def _taken(config: Config, error: OSError) -> str:
+def _taken(config: Config, error: OSError, why: str) -> str:
     """Return a sentence on a port that cannot be had, with the process that holds it, if the system says."""
     wanted = {config.port, config.feed_port} - {0, FEED_OFF}
     if error.errno != errno.EADDRINUSE:
-        return (
-            f"Cannot listen on {config.host}: {error.strerror}; choose another --host, --port or --feed-port."
-        )
+        return f"Cannot listen on {config.host}, port {config.port}: {why}; choose another --host or --port."
     for port in sorted(wanted):
         holder = _holder(port)
         if holder:

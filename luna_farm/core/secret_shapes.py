@@ -90,8 +90,10 @@ SHAPES: tuple[Shape, ...] = (
     _shape("lsv2_ wandb_v1_", _B + r"(?:lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}|wandb_v1_\w{40,90})"),
     _shape(":", _B + r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:[0-9a-f]{32}" + _E),  # fal
     # Clouds and code
-    _shape("akia asia abia acca", _B + r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}" + _E),
-    _shape("absk", _B + r"ABSK[A-Za-z0-9+/]{60,270}={0,2}"),
+    _shape("akia asia abia acca a3t", _B + r"(?:AKIA|ASIA|ABIA|ACCA|A3T[A-Z0-9])[A-Z0-9]{16}" + _E),
+    _shape(
+        "absk bedrock-api-key-", _B + r"(?:ABSK[A-Za-z0-9+/]{60,270}={0,2}|bedrock-api-key-[\w+/=-]{24,})"
+    ),
     _shape("aiza", _B + r"AIza[\w-]{35}" + _E),
     _shape("ya29. gocspx-", _B + r"(?:ya29\.[\w-]{20,300}|GOCSPX-[\w-]{28})" + _E),
     _shape("1//0", r"(?<![\w/])1//0[\w-]{40,120}"),
@@ -101,7 +103,10 @@ SHAPES: tuple[Shape, ...] = (
     _shape("q~", r"(?<![\w~.-])[\w~.]{3}\dQ~[\w~.-]{31,34}(?![\w~.-])"),  # Entra ID
     _shape("ghp_ gho_ ghu_ ghs_ ghr_", _B + r"gh[pousr]_[A-Za-z0-9]{36,255}" + _E),
     _shape("github_pat_", _B + r"github_pat_\w{22,90}", _random),
-    _shape("glpat- gldt- glrt- glptt- gloas- glcbt-", _B + r"gl(?:pat|dt|rt|ptt|oas|cbt)-[\w.-]{20,300}"),
+    _shape(
+        "glpat- gldt- glrt- glptt- gloas- glcbt- glffct- glft- glimt- glagent- glsoat- gr1348941",
+        _B + r"(?:gl(?:pat|dt|rt|ptt|oas|cbt|ffct|ft|imt|agent|soat)-[\w.-]{20,300}|GR1348941[\w-]{20})",
+    ),
     _shape("npm_", _B + r"npm_[A-Za-z0-9]{36}" + _E),
     _shape("pypi-", _B + r"pypi-AgE[\w-]{50,1000}"),
     _shape("dckr_", _B + r"dckr_(?:pat|oat)_[\w-]{27,60}"),
@@ -113,6 +118,28 @@ SHAPES: tuple[Shape, ...] = (
     _shape("pscale_", _B + r"pscale_(?:tkn|oauth|pw)_[\w=.-]{32,64}"),
     _shape(".atlasv1.", _B + r"[A-Za-z0-9]{14}\.atlasv1\.[\w=-]{60,70}"),
     _shape("age-secret-key-", r"AGE-SECRET-KEY-1[A-Z0-9]{58}"),
+    _shape("a3-", _B + r"A3-[A-Z0-9]{6}-[A-Z0-9-]{11,13}(?:-[A-Z0-9]{5}){3}" + _E),  # 1Password
+    _shape("ops_eyj eyjrijoi zxlk", _B + r"(?:ops_eyJ|eyJrIjoi|ZXlK)[A-Za-z0-9+/]{60,}={0,3}"),
+    _shape("akcp cmvmd", _B + r"(?:AKCp[A-Za-z0-9]{69}|cmVmd[A-Za-z0-9]{59})" + _E),  # Artifactory
+    _shape(
+        ".acc_ .acc-",
+        _B + r"[a-z]{2,8}_[a-z0-9]{5,30}\.[a-z0-9]{4,6}\.acc[_-][a-z0-9-]{10,32}\.[\w+/=-]{30,120}",
+    ),
+    _shape("v1.0-", _B + r"v1\.0-[0-9a-f]{24}-[0-9a-f]{146}" + _E),  # Cloudflare
+    _shape("dt0c01.", _B + r"dt0c01\.[A-Za-z0-9]{24}\.[A-Za-z0-9]{64}" + _E),  # Dynatrace
+    _shape("fo1_ fm1a_ fm1r_ fm2_", _B + r"(?:fo1_[\w-]{43}|fm(?:1[ar]|2)_[A-Za-z0-9+/]{80,}={0,3})"),  # Fly
+    _shape("pat. sat.", _B + r"[ps]at\.[\w-]{22}\.[A-Za-z0-9]{24}\.[A-Za-z0-9]{20}" + _E),  # Harness
+    _shape("sha256~", _B + r"sha256~[\w-]{43}" + _E),  # OpenShift
+    _shape("t1. aqvn", _B + r"(?:t1\.[\w-]+=*\.[\w-]{86}=*|AQVN[\w-]{35,38})" + _E, _random),
+    _shape("sgp_", _B + r"sgp_(?:(?:[0-9A-Fa-f]{16}|local)_)?[0-9A-Fa-f]{40}" + _E),  # Sourcegraph
+    _shape(
+        "clojars_ 4b1d pul- rubygems_ pnu_ ico- rdme_ squ_ sqp_ sqa_ s-s4t2",
+        _B + r"(?:CLOJARS_[a-z0-9]{60}|4b1d[A-Za-z0-9]{38}|pul-[0-9a-f]{40}|rubygems_[0-9a-f]{48}"
+        r"|pnu_[A-Za-z0-9]{36}|ico-[A-Za-z0-9]{32}|rdme_[a-z0-9]{70}|sq[upa]_[\w=-]{40}|s-s4t2(?:ud|af)-[0-9a-f]{64})"
+        + _E,
+        _random,
+    ),
+    _shape("_mmk", _B + r"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk" + _E),  # MaxMind
     # Messages, payments, tools
     _shape(
         "xox",
@@ -120,15 +147,35 @@ SHAPES: tuple[Shape, ...] = (
         lambda text: any(map(str.isdigit, text)),
     ),
     _shape("xapp-", _B + r"xapp-\d-[A-Z0-9]+-\d+-[a-z0-9]+"),
-    _shape("_live_ _test_ _prod_", _B + r"(?:sk|rk|pk)_(?:live|test|prod)_[A-Za-z0-9]{20,247}" + _E, _mixed),
+    _shape("_live_ _test_ _prod_", _B + r"(?:sk|rk|pk)_(?:live|test|prod)_[A-Za-z0-9]{10,247}" + _E, _mixed),
     _shape("whsec_", _B + r"whsec_[A-Za-z0-9+/]{32,64}={0,2}"),
     _shape("sg.", _B + r"SG\.[\w-]{16,32}\.[\w-]{16,64}" + _E),
-    _shape("sk", _B + r"SK[0-9a-f]{32}" + _E),  # Twilio
+    _shape("sk", _B + r"SK[0-9A-Fa-f]{32}" + _E),  # Twilio
+    _shape("live_ test_ duffel_", _B + r"(?:duffel_)?(?:live|test)_(?:pub_)?[\w=-]{31,43}" + _E, _random),
+    _shape(
+        "ezak eztk flw", _B + r"(?:EZ[AT]K[a-z0-9]{54}|FLW(?:SEC|PUB)K(?:_TEST)?-[0-9a-h]{12,32}(?:-X)?)" + _E
+    ),
+    _shape(
+        "shippo_ access-", _B + r"(?:shippo_(?:live|test)_[0-9A-Fa-f]{40}|access-\w{4,12}-[0-9a-f-]{36})" + _E
+    ),
+    _shape("eaa", _B + r"EAA[A-Za-z0-9]{90,400}" + _E),  # Meta
+    _shape("aaaaaaaaaaaaaaaaaaaaaa", _B + r"A{20,24}[A-Za-z0-9%]{60,120}"),  # Twitter
+    _shape("pk.", _B + r"pk\.[A-Za-z0-9]{50,120}\.[\w-]{22}" + _E),  # Mapbox
+    _shape("key-", _B + r"(?:pub)?key-[0-9a-f]{32}" + _E),  # Mailgun
+    _shape("api-", _B + r"API-[A-Z0-9]{26}" + _E, _random),  # Octopus
+    _shape("nrjs- nrii-", _B + r"(?:NRJS-[0-9a-f]{19}|NRII-[A-Za-z0-9-]{32})" + _E),
+    _shape(
+        "tfp_ sm_ p8e- fio-u- dnkey- tk-us-",
+        _B + r"(?:tfp_[\w.=-]{59}|sm_[pas]at_[A-Za-z0-9]{16}|p8e-[A-Za-z0-9]{32}|fio-u-[\w=-]{64}"
+        r"|dnkey-[\w=-]{26}-[\w=-]{52}|tk-us-[\w-]{48})" + _E,
+        _random,
+    ),
     _shape(":aa", r"(?<!\d)\d{8,10}:AA[\w-]{32,34}" + _E),  # Telegram
     _shape(".", _B + r"[MNO][A-Za-z0-9_-]{23,27}\.[\w-]{6,7}\.[\w-]{27,40}" + _E),  # Discord
     _shape("ntn_ secret_", _B + r"(?:ntn_[A-Za-z0-9]{40,50}|secret_[A-Za-z0-9]{43})" + _E),
     _shape(
-        "figd_ lin_api_ shpat_ shpss_ pmak-", _B + r"(?:figd_|lin_api_|shp(?:at|ca|pa|ss)_|PMAK-)[\w-]{32,64}"
+        "figd_ lin_api_ shpat_ shpca_ shppa_ shpss_ pmak-",
+        _B + r"(?:figd_|lin_api_|shp(?:at|ca|pa|ss)_|PMAK-)[\w-]{32,64}",
     ),
     _shape(
         "atatt3 sntryu_ sntrys_ glsa_ glc_", _B + r"(?:ATATT3|sntry[us]_|glsa_|glc_)[\w+/=-]{32,400}", _random
@@ -158,6 +205,7 @@ SHAPES: tuple[Shape, ...] = (
         r"(?<=://)(?P<s>[^\s/:@\"'<>]{0,200}:[^\s\"'<>]{1,200})@(?=[\w.\[\]-]+(?::\d+)?(?:[/?#\s\"',;)]|$))",
         _userinfo,
     ),
+    _shape("curl", r"\bcurl\b.{0,400}?\s(?:-u|--user)[\s=]{0,3}[\"']?(?P<s>[^\s:\"']+:[^\s\"']+)"),
     _shape("hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<s>[\w/+-]{16,})"),
     _shape("/webhooks/", r"discord(?:app)?\.com/api/(?:v\d+/)?webhooks/(?P<s>\d{16,20}/[\w-]{20,})"),
     _shape("webhook.office.com", r"webhook\.office\.com/webhookb2/(?P<s>[\w@/-]{36,})"),

@@ -107,6 +107,13 @@ _STRONG = (
     *("licencekey", "subscriptionkey", "accountkey", "storagekey", "authkey", "sessionkey", "webhooksecret"),
     *("servicekey", "deploykey", "sshkey", "adminkey", "authorization", "connectionstring", "personalaccess"),
 )
+# In other languages than English.
+_FOREIGN: tuple[tuple[str, Test], ...] = (
+    *((word, anything) for word in ("密码", "密碼", "口令", "密钥", "密鑰", "金鑰", "秘钥", "パスワード")),
+    *((word, anything) for word in ("비밀번호", "пароль", "contrase\u00f1a", "contrasena", "mot de passe")),
+    *((word, anything) for word in ("motdepasse", "kennwort", "wachtwoord", "senha", "has\u0142o")),
+    *((word, long_value) for word in ("令牌", "トークン", "токен", "秘密鍵", "ключ api")),
+)
 _ISSUERS_TEXT = """
     civitai openai anthropic claude gemini google hf huggingface replicate fal falai stability
     stabilityai bfl flux luma kling runway minimax ideogram recraft tripo rodin meshy elevenlabs
@@ -175,6 +182,10 @@ def named(name: str) -> Test | None:
     """
     if not _NAME.fullmatch(name):
         return None
+    lower = name.lower().replace("_", " ").replace("-", " ").strip()
+    foreign = next((test for word, test in _FOREIGN if lower.startswith(word) or lower.endswith(word)), None)
+    if foreign is not None:
+        return foreign
     words = [word.lower() for word in _SPLIT.split(name) if word]
     while words and words[-1].isdigit():
         words.pop()

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from luna_farm import system
 from luna_farm.catalogue import rows
 from luna_farm.catalogue.search import Catalogue
 from luna_farm.config import FEED_OFF, Config, is_loopback
@@ -59,9 +60,8 @@ class Dashboard:
         try:
             await feed.start()
         except OSError as error:
-            self.problem = (
-                f"Feed port {config.feed_port} cannot be used ({error.strerror}): no dashboard, no metrics."
-            )
+            why = system.why_not_listening(error) or error.strerror or str(error)
+            self.problem = f"Feed port {config.feed_port} cannot be used ({why}): no dashboard, no metrics."
         else:
             self.feed = feed
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from luna_farm import system
 from luna_farm.errors import DiskError
+from luna_farm.logs import FILE_NAME
+from luna_farm.storage.arena_size import NOTE
 from luna_farm.storage.state_lock import StateLock
 
 TOKEN = "token"  # noqa: S105  the name of its file
@@ -28,6 +30,9 @@ ARCHIVES = "archives"
 REPORTS = "reports"
 UNCLAIMED = "unclaimed"
 LEFT = "left.json"
+FILES = frozenset({LOCK, TOKEN, ENDPOINT, JOURNAL, REPORTS, f"{REPORTS}.old", LEFT, NOTE, FILE_NAME})
+"""Entries without which a farm cannot work, or works without a word of its troubles."""
+FOLDERS = frozenset({NOTES, ARCHIVES, UNCLAIMED, "dead", "large", "spool", "uploads"})
 LISTED = 3
 """Jobs and folders that a sentence names before it only counts."""
 
@@ -36,19 +41,26 @@ def secure(state_dir: Path) -> None:
     """Make the folder, or check that the one that is there is safe to write a token into.
 
     Another user may have made it first, and put links into it that lead to files of ours. Raises DiskError
-    unless it is a folder of this user, closed to others, that holds no link and nothing of another user.
+    unless it is a folder of this user, closed to others, that holds no link, nothing of another user, and
+    nothing of another kind under the names that the farm uses.
     """
+    if state_dir.exists() and not state_dir.is_dir():
+        raise DiskError(
+            f"The state folder {state_dir} is no folder. Choose another one (--state-dir).",
+            str(state_dir),
+            errno.ENOTDIR,
+        )
     try:
         made = [folder for folder in (state_dir, *state_dir.parents) if not folder.exists()]
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(state_dir)
         state_dir.chmod(0o700)
-        (state_dir / NOTES).mkdir(mode=0o700, exist_ok=True)
-        for folder in made:  # or a power cut could take the folder with all that was synced in it
-            system.sync_folder(folder.parent)
         with os.scandir(state_dir) as entries:
             for entry in entries:
                 _check_entry(entry)
+        (state_dir / NOTES).mkdir(mode=0o700, exist_ok=True)
+        for folder in made:  # or a power cut could take the folder with all that was synced in it
+            system.sync_folder(folder.parent)
     except OSError as error:
         raise system.disk_error("make the state folder", state_dir, error) from error
 
@@ -78,6 +90,10 @@ def _check_entry(entry: os.DirEntry[str]) -> None:
         what = "is a symbolic link"
     elif hasattr(os, "getuid") and found.st_uid != os.getuid():
         what = f"belongs to user {found.st_uid}"
+    elif entry.name in FILES and not stat.S_ISREG(found.st_mode):
+        what = "is no file"
+    elif entry.name in FOLDERS and not stat.S_ISDIR(found.st_mode):
+        what = "is no folder"
     else:
         return
     raise DiskError(

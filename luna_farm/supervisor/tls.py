@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from luna_farm.errors import ConfigError
 from luna_farm.supervisor import admission
 
 BACKLOG = 256
@@ -25,15 +26,29 @@ NO_FILES_S = 0.1
 
 
 def server_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """Return the context of a server with this certificate, None without one. Raises OSError, ssl.SSLError.
+    """Return the context of a server with this certificate, None without one. Raises ConfigError for files
+    that cannot be used.
 
     TLS 1.2 at least, ciphers and options as the `ssl` module has them for servers.
     """
     if cert is None:
         return None
+    for setting, path in (("tls_cert", cert), ("tls_key", key or cert)):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"{setting}: {path} cannot be read: {error.strerror}.", setting) from error
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(cert, key)
+    try:
+        context.load_cert_chain(cert, key, "")  # a pass phrase would be asked for on the terminal
+    except (OSError, ValueError) as error:
+        mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
+        why = (
+            "the key is that of another one" if mismatch else "both must be PEM, the key without pass phrase"
+        )
+        files = f"the certificate {cert} with the key {key or cert}"
+        raise ConfigError(f"tls_cert, tls_key: {files} cannot be used: {why}.", "tls_key") from error
     return context
 
 

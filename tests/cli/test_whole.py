@@ -94,7 +94,7 @@ def test_a_dashboard_port_that_is_taken_is_told_at_the_start(luna):
         code, out, err = luna("start", "--detach", "--port", 0, "--feed-port", taken)
     assert code == 0
     assert "http://" not in out
-    assert f"Feed port {taken} cannot be used" in err
+    assert f"Feed port {taken} cannot be used (another program listens there): no dashboard" in err
 
 
 def test_only_now_may_hurry_and_what_is_left_is_said(luna, tmp_path):

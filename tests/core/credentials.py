@@ -74,6 +74,36 @@ PREFIXED = {
     "Shopify": ("shpat_", HEX, 32, ""),
     "Grafana": ("glsa_", ALNUM, 32, "_0123abcd"),
     "Mailchimp": ("", HEX, 32, "-us12"),
+    "GitLab feed": ("glft-", URL, 20, ""),
+    "GitLab runner": ("GR1348941", URL, 20, ""),
+    "1Password": ("A3-ABC123-ABCDEF-", UPPER, 5, "-AB12C-DE34F-GH56I"),
+    "1Password service": ("ops_eyJ", B64, 250, ""),
+    "Artifactory": ("AKCp", ALNUM, 69, ""),
+    "Clojars": ("CLOJARS_", string.ascii_lowercase + DIGITS, 60, ""),
+    "Cloudflare origin": ("v1.0-0123456789abcdef01234567-", HEX, 146, ""),
+    "Dynatrace": ("dt0c01.ABCDEFGH2345678901234567.", UPPER, 64, ""),
+    "EasyPost": ("EZAK", string.ascii_lowercase + DIGITS, 54, ""),
+    "Flutterwave": ("FLWSECK_TEST-", HEX, 32, "-X"),
+    "Fly": ("fm2_", B64, 120, ""),
+    "Harness": ("pat.abcdefghijklmnopqrstu1.ABCDEFGHIJKLMNOPQRSTUVW1.", ALNUM, 20, ""),
+    "Infracost": ("ico-", ALNUM, 32, ""),
+    "Mailgun": ("key-", HEX, 32, ""),
+    "Mapbox": ("pk.", string.ascii_lowercase + DIGITS, 60, ".ab3cd4ef5gh6ij7kl8mn9o"),
+    "MaxMind": ("Ab1Cd2_", ALNUM, 29, "_mmk"),
+    "Meta": ("EAA", ALNUM, 120, ""),
+    "Octopus": ("API-", UPPER, 26, ""),
+    "OpenShift": ("sha256~", URL, 43, ""),
+    "Plaid": ("access-production-", HEX, 8, "-1234-5678-9abc-def012345678"),
+    "Prefect": ("pnu_", ALNUM, 36, ""),
+    "Pulumi": ("pul-", HEX, 40, ""),
+    "RubyGems": ("rubygems_", HEX, 48, ""),
+    "Shippo": ("shippo_live_", HEX, 40, ""),
+    "Shopify app": ("shpca_", HEX, 32, ""),
+    "Sonar": ("squ_", HEX, 40, ""),
+    "Sourcegraph": ("sgp_", HEX, 40, ""),
+    "Twitter": ("A" * 22, ALNUM, 90, ""),
+    "Typeform": ("tfp_", ALNUM, 59, ""),
+    "Yandex": ("AQVN", URL, 36, ""),
     "fal": ("01234567-89ab-cdef-0123-456789abcdef:", HEX, 32, ""),
 }
 
@@ -84,7 +114,7 @@ _FIELDS = """
     password Password db_password_2 passwd pass passphrase pwd secret client_secret
     aws_secret_access_key aws_secret_key private_key Authorization auth credentials access_key x-api-key
     X-Goog-Api-Key bearer jwt signing_key subscription_key OPENAIKEY runwayKey kling_secret_key
-    account_key auth_key
+    account_key auth_key contraseña mot_de_passe 密码 API密钥 访问令牌 パスワード пароль
 """
 FIELDS = _FIELDS.split()
 

@@ -61,6 +61,28 @@ def test_a_link_in_a_folder_of_ours_is_refused_and_not_followed(name: str, tmp_p
     assert target.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", sorted(state_dir.FILES | state_dir.FOLDERS))
+def test_something_of_another_kind_under_a_name_of_the_farm_is_named(name: str, tmp_path: Path) -> None:
+    """A pipe would keep the start waiting for ever, a folder under the log's name would leave no log."""
+    state = tmp_path / "state"
+    state.mkdir()
+    if name in state_dir.FILES:
+        os.mkfifo(state / name) if hasattr(os, "mkfifo") else (state / name).mkdir()
+    else:
+        (state / name).touch()
+    with pytest.raises(DiskError, match=f"{name} is no (file|folder).*remove it"):
+        state_dir.prepare(state)
+
+
+def test_a_state_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    done = start(tmp_path / "state")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"The state folder {tmp_path / 'state'} is no folder. Choose another one (--state-dir).\n"
+    )
+
+
 @needs_root
 def test_a_file_of_another_user_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal").touch()
