@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 _NEGATIVE = "Negative prompt:"
@@ -29,6 +30,12 @@ _MOST_TEXT = 20_000
 def read(text: str) -> dict[str, Any]:
     """Return the fields of a CatalogueRow that a text names: prompt, negative, model, loras, sampler,
     scheduler, steps, cfg, seed. What it does not say is not there."""
+    return dict(_read(text))
+
+
+@lru_cache(maxsize=4)
+def _read(text: str) -> dict[str, Any]:
+    """Images of a job mostly have the same text, and it takes longer to read than a small image to encode."""
     lines = text.replace("\r\n", "\n").strip().split("\n")
     at = _line_of_settings(lines)
     settings = _settings(" ".join(lines[at:]))
@@ -93,6 +100,7 @@ def _loras(text: str, settings: dict[str, str]) -> list[str]:
     return [f"{name}:{strength}".removesuffix(":") for name, strength in found.items()][:_MOST_LORAS]
 
 
+@lru_cache(maxsize=64)
 def bare(name: str) -> str:
     """Return the name of a model without folders and ending, "" for a name that says nothing."""
     plain = re.split(r"[/\\]", _ENDING.sub("", name.strip()))[-1]

@@ -32,6 +32,7 @@ from luna_farm.core.template import masked, split_model
 from luna_farm.imaging import hashes, metadata_a1111
 
 _MOST_KEYS = 200  # of extra_pnginfo: each takes a tag of EXIF, and there are 271 below ComfyUI's first
+_MOST_LASTING = 64  # images of other sizes and affixes: their metadata is made anew
 _DEEPEST = 150  # levels of brackets: what walks the values stays far from Python's recursion limit
 
 
@@ -95,6 +96,53 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
         options.custom_metadata,
         options.texts,
     )
+    lasting = _lasting(shared, options, task, full)
+    # Of another file that is kept, when and in what order it was made is still true.
+    changing = (
+        Item("save_timestamp", options.timestamp, False),
+        Item("batch_index", str(task.batch_index), False),
+    )
+    own = tuple(item for item in changing if item.text and item.key not in shared.texts)
+    return Embedded(
+        lasting.graph,
+        lasting.parameters,
+        (*lasting.fields, *own, *lasting.kept),
+        lasting.gen_fields,
+        lasting.warnings,
+        beside=shared.beside if full else (),
+        width=task.width,
+        height=task.height,
+        srgb=options.colorspace == "srgb" and not options.icc_profile,
+        exif=base64.b64decode(options.exif) if options.exif else b"",
+        dpi=options.dpi,
+    )
+
+
+class _Lasting(NamedTuple):
+    """What is written into each image of one size and affix, in the order of the file. Between `fields` and
+    `kept` stands what changes with each image."""
+
+    graph: tuple[Item, ...]
+    parameters: str
+    fields: tuple[Item, ...]
+    kept: tuple[Item, ...]
+    gen_fields: tuple[Item, ...]
+    warnings: tuple[str, ...]
+
+
+def _lasting(shared: _Shared, options: SaveOptions, task: ImageTask, full: bool) -> _Lasting:
+    """Return what an image has in common with others of its job, made once unless it depends on files."""
+    key = (full, task.affix, options.model_name, task.width, task.height)
+    known = shared.lasting.get(key)
+    if known is not None and not options.model_dirs:
+        return known
+    if len(shared.lasting) >= _MOST_LASTING:
+        shared.lasting.clear()
+    made = shared.lasting[key] = _made_lasting(shared, options, task, full)
+    return made
+
+
+def _made_lasting(shared: _Shared, options: SaveOptions, task: ImageTask, full: bool) -> _Lasting:
     read = shared.generation_of(masked(task.affix))
     hashed, late = _hashes(read, options)
     model = shared.model(read) if is_unknown(options.model_name) else masked(options.model_name)
@@ -105,11 +153,11 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
         Item("model_name", name, False),
         Item("model_path", "/".join((*folders, name)), False),
         Item("model_hashes", to_json(hashed) if hashed else "", True),
-        Item("save_timestamp", options.timestamp, False),
-        Item("batch_index", str(task.batch_index), False),
     ]
-    fields = _with_kept([item for item in given if item.text], shared.texts)
-    taken = {item.key for item in (*given, *fields)} | {"parameters"}
+    fields = tuple(item for item in given if item.text)
+    mine = {item.key for item in fields} | {"parameters"}
+    kept = tuple(item for key, item in shared.texts.items() if key not in mine)
+    taken = {item.key for item in (*given, *kept)} | {"parameters", "save_timestamp", "batch_index"}
     gen_fields = tuple(item for item in shared.gen_fields if item.key not in taken)
     taken |= {item.key for item in gen_fields}
     graph, warnings = [], [*shared.warnings, *late]
@@ -120,39 +168,16 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
             )
         else:
             graph.append(item)
-    kept = shared.texts.get("parameters")
+    text = shared.texts.get("parameters")
     parameters = metadata_a1111.text(
-        shared.known if shared.known or not kept else {"parameters": kept.text},
+        shared.known if shared.known or not text else {"parameters": text.text},
         model=name,
         width=task.width,
         height=task.height,
         generation=read,
         hashes=hashed,
     )
-    return Embedded(
-        tuple(graph),
-        parameters,
-        tuple(fields),
-        gen_fields,
-        tuple(warnings),
-        beside=shared.beside if full else (),
-        width=task.width,
-        height=task.height,
-        srgb=options.colorspace == "srgb" and not options.icc_profile,
-        exif=base64.b64decode(options.exif) if options.exif else b"",
-        dpi=options.dpi,
-    )
-
-
-def _with_kept(own: list[Item], texts: Mapping[str, Item]) -> list[Item]:
-    """Add the texts that are kept of another file. When and in what order it was made is still true; of the
-    rest, what this request says comes first."""
-    own = [item for item in own if item.key not in texts or item.key not in _OF_OTHER_FILE]
-    mine = {item.key for item in own} | {"parameters"}
-    return [*own, *(item for key, item in texts.items() if key not in mine)]
-
-
-_OF_OTHER_FILE = ("save_timestamp", "batch_index")
+    return _Lasting(tuple(graph), parameters, fields, kept, gen_fields, tuple(warnings))
 
 
 def _hashes(read: Generation, options: SaveOptions) -> tuple[dict[str, str], list[str]]:
@@ -190,6 +215,8 @@ class _Shared:
     read: dict[str, Generation]
     texts: dict[str, Item]
     """Kept of another file, by key."""
+    lasting: dict[tuple[bool, str, str, int, int], _Lasting]
+    """By whether the graph is written, affix, model_name, width and height of an image."""
 
     def generation_of(self, affix: str) -> Generation:
         """Return what the graph says of the image with this affix."""
@@ -275,6 +302,7 @@ def _shared(
         tuple(beside),
         {},
         {key: _kept(key, text) for key, text in kept_texts.items()},
+        {},
     )
 
 

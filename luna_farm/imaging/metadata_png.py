@@ -9,37 +9,40 @@ Pillow, exiftool, sd-parsers and the ExifReader of Civitai read.
 
 from __future__ import annotations
 
-from luna_farm.imaging.metadata import Embedded
+from functools import lru_cache
+
+from luna_farm.imaging.encoders.png import chunk
+from luna_farm.imaging.metadata import Embedded, Item
 
 _LONGEST_KEYWORD = 79
 
 
-def texts(embedded: Embedded) -> list[bytes]:
-    """Return the contents of the tEXt chunks in order: keyword, a zero byte, text."""
-    return [
-        key + b"\0" + text.encode("latin-1") for key, text in _pairs(embedded).items() if _fits_latin1(text)
-    ]
-
-
-def international_texts(embedded: Embedded) -> list[bytes]:
-    """Return the contents of the iTXt chunks: not compressed, without language and translated keyword."""
-    return [
-        key + bytes(5) + text.encode("utf-8", "replace")
-        for key, text in _pairs(embedded).items()
-        if not _fits_latin1(text)
-    ]
-
-
-def _pairs(embedded: Embedded) -> dict[bytes, str]:
-    pairs = [(item.key, item.text) for item in embedded.graph]
+def chunks(embedded: Embedded) -> list[bytes]:
+    """Return the complete tEXt chunks in order (keyword, a zero byte, text), then the iTXt chunks (not
+    compressed, without language and translated keyword)."""
+    found = dict(_of_graph(embedded.graph))
     if embedded.parameters:
-        pairs.append(("parameters", embedded.parameters))
-    pairs += [(item.key, item.text) for item in (*embedded.fields, *embedded.generation)]
-    found: dict[bytes, str] = {}
-    for key, text in pairs:
+        found.setdefault(b"parameters", _chunk("parameters", embedded.parameters))
+    for item in (*embedded.fields, *embedded.generation):
         # The first of two keys that look alike after cleaning wins: prompt and workflow come first.
-        found.setdefault(keyword(key), _plain(text))
+        found.setdefault(keyword(item.key), _chunk(item.key, item.text))
+    return sorted(found.values(), key=lambda made: made[4:8] != b"tEXt")
+
+
+@lru_cache(maxsize=2)
+def _of_graph(graph: tuple[Item, ...]) -> dict[bytes, bytes]:
+    """Encode the documents of a job, most of the bytes, once for all of its images."""
+    found: dict[bytes, bytes] = {}
+    for item in graph:
+        found.setdefault(keyword(item.key), _chunk(item.key, item.text))
     return found
+
+
+def _chunk(key: str, text: str) -> bytes:
+    text = _plain(text)
+    if _fits_latin1(text):
+        return chunk(b"tEXt", keyword(key) + b"\0" + text.encode("latin-1"))
+    return chunk(b"iTXt", keyword(key) + bytes(5) + text.encode("utf-8", "replace"))
 
 
 def keyword(key: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 
 from luna_farm.errors import DiskError
 
@@ -26,7 +27,12 @@ def mount_of(folder: str) -> str:
 
 def is_there(mount: str) -> bool:
     """Whether something is mounted at the mount point of `mount_of`."""
-    return not mount or os.path.ismount(mount)
+    if not mount:
+        return True
+    with suppress(OSError):  # asked for every image: another device than that of the folder above says it all
+        if os.stat(mount).st_dev != os.stat(os.path.dirname(mount)).st_dev:
+            return True
+    return os.path.ismount(mount)
 
 
 def require(mount: str, path: str) -> None:

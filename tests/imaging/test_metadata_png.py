@@ -15,6 +15,11 @@ from luna_farm.imaging.metadata import NOTHING, Embedded, Item, embed
 from luna_farm.testing import readers
 
 
+def contents(embedded: Embedded, kind: bytes) -> list[bytes]:
+    """What is in the chunks of one type."""
+    return [chunk[8:-4] for chunk in metadata_png.chunks(embedded) if chunk[4:8] == kind]
+
+
 def test_a_file_carries_it_for_the_frontend_and_for_pillow_alike(options, task, picture):
     job = options()
     file = b"".join(encode(picture(16, 9, 3), "png", job, embed(job, task())).buffers)
@@ -38,26 +43,33 @@ def test_every_json_text_is_ascii(options, task):
         "parameters",
         *(item.key for item in (*embedded.fields, *embedded.generation) if not item.is_json),
     }
-    for chunk in metadata_png.texts(embedded):
-        key, _, text = chunk.partition(b"\0")
+    for content in contents(embedded, b"tEXt"):
+        key, _, text = content.partition(b"\0")
         assert key.decode() in plain or text.isascii()
 
 
 def test_none_writes_no_chunk(options, picture):
-    assert metadata_png.texts(NOTHING) == []
+    assert metadata_png.chunks(NOTHING) == []
     file = b"".join(encode(picture(4, 4, 3), "png", options(), NOTHING).buffers)
     assert readers.png_texts(file) == {}
 
 
 def test_no_zero_byte_cuts_a_text_short_and_lines_end_as_png_has_them():
     embedded = Embedded(fields=(Item("a", "é\0\r\nx", False), Item("b", "中\0\r\nx", False)))
-    assert metadata_png.texts(embedded) == [b"a\0\xe9\nx"]
-    assert metadata_png.international_texts(embedded) == [b"b\0\0\0\0\0" + "中\nx".encode()]
+    assert contents(embedded, b"tEXt") == [b"a\0\xe9\nx"]
+    assert contents(embedded, b"iTXt") == [b"b\0\0\0\0\0" + "中\nx".encode()]
+
+
+def test_a_key_of_the_graph_comes_before_one_of_the_fields_that_looks_like_it():
+    embedded = Embedded(
+        graph=(Item("a", "1", True),), fields=(Item(" a ", "2", False), Item("b", "3", False))
+    )
+    assert contents(embedded, b"tEXt") == [b"a\x001", b"b\x003"]
 
 
 def test_a_key_made_equal_by_cleaning_does_not_replace_the_first():
     embedded = Embedded(graph=(Item("prompt", "1", True), Item(" prompt ", "2", True)))
-    assert metadata_png.texts(embedded) == [b"prompt\x001"]
+    assert contents(embedded, b"tEXt") == [b"prompt\x001"]
 
 
 @given(st.text() | st.text("ab é\n", min_size=75, max_size=90))
@@ -80,4 +92,4 @@ def test_plain_texts_beyond_latin1_are_international(options, task, picture):
     assert found["parameters"].startswith("猫\n夜\nSteps: 1")
     assert found["image_type"] == "夜"
     assert found["gen_positive"] == "猫\n夜"
-    assert metadata_png.international_texts(NOTHING) == []
+    assert contents(NOTHING, b"iTXt") == []

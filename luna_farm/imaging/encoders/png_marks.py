@@ -41,6 +41,4 @@ def chunks(embedded: Embedded, marked: Marks) -> list[bytes]:
     exif = metadata_exif.standalone(embedded, kept(embedded.exif))
     if exif:
         made.append(chunk(b"eXIf", exif))
-    made += [chunk(b"tEXt", data) for data in metadata_png.texts(embedded)]
-    made += [chunk(b"iTXt", data) for data in metadata_png.international_texts(embedded)]
-    return made
+    return [*made, *metadata_png.chunks(embedded)]
