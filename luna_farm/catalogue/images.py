@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 
 from luna_farm.catalogue import facts
-from luna_farm.catalogue.rows import CatalogueRow, from_map, kept
+from luna_farm.catalogue.rows import CatalogueRow, from_map, kept, left_out
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.imaging import metadata
 from luna_farm.imaging.metadata import Embedded
@@ -29,32 +29,33 @@ def saved(
     ms: Mapping[str, float],
     real_folder: str,
     names: Iterable[str],
-) -> CatalogueRow:
-    """Return the row of an image that was written.
+) -> dict[str, Any]:
+    """Return the fields of the `CatalogueRow` of an image that was written.
 
     embedded: what is in the file. size: width and height of the file in pixels. ms: of each step.
     real_folder: see `CatalogueRow`. names: of the setting `catalogue_fields`.
     """
-    known: dict[str, Any] = {
+    row: dict[str, Any] = {
         **facts.of_embedded(embedded),
         **(result.scores or {}),
+        "path": result.path,
+        "state": result.state,
+        "bytes": result.bytes,
+        "crc32": crc32,
+        "saved_at": saved_at,
         "submitted_at": facts.moment(options.timestamp),
+        "real_folder": real_folder,
+        "warnings": tuple(result.warnings),
+        **_of_task(task),
+        "width": size[0],
+        "height": size[1],
         "gate_score": result.score,
         "gate_threshold": result.threshold,
         "ms": round(sum(ms.values()), 3),
     }
-    row = CatalogueRow(
-        path=result.path,
-        state=result.state,
-        bytes=result.bytes,
-        crc32=crc32,
-        saved_at=saved_at,
-        real_folder=real_folder,
-        warnings=tuple(result.warnings),
-        **{**_of_task(task), "width": size[0], "height": size[1]},
-        **known,
-    )
-    return kept(row, names)
+    for name in left_out(tuple(names)):
+        row.pop(name, None)
+    return row
 
 
 def failed(
@@ -87,10 +88,9 @@ def _of_task(task: ImageTask) -> dict[str, Any]:
     }
 
 
-def pack(row: CatalogueRow) -> bytes:
-    """Return a row as it travels: a msgpack map of what is not as it is by default."""
-    values = row.to_map()
-    packed: bytes = msgpack.packb({name: value for name, value in values.items() if value != _DEFAULTS[name]})
+def pack(row: Mapping[str, Any]) -> bytes:
+    """Return the fields of a row as they travel: a msgpack map of what is not as it is by default."""
+    packed: bytes = msgpack.packb({name: value for name, value in row.items() if value != _DEFAULTS[name]})
     return packed
 
 

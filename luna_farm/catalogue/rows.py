@@ -95,12 +95,13 @@ class CatalogueRow(Message):
 
 def kept(row: CatalogueRow, names: Iterable[str]) -> CatalogueRow:
     """Return a row without the fields that the setting `catalogue_fields` does not name."""
-    left_out = _left_out(tuple(names))
-    return replace(row, **left_out) if left_out else row
+    empty = left_out(tuple(names))
+    return replace(row, **empty) if empty else row
 
 
 @lru_cache(maxsize=4)
-def _left_out(names: tuple[str, ...]) -> dict[str, Any]:
+def left_out(names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields that the setting `catalogue_fields` does not name, each with what stands there."""
     return {
         name: empty
         for group, fields in FIELDS.items()

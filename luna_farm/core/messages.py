@@ -91,7 +91,7 @@ def temp_name(job_id: str, index: int, kind: str = "") -> str:
     return f".luna-{job_id}-{index}{kind and '-'}{kind}.tmp"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Note(Message):
     """Which file was about to get which name: it shows, after a crash, whether the name was given.
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -44,7 +43,7 @@ class Item(NamedTuple):
     is_json: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as in core/messages.py: made for every image
 class Embedded:
     """All that is to be written into one file.
 

@@ -43,6 +43,9 @@ class Verdict:
     passed: bool
 
 
+NOT_JUDGED = Verdict(None, None, True)
+
+
 def judge(pixels: Pixels, gate: str, threshold: float) -> Verdict:
     """Judge one image.
 
@@ -52,7 +55,7 @@ def judge(pixels: Pixels, gate: str, threshold: float) -> Verdict:
     if gate not in GATES:
         raise InvalidRequest.of("quality_gate", gate, ", ".join(GATES))
     if gate == "disabled":
-        return Verdict(None, None, True)
+        return NOT_JUDGED
     variance, edges = _measure(pixels)
     variance_score = min(1.0, variance / FULL_VARIANCE)
     edge_score = min(1.0, edges / FULL_EDGES)

@@ -13,6 +13,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from types import TracebackType
 
 from luna_farm.storage.allowed import ANYWHERE, Allowed
@@ -130,7 +131,7 @@ class Folder:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), self.path)
         return os.open(".", os.O_WRONLY | _UNNAMED | getattr(os, "O_CLOEXEC", 0), 0o666, dir_fd=self._fd)
 
-    @property
+    @cached_property
     def device(self) -> int:
         """The number of the file system that the folder is on."""
         return os.stat(self.path if self._fd is None else self._fd).st_dev

@@ -63,7 +63,7 @@ _ways: dict[int, Way] = {}
 stopped working is left for the next one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Published:
     """A file that is there: its final path and its size in bytes."""
 
@@ -71,7 +71,7 @@ class Published:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, here and below: that takes three times as long to make
 class _File:
     """What is published: its wanted name, its temporary one, its content, and how careful to be."""
 
@@ -180,7 +180,7 @@ def _check_temp(name: str) -> None:
         raise InvalidRequest.of("temp_name", name, "a name made by temp_name()")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Named:
     """A file under its final name."""
 

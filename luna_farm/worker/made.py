@@ -13,7 +13,7 @@ from luna_farm.imaging.metadata import Embedded
 from luna_farm.imaging.thumbnail import Sample
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as in core/messages.py: made for every image
 class File:
     """One encoded file of an image: where it goes, in which format, and its bytes."""
 
@@ -32,7 +32,7 @@ class File:
         return sum(memoryview(buffer).nbytes for buffer in self.encoded.buffers)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Made:
     """An image that is encoded and not written yet. Its pixels are not needed any more."""
 

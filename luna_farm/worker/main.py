@@ -110,10 +110,7 @@ class Worker:
             message = self._frames.next()
             if message is not None:
                 return message
-            self._make_thumbnails()
-            if self._worked and not select.select([self._pipe], [], [], IDLE_S)[0]:
-                self._worked = False
-                system.release_memory()
+            self._use_pause()
             try:
                 data = self._pipe.recv(READ_BYTES)
             except ConnectionError:
@@ -122,15 +119,23 @@ class Worker:
                 return None
             self._frames.feed(data)
 
-    def _make_thumbnails(self) -> None:
-        """Make what waits, once nothing came for a moment, until an image arrives."""
-        maker, patience_s = self._thumbnails, QUIET_S
-        while maker is not None and (maker.waits or self._writing):
-            if select.select([self._pipe], [], [], patience_s)[0]:
+    def _use_pause(self) -> None:
+        """Until a message arrives, make the thumbnails that wait, once nothing came for a moment; after a
+        long while give memory back."""
+        maker, quiet_s = self._thumbnails, QUIET_S
+        while True:
+            waits = maker is not None and (maker.waits or self._writing)
+            if not (waits or self._worked):
                 return
-            self._wait_for_disk()  # its image wants a thumbnail too
-            maker.make_one()
-            patience_s = 0.0
+            if select.select([self._pipe], [], [], quiet_s if waits else IDLE_S)[0]:
+                return
+            if maker is not None and waits:
+                self._wait_for_disk()  # its image wants a thumbnail too
+                maker.make_one()
+                quiet_s = 0.0
+            else:
+                self._worked = False
+                system.release_memory()
 
     def _send(self, message: dict[str, Any]) -> None:
         try:

@@ -188,6 +188,8 @@ def signed(made: Made, signing: Signing) -> Made:
 
 def _judged(frames: Sequence[Pixels], options: SaveOptions) -> quality.Verdict:
     """Judge one image, or a moving one by its best frame."""
+    if options.quality_gate == "disabled":
+        return quality.NOT_JUDGED
     verdicts = (quality.judge(frame, options.quality_gate, options.min_quality_threshold) for frame in frames)
     return max(verdicts, key=lambda verdict: (verdict.passed, verdict.score or 0.0))
 

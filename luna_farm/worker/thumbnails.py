@@ -31,7 +31,7 @@ AT_ONCE = 8
 """Thumbnails of one transaction."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Saved:
     """An image that was saved: what its thumbnail can be made of."""
 

@@ -50,9 +50,9 @@ def written(
         return result
     ms = {**made.ms, "write": _lap(started)}
     if catalogue is None or result.state == "failed":
-        return replace(result, ms=ms)
+        return result.with_fields(ms=ms)
     crc32 = checksum.crc32(made.encoded.buffers)
-    return replace(result, ms=ms, row=_row(made, result, crc32, ms, catalogue))
+    return result.with_fields(ms=ms, row=_row(made, result, crc32, ms, catalogue))
 
 
 def sent(made: Made, catalogue: Sequence[str] | None) -> ImageResult:

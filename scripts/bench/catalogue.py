@@ -155,7 +155,7 @@ def _row_work_ms() -> float:
     plain = ImageResult(
         "saved", path=row.path, bytes=row.bytes, ms={"gate": 0.1, "encode": 2.0, "write": 2.0}
     )
-    results = (replace(plain, row=rows_of.pack(row)), plain)
+    results = (replace(plain, row=rows_of.pack(row.to_map())), plain)
 
     def handle(result: ImageResult) -> float:
         frame = frames.encode({"t": "result", "job_id": "a1b2c3d4", "index": 0, "result": result.to_map()})

@@ -41,7 +41,7 @@ class Peer:
         return self._last
 
     def put(self, *rows: CatalogueRow) -> int:
-        return self.send("rows", rows=[(images.pack(row), "") for row in rows])
+        return self.send("rows", rows=[(images.pack(row.to_map()), "") for row in rows])
 
     def confirmed(self, number: int) -> None:
         """Wait until a message is confirmed."""
@@ -91,7 +91,7 @@ def test_what_is_confirmed_is_written(start: StartPeer, catalogue: Catalogue, ma
     peer = start()
     peer.confirmed(peer.put(make_row(prompt="a cat"), make_row(prompt="a dog")))
     assert [row.prompt for row in catalogue.search()] == ["a dog", "a cat"]
-    number = peer.send("rows", rows=[(images.pack(make_row(prompt="a bird")), "s3://bucket/b.png")])
+    number = peer.send("rows", rows=[(images.pack(make_row(prompt="a bird").to_map()), "s3://bucket/b.png")])
     peer.confirmed(number)
     assert catalogue.search("bird")[0].path == "s3://bucket/b.png"
     peer.send("stop")
