@@ -98,7 +98,7 @@ def test_metadata_that_fails_is_left_out_and_the_picture_saved(
 ):
     genuine = {
         function: getattr(module, function)
-        for function in ("texts", "block", "sidecar")
+        for function in ("chunks", "block", "sidecar")
         if hasattr(module, function)
     }
 
