@@ -29,7 +29,7 @@ def torch_of(x: object) -> Any:
 def array_of(tensor: Any) -> NDArray[Any]:
     """Return a CPU tensor as an array on the same memory; bfloat16, which numpy lacks, as its bits."""
     torch = sys.modules["torch"]
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()  # as imaginary parts have it
     if tensor.dtype == torch.bfloat16:
         bits: NDArray[Any] = tensor.view(torch.int16).numpy()
         return bits.view(np.uint16)
@@ -75,7 +75,7 @@ def _address(view: memoryview) -> int:
 def from_device(tensor: Any, view: memoryview) -> Flaws:
     """Turn a tensor into bytes on its own device and copy those over; wait until they have arrived."""
     torch = sys.modules["torch"]
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()  # as imaginary parts have it
     bfloat = tensor.dtype == torch.bfloat16
     try:
         odd = _quantize_there(tensor, view)

@@ -28,7 +28,7 @@ from luna_farm_client.conversion import Flaws, at_depth, floats, from_array, ins
 from luna_farm_client.device import array_of, from_device, torch_of
 
 _CHANNELS = (1, 3, 4)
-_SHAPES = "[H, W], [H, W, C] or [B, H, W, C] with C = 1, 3 or 4"
+_SHAPES = "[H, W], [H, W, C] or [B, H, W, C] with C = 1, 2 (gray and alpha), 3 or 4"
 _DTYPES = "uint8 (0..255), uint16 (0..65535), bool, or float16, bfloat16, float32, float64 (0..1)"
 
 _ARRAYS = {"B": "uint8", "?": "uint8", "H": "uint16", "e": "float16", "f": "float32", "d": "float32"}
@@ -189,6 +189,8 @@ def _measured(shape: tuple[int, ...], kind: str, bit_depth: str, formats: tuple[
         hint = ""
         if len(shape) > 2 and shape[-3] in _CHANNELS:
             hint = "; the channels come last, so this may need .movedim(-3, -1) or numpy.moveaxis(x, -3, -1)"
+        elif channels > max(_CHANNELS):
+            hint = "; of more channels pixels[..., :3] are an image, and pixels[..., n] is one of gray"
         raise InvalidRequest.of("pixels.shape", list(shape), _SHAPES + hint)
     if min(batch, height, width) < 1:
         raise InvalidRequest.of("pixels.shape", list(shape), "at least one image of at least one pixel")

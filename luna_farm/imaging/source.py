@@ -35,6 +35,8 @@ _MOVING = ("GIF", "PNG", "WEBP", "AVIF", "FLI")
 _PAGED = ("TIFF", "DCX")
 # A JPEG with several images holds previews of one; frames of a PSD are its layers.
 _HEIF = (b"heic", b"heix", b"mif1", b"msf1")
+_CONVERTED = ("CMYK", "LAB", "YCbCr")
+"""Modes of Pillow whose pixels become RGB by their profile."""
 _REDUCED = 1
 """Bit of TIFF's NewSubfileType: a smaller copy of another page."""
 
@@ -204,7 +206,7 @@ def _pixels(image: Image.Image, mode: str) -> Pixels:
         return _integers(np.asarray(upright))
     if upright.mode == mode:
         return np.array(upright)
-    if upright.mode in ("CMYK", "LAB", "YCbCr") and (converted := _by_profile(upright)) is not None:
+    if upright.mode in _CONVERTED and (converted := _by_profile(upright)) is not None:
         upright = converted
     return np.array(upright.convert(mode))
 
@@ -291,8 +293,10 @@ def _describe(image: Image.Image, data: bytes, source: Source) -> None:
     source.exif = _bounded("EXIF", metadata_exif.standalone(NOTHING, old), source)
     xmp = info.get("xmp") or b""
     source.xmp = _bounded("XMP", xmp.encode() if isinstance(xmp, str) else bytes(xmp), source)
-    source.icc = _bounded("ICC profile", _profile(bytes(info.get("icc_profile") or b""), source), source)
-    source.dpi = _resolution(image)
+    source.icc = _bounded(
+        "ICC profile", _profile(bytes(info.get("icc_profile") or b""), image.mode, source), source
+    )
+    source.dpi = _resolution(image, source)
     source.texts = {**exif_kept.texts(block), **dict(_texts(image))}
 
 
@@ -303,25 +307,37 @@ def _bounded(what: str, found: bytes, source: Source) -> bytes:
     return b""
 
 
-def _profile(profile: bytes, source: Source) -> bytes:
-    """Return the profile if it is one of colours as the pixels have them: others were converted."""
+def _profile(profile: bytes, mode: str, source: Source) -> bytes:
+    """Return the profile if it is one of colours as the pixels have them."""
     gray = source.pages[0].ndim == 2 or source.pages[0].shape[-1] == 1
-    return profile if profile[16:20] == (b"GRAY" if gray else b"RGB ") else b""
+    space, held = profile[16:20].decode("latin-1").strip(), "GRAY" if gray else "RGB"
+    if not profile or space == held:
+        return profile
+    if mode not in _CONVERTED:  # whose profile was used up
+        of = f"one of {space} colours" if space in ("GRAY", "RGB", "CMYK", "Lab") else "none that can be read"
+        source.warnings.append(f"Its ICC profile is {of}, its pixels are {held}; it was left out.")
+    return b""
 
 
-def _resolution(image: Image.Image) -> float:
-    """Return dots per inch. EXIF says 72 where nothing is known."""
+def _resolution(image: Image.Image, source: Source) -> float:
+    """Return dots per inch. EXIF says 72 where nothing is known, and Pillow says 1 of a TIFF."""
     found = image.info.get("dpi")
-    dots = found[0] if found else 0
-    if not found and image.format in ("WEBP", "AVIF", "PNG"):
-        exif = image.getexif()
-        dots = exif.get(0x011A, 0)
-        dots = dots * 2.54 if exif.get(0x0128) == 3 else 0 if dots == 72 else dots
+    if image.format == "TIFF" and not {282, 283} & {*getattr(image, "tag_v2", ())}:
+        found = None
     try:
-        dots = float(dots)
+        across, down = (float(found[0]), float(found[-1])) if found else (0.0, 0.0)
+        if not found and image.format in ("WEBP", "AVIF", "PNG"):
+            exif = image.getexif()
+            across = down = float(exif.get(0x011A, 0)) * (2.54 if exif.get(0x0128) == 3 else 1)
+            across = 0.0 if across == 72 else across
     except (TypeError, ValueError, ZeroDivisionError):
         return 0.0
-    return dots if 0 < dots < 100_000 else 0.0
+    if not 0 < across < 100_000:
+        return 0.0
+    if found and abs(across - down) > 0.01 * across:
+        told = f"Its {across:g} x {down:g} dots per inch were kept as {across:g}: files hold one number here."
+        source.warnings.append(told)
+    return across
 
 
 def _texts(image: Image.Image) -> Iterator[tuple[str, str]]:

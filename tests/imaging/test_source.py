@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from luna_farm.errors import InvalidRequest
 from luna_farm.imaging import source
@@ -123,3 +124,42 @@ def test_xmp_that_a_jpeg_does_not_hold_costs_no_image(options, picture) -> None:
 
     encoded = encode(picture(4, 4, 3), "jpeg", options(xmp=b64encode(bytes(70_000)).decode()), NOTHING)
     assert "XMP has 70,000 bytes" in encoded.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("stated", "dpi", "said"),
+    [
+        ({}, 0, ""),
+        ({"dpi": (300, 300)}, 300, ""),
+        ({"resolution_unit": "cm", "x_resolution": 100.0, "y_resolution": 100.0}, 254, ""),
+        ({"dpi": (204, 98)}, 204, "Its 204 x 98 dots per inch were kept as 204"),
+    ],
+)
+def test_a_resolution_that_a_tiff_does_not_state_is_not_known(
+    tmp_path: Path, stated: dict[str, Any], dpi: float, said: str
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.tif", **stated)
+    found = source.read(tmp_path / "a.tif")
+    assert found.dpi == pytest.approx(dpi)
+    assert said in " ".join(found.warnings)
+    assert bool(found.warnings) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile", "said"),
+    [
+        (
+            "RGB",
+            b"garbage" * 9,
+            "Its ICC profile is none that can be read, its pixels are RGB; it was left out.",
+        ),
+        ("L", None, "Its ICC profile is one of RGB colours, its pixels are GRAY; it was left out."),
+        ("RGB", None, ""),
+    ],
+)
+def test_a_profile_that_is_left_out_is_named(
+    tmp_path: Path, mode: str, profile: bytes | None, said: str
+) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new(mode, (8, 8)).save(tmp_path / "a.png", icc_profile=profile or srgb)
+    assert source.read(tmp_path / "a.png").warnings == ([said] if said else [])
