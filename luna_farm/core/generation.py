@@ -13,8 +13,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from luna_farm.core.generation_models import Generation, add_lora, read_model, to_float
-from luna_farm.core.graph import MAX_STEPS, Graph, Link
+from luna_farm.core import generation_sampling
+from luna_farm.core.generation_models import LORA_TEXT, Generation, add_lora, read_model, to_float
+from luna_farm.core.generation_sampling import SEEDS
+from luna_farm.core.graph import MAX_STEPS, PIPES, Graph, Link
 
 _SAVED = ("images", "image", *(f"image_{number}" for number in range(1, 6)))
 # Inputs by which the way to a sampler goes back, the nearest first.
@@ -22,31 +24,8 @@ _BACK = (
     *("samples", "latent_image", "latent", "latents", "image", "images", "pixels", "image1", "samples1"),
     *("input_image", "destination", "video", "av_latent", "output", "denoised_output"),
 )
-_SEEDS = ("noise_seed", "seed")
-_NAMED_SAMPLERS = {
-    "SamplerEulerAncestral": "euler_ancestral",
-    "SamplerEulerAncestralCFGPP": "euler_ancestral_cfg_pp",
-    "SamplerEulerCFGpp": "euler_cfg_pp",
-    "SamplerLMS": "lms",
-    "SamplerDPMPP_2M_SDE": "dpmpp_2m_sde",
-    "SamplerDPMPP_3M_SDE": "dpmpp_3m_sde",
-    "SamplerDPMPP_SDE": "dpmpp_sde",
-    "SamplerDPMPP_2S_Ancestral": "dpmpp_2s_ancestral",
-    "SamplerDPMAdaptative": "dpm_adaptive",
-    "SamplerER_SDE": "er_sde",
-    "SamplerSASolver": "sa_solver",
-    "SamplerSEEDS2": "seeds_2",
-    "SamplerLCMUpscale": "lcm",
-}
-_NAMED_SCHEDULERS = {
-    "KarrasScheduler": "karras",
-    "ExponentialScheduler": "exponential",
-    "PolyexponentialScheduler": "polyexponential",
-    "BetaSamplingScheduler": "beta",
-    "AlignYourStepsScheduler": "align_your_steps",
-    "GITSScheduler": "gits",
-}
 _TEXTS = (
+    "populated_text",  # what was made of wildcards
     "text",
     "prompt",
     "t5xxl",
@@ -57,6 +36,7 @@ _TEXTS = (
     "caption",
     "llama",
     "positive_prompt",
+    "user_prompt",
 )
 _NEGATIVE_TEXTS = ("negative_prompt", "negative_text", "text_negative")
 _POSITIVE = (
@@ -67,9 +47,10 @@ _POSITIVE = (
     "conditioning_1",
     "conditioning_to",
     "base_positive",
+    *("text_embeds", "prompt_embeds"),  # both sides in one
 )
-_NEGATIVE = ("negative", "uncond", "base_negative")
-_LORA_TEXT = re.compile(r"<(?:lora|lyco):([^:<>]{1,200}):?(-?[\d.]{0,8})[^<>]{0,40}>")
+_NEGATIVE = ("negative", "uncond", "base_negative", "text_embeds", "prompt_embeds")
+_NUMBERED = re.compile(r"conditioning_\d{1,2}")
 _EMBEDDING = re.compile(r"\bembedding:([\w./\\-]{1,200})")
 
 
@@ -88,8 +69,8 @@ class _Reader:
         found = Generation()
         if sampler is None:
             return found
-        self._settings(sampler, found.values)
         guider = self._guider(sampler)
+        found.values.update(generation_sampling.settings(self._graph, sampler, guider))
         positive = self._prompt(self._conditioning(guider, _POSITIVE), True)
         negative = self._prompt(self._conditioning(guider, _NEGATIVE), False)
         if positive:
@@ -101,7 +82,7 @@ class _Reader:
         self._guidance(guider, found)
         self._vae(affix, found)
         for text in (positive or "", negative or ""):
-            for name, strength in _LORA_TEXT.findall(text):
+            for name, strength in LORA_TEXT.findall(text):
                 add_lora(found.loras, name, to_float(strength, 1.0))
             found.embeddings += _EMBEDDING.findall(text)
         found.embeddings = list(dict.fromkeys(found.embeddings))
@@ -144,8 +125,9 @@ class _Reader:
     def _is_sampler(self, key: str) -> bool:
         inputs = self._graph.inputs(key)
         custom = "sigmas" in inputs and ("sampler" in inputs or "guider" in inputs)
-        plain = "steps" in inputs and any(name in inputs for name in _SEEDS) and "model" in inputs
-        piped = "steps" in inputs and "seed" in inputs and ("pipe" in inputs or "basic_pipe" in inputs)
+        plain = "steps" in inputs and any(name in inputs for name in SEEDS) and "model" in inputs
+        seeded = any(name in inputs for name in SEEDS)
+        piped = "steps" in inputs and seeded and any(name in inputs for name in PIPES)
         return custom or plain or piped
 
     def _back(self, link: Link | None) -> str | None:
@@ -169,18 +151,23 @@ class _Reader:
     def _first_pass(self, key: str) -> str:
         """Return the sampler that began from noise, where this one goes on with the image of another."""
         for _ in range(8):
-            before = self._back(self._behind(key)) if self._continues(key) else None
+            before = self._back(self._behind(key)) if self._continues(key) else self._of_stage_c(key)
             if before is None or before == key:
                 return key
             key = before
         return key
+
+    def _of_stage_c(self, key: str) -> str | None:
+        """Return the sampler of Stable Cascade's stage C for one of stage B, which only decodes it."""
+        link = self._graph.link(key, "positive")
+        return self._back(self._graph.link(link.node, "stage_c")) if link else None
 
     def _continues(self, key: str) -> bool:
         graph, inputs = self._graph, self._graph.inputs(key)
         sigmas = graph.link(key, "sigmas")
         denoise = graph.number(key, "denoise")
         if denoise is None and sigmas:
-            denoise = self._of_sigmas(sigmas, "denoise")
+            denoise = generation_sampling.of_sigmas(graph, sigmas, "denoise")
             if graph.kind(sigmas.node).startswith("SplitSigmas") and sigmas.output == 1:
                 return True
         noise = graph.link(key, "noise")
@@ -191,60 +178,9 @@ class _Reader:
             or (noise is not None and graph.kind(noise.node) == "DisableNoise")
         )
 
-    def _settings(self, key: str, values: dict[str, Any]) -> None:
-        graph = self._graph
-        sigmas, chosen = graph.link(key, "sigmas"), graph.link(key, "sampler")
-        noise, guider = graph.link(key, "noise"), self._guider(key)
-        found: dict[str, Any] = {
-            "steps": graph.number(key, "steps"),
-            "sampler_name": graph.word(key, "sampler_name"),
-            "scheduler": graph.word(key, "scheduler"),
-            "cfg": graph.number(guider, "cfg", "cfg_conds", "cfg_scale"),
-            "seed": graph.number(key, *_SEEDS),
-            "denoise": graph.number(key, "denoise"),
-        }
-        if sigmas:
-            found["steps"] = self._of_sigmas(sigmas, "steps") or self._listed(sigmas)
-            found["denoise"] = self._of_sigmas(sigmas, "denoise")
-            found["scheduler"] = self._scheduler(sigmas)
-        if chosen and not found["sampler_name"]:
-            kind = graph.kind(chosen.node)
-            found["sampler_name"] = graph.word(chosen.node, "sampler_name") or _NAMED_SAMPLERS.get(kind, "")
-        if noise and found["seed"] is None:
-            found["seed"] = graph.number(noise.node, *_SEEDS)
-        if guider != key and graph.kind(guider) == "BasicGuider":
-            found["cfg"] = 1  # it has no negative side
-        values.update({name: value for name, value in found.items() if value not in (None, "")})
-
-    def _of_sigmas(self, link: Link | None, name: str) -> int | float | None:
-        for _ in range(8):
-            if link is None:
-                return None
-            number = self._graph.number(link.node, name)
-            if number is not None:
-                return number
-            link = self._graph.link(link.node, "sigmas", "sigmas1", "sigmas_1")
-        return None
-
-    def _listed(self, link: Link) -> int | None:
-        """Return the steps of sigmas that are written out: "1, 0.5, 0" are two."""
-        text = self._graph.word(link.node, "sigmas")
-        return len(re.findall(r"[\d.]+", text)) - 1 if re.fullmatch(r"[\d.eE+,;\s-]+", text) else None
-
-    def _scheduler(self, link: Link | None) -> str:
-        for _ in range(8):
-            if link is None:
-                return ""
-            name = self._graph.word(link.node, "scheduler")
-            name = name or _NAMED_SCHEDULERS.get(self._graph.kind(link.node), "")
-            if name:
-                return name
-            link = self._graph.link(link.node, "sigmas", "sigmas1", "sigmas_1")
-        return ""
-
     def _guider(self, key: str) -> str:
         """Return the node that holds model, prompts and cfg: the guider of a custom sampler, else itself."""
-        link = self._graph.link(key, "guider", "basic_pipe", "pipe")
+        link = self._graph.link(key, "guider", *PIPES)
         return link.node if link else key
 
     # ---- prompts
@@ -265,21 +201,26 @@ class _Reader:
         inputs, kind = graph.inputs(link.node), graph.kind(link.node)
         if kind == "ConditioningZeroOut":
             return ""
-        parts = [inputs[name] for name in ("conditioning_1", "conditioning_2") if name in inputs]
+        parts = [inputs[name] for name in inputs if _NUMBERED.fullmatch(name)]
         parts = parts or [inputs[name] for name in ("conditioning_to", "conditioning_from") if name in inputs]
         if len(parts) > 1:
             texts = [text for part in parts if (text := self._prompt(part, positive, depth + 1))]
             return (" BREAK " if "Concat" in kind else " AND ").join(texts)
         if "positive" in inputs and "negative" in inputs:
             side = positive
-            if graph.resolve(inputs["positive"]) and graph.resolve(inputs["negative"]) and link.output < 2:
-                side = link.output == 0  # as ControlNetApplyAdvanced and its like have them
+            output = link.output - ("model" in inputs)  # ApplyInstantID hands its model on first
+            if graph.resolve(inputs["positive"]) and graph.resolve(inputs["negative"]) and output in (0, 1):
+                side = output == 0  # as ControlNetApplyAdvanced and its like have them
             if self._is_conditioning(inputs["positive" if side else "negative"]):
                 return self._prompt(inputs["positive" if side else "negative"], side, depth + 1)
             return graph.text(inputs["positive" if side else "negative"])
         for name in (*_POSITIVE, *_NEGATIVE):
             if graph.resolve(inputs.get(name)):
                 return self._prompt(inputs[name], positive, depth + 1)
+        pipe = next((inputs[name] for name in PIPES if name in inputs), None)
+        if pipe is not None:
+            held = graph.in_pipe(pipe, *(_POSITIVE if positive else _NEGATIVE))
+            return self._prompt(held, positive, depth + 1)
         names = [] if positive else [name for name in _NEGATIVE_TEXTS if name in inputs]
         names = names or [name for name in _TEXTS if name in inputs]
         for name in names:
@@ -330,8 +271,10 @@ class _Reader:
             for _ in range(16):
                 if link is None:
                     break
-                vae = graph.link(link.node, "vae")
-                if vae and graph.word(vae.node, "vae_name"):
-                    found.values["vae"] = graph.word(vae.node, "vae_name")
+                vae = graph.link(link.node, "vae", "optional_vae")
+                name = graph.word(vae.node, "vae_name") if vae else ""
+                if name:
+                    if not name.lower().startswith("baked"):  # that of the checkpoint
+                        found.values["vae"] = name
                     return
                 link = graph.link(link.node, *_BACK)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from luna_farm.core.graph import Graph
+from luna_farm.core.graph import PIPES, Graph, Link
 
 _MODEL_NAMES = (
     "ckpt_name",
@@ -21,7 +21,14 @@ _MODEL_NAMES = (
     "diffusion_model",
     "checkpoint",
 )
-_MODEL_LINKS = ("model", "model1", "base_model", "unet", "model_high", "basic_pipe", "pipe")
+_MODEL_FILES = ("model_path", "model")
+"""Inputs that name a model where they hold the name of a file: the second is a link in most nodes."""
+_MODEL_LINKS = ("model", "model1", "base_model", "unet", "model_high", *PIPES)
+_STACKS = ("lora_stack", "optional_lora_stack", "prev_lora", "lora", "loras")
+_COUNTS = ("lora_count", "num_loras")
+_STRENGTHS = ("strength_model", "strength", "lora_model_strength", "lora_strength")
+LORA_TEXT = re.compile(r"<(?:lora|lyco):([^:<>]{1,200}):?(-?[\d.]{0,8})[^<>]{0,40}>")
+"""How a LoRA is named in a text."""
 MODEL_FILE = re.compile(r"\.(?:safetensors|ckpt|pth?|bin|gguf|sft)$", re.IGNORECASE)
 _MAX_LORAS = 64
 _MAX_STACKS = 16
@@ -50,32 +57,44 @@ def read_model(graph: Graph, key: str, found: Generation) -> None:
     """Walk from a sampler or guider to its model; the LoRAs are on the way, the last one first."""
     seen: set[str] = set()
     loras: list[Lora] = []
-    link = graph.link(key, *_MODEL_LINKS)
+    link: Link | None = Link(key, 0)  # a loader of a pipe has all of it
     while link and link.node not in seen:
         seen.add(link.node)
         loras[:0] = _loras(graph, link.node)
-        name = graph.word(link.node, *_MODEL_NAMES)
-        if name and (MODEL_FILE.search(name) or not graph.link(link.node, *_MODEL_LINKS)):
+        behind = graph.link(link.node, *_MODEL_LINKS)
+        name = graph.word(link.node, *_MODEL_NAMES) or _file(graph.inputs(link.node), behind is None)
+        if name and (MODEL_FILE.search(name) or not behind):
             found.model = name
             skip = graph.number(link.node, "clip_skip", "base_clip_skip", "stop_at_clip_layer")
             if isinstance(skip, int) and abs(skip) > 1:
                 found.values["clip_skip"] = skip
             break
-        link = graph.link(link.node, *_MODEL_LINKS)
+        link = behind
     for lora in loras[:_MAX_LORAS]:
         add_lora(found.loras, lora.name, lora.strength)
+
+
+def _file(inputs: dict[str, Any], loads: bool) -> str:
+    """Return the file of a model. `loads`: nothing is behind the node, so that it may be a folder as well."""
+    given = [value.strip() for name in _MODEL_FILES if isinstance(value := inputs.get(name), str)]
+    return next((name for name in given if loads or MODEL_FILE.search(name)), "")
 
 
 def _loras(graph: Graph, key: str, depth: int = 0) -> list[Lora]:
     """Return the LoRAs of one node, in order: plain ones, numbered ones, rgthree's maps, lists, stacks."""
     inputs = graph.inputs(key)
     made: list[Lora] = []
-    stack = graph.link(key, "lora_stack", "optional_lora_stack")
+    stack = graph.link(key, *_STACKS)
     if stack and depth < _MAX_STACKS:
         made += _loras(graph, stack.node, depth + 1)
-    if graph.word(key, "lora_name"):
-        strength = graph.number(key, "strength_model", "strength", "lora_model_strength", "lora_strength")
-        made.append(Lora(graph.word(key, "lora_name"), 1.0 if strength is None else float(strength)))
+    if inputs.get("toggle") is False:
+        return made
+    most = graph.number(key, *_COUNTS)
+    managed = isinstance(inputs.get("loras"), dict)  # says the same as the text beside it
+    alone = graph.word(key, "lora_name") or (graph.word(key, "lora") if not stack else "")
+    if alone:
+        strength = graph.number(key, *_STRENGTHS)
+        made.append(Lora(alone, 1.0 if strength is None else float(strength)))
     for name, value in inputs.items():
         number = re.fullmatch(r"(?:lora_name|lora|LORA)_(\d{1,2})(?:_name)?", name)
         if isinstance(value, dict) and isinstance(value.get("lora"), str):
@@ -86,13 +105,17 @@ def _loras(graph: Graph, key: str, depth: int = 0) -> list[Lora]:
             strength = graph.number(
                 key,
                 *(f"{kind}_{number[1]}" for kind in ("model_weight", "model_str", "lora_wt", "strength")),
+                *(f"lora_{kind}_{number[1]}" for kind in ("strength", "weight")),
+                *(f"lora_{number[1]}_{kind}" for kind in ("strength", "model_strength")),
             )
-            if not off:
+            if not off and (most is None or int(number[1]) <= most):
                 made.append(Lora(value, 1.0 if strength is None else float(strength)))
         elif name == "loras" and isinstance(value, dict) and isinstance(value.get("__value__"), list):
             for one in value["__value__"]:
                 if isinstance(one, dict) and isinstance(one.get("name"), str) and one.get("active", True):
                     made.append(Lora(one["name"], to_float(one.get("strength"), 1.0)))
+        elif isinstance(value, str) and "<lora:" in value and not managed:
+            made += [Lora(one, to_float(weight, 1.0)) for one, weight in LORA_TEXT.findall(value)]
     return [lora for lora in made if lora.name.strip() not in ("", "None") and lora.strength != 0]
 
 

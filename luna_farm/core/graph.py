@@ -30,6 +30,14 @@ _MAKES_UP = re.compile(
     r"|regex|tagger|joy|florence|qwenvl|chat|layout|math|expression|json",
     re.IGNORECASE,
 )
+_ALSO = {
+    "steps": ("steps_total",),
+    "sampler_name": ("sampler",),
+    "noise_seed": ("seed",),
+    "seed": ("noise_seed", "seed_num"),
+}
+"""Other names that packs have for an input, asked for behind its own."""
+_NUMBER = re.compile(r"-?\d{1,20}(?:\.\d{1,20})?")
 _VALUE_NAMES = ("value", "number", "int", "float", "seed", "noise_seed", "boolean", "string", "text", "")
 _TEXT_NAMES = (
     *(
@@ -49,12 +57,19 @@ _TEXT_NAMES = (
 _JOINED = (
     ("string_a", "string_b"),
     ("text_a", "text_b", "text_c", "text_d"),
-    ("text1", "text2", "text3", "text4"),
-    ("string1", "string2", "string3", "string4"),
-    ("prompt1", "prompt2", "prompt3"),
     ("prefix", "text", "suffix"),
     ("prepend", "text", "append"),
 )
+
+
+_PARTS = re.compile(r"(?:text|string|prompt)_?(\d{1,2})")
+_BRANCHES = (("on_true", "on_false"), ("tt_value", "ff_value"), ("if_true", "if_false"))
+_CONDITIONS = ("switch", "boolean", "condition", "cond", "bool")
+_CHOOSERS = ("select", "index", "input", "Input")
+_CHOICE = re.compile(r"[A-Za-z]+_?0*(\d{1,2})")
+"""Inputs of a switch: input1, any_02, conditioning3."""
+PIPES = ("basic_pipe", "pipe", "detailer_pipe", "sdxl_tuple", "base_ctx", "ctx")
+"""Inputs that hold model, prompts and more in one."""
 
 
 class Link(NamedTuple):
@@ -119,20 +134,20 @@ class Graph:
     def _passed(self, link: Link) -> tuple[bool, Any]:
         """Return (True, what a reroute or a switch hands on), or (False, None) where the node does more."""
         inputs, kind = self.inputs(link.node), self.kind(link.node).lower()
-        if "switch" in inputs and ("on_true" in inputs or "on_false" in inputs):
-            return True, inputs.get("on_true" if self.value(inputs["switch"], "switch") else "on_false")
+        for true, false in _BRANCHES:
+            condition = next((name for name in _CONDITIONS if name in inputs), "")
+            if condition and (true in inputs or false in inputs):
+                chosen = self.value(inputs[condition], condition)
+                return True, None if chosen is None else inputs.get(true if chosen else false)
         links = [value for value in inputs.values() if is_link(value)]
         if len(inputs) == 1 and links and "reroute" in kind:
             return True, links[0]
-        if "switch" in kind and len(links) > 1:
-            chosen = next((inputs[name] for name in ("select", "index", "input") if name in inputs), None)
-            select = self.value(chosen)
-            names = [
-                f"input{select}",
-                f"input_{select}",
-                f"any_{int(select):02d}" if type(select) is int else "",
-            ]
-            return True, next((inputs[name] for name in names if is_link(inputs.get(name))), None)
+        choices = {int(found[1]): name for name in inputs if (found := _CHOICE.fullmatch(name))}
+        if "switch" in kind and choices:
+            chooser = next((name for name in _CHOOSERS if name in inputs), "")
+            if chooser:
+                return True, inputs.get(choices.get(self.value(inputs[chooser], chooser), ""))  # type: ignore[arg-type]
+            return True, inputs[choices[min(choices)]]  # rgthree's takes the first that is there
         return False, None
 
     def value(self, value: Any, name: str = "") -> str | int | float | bool | None:
@@ -141,19 +156,28 @@ class Graph:
             link = self.follow(value)
             if isinstance(link, (str, int, float)):
                 return link
-            if not isinstance(link, Link) or _MAKES_UP.search(self.kind(link.node)):
+            if not isinstance(link, Link) or self._makes_up(link.node):
                 return None
             inputs = self.inputs(link.node)
-            names = (name, *_VALUE_NAMES) if name else _VALUE_NAMES
+            names = (name, *_ALSO.get(name, ()), *_VALUE_NAMES) if name else _VALUE_NAMES
             value = next((inputs[key] for key in names if key in inputs), None)
             if value is None and len(inputs) == 1:
                 value = next(iter(inputs.values()))
         return None
 
+    def _makes_up(self, key: str) -> bool:
+        """Whether a node makes its number or text up. One that is called after the seed it holds does not."""
+        kind = self.kind(key)
+        if "seed" in kind.lower() and isinstance(self.inputs(key).get("seed"), int):
+            return False
+        return _MAKES_UP.search(kind) is not None
+
     def number(self, key: str, *names: str) -> int | float | None:
         """Return the first of the inputs `names` of a node that is a number."""
         for name in names:
             value = self.value(self.inputs(key).get(name), name)
+            if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):  # typed into a text
+                value = float(value) if "." in value else int(value)
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 return value
         return None
@@ -161,10 +185,27 @@ class Graph:
     def word(self, key: str, *names: str) -> str:
         """Return the first of the inputs `names` of a node that is a text, "" for none."""
         for name in names:
-            value = self.value(self.inputs(key).get(name), name)
+            value = self.inputs(key).get(name)
+            if isinstance(value, dict) and isinstance(value.get("content"), str):  # a list with pictures
+                value = value["content"]
+            value = self.value(value, name)
             if isinstance(value, str) and value.strip():
                 return value.strip()
         return ""
+
+    def in_pipe(self, value: Any, *names: str) -> Any:
+        """Return the first of the inputs `names` of the node that made a pipe, or of one on its way; None for
+        none."""
+        for _ in range(MAX_LINKS):
+            link = self.resolve(value)
+            if link is None:
+                return None
+            inputs = self.inputs(link.node)
+            found = next((inputs[name] for name in names if name in inputs), None)
+            if found is not None:
+                return found
+            value = next((inputs[name] for name in PIPES if name in inputs), None)
+        return None
 
     def text(self, value: Any, depth: int = 0) -> str | None:
         """Return a text, along links and put together where nodes do that; None where it is not known."""
@@ -179,6 +220,9 @@ class Graph:
             return str(inputs["populated_text"])
         if _MAKES_UP.search(kind):
             return None
+        numbered = sorted((int(part[1]), name) for name in inputs if (part := _PARTS.fullmatch(name)))
+        if len(numbered) > 1 and "text" not in inputs:
+            return self._joined(link.node, [name for _, name in numbered], depth)
         joined = next(
             (names for names in _JOINED if len([name for name in names if name in inputs]) > 1), None
         )

@@ -300,7 +300,7 @@ def test_clip_skip(kind: str) -> None:
     [
         (node("UnetLoaderGGUF", unet_name="q.gguf"), "q.gguf"),
         (node("ModelMergeSimple", model1=["1", 0], model2=["9", 0]), "XL/base.safetensors"),
-        (node("DiffusersLoader", model_path="x"), ""),
+        (node("DiffusersLoader", model_path="sdxl-turbo"), "sdxl-turbo"),
         (node("Loop", model=["50", 0]), ""),
         (node("Nunchaku", model_name="svdq-flux"), "svdq-flux"),
         (node("ModelPatcher", model_name="not a file", model=["1", 0]), "XL/base.safetensors"),
