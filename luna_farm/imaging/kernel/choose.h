@@ -27,9 +27,10 @@ typedef struct {
     u64 runs_cost, short_runs_cost;
 } plan;
 
-/* The statistics of all tiles looked at so far: with matches, by filter, and with short and shortest runs. */
+/* The statistics of all tiles looked at so far: with matches, by filter, and with runs alone. */
 typedef struct {
-    histogram scanned[FILTER_COUNT + 1], runs[2];
+    histogram scanned[FILTER_COUNT + 1];
+    histogram runs[2]; /* of SHORT_RUN; of SHORTEST_RUN, or at levels 1 and 2 of LONG_RUN */
     histogram single[FILTER_COUNT]; /* with long runs alone: for level 1, which has one filter for all rows */
     size_t bytes;
 } sample;
@@ -69,6 +70,9 @@ static tile place_tile(const strip *s, size_t first, size_t last, int number, in
     return t;
 }
 
+/* The first rows of a tile are what came before: they may be referred to, and are not counted. */
+INLINE size_t skipped_bytes(tile t) { return t.rows / 4 * (t.bytes + 1); }
+
 static size_t filter_tile(int isa, const strip *s, const row_buffers *b, tile t, int filter, u8 *out) {
     for (size_t k = 0; k < t.rows; k++) {
         u8 *to = out + k * (t.bytes + 1);
@@ -107,8 +111,9 @@ static void scan_tile(int isa, tile_memory *m, const strip *s, size_t n, size_t 
 /* What is left with matches, in thousandths of what is left with runs alone, must be below this for matches to be worth
  * their time at a level. */
 static const u16 SCAN_PAYS[10] = {0, 900, 950, 970, 985, 990, 990, 990, 990, 990};
-/* The same for a few small tiles, which tell less; and for runs of SHORTEST_RUN against SHORT_RUN. */
-enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
+/* The same for a few small tiles, which tell less; and for runs of SHORTEST_RUN against SHORT_RUN. In hundredths, what of
+ * long runs must be left by short ones. */
+enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, LONG_RUNS_COST = 95, DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
 /* After so many small tiles, where runs leave so many symbols, matches that cost so many thousandths are tried no further. */
 enum { QUICK_GLANCES = 2, QUICK_DENSE = 50, QUICK_PAYS = 1020 };
 
@@ -125,7 +130,7 @@ static void add_runs(int isa, tile_memory *m, u8 *data, size_t n, int least, his
  * that are in them. */
 static size_t sample_tile(int isa, const strip *s, const row_buffers *b, tile_memory *m, tile t, int filter, int scanned) {
     sample *sum = &m->sum;
-    size_t n = filter_tile(isa, s, b, t, filter, m->stream + WINDOW), skipped = t.rows / 4 * (t.bytes + 1);
+    size_t n = filter_tile(isa, s, b, t, filter, m->stream + WINDOW), skipped = skipped_bytes(t);
     if (scanned) {
         if (sum->bytes)
             learn_scan_costs(&m->scan, &sum->scanned[filter]);
@@ -136,8 +141,7 @@ static size_t sample_tile(int isa, const strip *s, const row_buffers *b, tile_me
     if (filter == FILTER_BEST) {
         u8 *data = m->stream + WINDOW + skipped;
         add_runs(isa, m, data, n - skipped, SHORT_RUN, &sum->runs[0]);
-        if (s->level > 2)
-            add_runs(isa, m, data, n - skipped, SHORTEST_RUN, &sum->runs[1]);
+        add_runs(isa, m, data, n - skipped, s->level > 2 ? SHORTEST_RUN : LONG_RUN, &sum->runs[1]);
     }
     return n - skipped;
 }
@@ -162,10 +166,14 @@ static u64 exact_bits(const histogram *h) {
     return coded_bits(h, litlen_bits, dist_bits);
 }
 
-/* Whether runs of SHORTEST_RUN gain enough over those of SHORT_RUN for their time. Entropy does not tell: where most bytes
- * are 0, one costs a whole bit as a literal, and two bits when runs have taken most of them. */
-static int short_runs_pay(const strip *s, const sample *sum) {
-    return s->level > 2 && exact_bits(&sum->runs[1]) * 1000 < exact_bits(&sum->runs[0]) * SHORT_RUNS_PAY;
+/* Whether shorter runs than a level usually has gain enough for their time: SHORTEST_RUN over SHORT_RUN, and at levels 1
+ * and 2 SHORT_RUN, with the best filter of each row, over LONG_RUN as `filter` leaves it. Entropy does not tell: where most
+ * bytes are 0, one costs a whole bit as a literal, and two bits when runs have taken most of them. */
+static int short_runs_pay(const strip *s, const sample *sum, int filter) {
+    const u64 usual = exact_bits(&sum->runs[0]);
+    if (s->level > 2)
+        return exact_bits(&sum->runs[1]) * 1000 < usual * SHORT_RUNS_PAY;
+    return usual * 100 < exact_bits(filter == FILTER_BEST ? &sum->runs[1] : &sum->single[filter]) * LONG_RUNS_COST;
 }
 
 /* The filter for all rows that leaves least to literals and long runs; Paeth unless another one gains 1 %. */
@@ -177,8 +185,8 @@ static int single_filter(int isa, const strip *s, const row_buffers *b, tile_mem
         int filter = k < 0 ? FILTER_PAETH : TRIED[k];
         for (int i = 0; i < GLANCES; i++) {
             tile t = place_tile(s, first, last, i, GLANCES, GLANCE_ROWS, GLANCE_BYTES);
-            size_t n = filter_tile(isa, s, b, t, filter, m->stream + WINDOW);
-            add_runs(isa, m, m->stream + WINDOW, n, LONG_RUN, &m->sum.single[filter]);
+            size_t n = filter_tile(isa, s, b, t, filter, m->stream + WINDOW), skipped = skipped_bytes(t);
+            add_runs(isa, m, m->stream + WINDOW + skipped, n - skipped, LONG_RUN, &m->sum.single[filter]);
         }
         u64 cost = whole_cost(&m->sum.single[filter]);
         if (k < 0) {
@@ -219,7 +227,7 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     plan p = {s->level == 1 ? FILTER_PAETH : FILTER_BEST, METHOD_RUNS, 0, {0}, 0, 0};
     memset(sum, 0, sizeof *sum);
     begin_scan(&m->scan, s);
-    m->scan.deep = s->level > 2;
+    m->scan.deep = 1;
     u64 runs = 0, scanned = 0;
     int hopeful = 1;
     for (int i = 0; i < GLANCES; i++) {
@@ -241,10 +249,13 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     }
     if (s->level == 1)
         p.filter = single_filter(isa, s, b, m, first, last);
-    if (!hopeful) {
-        p.method = short_runs_pay(s, sum) ? METHOD_SHORT_RUNS : METHOD_RUNS;
-        return p;
+    if (!hopeful || s->level <= 2) {
+        int shorter = short_runs_pay(s, sum, p.filter);
+        p.method = shorter ? METHOD_SHORT_RUNS : METHOD_RUNS;
+        p.filter = shorter ? FILTER_BEST : p.filter;
     }
+    if (!hopeful)
+        return p;
     /* Where nearly nothing is left, the ends of rows count: whole rows, which cost little then. */
     int wide = symbols_of(&sum->runs[0]) * 100 < sum->bytes * SPARSE_SYMBOLS;
     unsigned alive = (1u << (FILTER_COUNT + 1)) - 1;
@@ -288,7 +299,8 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     } else {
         if (s->level >= 5) /* all matches will be looked for */
             p.filter = best;
-        p.method = short_runs_pay(s, sum) ? METHOD_SHORT_RUNS : METHOD_RUNS;
+        if (s->level > 2)
+            p.method = short_runs_pay(s, sum, p.filter) ? METHOD_SHORT_RUNS : METHOD_RUNS;
     }
     return p;
 }

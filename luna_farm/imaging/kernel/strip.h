@@ -98,7 +98,8 @@ static void close_workspace(workspace *w) {
 
 /* Sends a block with runs alone. */
 static void put_runs(workspace *w, const strip *s, const u8 *data, size_t n, bitstream *bits, int final) {
-    int least = s->level <= 2 ? LONG_RUN : w->plan.method == METHOD_SHORT_RUNS ? SHORTEST_RUN : SHORT_RUN;
+    const int quick = s->level <= 2, shorter = w->plan.method == METHOD_SHORT_RUNS;
+    int least = quick ? (shorter ? SHORT_RUN : LONG_RUN) : (shorter ? SHORTEST_RUN : SHORT_RUN);
     size_t count = find_runs(w->isa, data, n, least, w->covered, w->edges, w->tokens);
     histogram h;
     unsigned thin = n < SAMPLED_BYTES ? 0 : s->level <= 3 ? 4 : 3;
