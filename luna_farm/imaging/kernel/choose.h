@@ -227,7 +227,6 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     plan p = {s->level == 1 ? FILTER_PAETH : FILTER_BEST, METHOD_RUNS, 0, {0}, 0, 0};
     memset(sum, 0, sizeof *sum);
     begin_scan(&m->scan, s);
-    m->scan.deep = 1;
     u64 runs = 0, scanned = 0;
     int hopeful = 1;
     for (int i = 0; i < GLANCES; i++) {

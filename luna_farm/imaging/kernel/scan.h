@@ -1,4 +1,4 @@
-/* The quick search for matches, for levels 1 to 4: one look at each pixel, three or four candidates.
+/* The quick search for matches, for levels 1 to 4: one look at each pixel, four candidates.
  *
  * In images that were drawn, rendered or computed, what repeats is whole pixels: the pixel before (flat areas), the row
  * above (edges that run down), and somewhere else (patterns, text). So matches begin at pixels only. A segment of a row is
@@ -53,7 +53,6 @@ typedef struct {
     i32 length_score[MAX_MATCH + 1];
     unsigned shift; /* leaves the bytes that are hashed */
     unsigned least_before, least_above; /* the shortest match that may pay */
-    int deep; /* whether longer strings are looked up, too */
     size_t pixel_bytes, stride;
     size_t step; /* from one place where a match may begin to the next: a pixel, or a byte of 16-bit gray */
     u32 start; /* the first position that a match may reach */

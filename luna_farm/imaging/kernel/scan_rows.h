@@ -37,7 +37,7 @@ INLINE TARGET unsigned FN(lead)(const u8 *p, const u8 *q) {
 
 /* Looks up the pixels of p[0..n), which begins with one and stands at `position`. `near`: the start is less than a window
  * before. A table's entry may be out of date or another hash's, which does no harm: what it points at is compared. */
-INLINE TARGET void FN(look_up_as)(scanner *s, const u8 *p, size_t n, u32 position, u32 above, const int deep, const int near) {
+INLINE TARGET void FN(look_up_as)(scanner *s, const u8 *p, size_t n, u32 position, u32 above, const int near) {
     /* By the step: where matches may begin in a chunk. */
     static const u64 PLACES[9] = {
         0, 0xffffffffffff, 0x555555555555, 0x249249249249, 0x111111111111, 0, 0x041041041041, 0, 0x010101010101,
@@ -72,15 +72,13 @@ INLINE TARGET void FN(look_up_as)(scanner *s, const u8 *p, size_t n, u32 positio
             if (near && last >= since + at)
                 last = pixel - 1;
             last_of[at] = (u16)last;
-            if (deep) {
-                u64 more = load64(chunk + at + LONG_HASHED - 8);
-                u16 *long_head = s->long_head + ((here * FIRST_EIGHT ^ more * LAST_EIGHT) >> (64 - SCAN_BITS));
-                u32 long_last = (now + at - 1 - *long_head) & (WINDOW - 1);
-                *long_head = (u16)(now + at);
-                if (near && long_last >= since + at)
-                    long_last = pixel - 1;
-                long_last_of[at] = (u16)long_last;
-            }
+            u64 more = load64(chunk + at + LONG_HASHED - 8);
+            u16 *long_head = s->long_head + ((here * FIRST_EIGHT ^ more * LAST_EIGHT) >> (64 - SCAN_BITS));
+            u32 long_last = (now + at - 1 - *long_head) & (WINDOW - 1);
+            *long_head = (u16)(now + at);
+            if (near && long_last >= since + at)
+                long_last = pixel - 1;
+            long_last_of[at] = (u16)long_last;
             found |= (u64)!((here ^ load64(chunk + at - last - 1)) << shift) << at;
         }
         store64(s->hits + base / 8, found);
@@ -90,11 +88,9 @@ INLINE TARGET void FN(look_up_as)(scanner *s, const u8 *p, size_t n, u32 positio
 
 static TARGET NOINLINE void FN(look_up)(scanner *s, const u8 *p, size_t n, u32 position, u32 above) {
     if (position - s->start < WINDOW)
-        FN(look_up_as)(s, p, n, position, above, 1, 1);
-    else if (s->deep)
-        FN(look_up_as)(s, p, n, position, above, 1, 0);
+        FN(look_up_as)(s, p, n, position, above, 1);
     else
-        FN(look_up_as)(s, p, n, position, above, 0, 0);
+        FN(look_up_as)(s, p, n, position, above, 0);
 }
 
 /* The next place from `at` on where a match may begin. */
@@ -138,8 +134,8 @@ static TARGET NOINLINE rated FN(longest)(const scanner *s, const u8 *p, unsigned
 
 /* Describes row[0..end), which was looked up, from `i` on, as literals and matches that end
  * before n. What is before `*described` is, already. Returns where it got to. */
-INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, size_t end, size_t i, size_t n,
-                                     size_t *described, const u32 above, sequence *q, const int deep) {
+static TARGET NOINLINE size_t FN(describe)(scanner *s, const u8 *row, size_t end, size_t i, size_t n, size_t *described,
+                                           const u32 above, sequence *q) {
     const u32 pixel = (u32)s->pixel_bytes;
     const u64 but_one = (1ull << 8 * (pixel - 1)) - 1; /* of a pixel's bytes */
     const size_t tail = n > LEAD ? n - LEAD : 0; /* from here on a match could reach beyond the end */
@@ -151,15 +147,13 @@ INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, size_t end, size
         const u8 *p = row + i;
         const u32 last = s->last[i], long_last = s->long_last[i]; /* distances less one */
         const u32 n_before = FN(lead)(p, p - pixel), n_above = FN(lead)(p, p - above), n_last = FN(lead)(p, p - last - 1);
-        const u32 n_long = deep ? FN(lead)(p, p - long_last - 1) : 0;
+        const u32 n_long = FN(lead)(p, p - long_last - 1);
         rated best = s->before[n_before], next = s->above[n_above] + (above - 1);
         best = next > best ? next : best;
         next = s->from_far[n_last] - ((rated)distance_cost(s, last) << 32) + last;
         best = next > best ? next : best;
-        if (deep) {
-            next = s->from_far[n_long] - ((rated)distance_cost(s, long_last) << 32) + long_last;
-            best = next > best ? next : best;
-        }
+        next = s->from_far[n_long] - ((rated)distance_cost(s, long_last) << 32) + long_last;
+        best = next > best ? next : best;
         if (((best >> 16 & 0xffff) == LEAD) | (i >= tail)) {
             const u32 lead[4] = {n_before, n_above, n_last, n_long}, less_one[4] = {pixel - 1, above - 1, last, long_last};
             best = FN(longest)(s, p, match_limit(n - i), lead, less_one);
@@ -195,13 +189,6 @@ INLINE TARGET size_t FN(describe_as)(scanner *s, const u8 *row, size_t end, size
     q->literal_count = (size_t)(literals - q->literals);
     q->tail = waiting;
     return i; /* if it was a place without a match, one behind the end */
-}
-
-static TARGET NOINLINE size_t FN(describe)(scanner *s, const u8 *row, size_t end, size_t i, size_t n, size_t *described,
-                                       u32 above, sequence *q) {
-    if (s->deep)
-        return FN(describe_as)(s, row, end, i, n, described, above, q, 1);
-    return FN(describe_as)(s, row, end, i, n, described, above, q, 0);
 }
 
 static TARGET void FN(scan)(scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, sequence *q) {
