@@ -110,7 +110,7 @@ static void scan_tile(int isa, tile_memory *m, const strip *s, size_t n, size_t 
 
 /* What is left with matches, in thousandths of what is left with runs alone, must be below this for matches to be worth
  * their time at a level. */
-static const u16 SCAN_PAYS[10] = {0, 900, 950, 970, 985, 990, 990, 990, 990, 990};
+static const u16 SCAN_PAYS[10] = {0, 940, 950, 970, 985, 990, 990, 990, 990, 990};
 /* The same for a few small tiles, which tell less; and for runs of SHORTEST_RUN against SHORT_RUN. In hundredths, what of
  * long runs must be left by short ones. */
 enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, LONG_RUNS_COST = 95, DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
