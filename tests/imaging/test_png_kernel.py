@@ -51,13 +51,24 @@ def test_each_row_may_have_a_filter_of_its_own() -> None:
 
 
 def test_higher_levels_write_less() -> None:
-    pixels = smooth(256, 256)[..., :1] // 8 * 8
+    pixels = smooth(256, 256) // 4 * 4
     sizes = []
     for level in (1, 4, 9):
-        out = bytearray(kernel.bound(256, 256))
-        pixels = np.ascontiguousarray(pixels)
-        sizes.append(kernel.idat(pixels, 256, 256, 1, 1, 0, 256, level, out)[0])
+        out = bytearray(kernel.bound(256, 3 * 256))
+        sizes.append(kernel.idat(pixels, 256, 3 * 256, 3, 1, 0, 256, level, out)[0])
     assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_level_1_finds_what_repeats_only_in_long_strings() -> None:
+    """Dots in rows that come again: short strings of them are everywhere, long ones hundreds of bytes before."""
+    rng = np.random.default_rng(5)
+    rows = rng.integers(0, 2, (8, 3000), np.uint8) * 9
+    pixels = rows[rng.integers(0, 8, 300)][..., None].copy()
+    sizes = []
+    for level in (1, 4):
+        out = bytearray(kernel.bound(300, 3000))
+        sizes.append(kernel.idat(pixels, 300, 3000, 1, 1, 0, 300, level, out)[0])
+    assert sizes[0] < 1.05 * sizes[1]
 
 
 @pytest.mark.parametrize("level", range(1, 5))

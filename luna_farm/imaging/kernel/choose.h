@@ -111,9 +111,9 @@ static void scan_tile(int isa, tile_memory *m, const strip *s, size_t n, size_t 
 /* What is left with matches, in thousandths of what is left with runs alone, must be below this for matches to be worth
  * their time at a level. */
 static const u16 SCAN_PAYS[10] = {0, 940, 950, 970, 985, 990, 990, 990, 990, 990};
-/* The same for a few small tiles, which tell less; and for runs of SHORTEST_RUN against SHORT_RUN. In hundredths, what of
- * long runs must be left by short ones. */
-enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, LONG_RUNS_COST = 95, DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
+/* The same for a few small tiles, which tell less; and for runs of SHORTEST_RUN against SHORT_RUN. What short ones
+ * must leave of what long ones do is in hundredths, for levels 1 and 2. */
+enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, LONG_RUNS_COST_1 = 95, LONG_RUNS_COST_2 = 97, DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
 /* After so many small tiles, where runs leave so many symbols, matches that cost so many thousandths are tried no further. */
 enum { QUICK_GLANCES = 2, QUICK_DENSE = 50, QUICK_PAYS = 1020 };
 
@@ -173,7 +173,8 @@ static int short_runs_pay(const strip *s, const sample *sum, int filter) {
     const u64 usual = exact_bits(&sum->runs[0]);
     if (s->level > 2)
         return exact_bits(&sum->runs[1]) * 1000 < usual * SHORT_RUNS_PAY;
-    return usual * 100 < exact_bits(filter == FILTER_BEST ? &sum->runs[1] : &sum->single[filter]) * LONG_RUNS_COST;
+    const u64 longer = exact_bits(filter == FILTER_BEST ? &sum->runs[1] : &sum->single[filter]);
+    return usual * 100 < longer * (s->level == 1 ? LONG_RUNS_COST_1 : LONG_RUNS_COST_2);
 }
 
 /* The filter for all rows that leaves least to literals and long runs; Paeth unless another one gains 1 %. */
