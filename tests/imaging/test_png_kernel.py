@@ -60,7 +60,7 @@ def test_higher_levels_write_less() -> None:
 
 
 def test_level_1_finds_what_repeats_only_in_long_strings() -> None:
-    """Dots in rows that come again: short strings of them are everywhere, long ones hundreds of bytes before."""
+    """Dots in rows that come again: short strings of them are everywhere, long ones far back."""
     rng = np.random.default_rng(5)
     rows = rng.integers(0, 2, (8, 3000), np.uint8) * 9
     pixels = rows[rng.integers(0, 8, 300)][..., None].copy()
