@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from luna_farm.core import fields as checks
 from luna_farm.core import outputs, schema
-from luna_farm.core.fields import DOCUMENTS_LIMIT, Base64, JsonText, Text
+from luna_farm.core.fields import DOCUMENTS_LIMIT, Base64, Durations, JsonText, Text
 from luna_farm.core.formats import ANIMATED
 from luna_farm.core.options import MOST_FPS, MOST_LOOPS, OPTIONS, Option
 from luna_farm.core.outputs import Outputs
@@ -251,7 +251,7 @@ def _on_the_wire(option: Option, value: Any) -> Any:
         return json_text(option.name, value)
     if isinstance(option.kind, Base64) and isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(option.kind, Outputs | Text):
+    if isinstance(option.kind, Durations | Outputs | Text):
         return option.kind.check(option.name, value)
     return value
 
@@ -307,13 +307,19 @@ def _mirrors(given: Any) -> list[str]:
 
 
 def _animation(given: Mapping[str, Any]) -> dict[str, Any]:
-    allowed = f'{{"fps": above 0 to {MOST_FPS}, "loop": 0 (for ever) to {MOST_LOOPS}}}'
-    if not isinstance(given, Mapping) or not {*given} <= {"fps", "loop"}:
+    allowed = f'{{"fps": above 0 to {MOST_FPS}, "loop": 0 (for ever) to {MOST_LOOPS}, "ms": of each frame}}'
+    if not isinstance(given, Mapping) or not {*given} <= {"fps", "loop", "ms"}:
         raise InvalidRequest.of("animation", given, allowed)
     fps = checks.number(given, "fps", 0, MOST_FPS, 24)
     if fps <= 0:
         raise InvalidRequest.of("animation", given, allowed)
-    return {"animation_fps": fps, "animation_loop": checks.integer(given, "loop", 0, MOST_LOOPS, 0)}
+    lasts = OPTIONS["animation_ms"].kind.check("animation_ms", given.get("ms") or "")
+    of_each = {"animation_ms": lasts} if lasts else {}
+    return {
+        "animation_fps": fps,
+        **of_each,
+        "animation_loop": checks.integer(given, "loop", 0, MOST_LOOPS, 0),
+    }
 
 
 def _now() -> str:

@@ -48,9 +48,10 @@ class SaveRequest(SaveSettings):
     and URLs that the same files go to as well. `timestamp`: a datetime or ISO 8601, None for now; the tokens
     of names show it. `metadata`, `prompt`, `extra_pnginfo`, `custom_metadata` and `aigc` are maps, or JSON
     text; `model_dirs` is a list of folders. None stands for what the farm is configured with. `icc_profile`:
-    bytes. `animation`: {"fps": 24, "loop": 0}, a batch becomes one moving image. `request_id`: 8 to 64
-    letters, digits, - and _; "" for a new one. What is submitted again under its id is one request: it gets
-    the same receipt, or goes on with the images that are missing in it.
+    bytes. `animation`: {"fps": 24, "loop": 0}, a batch becomes one moving image; "ms": [100, 400] in it says
+    how long each frame lasts. `request_id`: 8 to 64 letters, digits, - and _; "" for a new one. What is
+    submitted again under its id is one request: it gets the same receipt, or goes on with the images that are
+    missing in it.
     """
 
     images: Sequence[SaveImage]

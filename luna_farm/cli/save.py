@@ -159,6 +159,7 @@ def _request(found: Source, name: str, args: argparse.Namespace) -> SaveRequest:
     how = {option: getattr(args, option) for option in HOW} | {"dpi": args.dpi or found.dpi}
     if args.animation and found.fps and not how["animation_fps"]:
         how |= {"animation_fps": found.fps, "animation_loop": how["animation_loop"] or found.loop}
+        how["animation_ms"] = how["animation_ms"] or found.lasts
     # A name that was not asked for is no template: its percent signs are just that.
     filename, affix = args.filename, args.affix
     own = _readable(Path(name).stem).replace("%", "_")

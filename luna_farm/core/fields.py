@@ -66,6 +66,33 @@ class Text(Kind):
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class Durations(Kind):
+    """Whole milliseconds of each frame, as a list or as text. Kept as text: "100 100 400"."""
+
+    longest: int = 65_535
+    most: int = 10_000
+
+    @property
+    def allowed(self) -> str:
+        return (
+            f"1 to {self.longest} milliseconds for each frame, '100 100 400' or a list, at most {self.most}"
+        )
+
+    def check(self, field: str, value: Any) -> str:
+        parts = _SPLIT.split(value.strip()) if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or len(parts) > self.most:
+            raise InvalidRequest.of(field, value, self.allowed)
+        for part in parts if value != "" else ():
+            plain = part if isinstance(part, str) else str(part) if type(part) is int else ""
+            if not _WHOLE.fullmatch(plain) or not 1 <= int(plain) <= self.longest:
+                raise InvalidRequest.of(field, value, self.allowed)
+        return " ".join(map(str, parts))
+
+
+_SPLIT, _WHOLE = re.compile(r"[ ,]+"), re.compile(r"[0-9]{1,5}")
+
+
 def mended(text: str) -> str:
     """Return a text without NUL, with a question mark for each lone surrogate."""
     if text.isascii():

@@ -17,6 +17,7 @@ from luna_farm.core.fields import (
     Base64,
     Choice,
     Colour,
+    Durations,
     Flag,
     JsonText,
     Kind,
@@ -128,6 +129,9 @@ class SaveSettings:
     jxl_effort: int = _row(Whole(1, 9), 3, "effort of lossy JPEG XL: 1 fast to 9 small")
     animation_fps: float = _row(
         Number(0, MOST_FPS), 0.0, "above 0 a batch becomes one moving image (png, webp, avif)"
+    )
+    animation_ms: Any = _row(
+        Durations(), "", "milliseconds of each of its frames, '100 100 400', where they are not all alike"
     )
     animation_loop: int = _row(Whole(0, MOST_LOOPS), 0, "how often it is shown; 0: for ever")
     exr_linear: bool = _row(Flag(), False, "EXR holds linear light with premultiplied alpha")

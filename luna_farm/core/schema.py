@@ -209,7 +209,10 @@ def batch_of_images(given: Any, max_pixels: int) -> Batch:
     if channels not in CHANNELS:
         raise InvalidRequest.of("channels", channels, "1, 3 or 4")
     if height * width > max_pixels:
-        raise TooLarge.of("shape", shape, f"at most {max_pixels:,} pixels an image (setting max_pixels)")
+        allowed = (
+            f"at most {max_pixels:,} pixels an image (setting max_pixels), or save_here, without the farm"
+        )
+        raise TooLarge.of("shape", shape, allowed)
     form, affix = given.get("format", "png"), given.get("affix")
     rest = given.get("subdir", True), given.get("dtype", "uint8"), given.get("frames", 1)
     try:
@@ -225,6 +228,9 @@ def batch_of_images(given: Any, max_pixels: int) -> Batch:
 
 def _with_outputs(batch: Batch, shared: SaveOptions) -> Batch:
     """Return a batch with all files of its images, its own or those of the request."""
+    count = len(shared.animation_ms.split())
+    if count not in (0, batch.frames):
+        raise InvalidRequest.of("animation_ms", f"{count} durations", f"{batch.frames}, one for each frame")
     if not (batch.outputs or shared.outputs or shared.thumbnail):
         return batch
     given = batch.outputs or outputs.checked(shared.outputs)

@@ -37,6 +37,8 @@ _PAGED = ("TIFF", "DCX")
 _HEIF = (b"heic", b"heix", b"mif1", b"msf1")
 _CONVERTED = ("CMYK", "LAB", "YCbCr")
 """Modes of Pillow whose pixels become RGB by their profile."""
+_UNSTATED_MS, _LONGEST_MS = 100, 65_535
+"""Of a frame: what programs show where a file states 0, and the most that APNG holds."""
 _REDUCED = 1
 """Bit of TIFF's NewSubfileType: a smaller copy of another page."""
 
@@ -162,7 +164,7 @@ def _decode(image: Image.Image, frames: list[int], source: Source) -> None:
     for at, number in enumerate(frames):
         image.seek(number)
         pixels = _pixels(image, mode if alike else _mode(image))
-        times.append(float(image.info.get("duration") or 0))
+        times.append(float(image.info.get("duration") or _UNSTATED_MS))
         if not alike:
             source.pages.append(pixels)
             continue
@@ -172,11 +174,10 @@ def _decode(image: Image.Image, frames: list[int], source: Source) -> None:
     if together is not None:
         source.pages = [together if together.ndim == 4 else together[..., None]]
     if image.format in _MOVING and len(frames) > 1:
-        mean = sum(times) / len(times)
-        source.fps = min(MOST_FPS, 1000 / mean) if mean > 0 else 10.0
+        source.fps = min(MOST_FPS, 1000 * len(times) / sum(times))
         source.loop = int(image.info.get("loop", 1 if image.format == "GIF" else 0))
         if max(times) - min(times) > 1:
-            source.warnings.append(f"Its frames last from {min(times):g} to {max(times):g} ms each.")
+            source.lasts = [min(_LONGEST_MS, max(1, round(one))) for one in times]
 
 
 def _room(shape: tuple[int, ...], dtype: Any) -> Pixels:

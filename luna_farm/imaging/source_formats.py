@@ -35,6 +35,8 @@ class Source:
     texts: dict[str, str] = field(default_factory=dict)
     fps: float = 0.0
     loop: int = 0
+    lasts: list[int] = field(default_factory=list)
+    """Milliseconds of each frame, where they differ."""
     warnings: list[str] = field(default_factory=list)
 
 

@@ -261,7 +261,10 @@ def _check_link(relative: str, path: str, is_link: bool, allowed: Allowed) -> No
     if not os.path.isdir(path):
         what = f"folders; {path} is {'a link to no folder' if is_link else 'not a folder'}"
     elif not allowed.follow_links:
-        what = f"real folders below output_dir; {path} is a symbolic link (setting follow_links)"
+        what = (
+            f"real folders below output_dir; {path} is a symbolic link, which the farm follows only with the "
+            "setting follow_links = true"
+        )
     elif not allowed.holds(real := os.path.realpath(path)):
         what = f"folders in allowed_dirs; {path} is a link to {real}"
     else:

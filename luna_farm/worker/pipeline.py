@@ -141,10 +141,12 @@ def _file(
     options = options.of_output(output)
     pixels = frames[0]
     if task.frames > 1:
-        fps, loop = options.animation_fps, options.animation_loop
+        fps, loop, ms = options.animation_fps, options.animation_loop, options.animation_ms
         from luna_farm.imaging.encoders import animated  # loads Pillow, which a worker of PNG needs not
 
-        file = animated.encode_animation(frames, output.format, options, embedded, fps=fps, loop=loop)
+        file = animated.encode_animation(
+            frames, output.format, options, embedded, fps=fps, loop=loop, ms=[*map(int, ms.split())]
+        )
     else:
         if output.max_side and max(pixels.shape[:2]) > output.max_side:
             from luna_farm.imaging import resize  # loads Pillow as well

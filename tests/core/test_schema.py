@@ -238,6 +238,8 @@ def test_parts_with_flaws() -> None:
         ("aigc", ["[]", '{"Colour": "1"}', "{"]),
         ("animation_fps", [-1, 241, float("nan"), "24"]),
         ("animation_loop", [-1, 65_536]),
+        ("animation_ms", ["100 0", "1e3", "-5", [1.5], [True], "70000", 100, {"a": 1}, "1;2", [["1"]]]),
+        ("animation_ms", ["100 100", [40, 40]]),  # for another number of frames
     ],
 )
 def test_settings_of_formats(field: str, values: list[Any]) -> None:

@@ -146,6 +146,22 @@ def test_a_batch_becomes_one_moving_image(save: Save, form: str) -> None:
             assert image.info["duration"] == 100
 
 
+@pytest.mark.parametrize("form", ["webp", "png", "avif"])
+def test_frames_last_as_long_as_each_of_them_shall(save: Save, form: str) -> None:
+    frames = np.stack([np.full((20, 30, 3), 40 * n, np.uint8) for n in range(4)])
+    lasts = [20, 1000, 40, 300]
+    (image,) = save(SaveImage(frames, format=form), animation={"ms": lasts}).images
+    with Image.open(image.path) as moving:
+        found = []
+        for index in range(4):
+            moving.seek(index)
+            moving.load()
+            found.append(moving.info["duration"])
+    assert found == lasts
+    with pytest.raises(InvalidRequest, match=r"2 durations.*4, one for each frame"):
+        save(SaveImage(frames, format=form), animation={"ms": [10, 20]})
+
+
 @pytest.mark.parametrize("animation", [{"fps": 0}, {"speed": 3}, {"fps": 10, "loop": -1}, 24])
 def test_other_animations_are_refused(save: Save, animation: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"animation|loop|fps"):

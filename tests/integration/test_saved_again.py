@@ -181,6 +181,23 @@ def test_frames_become_a_batch_and_a_moving_image_where_it_is_asked_for(save: An
         assert len(others) == (0 if ms else 10)
 
 
+@pytest.mark.parametrize("target", ["webp", "png", "avif"])
+@pytest.mark.parametrize("source", ["gif", "png", "webp"])
+def test_each_frame_lasts_as_long_as_before(save: Any, tmp_path: Path, source: str, target: str) -> None:
+    frames = [Image.fromarray(noise(20, 30, 3) + np.uint8(9 * n)) for n in range(4)]
+    lasts = [40, 500, 100, 60]
+    path = tmp_path / f"m.{source}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=lasts, loop=0)
+    (made,), _ = save(path, "--animation", "--format", target)
+    with Image.open(made) as image:
+        found = []
+        for index in range(4):
+            image.seek(index)
+            image.load()
+            found.append(image.info["duration"])
+    assert found == lasts
+
+
 def test_pages_that_differ_are_numbered_as_a_batch_is(save: Any, tmp_path: Path) -> None:
     first, second = Image.fromarray(noise(20, 30, 3)), Image.fromarray(noise(8, 10, 3)).convert("L")
     first.save(tmp_path / "pages.tif", save_all=True, append_images=[second])

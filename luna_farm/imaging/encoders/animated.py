@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -49,21 +49,31 @@ def encode_animation(
     *,
     fps: float,
     loop: int = 0,
+    ms: Sequence[int] = (),
 ) -> Encoded:
     """Encode frames of one size as one file.
 
     frames: a sequence of [H, W, C], or an array [N, H, W, C]; each is asked for once, in order. format: of
-    `core.formats.ANIMATED`. fps: above 0, at most FASTEST. loop: how often it is shown, 0 for ever. Raises
-    InvalidRequest for another format, speed or number of loops, EncodeError as `encode` does.
+    `core.formats.ANIMATED`. fps: above 0, at most FASTEST. loop: how often it is shown, 0 for ever. ms: how
+    many milliseconds each frame lasts, instead of all alike. Raises InvalidRequest for another format, speed,
+    number of loops or of durations, EncodeError as `encode` does.
     """
     if format not in ANIMATED:
         raise InvalidRequest.of("animation", format, f"a format of {', '.join(ANIMATED)}")
     if not 0 < fps <= FASTEST or not 0 <= loop <= MOST_LOOPS:
         allowed = f"fps above 0 and at most {FASTEST:g}, loop from 0 (for ever) to {MOST_LOOPS}"
         raise InvalidRequest.of("animation", {"fps": fps, "loop": loop}, allowed)
+    if ms and len(ms) != len(frames):
+        raise InvalidRequest.of("animation_ms", f"{len(ms)} durations", f"{len(frames)}, one for each frame")
     check_sides(frames[0], format)
-    makers: dict[str, Callable[..., Encoded]] = {"png": _apng, "webp": _webp, "avif": _avif}
-    encoded = makers[format](frames, options, embedded, marks(options), fps, loop)
+    if format == "png":  # which holds fractions: 1/24 s is that
+        speed = Fraction(1 / fps).limit_denominator(1000)
+        delays = [Fraction(one, 1000) for one in ms] or [speed] * len(frames)
+        encoded = _apng(frames, options, embedded, marks(options), delays, loop)
+    else:
+        lasts = list(ms or _durations(len(frames), fps))
+        maker = _webp if format == "webp" else _avif
+        encoded = maker(frames, options, embedded, marks(options), lasts, loop)
     encoded.warnings[:0] = embedded.warnings
     return encoded
 
@@ -84,13 +94,19 @@ def _durations(count: int, fps: float) -> Iterator[int]:
 
 
 def _apng(
-    frames: Sequence[Pixels], options: SaveOptions, embedded: Embedded, marked: Marks, fps: float, loop: int
+    frames: Sequence[Pixels],
+    options: SaveOptions,
+    embedded: Embedded,
+    marked: Marks,
+    delays: list[Fraction],
+    loop: int,
 ) -> Encoded:
     height, width = frames[0].shape[:2]
-    delay = Fraction(1 / fps).limit_denominator(1000)
     parts: list[bytes | memoryview] = []
     number = 0  # of fcTL and fdAT together
-    for index, frame in enumerate(_ready(frames, deep=options.bit_depth in ("auto", "16"))):
+    ready = _ready(frames, deep=options.bit_depth in ("auto", "16"))
+    for index, frame in enumerate(ready):
+        delay = delays[index]  # zip would keep the frame
         file = png.encode(frame, level=options.png_compression, chunks=[])
         head, data = _split(b"".join(file))
         if index == 0:
@@ -123,16 +139,21 @@ def _split(file: bytes) -> tuple[bytes, list[bytes]]:
 
 
 def _webp(
-    frames: Sequence[Pixels], options: SaveOptions, embedded: Embedded, marked: Marks, fps: float, loop: int
+    frames: Sequence[Pixels],
+    options: SaveOptions,
+    embedded: Embedded,
+    marked: Marks,
+    lasts: list[int],
+    loop: int,
 ) -> Encoded:
     height, width = frames[0].shape[:2]
     shown: list[bytes | memoryview] = [webp.header(b"ANIM", 6) + struct.pack("<IH", 0, loop)]
     alpha = False
-    for frame, lasts in zip(_ready(frames), _durations(len(frames), fps), strict=True):
+    for frame, duration in zip(_ready(frames), lasts, strict=True):
         streams = webp.image_chunks(webp.compress(frame, options))
         alpha = alpha or webp.shows_alpha(streams)
         image = b"".join(part for kind, data in streams for part in webp.even(kind, data))
-        place = bytes(6) + webp.size_of_canvas(width, height) + lasts.to_bytes(3, "little")
+        place = bytes(6) + webp.size_of_canvas(width, height) + duration.to_bytes(3, "little")
         shown += [webp.header(b"ANMF", 16 + len(image)), place + bytes([_OVERWRITE]), image]
     exif = metadata_exif.block(embedded)
     parts = webp.canvas(shown, exif, marked, width=width, height=height, alpha=alpha, animated=True)
@@ -140,7 +161,12 @@ def _webp(
 
 
 def _avif(
-    frames: Sequence[Pixels], options: SaveOptions, embedded: Embedded, marked: Marks, fps: float, loop: int
+    frames: Sequence[Pixels],
+    options: SaveOptions,
+    embedded: Embedded,
+    marked: Marks,
+    lasts: list[int],
+    loop: int,
 ) -> Encoded:
     avif.check_pillow()
     gray = frames[0].shape[2] == 1
@@ -150,7 +176,7 @@ def _avif(
         out,
         "AVIF",
         save_all=True,
-        duration=list(_durations(len(frames), fps)),
+        duration=lasts,
         quality=options.lossy_quality,
         speed=options.avif_speed,
         max_threads=1,
