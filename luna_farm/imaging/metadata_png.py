@@ -22,10 +22,9 @@ def chunks(embedded: Embedded) -> list[bytes]:
     compressed, without language and translated keyword)."""
     found = dict(_of_graph(embedded.graph))
     if embedded.parameters:
-        found.setdefault(b"parameters", _chunk("parameters", embedded.parameters))
+        _add(found, "parameters", embedded.parameters)
     for item in (*embedded.fields, *embedded.generation):
-        # The first of two keys that look alike after cleaning wins: prompt and workflow come first.
-        found.setdefault(keyword(item.key), _chunk(item.key, item.text))
+        _add(found, item.key, item.text)
     return sorted(found.values(), key=lambda made: made[4:8] != b"tEXt")
 
 
@@ -34,23 +33,33 @@ def _of_graph(graph: tuple[Item, ...]) -> dict[bytes, bytes]:
     """Encode the documents of a job, most of the bytes, once for all of its images."""
     found: dict[bytes, bytes] = {}
     for item in graph:
-        found.setdefault(keyword(item.key), _chunk(item.key, item.text))
+        _add(found, item.key, item.text)
     return found
 
 
-def _chunk(key: str, text: str) -> bytes:
+def _add(found: dict[bytes, bytes], key: str, text: str) -> None:
+    """Add a text. Of two keys that look alike after cleaning the first keeps its name: prompt and workflow
+    come first."""
+    name, number = keyword(key), 1
+    while name in found:
+        number += 1
+        end = b"_%d" % number
+        name = keyword(key)[: _LONGEST_KEYWORD - len(end)] + end
     text = _plain(text)
     if _fits_latin1(text):
-        return chunk(b"tEXt", keyword(key) + b"\0" + text.encode("latin-1"))
-    return chunk(b"iTXt", keyword(key) + bytes(5) + text.encode("utf-8", "replace"))
+        found[name] = chunk(b"tEXt", name + b"\0" + text.encode("latin-1"))
+    else:
+        found[name] = chunk(b"iTXt", name + bytes(5) + text.encode("utf-8", "replace"))
 
 
 def keyword(key: str) -> bytes:
-    """Return a valid keyword: 1 to 79 printable ASCII characters, no space at either end, none doubled."""
+    """Return a valid keyword (PNG, third edition, 11.3.3.1): 1 to 79 bytes of printable Latin-1, no space at
+    either end, none doubled. What is beyond that is written as in JSON and Python: \\u732b."""
     if key.isascii() and key.isprintable() and " " not in key and 0 < len(key) <= _LONGEST_KEYWORD:
         return key.encode("ascii")  # nearly all: the same ones come with each image
-    cleaned = "".join(char if char.isascii() and char.isprintable() else "_" for char in key)
-    return (" ".join(cleaned.split())[:_LONGEST_KEYWORD].strip() or "_").encode("ascii")
+    cleaned = "".join(char if char.isprintable() or char == " " else "_" for char in key)
+    cleaned = cleaned.encode("latin-1", "backslashreplace").decode("latin-1")
+    return (" ".join(cleaned.split())[:_LONGEST_KEYWORD].strip() or "_").encode("latin-1")
 
 
 def _plain(text: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from luna_farm.core.messages import SaveOptions
 from luna_farm.imaging import metadata_png
 from luna_farm.imaging.encoders import encode
 from luna_farm.imaging.metadata import NOTHING, Embedded, Item, embed
@@ -64,12 +66,25 @@ def test_a_key_of_the_graph_comes_before_one_of_the_fields_that_looks_like_it():
     embedded = Embedded(
         graph=(Item("a", "1", True),), fields=(Item(" a ", "2", False), Item("b", "3", False))
     )
-    assert contents(embedded, b"tEXt") == [b"a\x001", b"b\x003"]
+    assert contents(embedded, b"tEXt") == [b"a\x001", b"a_2\x002", b"b\x003"]
 
 
 def test_a_key_made_equal_by_cleaning_does_not_replace_the_first():
     embedded = Embedded(graph=(Item("prompt", "1", True), Item(" prompt ", "2", True)))
-    assert contents(embedded, b"tEXt") == [b"prompt\x001"]
+    assert contents(embedded, b"tEXt") == [b"prompt\x001", b"prompt_2\x002"]
+
+
+def test_keys_in_any_script_are_told_apart():
+    keys = ("Ärger", "猫", "犬", "日本", "日木", "\U0001f600", "a\u00a0b", "x" * 90, "x" * 91, "", "\n")
+    embedded = Embedded(fields=tuple(Item(key, str(n), False) for n, key in enumerate(keys)))
+    file = b"".join(
+        encode(np.zeros((4, 4, 3), np.uint8), "png", SaveOptions(output_dir="/"), embedded).buffers
+    )
+    with Image.open(io.BytesIO(file)) as image:
+        found = image.text  # type: ignore[attr-defined]
+    assert list(found.values()) == [str(n) for n in range(len(keys))]
+    assert list(found)[:3] == ["Ärger", "\\u732b", "\\u72ac"]
+    assert list(found)[-4:] == ["x" * 79, "x" * 77 + "_2", "_", "__2"]
 
 
 @given(st.text() | st.text("ab é\n", min_size=75, max_size=90))
@@ -78,7 +93,7 @@ def test_keywords_are_valid(key):
     assert 1 <= len(keyword) <= 79
     assert keyword == keyword.strip()
     assert b"  " not in keyword
-    assert all(32 <= byte < 127 for byte in keyword)
+    assert all(32 <= byte < 127 or byte > 160 for byte in keyword)
 
 
 def test_plain_texts_beyond_latin1_are_international(options, task, picture):
