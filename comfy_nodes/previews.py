@@ -85,7 +85,7 @@ class Announced:
 
     def waiting(self, report: JobReport, queue: dict[str, Any]) -> None:
         """Show on the node how many images are left, and the depth of the queue."""
-        known = {name: self.state[name] for name in ("job_id", "workflow", "images")}
+        known = {name: self.state[name] for name in ("job_id", "number", "workflow", "images")}
         left = sum(image.state not in ENDED for image in report.images)
         self._send(EVENT_QUEUE, {**known, "left": left, "queue": queue})
 

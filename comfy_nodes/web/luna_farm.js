@@ -20,7 +20,7 @@ const told = new Set(); // jobs whose trouble was announced
 // ComfyUI would show the reserved names at once, as broken images. A capturing listener comes before its own.
 api.addEventListener("executed", onExecuted, { capture: true });
 api.addEventListener("luna_farm.job", ({ detail }) => onEnd(detail));
-api.addEventListener("luna_farm.queue", ({ detail }) => showQueue(detail));
+api.addEventListener("luna_farm.queue", ({ detail }) => onQueue(detail));
 
 // Twice for each job: when its node ran, and with `job_id` when the job ended. Each replaces what the node showed.
 function onExecuted(event) {
@@ -30,8 +30,11 @@ function onExecuted(event) {
   const id = String(detail.display_node ?? detail.node);
   const shown = runsOf(jobs[0].workflow, id);
   if (!detail.job_id) shown.begin(detail, jobs);
-  else if (!jobs.map((job) => shown.end(detail, job)).some(Boolean) || !isOpen(jobs[0].workflow)) {
-    return event.stopImmediatePropagation();
+  else {
+    const isNews = jobs.map((job) => shown.end(detail, job)).some(Boolean);
+    const isShown = isOpen(jobs[0].workflow);
+    if (isNews && !isShown) shown.missed = detail;
+    if (!isNews || !isShown) return event.stopImmediatePropagation();
   }
   const images = shown.images().filter(({ filename }) => SHOWN_BY_BROWSERS.test(filename));
   detail.output = { ...detail.output, images };
@@ -44,6 +47,25 @@ function onEnd(job) {
   runsOf(job.workflow, id).end(job, job);
   announceTrouble(job, nodeOf(id));
   show(job.workflow, id);
+}
+
+function onQueue(job) {
+  const id = String(job.display_node);
+  if (runsOf(job.workflow, id).wait(job, { ...job, state: "queued" })) show(job.workflow, id);
+}
+
+// Nodes are made anew when their workflow is opened again, or a change of it is taken back.
+function restore() {
+  for (const [key, known] of runs) {
+    const [workflow, id] = key.split("/");
+    const node = workflow && isOpen(workflow) ? nodeOf(id) : null;
+    if (!SAVERS.has(node?.comfyClass)) continue;
+    known.node = node;
+    const { missed: detail } = known;
+    known.missed = null;
+    if (detail) api.dispatchEvent(new CustomEvent("executed", { detail }));
+    else show(workflow, id);
+  }
 }
 
 function runsOf(workflow, id) {
@@ -131,15 +153,6 @@ function removePreview(node) {
   if (!node.imgs?.length) return;
   node.imgs = [];
   resize(node);
-}
-
-function showQueue({ display_node: id, workflow, job_id: job, left, queue }) {
-  const node = nodeOf(id);
-  const open = runsOf(workflow, String(id)).newest.filter((one) => !ended(one));
-  const waiting = open.find((one) => one.job_id === job);
-  if (!isOpen(workflow) || !node || !waiting) return;
-  waiting.left = left;
-  setLine(node, `${text("saving", { count: leftOf(open) })} · ${text("queue", queue)}`, "busy", "");
 }
 
 // Once for each job, however often its result comes (from the cache it does).
@@ -235,6 +248,7 @@ function chain(node, method, after) {
 app.registerExtension({
   name: "LunaFarm.Savers",
   init: loadTexts,
+  afterConfigureGraph: () => setTimeout(restore), // once ComfyUI has its own results back
   nodeCreated(node) {
     const isSaver = SAVERS.has(node.comfyClass);
     if (!isSaver && node.comfyClass !== STACK) return;

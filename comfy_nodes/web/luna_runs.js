@@ -18,15 +18,28 @@ export class Runs {
   }
 
   // A job ended. False for one that is older than what is shown already.
-  end({ node, prompt_id: prompt }, job) {
-    let run = this.#having(job) ?? this.#of(node, prompt);
-    if (!run) {
-      if (this.#runs.length && job.number < numberOf(this.#runs[0])) return false;
-      run = this.#add(node, prompt); // its first message is still to come, or the page was reloaded
-    }
-    run.jobs.set(keyOf(job), job);
+  end(where, job) {
+    const run = this.#found(where, job);
+    run?.jobs.set(keyOf(job), job);
+    this.#sort();
+    return Boolean(run);
+  }
+
+  // A job is still open. False where that is old news.
+  wait(where, job) {
+    const run = this.#found(where, job);
+    const known = run?.jobs.get(keyOf(job));
+    if (!run || (known && ended(known))) return false;
+    run.jobs.set(keyOf(job), { ...known, ...job });
     this.#sort();
     return true;
+  }
+
+  // The run of a job, a new one where its first message is still to come, or came before the page was reloaded.
+  #found({ node, prompt_id: prompt }, job) {
+    const known = this.#having(job) ?? this.#of(node, prompt);
+    const isOld = this.#runs.length && job.number < numberOf(this.#runs[0]);
+    return known ?? (isOld ? null : this.#add(node, prompt));
   }
 
   // The jobs of the newest run.

@@ -358,8 +358,46 @@ def test_a_reloaded_page_shows_what_ends_after_it(browser, held):
     browser.loaded()
     browser.page.evaluate("async (graph) => { await app.loadGraphData(graph) }", graph)
     browser.page.evaluate("() => { [window.saver] = app.graph.findNodesByType('LunaDaemonImageSaver'); }")
+    browser.until(f"{LINE}.startsWith('Saving 1')")
     held()
     browser.until(f"String(({SEEN})()) === 'reloaded_RAW.png' && {LINE} === '1 saved'")
+
+
+def reopen(browser: Browser, graph: dict[str, Any]) -> None:
+    browser.page.evaluate("async (graph) => { await app.loadGraphData(graph) }", graph)
+    browser.page.evaluate("() => { [window.saver] = app.graph.findNodesByType('LunaDaemonImageSaver'); }")
+
+
+def test_a_workflow_that_is_opened_again_shows_what_ended_meanwhile(browser, held):
+    browser.build(filename="meanwhile")
+    browser.page.evaluate("app.graph.id = crypto.randomUUID()")
+    graph = browser.page.evaluate("app.graph.serialize()")
+    other = {**graph, "id": browser.page.evaluate("crypto.randomUUID()")}
+    browser.queue()
+    browser.until(f"{LINE}.startsWith('Saving 1')")
+    reopen(browser, other)  # nodes of the same ids
+    browser.page.evaluate("""() => {
+      window.ended = false;
+      app.api.addEventListener("luna_farm.job", () => { window.ended = true; });
+    }""")
+    held()
+    browser.until("ended")
+    browser.page.evaluate(FRAMES)
+    assert browser.page.evaluate(LINE) == "No images yet", "it is another workflow"
+    assert browser.seen() == []
+    reopen(browser, graph)
+    browser.until(f"String(({SEEN})()) === 'meanwhile_RAW.png' && {LINE} === '1 saved'")
+
+
+def test_a_change_that_is_taken_back_leaves_the_last_result(browser):
+    """The frontend loads the graph again to undo a change."""
+    browser.build(filename="undone")
+    browser.page.evaluate("app.graph.id = crypto.randomUUID()")
+    graph = browser.page.evaluate("app.graph.serialize()")
+    browser.queue()
+    browser.until(f"{LINE} === '1 saved'")
+    reopen(browser, graph)
+    browser.until(f"{LINE} === '1 saved'")
 
 
 def test_the_line_on_the_node_is_no_part_of_prompt_or_workflow(browser):

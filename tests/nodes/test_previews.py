@@ -148,6 +148,7 @@ def test_the_queue_is_shown_while_it_waits(job, comfy):
     (told,) = comfy.events("luna_farm.queue")
     assert (told["images"], told["queue"]["images"], told["display_node"]) == (2, 7, "12:9")
     assert told["left"] == 4
+    assert told["number"] == job.state["number"]
     assert told["job_id"] == job.job_id
 
 

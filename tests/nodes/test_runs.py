@@ -26,8 +26,9 @@ const shown = JSON.parse(text).map((history) => {
   return history.map(([kind, prompt, jobs]) => {
     const where = { node: "9", prompt_id: prompt };
     if (kind === "begin") runs.begin(where, jobs);
+    else if (kind === "wait") runs.wait(where, jobs[0]);
     else runs.end(where, jobs[0]);
-    return runs.images();
+    return kind === "wait" ? runs.newest.map(({ state, left }) => `${state} ${left}`) : runs.images();
   });
 });
 console.log(JSON.stringify(shown));
@@ -109,3 +110,19 @@ def test_an_end_that_came_first_stays_an_end():
 def test_the_end_of_a_forgotten_result_changes_nothing():
     begun = [("begin", f"p{number}", [job(number, "queued")]) for number in (1, 2)]
     assert play([[*begun, ("end", "p2", [job(2)]), ("end", "p1", [job(1)])]])[0][-2:] == [["2"], ["2"]]
+
+
+def test_a_page_that_was_reloaded_learns_of_a_job_while_it_waits():
+    waiting = {**job(1, "queued"), "left": 3}
+    found = play(
+        [[("wait", "p1", [waiting]), ("wait", "p1", [{**waiting, "left": 1}]), ("end", "p1", [job(1)])]]
+    )
+    assert found == [[["queued 3"], ["queued 1"], ["1"]]]
+
+
+def test_what_waits_is_no_news_once_it_ended_or_a_newer_one_is_shown():
+    waiting = {**job(1, "queued"), "left": 3}
+    ended: Message = ("end", "p1", [job(1)])
+    newer: Message = ("end", "p2", [job(2)])
+    found = play([[ended, ("wait", "p1", [waiting])], [newer, ("wait", "p1", [waiting])]])
+    assert [one[1] for one in found] == [["done undefined"], ["done undefined"]]
