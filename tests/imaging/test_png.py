@@ -154,6 +154,31 @@ def test_drawings_are_about_as_small_as_pillow_makes_them(name: str) -> None:
     assert sum(len(part) for part in png.encode(pixels, level=4)) <= 1.1 * file.tell() + 100
 
 
+@pytest.mark.parametrize("side", [48, 130, 400])
+def test_noise_on_even_ground_is_left_unfiltered(side: int) -> None:
+    """The difference of two noisy pixels is noisier than either."""
+    noise = np.random.default_rng(5).normal(150, 1.2, (side, side, 3)).astype(np.uint8)
+    rows = np.concatenate([np.zeros((side, 1), np.uint8), noise.reshape(side, -1)], axis=1).tobytes()
+    packer = zlib.compressobj(9, zlib.DEFLATED, 15, 9, zlib.Z_HUFFMAN_ONLY)
+    unfiltered = len(packer.compress(rows) + packer.flush())
+    assert sum(len(part) for part in png.encode(noise, level=4)) <= 1.02 * unfiltered + 100
+
+
+@pytest.mark.parametrize("side", [128, 256, 400, 640])
+def test_a_photograph_in_the_middle_of_a_page_does_not_hide_the_page(side: int) -> None:
+    """Whatever small places are looked at: five sixths of the image are a few letters again and again."""
+    rng = np.random.default_rng(6)
+    letters = np.full((4, 16, 16, 3), 250, np.uint8)
+    letters[:, 5:12, 5:12] = rng.integers(0, 2, (4, 7, 7, 1), np.uint8) * 200
+    text = letters[rng.integers(0, 4, (side // 16, side // 16))]
+    page = np.ascontiguousarray(text.swapaxes(1, 2)).reshape(side // 16 * 16, -1, 3)
+    middle = slice(side * 3 // 10, side * 7 // 10)
+    page[middle, middle] = rng.integers(0, 256, page[middle, middle].shape, np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(page).save(file, "PNG", compress_level=4)
+    assert sum(len(part) for part in png.encode(page, level=4)) <= 1.05 * file.tell()
+
+
 @pytest.mark.parametrize("name", ["bands", "edges", "cells"])
 def test_the_highest_level_is_as_small_as_the_best_filter_and_libdeflate(name: str) -> None:
     deflate = pytest.importorskip("deflate")

@@ -29,6 +29,13 @@ static void count_bytes(u32 table[8][256], const u8 *p, size_t n) {
         table[n][*p++]++;
 }
 
+/* Adds the eight tables to `count`. */
+static void add_tables(u32 *RESTRICT count, u32 table[8][256]) {
+    for (int k = 0; k < 8; k++)
+        for (int i = 0; i < 256; i++)
+            count[i] += table[k][i];
+}
+
 /* A sample is SAMPLE bytes of every SAMPLE << thin: neighbours are alike, so many short pieces tell more than a few
  * long ones. This is how many of the bytes before position `at` are in it. */
 enum { SAMPLE = 16 };
@@ -60,17 +67,13 @@ static void count_runs(histogram *h, const u8 *data, size_t n, const token *toke
         h->extra_bits += LENGTH_EXTRA[slot];
     }
     h->dist[0] = (u32)(count - 1);
-    u32 total = 0;
-    for (int i = 0; i < 256; i++) { /* unsigned sums: a table that went below zero comes right here */
-        u32 sum = 0;
-        for (int k = 0; k < 8; k++)
-            sum += table[k][i];
-        h->litlen[i] = sum << thin;
-        total += h->litlen[i];
-    }
+    add_tables(h->litlen, table); /* unsigned sums: a table that went below zero comes right here */
     h->litlen[END_OF_BLOCK] = 1;
     if (!thin)
         return;
+    u32 total = 0;
+    for (int i = 0; i < 256; i++)
+        total += h->litlen[i] <<= thin;
     /* What was not looked at may be anything, so every literal gets a code, with a count that keeps all codes within
      * deflate's limit as a rule. */
     u32 least = total >> 15 | 1;
@@ -94,9 +97,7 @@ static void count_tokens(histogram *h, const u8 *data, const token *tokens, size
             h->extra_bits += LENGTH_EXTRA[slot] + dist_extra(far);
         }
     }
-    for (int i = 0; i < 256; i++)
-        for (int k = 0; k < 8; k++)
-            h->litlen[i] += table[k][i];
+    add_tables(h->litlen, table);
     h->litlen[END_OF_BLOCK] = 1;
 }
 

@@ -12,9 +12,12 @@ enum { LITLEN_SYMBOLS = 286, DIST_SYMBOLS = 30, MAX_SYMBOLS = 288, MAX_BITS = 15
 static int sort_symbols(const u32 *count, int symbols, u16 *order) {
     u16 spare[MAX_SYMBOLS];
     int used = 0;
-    for (int s = 0; s < symbols; s++)
-        if (count[s])
-            order[used++] = (u16)s;
+    u32 all = 0; /* the bits that any count has */
+    for (int s = 0; s < symbols; s++) {
+        order[used] = (u16)s;
+        used += count[s] != 0;
+        all |= count[s];
+    }
     if (used < RADIX_PAYS) {
         for (int i = 1, j; i < used; i++) {
             u16 symbol = order[i];
@@ -25,7 +28,7 @@ static int sort_symbols(const u32 *count, int symbols, u16 *order) {
         return used;
     }
     u16 *from = order, *to = spare;
-    for (unsigned shift = 0; shift < 32; shift += 8) { /* radix sort: four passes, so it ends in `order` */
+    for (unsigned shift = 0; shift < 32 && all >> shift; shift += 8) { /* radix sort: a pass for each byte of the counts */
         u16 start[257] = {0};
         for (int i = 0; i < used; i++)
             start[((count[from[i]] >> shift) & 255) + 1]++;
@@ -37,6 +40,8 @@ static int sort_symbols(const u32 *count, int symbols, u16 *order) {
         from = to;
         to = swap;
     }
+    if (from != order)
+        memcpy(order, from, (size_t)used * sizeof *order);
     return used;
 }
 

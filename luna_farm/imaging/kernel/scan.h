@@ -27,12 +27,13 @@ INLINE rated rate(i32 score, u32 length, u32 less_one) {
     return (rated)((u64)(u32)score << 32 | (u64)length << 16 | less_one);
 }
 
-/* SCAN_BITS: heads take 64 KB, little beside the second level cache. CHUNK: bytes whose places are marked in one
+/* MOST_BITS: heads take 64 KB, little beside the second level cache; FEWEST_BITS: what suffices for a small image, and is
+ * cleared in no time. CHUNK: bytes whose places are marked in one
  * word; whole pixels of every size. SEGMENT: what is looked up before matches are chosen in it. LEAD: so many bytes are
  * compared without asking. LONG_HASHED: where many places begin alike, the last one with so many
  * bytes the same is the longer match. LONG_MATCH: of longer matches so many bytes count in what a byte costs, and VALUE / 16 of that
  * is what covering one is worth (both measured: with less, short runs crowd out longer matches). */
-enum { SCAN_BITS = 14, CHUNK = 48, SEGMENT = 40 * CHUNK, LEAD = 32, LONG_HASHED = 16, LONG_MATCH = 16, VALUE = 20 };
+enum { MOST_BITS = 14, FEWEST_BITS = 10, CHUNK = 48, SEGMENT = 40 * CHUNK, LEAD = 32, LONG_HASHED = 16, LONG_MATCH = 16, VALUE = 20 };
 enum { SCAN_SLACK = 16, NEVER = -(1 << 28), ALWAYS = 1 << 28 };
 
 /* Odd numbers whose product with bytes has all of them in its highest bits. */
@@ -40,8 +41,8 @@ enum { SCAN_SLACK = 16, NEVER = -(1 << 28), ALWAYS = 1 << 28 };
 #define LAST_EIGHT 0xc2b2ae3d27d4eb4full
 
 typedef struct {
-    u16 head[1 << SCAN_BITS]; /* hash of a few bytes at a pixel -> the last position with it, its low 16 bits */
-    u16 long_head[1 << SCAN_BITS]; /* the same for LONG_HASHED bytes */
+    u16 head[1 << MOST_BITS]; /* hash of a few bytes at a pixel -> the last position with it, its low 16 bits */
+    u16 long_head[1 << MOST_BITS]; /* the same for LONG_HASHED bytes */
     /* Place in the segment -> how far before it these positions are, less one; the pixel before where nothing was looked up. */
     u16 last[SEGMENT], long_last[SEGMENT];
     u8 hits[SEGMENT / 8 + 16]; /* bit: place in the segment where a match may begin */
@@ -51,6 +52,7 @@ typedef struct {
     /* Matches of 0 .. LEAD bytes; those above lack the distance, those from afar what it costs as well. */
     rated before[LEAD + 1], above[LEAD + 1], from_far[LEAD + 1];
     i32 length_score[MAX_MATCH + 1];
+    unsigned bits; /* of a hash */
     unsigned shift; /* leaves the bytes that are hashed */
     unsigned least_before, least_above; /* the shortest match that may pay */
     size_t pixel_bytes, stride;
@@ -67,10 +69,13 @@ typedef struct {
     size_t bytes; /* all that is described */
 } sequence;
 
-/* Forgets all positions. */
-static void clear_scan(scanner *s) {
-    memset(s->head, 0, sizeof s->head);
-    memset(s->long_head, 0, sizeof s->long_head);
+/* Forgets all positions, for a search through so many bytes. */
+static void clear_scan(scanner *s, size_t bytes) {
+    s->bits = FEWEST_BITS;
+    while (s->bits < MOST_BITS && (size_t)4 << s->bits < bytes)
+        s->bits++;
+    memset(s->head, 0, sizeof s->head[0] << s->bits);
+    memset(s->long_head, 0, sizeof s->long_head[0] << s->bits);
 }
 
 /* Fewer bytes are not worth a match from afar: a far match costs about this much. */
@@ -129,10 +134,6 @@ static void learn_scan_costs(scanner *s, const histogram *h) {
     for (int i = 0; i < LITLEN_SYMBOLS - 257; i++)
         count += (u64)h->litlen[257 + i] * (LENGTH_BASE[i] < LONG_MATCH ? LENGTH_BASE[i] : LONG_MATCH);
     s->value = (i32)(whole_cost(h) * VALUE / (count + 1));
-}
-
-INLINE u32 scan_hash(const scanner *s, u64 bytes) {
-    return (u32)((bytes << s->shift) * 0x9e3779b185ebca87ull >> (64 - SCAN_BITS));
 }
 
 /* What a distance, given less one, costs. */
@@ -215,6 +216,17 @@ static void scan(int isa, scanner *s, const u8 *data, size_t n, u32 position, si
     scan_base(s, data, n, position, row_end, q);
 }
 
+/* In how many places of whole rows, each of less than SEGMENT bytes, a match may begin, by the costs as they are. */
+static unsigned count_hits(int isa, scanner *s, const u8 *data, size_t n, u32 position) {
+    prepare_scan(s);
+#ifdef LUNA_DISPATCH
+    if (isa >= ISA_AVX2)
+        return count_hits_avx2(s, data, n, position);
+#endif
+    (void)isa;
+    return count_hits_base(s, data, n, position);
+}
+
 static void clear_sequence(sequence *q) { q->count = q->literal_count = q->bytes = q->tail = 0; }
 
 static void count_sequence(histogram *h, const sequence *q) {
@@ -222,9 +234,7 @@ static void count_sequence(histogram *h, const sequence *q) {
     memset(table, 0, sizeof table);
     memset(h, 0, sizeof *h);
     count_bytes(table, q->literals, q->literal_count);
-    for (int i = 0; i < 256; i++)
-        for (int k = 0; k < 8; k++)
-            h->litlen[i] += table[k][i];
+    add_tables(h->litlen, table);
     for (size_t i = 0; i < q->count; i++) {
         unsigned slot = length_slot[q->tokens[i].length], far = dist_slot(q->tokens[i].distance + 1u);
         h->litlen[257 + slot]++;

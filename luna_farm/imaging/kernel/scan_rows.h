@@ -43,7 +43,7 @@ INLINE TARGET void FN(look_up_as)(scanner *s, const u8 *p, size_t n, u32 positio
         0, 0xffffffffffff, 0x555555555555, 0x249249249249, 0x111111111111, 0, 0x041041041041, 0, 0x010101010101,
     };
     const u32 pixel = (u32)s->pixel_bytes;
-    const unsigned shift = s->shift;
+    const unsigned shift = s->shift, spare = 64 - s->bits;
     const u64 all = PLACES[s->step], multiplier = FIRST_EIGHT << shift;
     const int before_3 = s->least_before <= 3, before_4 = s->least_before <= 5, above_4 = s->least_above <= 5;
     for (size_t base = 0; base < n; base += CHUNK) {
@@ -66,14 +66,14 @@ INLINE TARGET void FN(look_up_as)(scanner *s, const u8 *p, size_t n, u32 positio
         for (u64 rest = places & ~before8; rest; rest &= rest - 1) {
             const unsigned at = low_zeros(rest);
             const u64 here = load64(chunk + at);
-            u16 *head = s->head + (here * multiplier >> (64 - SCAN_BITS));
+            u16 *head = s->head + (here * multiplier >> spare);
             u32 last = (now + at - 1 - *head) & (WINDOW - 1);
             *head = (u16)(now + at);
             if (near && last >= since + at)
                 last = pixel - 1;
             last_of[at] = (u16)last;
             u64 more = load64(chunk + at + LONG_HASHED - 8);
-            u16 *long_head = s->long_head + ((here * FIRST_EIGHT ^ more * LAST_EIGHT) >> (64 - SCAN_BITS));
+            u16 *long_head = s->long_head + ((here * FIRST_EIGHT ^ more * LAST_EIGHT) >> spare);
             u32 long_last = (now + at - 1 - *long_head) & (WINDOW - 1);
             *long_head = (u16)(now + at);
             if (near && long_last >= since + at)
@@ -189,6 +189,19 @@ static TARGET NOINLINE size_t FN(describe)(scanner *s, const u8 *row, size_t end
     q->literal_count = (size_t)(literals - q->literals);
     q->tail = waiting;
     return i; /* if it was a place without a match, one behind the end */
+}
+
+/* In how many places of n bytes a match may begin. They begin a row, as a scan() from s->start on does. */
+static TARGET unsigned FN(count_hits)(scanner *s, const u8 *data, size_t n, u32 position) {
+    unsigned hits = 0;
+    for (size_t at = 0; at < n; at += s->stride) {
+        size_t bytes = s->stride - 1, whole = bytes / 64;
+        FN(look_up)(s, data + at + 1, bytes, position + (u32)at + 1, distance_above(s, position + (u32)(at + s->stride)));
+        for (size_t i = 0; i < whole; i++)
+            hits += count_ones(load64(s->hits + 8 * i));
+        hits += count_ones(load64(s->hits + 8 * whole) & ((1ull << bytes % 64) - 1));
+    }
+    return hits;
 }
 
 static TARGET void FN(scan)(scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, sequence *q) {

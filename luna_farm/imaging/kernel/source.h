@@ -65,6 +65,9 @@ static size_t block_bytes(const strip *s, size_t wanted) {
     return rows * stride;
 }
 
+/* The most bytes of a row that are filtered at once into so much room. */
+static size_t longest_piece(const strip *s, size_t room) { return s->row_bytes < room ? s->row_bytes : room; }
+
 /* The bytes that a piece of a row needs in row_buffers, both together. */
 static size_t row_buffer_bytes(size_t longest_piece) { return 2 * ((longest_piece + MARGIN - 1) / MARGIN + 2) * MARGIN; }
 

@@ -50,21 +50,23 @@ static luna_status open_workspace(workspace *w, const strip *s) {
     memset(w, 0, sizeof *w);
     w->isa = detect_isa();
     w->room = block_bytes(s, s->level < 5 ? BLOCK_BYTES : SMALL_BLOCK_BYTES);
-    size_t rows = row_buffer_bytes(w->room), filtered = whole_lines(WINDOW + w->room + 3 * MARGIN);
+    const size_t piece = longest_piece(s, w->room);
+    size_t rows = row_buffer_bytes(piece), filtered = whole_lines(WINDOW + w->room + 3 * MARGIN);
     size_t covered = whole_lines((w->room / 64 + 3) * 8), edges = whole_lines((2 * w->room / SHORTEST_RUN + 8) * sizeof(u32));
     size_t tokens = whole_lines(((w->room + CARRIED) / MIN_MATCH + 2) * sizeof(token)), book = whole_lines(sizeof(codebook));
     w->memory = malloc(rows + filtered + covered + edges + tokens + book + sizeof(tile_memory));
     if (!w->memory)
         return LUNA_NO_MEMORY;
     u8 *at = w->memory;
-    w->rows = row_buffers_in(at, w->room);
+    w->rows = row_buffers_in(at, piece);
     w->filtered = at += rows;
-    memset(at, 0, WINDOW);
+    /* What is before the first block is no match for it, but the parser looks before it knows. */
+    memset(at + (s->level < 5 ? WINDOW - MARGIN : 0), 0, s->level < 5 ? MARGIN : WINDOW);
     w->covered = (u64 *)(void *)(at += filtered);
     w->edges = (u32 *)(void *)(at += covered);
     w->tokens = (token *)(void *)(at += edges);
     w->book = (codebook *)(void *)(at += tokens);
-    w->tiles = open_tiles(at + book);
+    w->tiles = (tile_memory *)(void *)(at + book);
     return LUNA_OK;
 }
 
@@ -139,22 +141,53 @@ static luna_status put_filtered(workspace *w, const strip *s, const u8 *data, si
     return LUNA_OK;
 }
 
+/* A piece of SAMPLE bytes in so many is enough to compare what two ways of filtering a block leave to literals; where
+ * unfiltered bytes cost less than so many hundredths, they are taken. */
+enum { PLAIN_PERIOD = 1031, SMALL_PERIOD = 71, PLAIN_PAYS = 98 }; /* primes, so that rows do not keep step */
+
+/* About the size of n bytes as literals. */
+static u64 literals_size(const u8 *data, size_t n) {
+    u32 table[8][256];
+    histogram h;
+    memset(table, 0, sizeof table);
+    memset(&h, 0, sizeof h);
+    const size_t period = n < SAMPLED_BYTES ? SMALL_PERIOD : PLAIN_PERIOD;
+    for (size_t i = 0; i + SAMPLE <= n; i += period)
+        count_bytes(table, data + i, SAMPLE);
+    add_tables(h.litlen, table);
+    return whole_cost(&h);
+}
+
+/* Filters the next block as planned. Noise on even ground is smaller unfiltered, since a difference is as noisy as both of
+ * its pixels together. Returns how many bytes. */
+static size_t next_block(workspace *w, const strip *s, cursor *at, u8 *block, size_t room) {
+    const cursor from = *at;
+    size_t n = fill_block(w->isa, s, &w->rows, at, w->plan.filter, block, room);
+    const u8 *pixels = s->pixels + from.y * s->row_bytes;
+    if (w->plan.plain_may_pay && from.done == 0 && at->done == 0 &&
+        literals_size(pixels, (at->y - from.y) * s->row_bytes) * 100 < literals_size(block, n) * PLAIN_PAYS) {
+        *at = from;
+        n = fill_block(w->isa, s, &w->rows, at, FILTER_NONE, block, room);
+    }
+    return n;
+}
+
 /* Chooses for the section that begins at row y. Returns the row it ends at. */
 static size_t plan_section(workspace *w, const strip *s, size_t y) {
     size_t rows = SECTION_BYTES / (s->row_bytes + 1) + 1, left = s->last_row - y, sections = (left + rows / 2) / rows;
-    size_t end = sections <= 1 ? s->last_row : y + rows;
+    section part = {y, sections <= 1 ? s->last_row : y + rows};
     scanner *scan = &w->tiles->scan;
     if (s->level == 0) {
         w->plan.filter = FILTER_NONE;
     } else {
-        w->plan = choose(w->isa, s, &w->rows, w->tiles, y, end);
+        w->plan = choose(w->isa, s, &w->rows, w->tiles, part);
     }
     begin_scan(scan, s);
     scan->stride = s->row_bytes + 1;
     scan->start = FIRST_POSITION;
     if (w->plan.method == METHOD_SCAN)
-        clear_scan(scan); /* of tiles */
-    return end;
+        clear_scan(scan, (part.last - y) * scan->stride); /* of tiles */
+    return part.last;
 }
 
 /* Writes the strip as one IDAT chunk to `out`, which has luna_idat_bound() bytes. The first strip of a picture opens the
@@ -187,7 +220,7 @@ static luna_status luna_put_idat(const strip *s, u8 *out, size_t *written, u32 *
         size_t row_end = at.done ? s->row_bytes + 1 - at.done : 0;
         int small = w.plan.method == METHOD_SCAN && w.room > SMALL_BLOCK_BYTES && s->row_bytes < SMALL_BLOCK_BYTES;
         size_t room = small ? SMALL_BLOCK_BYTES : w.room;
-        size_t n = fill_block(w.isa, s, &w.rows, &at, w.plan.filter, block, room);
+        size_t n = next_block(&w, s, &at, block, room);
         if (position == FIRST_POSITION)
             block[-1] = (u8)~block[0]; /* nothing came before, so no run may begin with the first byte */
         luna_status status = put_filtered(&w, s, block, n, position, row_end, &bits, last && at.y == s->last_row);
@@ -197,7 +230,8 @@ static luna_status luna_put_idat(const strip *s, u8 *out, size_t *written, u32 *
         }
         *adler = adler32_update(w.isa, *adler, block, n);
         position += (u32)n;
-        memmove(w.filtered, w.filtered + n, WINDOW);
+        if (at.y < s->last_row)
+            memmove(w.filtered, w.filtered + n, WINDOW);
     }
     if (w.waiting.bytes)
         put_waiting(&w, NULL, 0, &bits, 0);
@@ -219,11 +253,12 @@ static luna_status luna_put_idat(const strip *s, u8 *out, size_t *written, u32 *
 
 /* Filters the strip into `out`, stream_bytes() of it, for a library to compress. filter: FILTER_NONE to FILTER_BEST. */
 static luna_status luna_filter_strip(const strip *s, int filter, u8 *out) {
-    size_t room = block_bytes(s, SMALL_BLOCK_BYTES), buffers = whole_lines(row_buffer_bytes(room));
+    size_t room = block_bytes(s, SMALL_BLOCK_BYTES), piece = longest_piece(s, room);
+    size_t buffers = whole_lines(row_buffer_bytes(piece));
     u8 *memory = malloc(buffers + room + 2 * MARGIN);
     if (!memory)
         return LUNA_NO_MEMORY;
-    row_buffers rows = row_buffers_in(memory, room);
+    row_buffers rows = row_buffers_in(memory, piece);
     cursor at = {s->first_row, 0, 0};
     while (at.y < s->last_row) { /* by way of a block, since rows are filtered in whole vectors */
         size_t n = fill_block(detect_isa(), s, &rows, &at, filter, memory + buffers, room);
@@ -236,12 +271,12 @@ static luna_status luna_filter_strip(const strip *s, int filter, u8 *out) {
 
 /* What a sample says of the whole strip. */
 static luna_status luna_plan_strip(const strip *s, plan *p) {
-    size_t longest = WIDE_BYTES, buffers = whole_lines(row_buffer_bytes(longest));
+    const size_t piece = longest_piece(s, WIDE_BYTES), buffers = whole_lines(row_buffer_bytes(piece));
     u8 *memory = malloc(buffers + sizeof(tile_memory));
     if (!memory)
         return LUNA_NO_MEMORY;
-    row_buffers rows = row_buffers_in(memory, longest);
-    *p = choose(detect_isa(), s, &rows, open_tiles(memory + buffers), s->first_row, s->last_row);
+    row_buffers rows = row_buffers_in(memory, piece);
+    *p = choose(detect_isa(), s, &rows, (tile_memory *)(void *)(memory + buffers), (section){s->first_row, s->last_row});
     free(memory);
     return LUNA_OK;
 }
