@@ -52,7 +52,10 @@ def _definition(bundle: str, name: str) -> str:
     start = re.search(rf"(?:async )?function {escaped}\(", bundle)
     if start is not None:
         return bundle[start.start() : _end(bundle, start.end())]
-    start = re.search(rf"(?<![.\w$]){escaped}=((?:async ?)?(?:\([^)]*\)|\w+)=>)\{{", bundle)
+    start = re.search(
+        rf"(?<![.\w$]){escaped} ?= ?(?:/\*.*?\*/ ?)?(?:__name\()?((?:async ?)?(?:\([^)]*\)|\w+) ?=> ?)\{{",
+        bundle,
+    )
     if start is None:
         return ""
     return f"const {name}={bundle[start.start(1) : _end(bundle, start.end(1))]};"
