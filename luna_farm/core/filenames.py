@@ -51,12 +51,23 @@ NUMBER = "\x01"
 
 _REFUSED = re.compile(
     r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f'
-    "\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufdd0-\ufdef\ufff0-\ufffb\ud800-\udfff"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
+    + "]"
 )
-# Of these, what changes how others look: joiners between letters and symbols (Persian, Indic scripts, emoji),
-# and variation selectors behind a symbol or an ideograph.
+# Of these, what changes how others look: joiners between letters of scripts that join them (Arabic, Indic and
+# their kin) and between symbols (emoji), and variation selectors behind a symbol or an ideograph.
 _JOINERS = "\u200c\u200d"
+_JOINING = re.compile(
+    "[\u0600-\u109f\u1780-\u18af\u1900-\u1cff\ua800-\uabff\ufb50-\ufdff\ufe70-\ufefc"
+    "\U00010a00-\U00011fff\U0001e900-\U0001e95f]"
+)
+_IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]")
+# Signs that look like a space. Inside a name they are as good as one; a name of nothing else is not seen.
+_BLANKS = "".join(map(chr, (32, 160, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x2800, 0x3000))) + (
+    "\U00016fe4\U0001d159"
+)
 _VARIATIONS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _DEVICES = frozenset(
     ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"]
@@ -213,11 +224,12 @@ def _without_extension(stem: str, format: str) -> str:  # noqa: A002
 def clean_part(text: str) -> str:
     """Return `text` as a name that Windows, macOS and Linux take: never empty, "." or "..", of any length.
 
-    NFC; refused characters become "_"; spaces around it and trailing dots go; a device name gets a "_" first.
+    NFC; refused characters become "_"; what looks like a space around it and trailing dots go; a device name
+    gets a "_" first.
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    text = _REFUSED.sub(_seen, text).strip(" ").rstrip(" .") or "_"
+    text = _REFUSED.sub(_seen, text).strip(_BLANKS).rstrip(_BLANKS + ".") or "_"
     if text.split(".", 1)[0].rstrip(" ").upper() in _DEVICES:
         text = "_" + text
     return text
@@ -228,21 +240,29 @@ def _seen(match: re.Match[str]) -> str:
     char, text, at = match[0], match.string, match.start()
     if char in _JOINERS:
         before = text[at - 1 : at] if not _VARIATIONS.match(text[at - 1 : at]) else text[at - 2 : at - 1]
-        return char if _is_sign(before) and _is_sign(text[at + 1 : at + 2]) else "_"
-    behind = _is_sign(text[at - 1 : at]) or text[at + 1 : at + 2] == "\u20e3"  # a keycap: 1️⃣
+        kind = _joined(before)
+        return char if kind and kind == _joined(text[at + 1 : at + 2]) else "_"
+    before = text[at - 1 : at]
+    behind = _IDEOGRAPH.match(before) or _is_symbol(before) or text[at + 1 : at + 2] == "\u20e3"  # 1️⃣
     return char if _VARIATIONS.match(char) and behind else "_"
 
 
-def _is_sign(char: str) -> bool:
-    """Whether a character beyond Latin is seen: a letter, a mark or a symbol."""
-    return (
-        char > "\u0250" and unicodedata.category(char)[0] in "LMS" and not _REFUSED.match(char)
-    ) or char in tuple("©®")
+def _joined(char: str) -> str:
+    """Return what a joiner beside this character joins, "" for nothing."""
+    if _JOINING.match(char) and unicodedata.category(char)[0] in "LM" and not _REFUSED.match(char):
+        return "letters"
+    return "symbols" if _is_symbol(char) else ""
+
+
+def _is_symbol(char: str) -> bool:
+    """Whether a character is a symbol that may have several looks, such as ☎ and ©; those of ASCII have
+    one."""
+    return char > "\x7f" and unicodedata.category(char)[0] == "S"
 
 
 def clean_folders(text: str) -> list[str]:
     """Split at "/" and "\\\\" and clean each part; empty parts and "." go, ".." becomes "_"."""
-    return [clean_part(part) for part in _SEPARATORS.split(text) if part.strip(" ") not in ("", ".")]
+    return [clean_part(part) for part in _SEPARATORS.split(text) if part.strip(_BLANKS) not in ("", ".")]
 
 
 def fit(text: str, limit: int) -> str:

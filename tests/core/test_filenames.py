@@ -119,6 +119,46 @@ def test_an_absolute_folder_outside_is_told(save_path: str, expected: str) -> No
     assert f"save_path {save_path!r} is not inside output_dir '/out'" in found.warnings[0]
 
 
+IGNORABLE = [
+    *(0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x2010)),
+    *(*range(0x202A, 0x202F), *range(0x2060, 0x2070), 0x3164, *range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0),
+    *(*range(0xFFF0, 0xFFF9), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE1000)),
+]
+"""Default_Ignorable_Code_Point (DerivedCoreProperties.txt of Unicode 15)."""
+NONCHARACTERS = [
+    *range(0xFDD0, 0xFDF0),
+    *(plane << 16 | low for plane in range(17) for low in (0xFFFE, 0xFFFF)),
+]
+
+
+@pytest.mark.parametrize("around", ["ab", "ék", "кт", "αβ", "한글", "1a"])
+def test_no_character_that_is_not_seen_stays_between_letters(around: str) -> None:
+    left, right = around
+    kept = [c for c in IGNORABLE + NONCHARACTERS if chr(c) in clean_part(f"{left}{chr(c)}{right}")]
+    assert kept == []
+
+
+def test_joiners_and_variations_stay_where_they_change_what_is_seen() -> None:
+    for name in (
+        "می\u200cخواهم",
+        "क्\u200dष",
+        "👩\u200d🚀",
+        "❤\ufe0f\u200d🔥",
+        "葛\U000e0100",
+        "1\ufe0f\u20e3",
+    ):
+        assert clean_part(name) == unicodedata.normalize("NFC", name)
+    assert clean_part("漢\u200d字") == "漢_字"
+    assert clean_part("😀\ufe0f\U000e0121\U000e0122") == "😀\ufe0f__"  # bytes hidden behind an emoji
+
+
+@pytest.mark.parametrize("blank", [*" \xa0\u1680\u2002\u2009\u202f\u205f\u2800\u3000\U00016fe4\U0001d159"])
+def test_a_name_of_blanks_alone_does_not_exist(blank: str) -> None:
+    assert clean_part(blank * 3) == "_"
+    assert clean_part(f"{blank}a{blank}b{blank}.{blank}") == f"a{blank}b"
+    assert clean_folders(f"a/{blank}/b") == ["a", "b"]
+
+
 def test_what_is_cut_is_told() -> None:
     for options in ({"filename": "f" * 6000}, {"affix": "A" * 250}, {"save_path": "a" * 300}):
         assert "was too long and was cut" in name(**{"filename": "a", **options}).warnings[0]
