@@ -5,6 +5,7 @@ Pure: records in, state out. The caller knows which segments can still be read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -18,8 +19,10 @@ from luna_farm.core.job import UNFINISHED, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.core.shards import Shard, ShardState
 from luna_farm.core.state import Farm
+from luna_farm.core.typed import fits, typed
 
 S = ImageState
+_ID = re.compile("[0-9A-Za-z_-]{1,64}")
 RESUMED = {
     **dict.fromkeys((S.RUNNING.value, S.HELD.value, S.BURYING.value), S.QUEUED),
     "waiting": S.QUEUED,  # what version 0.1 wrote
@@ -57,7 +60,7 @@ def read(records: Iterable[dict[str, Any]], reports: Sequence[dict[str, Any]] = 
     """Replay the records of a journal in order, and the reports of finished jobs. A record of an unknown kind
     (a newer farm) is passed over; one that makes no sense is named in `unread`."""
     recovered = RecoveredState({}, [])
-    for record in records:
+    for record in _each(records):
         try:
             _replay(recovered, record)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError):
@@ -70,31 +73,41 @@ def read(records: Iterable[dict[str, Any]], reports: Sequence[dict[str, Any]] = 
     return recovered
 
 
+def _each(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the records, those in a bundle one by one: one that makes no sense costs no other job."""
+    for record in records:
+        bundle = record.get("jobs") if record.get("r") == "jobs" else None
+        if isinstance(bundle, list):
+            yield from (one if isinstance(one, dict) else {"r": "job"} for one in bundle)
+        else:
+            yield record
+
+
 def _replay(recovered: RecoveredState, record: dict[str, Any]) -> None:
     kind = record.get("r")
     if kind == "job":
         job = _job(record)
         recovered.jobs[job.job_id] = job
-    elif kind == "jobs":
-        for one in record["jobs"]:
-            _replay(recovered, one)
     elif kind == "image" and record["job_id"] in recovered.jobs:
-        images = recovered.jobs[record["job_id"]].images
-        images[record["index"]] = _image(record, images[record["index"]])
+        images, index = recovered.jobs[record["job_id"]].images, record["index"]
+        if index < 0:
+            raise IndexError(index)
+        images[index] = _image(record, images[index])
     elif kind == "shard":
         shard = shards.of_record(record)
         recovered.shards[shard.shard_id] = shard
         if shard.state is ShardState.PUBLISHED:
             del recovered.shards[shard.shard_id]
     elif kind == "shard_counts" and record["shard_id"] in recovered.shards:
-        shard = recovered.shards[record["shard_id"]]
-        shard.members, shard.bytes, shard.spool_bytes = (
-            record[n] for n in ("members", "bytes", "spool_bytes")
-        )
+        counts = {name: record[name] for name in ("members", "bytes", "spool_bytes")}
+        recovered.shards[record["shard_id"]] = typed(replace(recovered.shards[record["shard_id"]], **counts))
     elif kind == "image" and S(record["state"]) not in UNFINISHED:
         recovered.ended.add((record["job_id"], record["index"]))
     elif kind == "worker":
-        recovered.workers.append((record["pid"], record["created"]))
+        pid, created = record["pid"], record["created"]
+        if not (fits(pid, int) and fits(created, float)):
+            raise TypeError("pid and created are numbers")
+        recovered.workers.append((pid, created))
 
 
 def _replay_report(recovered: RecoveredState, record: dict[str, Any]) -> None:
@@ -104,10 +117,13 @@ def _replay_report(recovered: RecoveredState, record: dict[str, Any]) -> None:
 
 
 def _job(record: dict[str, Any]) -> Job:
+    job_id, request_id = record["job_id"], record["request_id"]
+    if not (_ID.fullmatch(job_id) and fits(request_id, str)):
+        raise ValueError("no ids of a job")
     return Job(
-        job_id=record["job_id"],
-        request_id=record["request_id"],
-        options=SaveOptions.from_map(record["options"]),
+        job_id=job_id,
+        request_id=request_id,
+        options=typed(SaveOptions.from_map(record["options"])),
         images=[_image(image, None) for image in record["images"]],
         accepted_at=0.0,
         warnings=tuple(record["warnings"]),
@@ -117,8 +133,8 @@ def _job(record: dict[str, Any]) -> Job:
 def _image(record: dict[str, Any], before: Image | None) -> Image:
     """Make an image of its record; what the record leaves out is as it was `before`."""
     state = record["state"]
-    task = ImageTask.from_map(record["task"]) if before is None or "task" in record else before.task
-    result = ImageResult.from_map({"state": "", **record.get("result", {})})
+    task = task_of(record["task"]) if before is None or "task" in record else before.task
+    result = typed(ImageResult.from_map({"state": "", **record.get("result", {})}))
     image = Image(
         task=task,
         state=RESUMED.get(state) or S(state),
@@ -128,6 +144,17 @@ def _image(record: dict[str, Any], before: Image | None) -> Image:
     )
     image.uploads = uploads.of_records(image.key, record.get("uploads", []))
     return image
+
+
+def task_of(record: dict[str, Any]) -> ImageTask:
+    """Return the task of a record. Raises KeyError, ValueError, TypeError or AttributeError for one that
+    makes no sense."""
+    task = typed(ImageTask.from_map(record))
+    for note in (task.noted or {}).values():
+        typed(Note.from_map(note))
+    if not (_ID.fullmatch(task.job_id) and task.nbytes >= 0 and all(fits(path, str) for path in task.paths)):
+        raise ValueError("no task")
+    return task
 
 
 class DiskProbe(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 
 from luna_farm.core.circuits import Upload
 from luna_farm.core.messages import Message
+from luna_farm.core.typed import typed
 
 
 class ShardState(Enum):
@@ -137,10 +138,11 @@ _KEPT = tuple(row.name for row in fields(Shard))[:15]
 
 
 def of_record(record: dict[str, Any]) -> Shard:
-    """Return the shard of a journal record. Raises KeyError and ValueError for one that makes no sense."""
+    """Return the shard of a journal record. Raises KeyError, ValueError and TypeError for one that makes no
+    sense."""
     given = {name: record[name] for name in _KEPT if name in record and name != "state"}
     state = ShardState(record["state"])
     blank = {"job_id": "", "max_images": 0, "max_bytes": 0}
     shard = Shard(**{**blank, **given})
     shard.state = H.COMPLETE if state is H.PUBLISHING else state
-    return shard
+    return typed(shard)

@@ -12,7 +12,8 @@ from typing import Any
 
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageTask, SaveOptions
-from luna_farm.core.recovery import RecoveredState
+from luna_farm.core.recovery import RecoveredState, task_of
+from luna_farm.core.typed import typed
 
 S = ImageState
 ADOPTED = "spooled-"
@@ -34,13 +35,13 @@ class Spooled:
     def of(cls, segment: str, request: Mapping[str, Any]) -> Spooled:
         """Build from a map of `completion.request_of`. Raises KeyError, ValueError or TypeError for anything
         else."""
-        task = replace(ImageTask.from_map(request["task"]), segment=segment, offset=0, recovered=True)
+        task = replace(task_of(request["task"]), segment=segment, offset=0, recovered=True)
         return cls(
             task.job_id,
             str(request["request_id"]),
             int(request["num_images"]),
             tuple(request["warnings"]),
-            SaveOptions.from_map(request["options"]),
+            typed(SaveOptions.from_map(request["options"])),
             task,
         )
 

@@ -35,6 +35,7 @@ from luna_farm.core.leases import busy
 from luna_farm.core.messages import ImageResult, SaveOptions
 from luna_farm.core.shards import ShardState
 from luna_farm.core.state import Farm
+from luna_farm.core.typed import typed
 from luna_farm.errors import InvalidRequest
 from luna_farm.locations import is_url, parse
 
@@ -52,7 +53,7 @@ def uploads_of(image: Image, result: ImageResult) -> list[Upload]:
         upload.again = image.task.recovered and is_url(target["root"]) and not image.task.archive
         if "bytes" in target:
             upload.state, upload.bytes = U.SAVED, target["bytes"]
-        uploads.append(upload)
+        uploads.append(typed(upload))
     return uploads
 
 
@@ -236,7 +237,7 @@ def of_records(key: tuple[str, int], given: list[dict[str, Any]]) -> list[Upload
         upload.state = U.WAITING if state is U.RUNNING else state
         upload.bytes, upload.error, upload.again = record.get("bytes", 0), record.get("error", ""), True
         upload.shard, upload.archive = record.get("shard", ""), record.get("archive", "")
-        uploads.append(upload)
+        uploads.append(typed(upload))
     return uploads
 
 

@@ -20,6 +20,7 @@ from luna_farm.core.counted import counted
 from luna_farm.core.instructions import Instruction
 from luna_farm.core.job import ImageState
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions, output_part
+from luna_farm.core.typed import typed
 from luna_farm.errors import ArenaError, FarmError
 from luna_farm.locations import is_url
 from luna_farm.storage import arena, files, notes, upload_spool, writer
@@ -87,8 +88,8 @@ class Inheritance:
         for found in self._services.letters.letters():
             try:
                 job, task = self._services.letters.load(found.id)
-                options, image = SaveOptions.from_map(job), ImageTask.from_map(task)
-            except (FarmError, TypeError) as error:
+                options, image = typed(SaveOptions.from_map(job)), recovery.task_of(task)
+            except (FarmError, KeyError, ValueError, TypeError, AttributeError) as error:
                 self._tell(f"The dead letter {found.path} cannot be read and stays where it is: {error}")
             else:
                 yield dead_letters.DeadLetter(options, image, found.reason, f"npy:{found.pixels_path}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -224,6 +226,50 @@ def test_a_record_that_makes_no_sense_is_named_and_costs_no_other_job(record: di
     recovered = recovery.read(before.journal)
     assert recovered.unread == [record.get("job_id") or "worker"]
     assert {"job-0001", "job-0003"} <= set(recovered.jobs)
+
+
+JUNK = (None, "\0/../..", -1, 1.5, b"x", [1], {"a": 1})
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each value in a record."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield (*at, key)
+        yield from places(one, (*at, key))
+
+
+def test_whatever_stands_in_a_field_of_a_record_the_farm_starts_and_keeps_the_other_jobs() -> None:
+    """Records with a valid checksum, of a version that keeps something else in a field of that name."""
+    before = busy_stage()
+    before.submit("job-far", output_dir="s3://bucket/a")
+    before.finish(uploads=({"spool": "/spool/1", "root": "s3://bucket/a", "name": "a.png"},))
+    pristine = json.loads(json.dumps(before.journal))
+    assert {"job", "image", "worker"} <= {record["r"] for record in pristine}
+    everything = recovery.read(pristine).jobs.keys()
+    kinds = {(record["r"], "uploads" in record): at for at, record in enumerate(pristine)}
+    for number in kinds.values():
+        record = pristine[number]
+        for place in places(record):
+            for junk in JUNK:
+                records = json.loads(json.dumps(pristine))
+                inner = records[number]
+                for key in place[:-1]:
+                    inner = inner[key]
+                inner[place[-1]] = junk
+                recovered = recovery.read(records)
+                kept = everything - {record.get("job_id")}
+                assert kept <= set(recovered.jobs), (place, junk)
+                recovery.restore(Stage().farm, recovered, Disk(), 0.0)
+
+
+def test_a_record_of_several_jobs_that_makes_no_sense_in_one_costs_no_other() -> None:
+    before = Stage()
+    before.submit("job-0001")
+    before.submit("job-0002")
+    one, other = (record for record in before.journal if record["r"] == "job")
+    recovered = recovery.read([{"r": "jobs", "jobs": [{**one, "options": 5}, 7, other]}])
+    assert (list(recovered.jobs), recovered.unread) == ([other["job_id"]], [one["job_id"], "job"])
 
 
 def test_a_report_that_makes_no_sense_is_passed_over() -> None:
