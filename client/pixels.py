@@ -2,6 +2,7 @@
 
     info = describe(x)                              # raises InvalidRequest for what is no image
     flaws = copy_into(x, slot[: info.nbytes], info.dtype)   # C-contiguous [B, H, W, C]
+    copy_together([(x, slot, dtype), ...])          # the same for several, in several threads
 
 Floats become 8-bit values exactly as in ComfyUI, `np.clip(255. * x, 0, 255).astype(np.uint8)`: truncated, in
 the arithmetic of their own type (bfloat16, which numpy lacks, in float32). They become 16-bit values by
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from luna_farm.core.formats import DTYPES, wire_dtype
 from luna_farm.errors import InvalidRequest
+from luna_farm.imaging.quantize import ALONE, in_threads
 from luna_farm_client.conversion import Flaws, at_depth, floats, from_array, inspected
 from luna_farm_client.device import array_of, from_device, torch_of
 
@@ -115,6 +118,18 @@ def copy_into(x: object, view: memoryview, dtype: str = "uint8") -> Flaws:
     if array.dtype == np.bool_:
         np.multiply(target, 255, out=target)
     return {}
+
+
+def copy_together(work: Sequence[tuple[object, memoryview, str]]) -> list[Flaws]:
+    """As `copy_into` for each (x, view, dtype). Small images in the memory of the processor are copied by
+    several threads; a large one uses several by itself, and one of a GPU needs none."""
+    copies = [partial(copy_into, *each) for each in work]
+    small = all(
+        dtype == "uint8" and view.nbytes <= ALONE and getattr(x, "is_cpu", True) for x, view, dtype in work
+    )
+    if small and sum(view.nbytes for _, view, _ in work) > ALONE:
+        return in_threads(copies)
+    return [copy() for copy in copies]
 
 
 def spread(x: object) -> Any:

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from luna_farm.core import protocol
@@ -22,7 +23,7 @@ from luna_farm_client import oversize
 from luna_farm_client.conversion import Flaws
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.outgoing import Outgoing, Piece
-from luna_farm_client.pixels import copy_into
+from luna_farm_client.pixels import copy_into, copy_together
 from luna_farm_client.requests import Receipt
 from luna_farm_client.steps import Copy, Receive, Send, Sleep, Steps
 
@@ -241,27 +242,15 @@ class Session:
         return taken
 
     def _fill(self, number: int, pieces: Sequence[Piece], leases: list[Lease]) -> Steps:
-        """Copy the pieces into their slots and seal them, the leases of those that were sealed leave the
+        """Copy the pieces into their slots and seal them; the leases of those that were sealed leave the
         list."""
-        sealed: list[tuple[Piece, Lease]] = []
-        flaws: list[Flaws] = []
-        payload: list[memoryview] = []
-        nbytes = 0
-        for piece, lease in zip(pieces, list(leases), strict=True):
-            if self.shared:
-                found = yield Copy(lambda piece=piece, lease=lease: self._copy(piece, lease))  # type: ignore[misc]
-            else:
-                payload.append(memoryview(bytearray(piece.nbytes)))
-                found = yield Copy(
-                    lambda piece=piece, into=payload[-1]: copy_into(piece.pixels, into, piece.dtype)  # type: ignore[misc]
-                )
-            sealed.append((piece, lease))
-            flaws.append(found or {})
-            nbytes += piece.nbytes
-            if nbytes >= SEAL_BYTES or piece is pieces[-1]:
-                del leases[: len(sealed)]
-                yield Send(self._seal(number, sealed, flaws), payload)
-                sealed, flaws, payload, nbytes = [], [], [], 0
+        for group in _sealed_together(pieces):
+            payload = [] if self.shared else [memoryview(bytearray(piece.nbytes)) for piece in group]
+            found = yield Copy(partial(self._copy, group, leases[: len(group)], payload))
+            flaws = found or [{}] * len(group)
+            sealed = list(zip(group, leases, strict=False))
+            del leases[: len(group)]
+            yield Send(self._seal(number, sealed, flaws), payload)
 
     def _seal(
         self, number: int, sealed: Sequence[tuple[Piece, Lease]], flaws: Sequence[Flaws]
@@ -278,11 +267,19 @@ class Session:
             message.update(inline=True, sizes=[piece.nbytes for piece, _ in sealed])
         return message
 
-    def _copy(self, piece: Piece, lease: Lease) -> Flaws:
+    def _copy(
+        self, pieces: Sequence[Piece], leases: Sequence[Lease], payload: Sequence[memoryview]
+    ) -> list[Flaws]:
+        views = payload or [self._view(piece, lease) for piece, lease in zip(pieces, leases, strict=True)]
+        return copy_together(
+            [(piece.pixels, view, piece.dtype) for piece, view in zip(pieces, views, strict=True)]
+        )
+
+    def _view(self, piece: Piece, lease: Lease) -> memoryview:
         arena = self.segments.arena(lease.segment)
         self.segments.about_to_fill(arena, piece.pixels)
         self._warm(arena, lease)
-        return copy_into(piece.pixels, arena.view(lease.offset, piece.nbytes), piece.dtype)
+        return arena.view(lease.offset, piece.nbytes)
 
     def _warm(self, arena: Arena, lease: Lease) -> None:
         """Map what was not mapped yet in one go: page faults one by one cost ten times as much."""
@@ -324,6 +321,20 @@ def _windows(pieces: Sequence[Piece], arena_bytes: int) -> Generator[list[Piece]
         window.append(piece)
         size += piece.nbytes
     yield window
+
+
+def _sealed_together(pieces: Sequence[Piece]) -> Generator[list[Piece], None, None]:
+    """Group pieces into what one seal says is complete."""
+    group: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        group.append(piece)
+        size += piece.nbytes
+        if size >= SEAL_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _counts(piece: Piece, found: Flaws) -> list[list[int]]:

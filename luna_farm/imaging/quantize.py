@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache, partial
 from itertools import chain, count
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luna_farm import system
 
+T = TypeVar("T")
+
 try:
     from luna_farm.imaging import _png
 except ImportError:  # no compiler when this was installed
     _png = None  # type: ignore[assignment]
 
-_ALONE = 3 * 2**20  # values that the caller does alone: waking others would take a tenth of the time
+ALONE = 3 * 2**20
+"""Values that the caller does alone: waking others would take a tenth of the time."""
 _PIECE = 3 * 2**18  # values of a piece of more: small, so that a thread which is held up holds up little
 _THREADS = min(4, system.usable_processors())
 LARGEST = 8.0
@@ -48,7 +51,7 @@ def quantize(src: NDArray[np.floating[Any]], dst: NDArray[np.uint8]) -> bool:
         raise ValueError("quantize takes C-contiguous arrays and a writable destination")
     if _png is not None and src.dtype == np.float32 and src.flags.aligned:
         floats, out = src.reshape(-1), dst.reshape(-1)
-        if floats.size <= _ALONE:
+        if floats.size <= ALONE:
             return _png.quantize(floats, out)
         pieces = [slice(at, at + _PIECE) for at in range(0, floats.size, _PIECE)]
         return _shared([partial(_png.quantize, floats[piece], out[piece]) for piece in pieces])
@@ -57,7 +60,7 @@ def quantize(src: NDArray[np.floating[Any]], dst: NDArray[np.uint8]) -> bool:
 
 def copy_bytes(src: NDArray[np.uint8], dst: NDArray[np.uint8]) -> None:
     """Fills `dst` with `src`. Both uint8, one-dimensional, C-contiguous and of the same size."""
-    if src.size <= _ALONE:
+    if src.size <= ALONE:
         np.copyto(dst, src)
         return
     pieces = [slice(at, at + _PIECE) for at in range(0, src.size, _PIECE)]
@@ -71,7 +74,7 @@ def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
     """
     pixels = src.shape[-2] * src.shape[-1]
     if _png is not None:
-        if src.size <= _ALONE:
+        if src.size <= ALONE:
             found = [_png.quantize_planes(*pair, 0, pixels) for pair in zip(src, dst, strict=True)]
             return any(found)
         step = _PIECE // 3
@@ -92,14 +95,21 @@ def quantize_planes(src: NDArray[np.float32], dst: NDArray[np.uint8]) -> bool:
 
 
 def _shared(work: Sequence[Callable[[], bool | None]]) -> bool:
-    """Do all of the work, in several threads; returns whether any found something."""
-    left = iter(work)
+    return any(in_threads(work))
 
-    def some() -> list[bool | None]:
-        return [each() for each in left]
+
+def in_threads(work: Sequence[Callable[[], T]]) -> list[T]:
+    """Do all of the work, in several threads, and return what came of each. None of it may do the same: the
+    threads would wait for themselves. Raises what one of them raised, once all have ended."""
+    left = iter(enumerate(work))
+
+    def some() -> list[tuple[int, T]]:
+        return [(at, each()) for at, each in left]
 
     threads = [_pool().submit(some) for _ in range(min(_THREADS, len(work)))]
-    return any(chain.from_iterable([thread.result() for thread in threads]))
+    wait(threads)
+    done = dict(chain.from_iterable([thread.result() for thread in threads]))
+    return [done[at] for at in range(len(work))]
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from luna_farm.errors import InvalidRequest
 from luna_farm_client import device
-from luna_farm_client.pixels import PixelInfo, copy_into, describe
+from luna_farm_client.pixels import PixelInfo, copy_into, copy_together, describe
 
 
 def _comfyui(x):
@@ -413,3 +414,52 @@ def test_planes_that_begin_anywhere_in_memory_are_taken() -> None:
     assert not odd.flags.aligned
     x = np.moveaxis(odd.reshape(3, 20, 10), 0, -1)
     _same(x, _comfyui(x))
+
+
+def five_images(kind: str) -> list[Any]:
+    """Images that together are worth several threads, each alone not."""
+    chance = np.random.default_rng(5)
+    images = [chance.random((700, 1024, 3), np.float32) for _ in range(5)]
+    if kind == "uint8":
+        return [(255 * image).astype(np.uint8) for image in images]
+    if kind == "tensor":
+        torch = pytest.importorskip("torch")
+        return [torch.from_numpy(image)[None] for image in images]
+    return images
+
+
+def together(images: list[Any]) -> tuple[list[Any], list[bytearray]]:
+    out = [bytearray(describe(image).nbytes) for image in images]
+    work = [(image, memoryview(one), "uint8") for image, one in zip(images, out, strict=True)]
+    return copy_together(work), out
+
+
+@pytest.mark.parametrize("kind", ["float32", "uint8", "tensor"])
+def test_several_images_are_copied_as_each_alone(kind):
+    images = five_images(kind)
+    flaws, out = together(images)
+    assert flaws == [{}] * 5
+    for image, found in zip(images, out, strict=True):
+        alone = bytearray(len(found))
+        copy_into(image, memoryview(alone))
+        assert found == alone
+
+
+def test_each_of_several_images_keeps_its_own_flaws():
+    images = five_images("float32")
+    images[3][0, 0] = np.nan
+    assert together(images)[0] == [{}, {}, {}, {0: 3}, {}]
+
+
+def test_what_is_wrong_with_one_of_several_is_raised_when_none_is_written_any_more():
+    images = five_images("float32")
+    images[1] *= 200.0
+    with pytest.raises(InvalidRequest, match="floats up to"):
+        together(images)
+
+
+def test_large_images_among_several_do_not_wait_for_themselves():
+    large = np.random.default_rng(6).random((1100, 1024, 3), np.float32)
+    flaws, (first, *_) = together([large] * 3)
+    assert flaws == [{}] * 3
+    assert np.array_equal(np.frombuffer(first, np.uint8), (large * 255).astype(np.uint8).ravel())
