@@ -52,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; `argv` is without the program's name. Returns the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that the terminal's encoding does not have
         sys.stdout.reconfigure(errors="backslashreplace")
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         try:
-            return _run(sys.argv[1:] if argv is None else list(argv))
+            return _run(arguments)
         finally:
             # A reader that is gone must show here, not when the interpreter ends.
             if sys.stdout is not None:  # pythonw has none
@@ -66,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except FarmUnavailable as error:
-        return _fail(str(error), NO_FARM)
+        return _fail(options.for_this_farm(str(error), arguments), NO_FARM)
     except ConfigError as error:
         return _fail(str(error), WRONG_USAGE)
     except InvalidRequest as error:
         # A value that is not allowed is wrong usage, wherever it is noticed; a file that is no image is not.
         return _fail(str(error), FAILED if error.field == "FILE" else WRONG_USAGE)
     except FarmError as error:
-        return _fail(str(error), FAILED)
+        return _fail(options.for_this_farm(str(error), arguments), FAILED)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}.", FAILED)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterable
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luna_farm import config_settings
@@ -24,6 +27,26 @@ COMMON = {
     "state_dir": "its state folder",
 }
 _PREFIX = "setting_"
+
+
+_NAMED = re.compile(
+    r"(?<=\bluna-farm )(?:start|stop|status|jobs?|retry|cancel|dismiss|pause|resume|logs|catalogue rebuild)\b"
+)
+
+
+def for_this_farm(text: str, arguments: Sequence[str]) -> str:
+    """Return a message in which each command that a person is to type names the farm that `arguments` name:
+    without that it would act on another one. Where one was to start, its state folder knows where it
+    listens."""
+    named = ("--state-dir", "--config", *(("--host", "--port") if arguments[:1] != ["start"] else ()))
+    words: list[str] = []
+    for at, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option not in named:
+            continue
+        value = value if equals else next(iter(arguments[at + 1 :]), "")
+        words += [option, os.path.abspath(value) if option in ("--state-dir", "--config") else value]
+    return _NAMED.sub(lambda found: f"{found[0]} {shlex.join(words)}", text) if words else text
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

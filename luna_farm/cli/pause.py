@@ -36,10 +36,11 @@ def run(args: argparse.Namespace, config: Config) -> int:
     if args.json:
         terminal.print_json(dataclasses.asdict(report))
     elif report.paused:
-        print(
+        text = (
             f"The farm is paused with {waiting} waiting and {report.running} being finished."
             " `luna-farm resume` goes on; so does a restart."
         )
+        print(options.for_this_farm(text, args.arguments))
     else:
         print(f"The farm saves, with {waiting} waiting and {report.running} being saved.")
     return 0

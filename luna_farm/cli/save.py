@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from luna_farm.cli.farm import connect
 
     with connect(config) as farm:
-        saving = Saving(farm, args.timeout)
+        saving = Saving(farm, args.timeout, args.arguments)
         shown, task = terminal.progress("Saving", len(args.files))
         try:
             with shown:

@@ -9,9 +9,11 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from luna_farm.cli import options
 from luna_farm.errors import FarmBusy, FarmDraining, FarmError
 
 if TYPE_CHECKING:
@@ -25,9 +27,12 @@ INTERRUPTED = 130
 
 
 class Saving:
-    """Files on their way through `farm`; all of it takes at most `timeout_s` (None: as long as it takes)."""
+    """Files on their way through `farm`; all of it takes at most `timeout_s` (None: as long as it takes).
+    `arguments` of the command line name the farm."""
 
-    def __init__(self, farm: FarmClient, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, farm: FarmClient, timeout_s: float | None = None, arguments: Sequence[str] = ()
+    ) -> None:
         self.accepted: list[tuple[str, str]] = []
         """(file, job id)."""
         self.reports: list[JobReport] = []
@@ -35,7 +40,7 @@ class Saving:
         self.problems: list[str] = []
         self.told: list[str] = []
         """What was lost when files were read."""
-        self._farm = farm
+        self._farm, self._arguments = farm, arguments
         self._timeout_s = timeout_s
         self._until = time.monotonic() + (BUSY_S if timeout_s is None else timeout_s)
         self._told = ""
@@ -135,7 +140,7 @@ class Saving:
     def _left(self) -> str:
         ids = self._jobs_left()
         jobs = f"Job {ids[0]} goes" if len(ids) == 1 else f"{len(ids)} jobs go"
-        command = f"luna-farm cancel {' '.join(ids)}"
+        command = options.for_this_farm(f"luna-farm cancel {' '.join(ids)}", self._arguments)
         return f"{jobs} on in the farm. To give up what is not saved: {command}"
 
     def _trouble(self, report: JobReport) -> str:

@@ -6,8 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import errno
-import os
-import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -99,14 +97,7 @@ def _print_started(args: argparse.Namespace, config: Config, farm: Launched) -> 
     if farm.feed_port:
         print(f"  dashboard  http://{farm.host}:{farm.feed_port}/")
     print(f"  log        {config.state_dir / logs.FILE_NAME}")
-    print(f"  stop it    {_stop_command(args)}")
-
-
-def _stop_command(args: argparse.Namespace) -> str:
-    """Return the command that stops this farm, and no other."""
-    named = (("--state-dir", args.setting_state_dir), ("--config", args.config))
-    words = [word for option, value in named if value for word in (option, os.path.abspath(value))]
-    return shlex.join(["luna-farm", "stop", *words])
+    print(f"  stop it    {options.for_this_farm('luna-farm stop', args.arguments)}")
 
 
 def _notes(config: Config) -> list[str]:

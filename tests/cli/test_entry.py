@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from luna_farm.cli import entry
+from luna_farm.cli import entry, options
 from luna_farm.errors import ConfigError, FarmError, FarmUnavailable, InvalidRequest, UnknownJob
 
 
@@ -179,3 +179,20 @@ def test_a_name_that_the_terminal_cannot_show_does_not_stop_a_command() -> None:
     environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environ, timeout=60)
     assert (ran.returncode, ran.stdout.strip()) == (0, b"caf\\xe9 \\U0001f431")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["jobs"], "`luna-farm start`"),
+        (["jobs", "--port", "7"], "`luna-farm start --port 7`"),
+        (["save", "a.png", "--state-dir=/a b"], "`luna-farm start --state-dir '/a b'`"),
+        (["start", "--port", "7", "--state-dir", "/x"], "`luna-farm start --state-dir /x`"),
+        (["jobs", "--port"], "`luna-farm start --port ''`"),
+    ],
+)
+def test_a_command_that_is_recommended_names_the_farm_that_was_spoken_to(
+    arguments: list[str], named: str
+) -> None:
+    text = "Luna Farm is not there. Start one with `luna-farm start`; luna-farm-x is another program."
+    assert options.for_this_farm(text, arguments) == text.replace("`luna-farm start`", named)

@@ -102,7 +102,7 @@ def test_a_port_that_may_not_be_had_is_explained(farm_run, cli):
 
     farm_run(run)
     code, _, err = cli("start", "--port", "80")
-    assert (code, err.startswith("Cannot listen on 127.0.0.1: Permission denied")) == (1, True)
+    assert (code, err.startswith("Cannot listen on 127.0.0.1, port 80: this user may not")) == (1, True)
 
 
 def test_other_errors_of_the_system_are_passed_on(farm_run, cli):

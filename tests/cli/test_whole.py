@@ -83,6 +83,8 @@ def test_two_farms_are_told_apart(luna, tmp_path):
     (hint,) = (line.split("stop it", 1)[1].strip() for line in out.splitlines() if "stop it" in line)
     assert luna("stop", "--port", _unused_port())[0] == 3
     assert luna("status")[0] == 0
+    _, _, err = luna("job", "nothing", "--state-dir", other)
+    assert f"`luna-farm jobs {shlex.join(['--state-dir', str(other)])}` lists" in err
     assert luna(*shlex.split(hint)[1:])[0] == 0
     assert luna("status")[0] == 0
     assert luna("status", "--state-dir", other)[0] == 3
