@@ -5,13 +5,13 @@ Decides, as `farm.handle` documents; acts on nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events
 from luna_farm.core.feed_events import ImageFailed, ImageSaved, ImagesMissing, JobDone
-from luna_farm.core.instructions import Append, Bury, CatalogueFailed, Instruction, KeepReport, Publish, Reply
+from luna_farm.core.instructions import Append, Bury, CatalogueFailed, Instruction, Publish, Reply
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note
 from luna_farm.core.state import Farm
@@ -146,7 +146,7 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
         images_failed=job.count(S.FAILED, S.LOST, S.MISSING),
         ms=(now - job.accepted_at) * 1e3,
     )
-    done += [Publish(ended), KeepReport(job_record(job))]
+    done.append(Publish(ended))
     _to_the_end(farm, job)
     _forget_old(farm)
     return done
@@ -172,6 +172,7 @@ def _forget_old(farm: Farm) -> None:
         ):
             continue
         farm.kept_images -= farm.finished_order.pop(job_id)
+        farm.unkept.discard(job_id)
         if job is not None and job_id not in farm.open_jobs:
             del farm.jobs[job_id]
             farm.requests.pop(job.request_id, None)
@@ -180,6 +181,20 @@ def _forget_old(farm: Farm) -> None:
 def _to_the_end(farm: Farm, job: Job) -> None:
     farm.kept_images += job.num_images - farm.finished_order.pop(job.job_id, 0)
     farm.finished_order[job.job_id] = job.num_images
+    farm.unkept.add(job.job_id)
+
+
+def take_reports(farm: Farm) -> list[dict[str, Any]]:
+    """Return the reports that are due: those that the journal forgets when it is written anew."""
+    due = finished_records(farm, farm.unkept)
+    farm.unkept.clear()
+    return due
+
+
+def finished_records(farm: Farm, job_ids: Container[str]) -> list[dict[str, Any]]:
+    """Return the records of finished jobs, of those that are wanted, the one that ended first first."""
+    finished = (job_id for job_id in farm.finished_order if job_id in job_ids)
+    return [job_record(farm.jobs[job_id]) for job_id in finished if job_id not in farm.open_jobs]
 
 
 def bury(farm: Farm, image: Image, result: ImageResult) -> list[Instruction]:

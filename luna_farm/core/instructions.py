@@ -74,13 +74,6 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
-class KeepReport:
-    """Keep the record of a finished job for later questions and starts; the journal holds open jobs only."""
-
-    record: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Dispatch:
     """Hand an image to a worker."""
 
@@ -217,7 +210,6 @@ Instruction = (
     | SpoolPixels
     | MovePixels
     | Append
-    | KeepReport
     | Dispatch
     | RemoveTemps
     | Spawn

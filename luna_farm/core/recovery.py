@@ -11,10 +11,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from luna_farm.core import archive_recovery, shards, uploads
-from luna_farm.core.completion import UNSURE, attempted, bury, close, image_record, job_record, missing
+from luna_farm.core.completion import (
+    UNSURE,
+    attempted,
+    bury,
+    close,
+    image_record,
+    job_record,
+    missing,
+)
 from luna_farm.core.dispatch import worker_record
 from luna_farm.core.feed_events import ImageLost
-from luna_farm.core.instructions import Append, Instruction, KeepReport, Publish, RemoveTemps
+from luna_farm.core.instructions import Append, Instruction, Publish, RemoveTemps
 from luna_farm.core.job import UNFINISHED, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.core.shards import Shard, ShardState
@@ -198,9 +206,10 @@ def restore(
                 farm.keep_pixels(image)
         done += missing(job) if job.count(S.FILLING) else []
         closed = close(farm, job, now)
-        if job.job_id not in recovered.reports:
-            # Of a job that had finished in the journal only the report may be missing.
-            done += closed if _news(job) else [i for i in closed if isinstance(i, KeepReport)]
+        if job.job_id in recovered.reports:
+            farm.unkept.discard(job.job_id)
+        elif _news(job):
+            done += closed
     return done
 
 
@@ -279,7 +288,7 @@ def _news(job: Job) -> bool:
 
 
 def snapshot(farm: Farm) -> list[dict[str, Any]]:
-    """The fewest records that make the same farm again: what a compacted journal holds."""
+    """The fewest records that make the same farm again, but for reports: what a compacted journal holds."""
     workers = [worker_record(worker) for worker in farm.workers.values() if worker.pid]
     workers += [uploads.uploader_record(farm.uploader)] if farm.uploader else []
     archives_left = [shard.record() for shard in farm.shards.values()]

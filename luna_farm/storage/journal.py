@@ -94,15 +94,15 @@ class Journal:
         replay = Replay(told, lost, kept_aside, whole, misplaced, damaged)
         return cls(path, fd, good, number), replay
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record; it survives any death of this process once this returns.
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Write records, all or none; they survive any death of this process once this returns.
 
-        Raises DiskError if it could not be written whole: the file then ends with the record before, and
+        Raises DiskError if they could not be written whole: the file then ends with the record before, and
         nothing may be acknowledged. Raises TooLarge above MAX_RECORD_BYTES.
         """
         if self._torn:
             self._mend()
-        framed = frame(record, self._number)
+        framed = b"".join([frame(record, self._number + at) for at, record in enumerate(records)])
         try:
             half_write("journal.half_record", self._fd, framed)
             written = os.write(self._fd, framed)
@@ -113,7 +113,7 @@ class Journal:
             self._mend()
             raise system.disk_error("append to the journal", self.path, error) from error
         self.bytes += written
-        self._number += 1
+        self._number += len(records)
 
     def _mend(self) -> None:
         """Cut what a failed write left; until that succeeds nothing is appended, for it could not be read

@@ -1,14 +1,15 @@
 """Reports of finished jobs, in files of their own: bounded in bytes, dropped oldest first.
 
-The journal holds only open jobs, so that no number of finished ones can fill it or slow a start down. A
-report that cannot be written is lost at the next start and costs nothing else.
+When the journal is compacted it holds only open jobs, so that no number of finished ones can fill it or slow
+a start down. Reports are written before that, or once the farm is idle. One that cannot be written is lost at
+the next start and costs nothing else.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ log = logging.getLogger("luna_farm.reports")
 
 MAX_BYTES = 8 << 20
 """Of both files together: about 14,000 images. Reading that many at a start takes less than half a second."""
+
+
+IMAGES_TOGETHER = 64
+"""Images whose reports are written at once."""
 
 
 class Reports:
@@ -43,16 +48,27 @@ class Reports:
         journal.close()
         return before.records + self._found.records
 
-    def append(self, report: Mapping[str, Any]) -> None:
-        """Keep a report; the oldest ones make room for it."""
+    def extend(self, reports: Iterable[Mapping[str, Any]]) -> None:
+        """Keep reports, the oldest first; those that are kept already make room for them."""
+        together: list[Mapping[str, Any]] = []
+        for report in reports:
+            together.append(report)
+            if sum(len(one["images"]) for one in together) >= IMAGES_TOGETHER:
+                self._append(together)
+                together = []
+        if together:
+            self._append(together)
+
+    def _append(self, reports: Sequence[Mapping[str, Any]]) -> None:
         try:
             if self._journal.bytes >= self._max_bytes // 2:
                 self._journal.close()
                 os.replace(self._path, f"{self._path}.old")
                 self._journal, _ = Journal.open(self._path)
-            self._journal.append(report)
+            self._journal.append(*reports)
         except (FarmError, OSError) as error:
-            log.error("The report of job %s is known until the farm stops: %s", report.get("job_id"), error)
+            jobs = ", ".join(str(report["job_id"]) for report in reports)
+            log.error("Reports are known until the farm stops (jobs %s): %s", jobs, error)
 
     def in_place(self) -> bool:
         """Whether the open file still has its name."""

@@ -75,7 +75,6 @@ class Executor:
             instructions.SpoolPixels: self._spool_pixels,
             instructions.MovePixels: self._move_pixels,
             instructions.Append: self._append,
-            instructions.KeepReport: lambda i: services.reports.append(i.record),
             instructions.Dispatch: self._dispatch,
             instructions.RemoveTemps: self._remove_temps,
             instructions.Spawn: lambda i: services.pools[i.pool].spawn(i.worker),

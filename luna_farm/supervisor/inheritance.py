@@ -71,7 +71,7 @@ class Inheritance:
                     services.segments.forget(segment)
                     arena.remove(segment)
         farm.inherited = frozenset(filter(self._is_arena, farm.segment_users))
-        services.journal_writer.begin(recovery.snapshot(farm))
+        services.journal_writer.begin(services.snapshot())
         notes.remove_all(folder)
         left = sum(1 for _ in farm.unfinished())
         if left:

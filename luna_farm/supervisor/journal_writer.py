@@ -74,8 +74,7 @@ class JournalWriter:
             )
         before = self._journal.end
         try:
-            for record in records:
-                self._journal.append(record)
+            self._journal.append(*records)
             if sync:
                 self._journal.sync()
         except FarmError as error:

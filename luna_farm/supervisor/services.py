@@ -11,7 +11,8 @@ from luna_farm.catalogue import rows
 from luna_farm.config import Config
 from luna_farm.config_destinations import without_secrets
 from luna_farm.config_ray import SEND_S, RayCluster
-from luna_farm.core import events
+from luna_farm.core import events, recovery
+from luna_farm.core.completion import take_reports
 from luna_farm.core.pools import NEAR
 from luna_farm.core.state import Farm
 from luna_farm.engine import ray
@@ -59,6 +60,15 @@ class Services:
     metrics: Metrics
     catalogue: CatalogueWriter | None
     feed: Feed | None = None
+
+    def keep_reports(self) -> None:
+        """Write the reports of the jobs that ended since the last time."""
+        self.reports.extend(take_reports(self.farm))
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Return what a new journal begins with. Reports, which it does not hold, are kept before that."""
+        self.keep_reports()
+        return recovery.snapshot(self.farm)
 
 
 def services(

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from luna_farm import logs
-from luna_farm.core import recovery
-from luna_farm.core.completion import job_record
+from luna_farm.core.completion import finished_records
 from luna_farm.errors import FarmError
 from luna_farm.storage import arena_size
 from luna_farm.storage.reports import Reports
@@ -82,13 +81,11 @@ class StateGuard:
         for folder in (services.spool.folder, services.large.folder, letters, uploads):
             os.makedirs(folder, mode=0o700, exist_ok=True)
         arena_size.note(self._folder, farm.segment, *farm.inherited)
-        services.journal_writer.begin(recovery.snapshot(farm))
+        services.journal_writer.begin(services.snapshot())
         if not services.reports.in_place():
             services.reports.close()
             services.reports = Reports(self._folder / state_dir.REPORTS)
-            for job_id in farm.finished_order:
-                if job_id in farm.jobs and job_id not in farm.open_jobs:
-                    services.reports.append(job_record(farm.jobs[job_id]))
+            services.reports.extend(finished_records(farm, farm.finished_order))
         logs.reopen()
         self._tell(
             f"The journal in {self._folder} was removed while the farm runs. It was made again with all open"

@@ -58,7 +58,12 @@ SWEPT_FOLDERS = 1000
 """Folders that are looked through for strays after a power cut."""
 LAST_WORDS_S = 2.0
 """How long workers that have nothing left to make may take to tidy up and end."""
-QUIET = frozenset({events.LeaseRequested, events.LeasesReturned, events.Submitted, events.NamesReserved})
+QUIET = frozenset(
+    {
+        *(events.LeaseRequested, events.LeasesReturned, events.Submitted, events.NamesReserved),
+        events.Sealed,
+    }
+)
 """Events that bring no image into the queue and free no worker. Others follow each of them, or a tick."""
 
 
@@ -159,7 +164,7 @@ class Supervisor:
         for pool in self.services.pools.values():
             pool.flush()
         self.services.uploads.flush()
-        self.services.journal_writer.compact_if_due(lambda: recovery.snapshot(self.farm))
+        self.services.journal_writer.compact_if_due(self.services.snapshot)
 
     def status(self) -> dict[str, Any]:
         """The status of the whole farm."""
@@ -235,6 +240,8 @@ class Supervisor:
             self.services.listener.sweep()
             self._memory.tick()
             self.services.journal_writer.catch_up()
+            if not self.farm.depth:  # until then the journal says what became of them
+                self.services.keep_reports()
             self.services.uploads.watch()
             self._executor.remove_spooled()
             self._executor.sync_journal()

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from luna_farm.core import events, instructions, recovery, status
+from luna_farm.core import completion, events, instructions, recovery, status
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.limits import Limits
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
@@ -133,8 +133,6 @@ class Stage:
         elif isinstance(i, instructions.Append):
             self.journal += i.records
             return events.Journaled(i.job_id) if i.job_id else None
-        elif isinstance(i, instructions.KeepReport):
-            self.reports.append(i.record)
         elif isinstance(i, instructions.Dispatch):
             self.dispatched.append(i)
         elif isinstance(i, instructions.Bury):
@@ -268,6 +266,15 @@ class Stage:
         """The events of one kind that the feed heard."""
         return [event for event in self.published if event["event"] == name]
 
+    def keep_reports(self) -> None:
+        """Write the reports that are due."""
+        self.reports += completion.take_reports(self.farm)
+
+    def compact(self) -> None:
+        """Write the journal anew."""
+        self.keep_reports()
+        self.journal = recovery.snapshot(self.farm)
+
     def restarted(self, probe: Disk | None = None, **changes: Any) -> Stage:
         """A stage whose farm takes over what the journal of this one holds, after this one died."""
         after = Stage(self.farm.limits, **changes)
@@ -278,7 +285,7 @@ class Stage:
         after.farm.inherited = frozenset(recovered.segments_in_use()) & {"shm:arena", "shm:another"}
         done = recovery.restore(after.farm, recovered, probe or Disk(), after.now)
         after.reports = list(self.reports)
-        after.journal = recovery.snapshot(after.farm)
+        after.compact()
         for instruction in done:
             after._carry_out(instruction)
         return after

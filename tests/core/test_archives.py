@@ -547,7 +547,7 @@ def test_an_archive_that_is_sent_again_is_remembered_for_all_of_its_jobs() -> No
         add(at)
     publish(at, path="", spool="/spool/x", bytes=20)
     send(at, error="no", decision="fail")
-    at.journal = recovery.snapshot(at.farm)
+    at.compact()
     at.ask("retry", "job-0001")
     after = at.restarted()
     assert after.states("job-0001") == after.states("job-0002") == ["uploading"]

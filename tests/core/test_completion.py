@@ -103,7 +103,6 @@ def test_an_image_that_cannot_be_made_keeps_its_slot_until_its_dead_letter_is_wr
         "CatalogueFailed",
         "Publish",
         "Publish",
-        "KeepReport",
     ]
     assert stage.journal[-1]["task"]["segment"] == "npy:/dead/x.npy"
     assert stage.farm.slots.used_bytes == 0

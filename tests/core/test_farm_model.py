@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from world import World
 from world_uploads import KINDS
 
-from luna_farm.core import events, instructions, recovery
+from luna_farm.core import events, instructions
 from luna_farm.core.leases import QUARANTINE_S
 from luna_farm.core.limits import Limits
 from luna_farm.core.messages import ImageResult
@@ -236,7 +236,7 @@ class FarmLife(RuleBasedStateMachine):
         self.world.now += seconds
         self.world.happens(events.Tick())
         if compact and not any(isinstance(i, instructions.Append) for i in self.world.held):
-            self.world.journal = recovery.snapshot(self.world.farm)
+            self.world.compact()
 
     @rule(how=st.sampled_from(("crash", "crash", "reboot", "drain")))
     def supervisor_stops(self, how: str) -> None:

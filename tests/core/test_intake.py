@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from stage import CLIENT, MIB, Stage, batch, code
 
-from luna_farm.core import events, instructions, recovery
+from luna_farm.core import events, instructions
 from luna_farm.core.job_requests import MAX_WAITS
 from luna_farm.core.leases import QUARANTINE_S
 from luna_farm.errors import DiskError, InvalidRequest
@@ -708,7 +708,7 @@ def test_what_is_accepted_of_a_finished_job_that_goes_on_survives_its_farm() -> 
     stage.happens(events.Aborted(CLIENT, reply))
     stage.workers()
     stage.finish()
-    stage.journal = recovery.snapshot(stage.farm)
+    stage.compact()
     stage.submit("job-0002", batch(batch=2), request_id="request-1")
     after = stage.restarted()
     assert after.farm.jobs["job-0001"].report()["images"][1]["state"] == "queued"

@@ -63,7 +63,7 @@ def test_a_restart_takes_all_jobs_up_again() -> None:
 def test_what_is_compacted_makes_the_same_farm() -> None:
     before = busy_stage()
     whole = before.restarted()
-    before.journal = recovery.snapshot(before.farm)
+    before.compact()
     assert history(before.restarted().farm) == history(whole.farm)
 
 
@@ -129,7 +129,7 @@ def test_old_workers_are_known_by_pid_and_time_of_birth() -> None:
     before.workers()
     assert recovery.read(before.journal).workers == [(1001, 51.0), (1002, 52.0)]
     before.happens(events.WorkerGone(1, "killed"))
-    before.journal = recovery.snapshot(before.farm)
+    before.compact()
     assert recovery.read(before.journal).workers == [(1002, 52.0)], "those that were collected need no fence"
 
 
@@ -188,7 +188,7 @@ def test_finished_jobs_are_no_part_of_the_journal_and_known_by_their_reports() -
     before.submit("job-0001")
     before.finish()
     assert [record["r"] for record in recovery.snapshot(before.farm)] == ["worker"]
-    before.journal = recovery.snapshot(before.farm)
+    before.compact()
     after = before.restarted()
     assert after.states("job-0001") == ["saved"]
     assert after.journal == [], "it holds open jobs only"

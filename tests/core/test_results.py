@@ -18,7 +18,7 @@ def test_a_saved_image_is_journaled_and_its_slot_is_free() -> None:
     assert stage.farm.slots.used_bytes == 4096
     done = stage.finish(thumbnail=b"jpeg", ms={"gate": 1.0, "encode": 2.0, "write": 3.0})
     kinds = [type(i).__name__ for i in done]
-    assert kinds == ["Append", "Publish", "Publish", "KeepReport"]
+    assert kinds == ["Append", "Publish", "Publish"]
     record = stage.journal[-1]
     assert (record["r"], record["state"]) == ("image", "saved")
     assert "thumbnail" not in record["result"]

@@ -101,6 +101,7 @@ def test_what_is_left_of_finished_jobs_is_not_taken_up() -> None:
     stage.submit("dead", durable=True)
     stage.finish()
     stage.finish(state="failed", code="encode", error="odd")
+    stage.keep_reports()
     recovered = recovery.read([], stage.reports)
     assert spooled.take_up(recovered, lying_there("done", "dead"), whole=False) == []
     assert recovered.reports["dead"].images[0].task.segment == "npy:/dead/dead-0.npy"

@@ -18,6 +18,7 @@ from world_uploads import KINDS, NEEDING, Destinations
 from luna_farm.core import events, recovery, spooled
 from luna_farm.core import instructions as do
 from luna_farm.core.circuits import Upload
+from luna_farm.core.completion import finished_records, take_reports
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.job import ImageState
@@ -107,9 +108,14 @@ class World:
         self.answered: Counter[int] = Counter()
         self.held: list[Any] = []
         inherited = recovery.restore(self.farm, recovered, self, self.now)
-        self.journal = recovery.snapshot(self.farm)
+        self.compact()
         for instruction in inherited:
             self._carry_out(instruction)
+
+    def compact(self) -> None:
+        """Write the journal anew."""
+        self.reports += take_reports(self.farm)
+        self.journal = recovery.snapshot(self.farm)
 
     def restart(self, reboot: bool) -> None:
         """The supervisor dies; its workers are fenced off before the next one. A reboot costs the memory."""
@@ -167,8 +173,6 @@ class World:
             self._replied(i)
         elif isinstance(i, do.Append) and not i.job_id:
             self._appended(i.records)
-        elif isinstance(i, do.KeepReport):
-            self.reports.append(i.record)
         elif isinstance(i, do.Dispatch):
             self._dispatched(i)
         elif isinstance(i, do.RemoveTemps):
@@ -622,7 +626,8 @@ class World:
         assert len(waiting) == len(queued)
         self._uploads_remembered()
         after = recovery.read(self.journal, self.reports)
-        compact = recovery.read(recovery.snapshot(self.farm), self.reports)
+        kept = [*self.reports, *finished_records(self.farm, self.farm.unkept)]
+        compact = recovery.read(recovery.snapshot(self.farm), kept)
         for job_id in self.farm.jobs:
             opened = self.farm.submits.get(job_id)
             if opened is not None and opened.step is Step.JOURNAL:
