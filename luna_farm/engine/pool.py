@@ -81,7 +81,7 @@ class Pool(Protocol):
 
 def image_message(task: ImageTask, options: SaveOptions, *, last: bool) -> dict[str, Any]:
     """Return the message that hands an image to a worker."""
-    return {"t": "image", "task": task.to_map(), "options": options.to_map(), "last": last}
+    return {"t": "image", "task": task.brief_map(), "options": options.brief_map(), "last": last}
 
 
 def finished(worker: int, message: dict[str, Any]) -> events.ImageFinished:

@@ -67,6 +67,10 @@ QUIET = frozenset(
 """Events that bring no image into the queue and free no worker. Others follow each of them, or a tick."""
 
 
+def _only_waits(event: events.Event) -> bool:
+    return isinstance(event, events.JobRequested) and event.command == "wait"
+
+
 class Supervisor:
     """One farm. Made by `open`, served by `run`."""
 
@@ -152,7 +156,7 @@ class Supervisor:
             moved, farm, execute = False, self.farm, self._executor.execute
             while self._events:
                 current = self._events.popleft()
-                moved = moved or type(current) not in QUIET
+                moved = moved or not (type(current) in QUIET or _only_waits(current))
                 self._executor.arrived(current)
                 for instruction in handle(farm, current, self.now()):
                     execute(instruction)
@@ -160,7 +164,6 @@ class Supervisor:
                 execute(instruction)
         finally:
             self._handling = False
-        self._executor.arrivals.keep(self.farm.submits)
         for pool in self.services.pools.values():
             pool.flush()
         self.services.uploads.flush()
@@ -240,6 +243,7 @@ class Supervisor:
             self.services.listener.sweep()
             self._memory.tick()
             self.services.journal_writer.catch_up()
+            self._executor.arrivals.keep(self.farm.submits)
             if not self.farm.depth:  # until then the journal says what became of them
                 self.services.keep_reports()
             self.services.uploads.watch()

@@ -194,5 +194,5 @@ class Worker:
 
     def _report(self, task: ImageTask, result: ImageResult) -> None:
         key = {"job_id": task.job_id, "index": task.index}
-        self._send({"t": "result", **key, "result": result.to_map()})
+        self._send({"t": "result", **key, "result": result.brief_map()})
         crash_point("worker.reported")
