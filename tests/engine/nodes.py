@@ -38,14 +38,22 @@ class RayNodes:
     """A head and further nodes; `cpus` of each, the head's first. The driver of the farm uses the head's."""
 
     def __init__(
-        self, cpus: Sequence[float], store_bytes: int = STORE_BYTES, environ: Mapping[str, str] | None = None
+        self,
+        cpus: Sequence[float],
+        store_bytes: int = STORE_BYTES,
+        environ: Mapping[str, str] | None = None,
+        *,
+        ips: Sequence[str] = (),
+        before: Sequence[Sequence[str]] = (),
     ) -> None:
-        """`environ`: what the processes of the nodes have in their environment."""
+        """`environ`: what the processes of the nodes have in their environment. `ips` and `before`: for each
+        node its address, and a command that starts it in another network."""
+        self._ips, self._before = ips, before
         self.cpus, self._store_bytes = list(cpus), store_bytes
         # Short: the path of a socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="lray-"))
         self._net = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 1}"
-        self.port = _free_port(self._ip(0))
+        self.port = _free_port("" if ips else self._ip(0))
         self.address = f"{self._ip(0)}:{self.port}"
         self.secrets = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.environ = {
@@ -58,6 +66,8 @@ class RayNodes:
         }
 
     def _ip(self, node: int) -> str:
+        if self._ips:
+            return self._ips[node]
         return f"{self._net}.{node + 1}"
 
     def ip(self, node: int) -> str:
@@ -91,7 +101,8 @@ class RayNodes:
             if node == 0
             else ["--address", self.address]
         )
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *role]
+        before = self._before[node] if self._before else ()
+        command = [*before, sys.executable, "-m", "ray.scripts.scripts", "start", *role]
         command += ["--node-ip-address", self._ip(node), "--num-cpus", f"{self.cpus[node]:g}"]
         command += ["--object-store-memory", str(self._store_bytes), "--include-log-monitor=false"]
         command += ["--temp-dir", str(self.folder / str(node))]
