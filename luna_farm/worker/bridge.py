@@ -26,7 +26,7 @@ from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.thumbnails import Thumbnails
 from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.worker.budget import Budget
-from luna_farm.worker.cluster import Cluster, ClusterError, answers, split
+from luna_farm.worker.cluster import Cluster, ClusterError, Node, answers, split
 from luna_farm.worker.remote import Desk, Remote
 from luna_farm.worker.sending import Offers
 from luna_farm.worker.thumbnails import QUIET_S, ThumbnailMaker
@@ -40,6 +40,8 @@ CONNECT_S = 30.0
 """How long connecting may take."""
 HEAD_S = 10.0
 """How long the head may take to answer."""
+NODE_S = 10.0
+"""How long a node may not be reached."""
 LOOK_S = 1.0
 WRITE_S = 10.0
 """How long a file of a worker that is to be killed may take to be written."""
@@ -118,7 +120,7 @@ class Bridge:
         if not self._reached():
             return
         self._connect()
-        for work in (self._look, self._watch, self._make_thumbnails):
+        for work in (self._look, self._watch, self._watch_nodes, self._make_thumbnails):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
         for number in self._early:
             self._spawn(number)
@@ -236,11 +238,27 @@ class Bridge:
             if any(worker.killed_at and worker.killed_at < late for worker in list(self._workers.values())):
                 os._exit(1)
 
+    def _watch_nodes(self) -> None:
+        """Give up the workers of a node that cannot be reached: Ray itself takes a minute to say so."""
+        heard: dict[Node, float] = {}
+        while not self._over.wait(LOOK_S):
+            workers = [worker for worker in list(self._workers.values()) if not worker.is_gone]
+            nodes = {worker.node for worker in workers if worker.node is not None}
+            heard = {node: heard.get(node, time.monotonic()) for node in nodes}
+            for node in nodes:
+                if answers(node.address, node.port, LOOK_S):
+                    heard[node] = time.monotonic()
+                elif time.monotonic() - heard[node] > NODE_S:
+                    for worker in workers:
+                        if worker.node == node:
+                            worker.lost(f"Its node {node.address} does not answer any more.")
+
     def _make_thumbnails(self) -> None:
-        """Make thumbnails one by one: this process is idle but for its disk."""
+        """Make thumbnails one by one while no image is on its way: reading files takes as much processor as
+        a worker, and all of them wait for this process."""
         maker = self.desk.thumbnails
         while maker is not None and not self._over.wait(QUIET_S):
-            while maker.waits:
+            while maker.waits and not self.desk.budget.used:
                 maker.make_one()
 
     def lost(self, why: str) -> None:

@@ -31,7 +31,7 @@ from luna_farm.testing.faults import crash_point
 from luna_farm.worker import pipeline, writing
 from luna_farm.worker.attempt import attempt
 from luna_farm.worker.budget import Budget
-from luna_farm.worker.cluster import Cluster, ClusterError, NotYet, WorkerLost, answers
+from luna_farm.worker.cluster import Cluster, ClusterError, Node, NotYet, WorkerLost, answers
 from luna_farm.worker.made import Made
 from luna_farm.worker.sending import Offer, Offers
 from luna_farm.worker.thumbnails import ThumbnailMaker
@@ -107,7 +107,7 @@ class Remote:
         self.number = number
         self._notes_path = notes
         self._actor: Any = None
-        self._node = self._node_address = ""
+        self._at: Node | None = None
         self._sender = ThreadPoolExecutor(1, f"send {number}")
         self._sent: queue.SimpleQueue[Sent | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -148,6 +148,19 @@ class Remote:
         if self._actor is not None:
             self._desk.cluster.kill(self._actor)
 
+    def lost(self, why: str) -> None:
+        """Give it up: it cannot be reached. A file of it that has come is written first."""
+        with self._lock:
+            if self._writing:
+                return
+        self._gone(why, blameless=True)
+        self._desk.cluster.kill(self._actor)
+
+    @property
+    def node(self) -> Node | None:
+        """Where it is, once it is ready."""
+        return self._at
+
     @property
     def is_gone(self) -> bool:
         """Whether its end was reported."""
@@ -170,7 +183,7 @@ class Remote:
                     break  # it was killed while its file was written
             self._gone(self._why)
         except (WorkerLost, ClusterError) as error:
-            node = self._desk.cluster.node(self._node) if self._node else None
+            node = self._at
             there = node is None or answers(node.address, node.port, NODE_S)
             self._gone(
                 str(error) if there else f"Its node {node and node.address} does not answer any more.",
@@ -203,8 +216,8 @@ class Remote:
                     why = cluster.full()
                 if why:
                     self._desk.say({"t": "waits", "worker": self.number, "why": why})
-        self._node = hello["node"]
-        address = self._node_address = cluster.node(self._node).address
+        self._at = cluster.node(hello["node"])
+        address = self._at.address
         if hello["version"] != __version__:
             raise ClusterError(
                 f"The node {address} of the Ray cluster has luna-farm {hello['version']}, and this farm is "
@@ -231,8 +244,8 @@ class Remote:
             made, bodies, refused = self._desk.cluster.fetch(sent.call)
             crash_point("ray.received")
             self._forget(sent)
-            if sent.offer and isinstance(made, Made):
-                self._tell(self._desk.offers.came(self._node_address, sent.offer, refused))
+            if sent.offer and self._at and isinstance(made, Made):
+                self._tell(self._desk.offers.came(self._at.address, sent.offer, refused))
             worked = sum((made.ms or {}).values())
             ms = {
                 "put": sent.put_ms,
@@ -327,7 +340,8 @@ class Remote:
             return  # the worker is gone, and nothing waits for this
         started = time.perf_counter()
         sent.pixels = cluster.put(pixels)
-        sent.offer = self._desk.offers.of(self._node_address, task, sent.options)
+        if self._at is not None:  # it is before it gets an image
+            sent.offer = self._desk.offers.of(self._at.address, task, sent.options)
         given = (task, sent.options, embedded, sampled, sent.offer)
         sent.call = cluster.encode(self._actor, sent.pixels, *given)
         sent.called_at = time.perf_counter()

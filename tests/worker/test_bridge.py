@@ -328,6 +328,25 @@ def test_a_node_that_dies_is_not_the_fault_of_an_image(start: Start) -> None:
     assert gone["why"] == "Its node 127.0.0.1 does not answer any more."
 
 
+def test_a_node_that_cannot_be_reached_is_given_up_before_ray_says_so(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its images go to others, and that is not their fault."""
+    monkeypatch.setattr(bridge, "LOOK_S", 0.01)
+    monkeypatch.setattr(bridge, "NODE_S", 0.05)
+    one = start(hang_at={0})
+    monkeypatch.setattr(
+        bridge, "answers", lambda host, port, timeout_s: f"{host}:{port}" == one.cluster.address
+    )
+    one.say("spawn", 1)
+    one.image(0)
+    messages = [one.heard.get(timeout=WAIT_S) for _ in range(2)]
+    assert [message["t"] for message in messages] == ["ready", "gone"]
+    assert messages[1]["blameless"]
+    assert messages[1]["why"] == "Its node 127.0.0.1 does not answer any more."
+    assert one.cluster.actors[0].killed.wait(WAIT_S)
+
+
 def test_one_that_hangs_is_given_up_at_once(start: Start) -> None:
     one = start(hang_at={0})
     one.ready()
