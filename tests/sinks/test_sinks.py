@@ -201,6 +201,13 @@ def test_lost_answer_stores_nothing_twice(start_server: Start, proxied: Proxied,
     assert not sink.exists(at.replace(".png", "_00001.png"))
 
 
+def test_a_file_that_is_not_under_its_name_is_not_saved(start_server: Start) -> None:
+    """This server takes what is behind a semicolon for parameters when it renames."""
+    _, sink = opened(start_server("webdav"))
+    error = refusal_of(lambda: put(sink, key().replace(".png", ";x.png")))
+    assert (error.decision, error.kind) == (Decision.FAIL, "other_name")
+
+
 @pytest.mark.parametrize("name", ["sftp", "ftp", "webdav"])
 def test_file_server_that_dies_at_any_moment(start_server: Start, proxied: Proxied, name: str) -> None:
     """The connection is cut after more and more bytes, until the upload gets through; the file is there

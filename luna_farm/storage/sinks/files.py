@@ -68,6 +68,8 @@ class FileSink:
         if not (again and self._holds(temp, upload)):
             self._write(temp, upload, body)
         self._rename(temp, path)
+        if self._server.size(path) != upload.bytes:
+            raise refusal(self._server.place, "other_name")
         return Stored(key, upload.bytes)
 
     def own(self, key: str, upload: Upload) -> Stored | None:

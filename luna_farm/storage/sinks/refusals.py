@@ -63,6 +63,12 @@ REFUSALS: dict[str, Refusal] = {
     "server": Refusal(D.RETRY, "has an internal error", _WAITS),
     "full": Refusal(D.HOLD, "has no space left", f"Free space there. {_WAITS}"),
     "name": Refusal(D.FAIL, "does not allow this name", "Use a shorter or simpler save_path and filename."),
+    "other_name": Refusal(
+        D.FAIL,
+        "took the file, and it is not under its name there",
+        "The server reads a character of the name as something else: look for the file there, and use a"
+        " simpler save_path and filename.",
+    ),
     "too_large": Refusal(
         D.FAIL, "does not take files of this size", "Raise its limit or send smaller files."
     ),
