@@ -146,11 +146,14 @@ def with_alpha(x: object, mask: object) -> Any:
     floats, 1 where the image is transparent (ComfyUI's MASK; its JoinImageWithAlpha does the same). One mask
     serves a batch; one of another size is scaled, as ComfyUI does. Raises InvalidRequest.
     """
-    info, given = describe(x), describe(mask)
+    info = describe(x)
+    shape: tuple[int, ...] = tuple(getattr(mask, "shape", ()))
+    if len(shape) == 3 and (shape[2] != 1 or info.width == 1):
+        mask = mask[..., None]  # type: ignore[index]  # [B, H, W]
+    given = describe(mask)
     if given.channels != 1 or (given.batch not in (1, info.batch)):
-        shape = list(getattr(mask, "shape", ()))
         allowed = "[H, W] or [B, H, W], one mask or one for each image"
-        raise InvalidRequest.of("mask.shape", shape, allowed)
+        raise InvalidRequest.of("mask.shape", list(shape), allowed)
     pixels = _plain(x).reshape(info.batch, info.height, info.width, info.channels)
     hidden = _plain(mask).reshape(given.batch, given.height, given.width)
     full = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0

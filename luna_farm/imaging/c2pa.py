@@ -22,6 +22,7 @@ from typing import Any
 from luna_farm import __version__
 from luna_farm.config_provenance import SOURCE_TYPES, Signing
 from luna_farm.errors import DiskError, EncodeError
+from luna_farm.imaging.encoders import isobmff
 from luna_farm.imaging.xmp import NEWSCODES
 
 MIME_TYPES = {
@@ -65,18 +66,39 @@ def sign(
     library = _library()
     failures: list[str] = []
     signer = _signer(library, signing, failures)
-    builder = library.Builder(_manifest(format, source_type, title), _context())
-    signed = io.BytesIO()
+
+    def signed(given: bytes) -> bytes:
+        builder = library.Builder(_manifest(format, source_type, title), _context())
+        out = io.BytesIO()
+        try:
+            if ingredient:
+                _add_ingredient(builder, ingredient)
+            builder.sign(signer, MIME_TYPES[format], io.BytesIO(given), out)
+        finally:
+            builder.close()
+        return out.getvalue()
+
     try:
-        if ingredient:
-            _add_ingredient(builder, ingredient)
-        builder.sign(signer, MIME_TYPES[format], io.BytesIO(file), signed)
+        made = signed(file)
+        if file[4:12] == b"ftypavis":
+            made = _with_tracks(file, made, signed)
     except library.C2paError as error:
         raise _unusable(signing, failures[0] if failures else _why(error, signing)) from None
     finally:
-        builder.close()
         signer.close()
-    return signed.getvalue()
+    return made
+
+
+def _with_tracks(file: bytes, made: bytes, signed: Callable[[bytes], bytes]) -> bytes:
+    """Sign a moving AVIF again, so that its tracks find their EXIF and XMP behind the manifest. The library
+    reserves room for a signature, so that a manifest is of the same size each time."""
+    moved = isobmff.shifted_track_items(file, len(made) - len(file))
+    if moved == file:
+        return made
+    again = signed(moved)
+    if len(again) != len(made):
+        raise EncodeError("a moving AVIF cannot be signed here: its manifest is of another size each time")
+    return again
 
 
 def inside(path: str, folders: tuple[str, ...]) -> bool:

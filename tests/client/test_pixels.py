@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from luna_farm.errors import InvalidRequest
 from luna_farm_client import device
-from luna_farm_client.pixels import PixelInfo, copy_into, copy_together, describe
+from luna_farm_client.pixels import PixelInfo, copy_into, copy_together, describe, with_alpha
 
 
 def _comfyui(x):
@@ -463,3 +463,23 @@ def test_large_images_among_several_do_not_wait_for_themselves():
     flaws, (first, *_) = together([large] * 3)
     assert flaws == [{}] * 3
     assert np.array_equal(np.frombuffer(first, np.uint8), (large * 255).astype(np.uint8).ravel())
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    ("images", "masks"), [((20, 30, 3), 1), ((3, 20, 30, 3), 3), ((3, 20, 30, 1), 1), ((3, 20, 1, 3), 3)]
+)
+def test_masks_come_as_comfyui_has_them(kind: str, images: tuple[int, ...], masks: int) -> None:
+    pixels = np.full(images, 9, np.uint8)
+    height, width = images[-3:-1]
+    given = np.zeros((masks, height, width), np.float32)
+    given[:, height // 2 :] = 1
+    mask: Any = given
+    if kind == "torch":
+        mask = pytest.importorskip("torch", reason="torch is not installed").from_numpy(given)
+    for one in (mask, mask[..., None], *([mask[0], mask[0][..., None]] if masks == 1 else [])):
+        alpha = with_alpha(pixels, one)[..., 3]
+        assert (alpha[:, : height // 2] == 255).all()
+        assert (alpha[:, height // 2 :] == 0).all()
+    with pytest.raises(InvalidRequest, match=r"mask.shape: \[2, "):
+        with_alpha(pixels, np.concatenate([given] * 2)[:2] if masks == 1 else given[:2])

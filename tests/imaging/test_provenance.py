@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from luna_farm.config_provenance import AIGC_FIELDS, AIGC_LIMIT, SOURCE_TYPES, Signing, aigc_fields
+from luna_farm.core.formats import ANIMATED
 from luna_farm.errors import DiskError, EncodeError, InvalidRequest
 from luna_farm.imaging import c2pa, xmp
 from luna_farm.imaging.encoders import encode
+from luna_farm.imaging.encoders.animated import encode_animation
 from luna_farm.imaging.metadata import NOTHING, embed
 from luna_farm.testing import readers
 
@@ -152,6 +154,26 @@ def test_a_signed_file_is_verified_and_still_the_same_image(
         workflow = texts["workflow"]
         found = json.loads(workflow) if isinstance(workflow, str) else workflow
         assert found == json.loads(job.extra_pnginfo)["workflow"]
+    assert "trainedAlgorithmicMedia" in _exiftool(tmp_path, signed, name)["XMP-iptcExt:DigitalSourceType"]
+
+
+@pytest.mark.parametrize("name", ANIMATED)
+def test_a_signed_moving_image_shows_its_frames_and_finds_its_metadata(
+    library, signing, options, task, tmp_path, name
+):
+    frames = np.stack([np.full((20, 30, 3), 40 * n, np.uint8) for n in range(3)])
+    job = options(provenance="xmp")
+    embedded = embed(job, task(format=name))
+    file = b"".join(encode_animation(frames, name, job, embedded, fps=5).buffers)
+    signed = c2pa.sign(file, name, signing, source_type="generated")
+    _manifest(library, signed, name)
+    with Image.open(io.BytesIO(signed)) as image, Image.open(io.BytesIO(file)) as before:
+        for index in range(3):
+            image.seek(index)
+            before.seek(index)
+            assert np.array_equal(np.asarray(image), np.asarray(before))
+        for key in () if name == "png" else ("exif", "xmp"):
+            assert image.info[key] == before.info[key]
     assert "trainedAlgorithmicMedia" in _exiftool(tmp_path, signed, name)["XMP-iptcExt:DigitalSourceType"]
 
 

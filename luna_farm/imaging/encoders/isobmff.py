@@ -60,6 +60,32 @@ def with_items(file: bytes, *, exif: bytes = b"", xmp: bytes = b"", icc: bytes =
     return parts
 
 
+def shifted_track_items(file: bytes, by: int) -> bytes:
+    """Return a moving AVIF whose tracks name their EXIF and XMP `by` bytes further on, as they will be once a
+    manifest stands before them: c2pa moves what the file itself and its samples name, but not these."""
+    data = bytearray(file)
+    for start, end in _inside(file, [(0, len(file))], b"moov", b"trak", b"meta", b"iloc"):
+        known = {
+            item: (reference, [(offset + by, length) for offset, length in extents])
+            for item, (reference, extents) in _locations(file[start - 8 : end]).items()
+        }
+        data[start - 8 : end] = _iloc(known, 0, (), (), ())
+    return bytes(data)
+
+
+def _inside(file: bytes, spans: list[tuple[int, int]], *path: bytes) -> list[tuple[int, int]]:
+    """Return the contents of all boxes at a path."""
+    for name in path:
+        version = 4 if name == b"meta" else 0  # it begins with version and flags
+        spans = [
+            (start + 8 + version, end)
+            for first, last in spans
+            for kind, start, end in boxes(file, first, last)
+            if kind == name
+        ]
+    return spans
+
+
 def boxes(file: bytes, start: int, end: int) -> list[tuple[bytes, int, int]]:
     """Return kind, start and end of the boxes from `start` to `end`; EncodeError for a broken chain."""
     found = []
