@@ -144,7 +144,7 @@ class Folders:
         try:
             root, rest = self.allowed.place(i.output_dir)
             self._check_places(i.mirrors)
-            mount = self._mount(i.output_dir)
+            mount, there = self._mount(i.output_dir)
             relatives = [rest + relative for relative in i.relatives]
             reserved = names.reserve_all(
                 root,
@@ -158,20 +158,20 @@ class Folders:
         except Exception as error:
             return _refused(i, error)
         self._taken.update(map(collision_key, reserved))
-        warnings = i.warnings if mounts.is_there(mount) else (*i.warnings, _unmounted(i.output_dir, mount))
+        warnings = i.warnings if there else (*i.warnings, _unmounted(i.output_dir, mount))
         return events.NamesReserved(i.job_id, tuple(reserved), warnings, root, mount)
 
-    def _mount(self, folder: str) -> str:
-        """Return the mount point of the disk that the files of a folder belong on: the one it was on when it
-        was used last, also after that was unmounted."""
+    def _mount(self, folder: str) -> tuple[str, bool]:
+        """Return the mount point of the disk that the files of a folder belong on, and whether it is there:
+        the one it was on when it was used last, also after that was unmounted."""
         mount, at = self._mounts.get(folder, ("", 0.0))
-        now = time.monotonic()
-        if mounts.is_there(mount) and (now - at >= MOUNT_FRESH_S or not at):
+        now, there = time.monotonic(), mounts.is_there(mount)
+        if there and (now - at >= MOUNT_FRESH_S or not at):
             mount = mounts.mount_of(folder)
             if len(self._mounts) >= MAX_KNOWN:
                 self._mounts.clear()
             self._mounts[folder] = mount, now
-        return mount
+        return mount, there
 
     def space(self, path: str, now: float) -> tuple[int, int]:
         """Return (free, total) bytes of the disk of a folder as last seen, (0, 0) until it has answered
