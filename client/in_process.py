@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from luna_farm import config, config_settings
 from luna_farm.core import filenames, schema
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
-from luna_farm.core.outputs import placed
 from luna_farm.errors import ConfigError, FarmError, InvalidRequest
 from luna_farm.locations import is_url
 from luna_farm.storage import names
@@ -76,7 +75,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         for batch_index in range(batch.batch):
             bad = flaws.get(batch_index, 0) if batch.frames == 1 else sum(flaws.values())
             files = [next(names_left) for _ in range(batch.files)]
-            task = _task(job, batch, batch_index, files)
+            task = batch.task(job_id, len(job.images), batch_index, files, root=options.output_dir)
             job.images.append(Image(replace(task, flaws=bad)))
     for done, (image_of_job, array) in enumerate(zip(job.images, images, strict=True), 1):
         image_of_job.result = _saved(array, image_of_job.task, options, allowed)
@@ -87,29 +86,6 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         first = job.images[0]
         oversize.write_beside((first.result and first.result.path) or first.task.path, out.left)
     return JobReport.from_answer(job.report())
-
-
-def _task(job: Job, batch: schema.Batch, batch_index: int, paths: Sequence[str]) -> ImageTask:
-    return ImageTask(
-        job_id=job.job_id,
-        index=len(job.images),
-        affix=batch.affix,
-        format=batch.format,
-        batch_index=batch_index,
-        batch_size=batch.batch,
-        path=paths[0],
-        segment="",
-        offset=0,
-        height=batch.height,
-        width=batch.width,
-        channels=batch.channels,
-        dtype=batch.dtype,
-        frames=batch.frames,
-        metadata=batch.metadata,
-        in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
-        root=job.options.output_dir,
-        outputs=placed(batch.outputs, paths),
-    )
 
 
 def _allowed() -> Allowed:

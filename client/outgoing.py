@@ -14,8 +14,8 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from luna_farm.core import batches, outputs, schema
 from luna_farm.core import fields as checks
-from luna_farm.core import outputs, schema
 from luna_farm.core.fields import DOCUMENTS_LIMIT, Base64, Durations, JsonText, Text
 from luna_farm.core.formats import ANIMATED
 from luna_farm.core.options import MOST_FPS, MOST_LOOPS, OPTIONS, Option
@@ -222,7 +222,7 @@ def _once(remembered: _lru_cache_wrapper[T], *values: Any) -> T:
 
 
 # `typed`, here and below, because 1 == True.
-@lru_cache(maxsize=schema.KEPT_SETTINGS, typed=True)
+@lru_cache(maxsize=batches.KEPT_SETTINGS, typed=True)
 def _validated(*values: Any) -> dict[str, Any]:
     settings = dict(zip(_SETTINGS, values, strict=True))
     given = {
@@ -234,12 +234,12 @@ def _validated(*values: Any) -> dict[str, Any]:
     return given
 
 
-@lru_cache(maxsize=schema.KEPT_SETTINGS, typed=True)
+@lru_cache(maxsize=batches.KEPT_SETTINGS, typed=True)
 def _judged(affix: Any, form: Any, subdir: Any) -> str:
     """Validate the fields of a SaveImage and return its format."""
     checks.affix(affix)
     checks.boolean({"subdir": subdir}, "subdir", False)
-    return schema.image_format({"format": form})
+    return batches.image_format({"format": form})
 
 
 def _is_default(option: Option, value: Any) -> bool:
@@ -282,7 +282,7 @@ def _path(field: str, given: Any) -> str:
     return _absolute(field, path) if os.path.isabs(path) else _absolute.__wrapped__(field, path)
 
 
-@lru_cache(maxsize=schema.KEPT_SETTINGS)
+@lru_cache(maxsize=batches.KEPT_SETTINGS)
 def _absolute(field: str, path: str) -> str:
     checks.text({field: path}, field)
     check_folder(field, path)
@@ -294,7 +294,7 @@ def _place(field: str, given: Any) -> str:
     return _url(field, given) or _path(field, given) if isinstance(given, str) else _path(field, given)
 
 
-@lru_cache(maxsize=schema.KEPT_SETTINGS)
+@lru_cache(maxsize=batches.KEPT_SETTINGS)
 def _url(field: str, given: str) -> str:
     """Return a URL as the farm takes it, "" for a path."""
     return parse(field, given).url if is_url(given) else ""

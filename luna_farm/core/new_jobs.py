@@ -8,9 +8,7 @@ from typing import Any
 from luna_farm.core import archive_names, events, filenames
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.leases import prefetched
-from luna_farm.core.messages import ImageTask
 from luna_farm.core.open_submits import OpenSubmit, Step
-from luna_farm.core.outputs import placed
 from luna_farm.core.state import Farm, folder_of
 
 
@@ -48,26 +46,13 @@ def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> lis
             paths = [next(names_left) for _ in range(1 if opened.archive else batch.files)]
             # In an archive all files of an image are beside one another, under the name of the first.
             at = paths * batch.files if opened.archive else paths
-            task = ImageTask(
-                job_id=job_id,
-                index=index,
-                affix=batch.affix,
-                format=batch.format,
-                batch_index=batch_index,
-                batch_size=batch.batch,
-                path=paths[0],
-                segment="",
-                offset=0,
-                height=batch.height,
-                width=batch.width,
-                channels=batch.channels,
-                dtype=batch.dtype,
-                frames=batch.frames,
-                metadata=batch.metadata,
-                in_affix_folder=batch.subdir and bool(batch.affix.strip(" .")),
+            task = batch.task(
+                job_id,
+                index,
+                batch_index,
+                at,
                 root=names.root or opened.submit.options.output_dir,
                 mount=names.mount,
-                outputs=placed(batch.outputs, at),
                 archive=opened.archive,
                 member=opened.members[index] if opened.archive else "",
             )

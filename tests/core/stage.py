@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luna_farm.core import completion, events, instructions, recovery, status
+from luna_farm.core.batches import Batch
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.limits import Limits
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
-from luna_farm.core.schema import Batch, Part, Submit
+from luna_farm.core.schema import Part, Submit
 from luna_farm.core.state import Farm
 
 MIB = 1 << 20

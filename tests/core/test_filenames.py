@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from luna_farm.core.batches import Batch
 from luna_farm.core.filenames import (
     AFFIX_BYTES,
     NAME_BYTES,
@@ -28,7 +29,7 @@ from luna_farm.core.filenames import (
     with_number,
 )
 from luna_farm.core.messages import SaveOptions
-from luna_farm.core.schema import Batch, Submit
+from luna_farm.core.schema import Submit
 from luna_farm.core.template import JobFacts, Resolved
 from luna_farm.errors import InvalidRequest
 

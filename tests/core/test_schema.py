@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luna_farm.core import schema
+from luna_farm.core.batches import CHANNELS, Batch
 from luna_farm.core.fields import JsonText
 from luna_farm.core.messages import FORMATS, SaveOptions
 from luna_farm.core.options import EMBED, FARM_DEFAULTS, GATES, ON_REJECT, OPTIONS
@@ -35,7 +36,7 @@ def image(**fields: Any) -> schema.Submit:
 def test_the_least_that_a_submit_must_hold() -> None:
     given_submit = submit()
     assert given_submit.options == SaveOptions("/out", timestamp="2026-01-02T03:04:05")
-    assert given_submit.batches == (schema.Batch("RAW", "png", False, 1, 10, 10, 3),)
+    assert given_submit.batches == (Batch("RAW", "png", False, 1, 10, 10, 3),)
     assert (given_submit.want, given_submit.num_images) == ((), 1)
 
 
@@ -175,7 +176,7 @@ def test_bounds_with_a_name_in_the_configuration_are_named() -> None:
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-@pytest.mark.parametrize("channels", schema.CHANNELS)
+@pytest.mark.parametrize("channels", CHANNELS)
 def test_every_format_and_number_of_channels_is_allowed(format_name: str, channels: int) -> None:
     (batch,) = image(format=format_name, shape=[1, 2, 3, channels]).batches
     assert (batch.format, batch.image_bytes) == (format_name, 6 * channels)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from farm_process import FarmProcess, Wire
 
+from luna_farm.core.batches import Batch
 from luna_farm.core.messages import SaveOptions
-from luna_farm.core.schema import Batch
 from luna_farm.errors import FarmError, _all
 from luna_farm.supervisor.commands import Commands
 
