@@ -75,7 +75,7 @@ class Inheritance:
         notes.remove_all(folder)
         left = sum(1 for _ in farm.unfinished())
         if left:
-            log.warning("%d images of the farm that ran before are taken up again", left)
+            log.warning("Taken up from the farm that ran before: %s", counted(left, "image"))
         return done
 
     def _is_arena(self, segment: str) -> bool:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from luna_farm.core.counted import counted
 from luna_farm.errors import DiskError, FarmBusy, FarmError
 from luna_farm.storage.journal import Journal
 from luna_farm.testing.faults import crash_point
@@ -53,7 +54,7 @@ class JournalWriter:
         """Why the journal is behind, "" when it is not."""
         if self.blocked:
             return self.blocked
-        return f"{len(self._behind)} records wait for the journal's disk" if self._behind else ""
+        return f"{counted(len(self._behind), 'record')} not on the journal's disk yet" if self._behind else ""
 
     def begin(self, records: Iterable[dict[str, Any]]) -> None:
         """Start the journal of this supervisor, or a new file, with all that is open. Raises DiskError."""

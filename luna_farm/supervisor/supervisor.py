@@ -293,7 +293,7 @@ class Supervisor:
             await services.feed.close()
         left = list(self.farm.unfinished())
         if left:
-            log.warning("%d images are left to the journal; the next start finishes them", len(left))
+            log.warning("Left to the journal and the next start: %s", counted(len(left), "image"))
             self._note_left(left)
         services.segments.close()  # first: Windows removes no file that this process has mapped
         if not any(image.task.segment == self.arena.name for image in left):

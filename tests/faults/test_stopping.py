@@ -59,7 +59,7 @@ def test_what_cannot_be_finished_in_time_is_left_to_the_next_start(farm: Start, 
             album.add(client)
     one.note_processes()
     assert one.stop() == 0, "one signal, and a worker that hangs"
-    assert "3 images are left to the journal" in one.log_text()
+    assert "Left to the journal and the next start: 3 images" in one.log_text()
     assert (one.left_processes(), len(one.segments())) == ([], 1)
     one.restart()
     with one.client() as client:

@@ -75,7 +75,7 @@ def test_what_happened_waits_for_the_disk(
         full.setattr(Journal, "append", failing)
         kept.append([{"r": "image", "n": 1}])
         assert isinstance(kept.accept([LARGE], sync=False), DiskError)
-        assert kept.error == "1 records wait for the journal's disk"
+        assert kept.error == "1 record not on the journal's disk yet"
         kept.compact_if_due(lambda: pytest.fail("not while a record is on its way"))
     kept.catch_up()
     assert kept.error == ""
