@@ -20,7 +20,7 @@ import numpy as np
 
 from luna_farm.core.options import MOST_FPS
 from luna_farm.errors import InvalidRequest
-from luna_farm.imaging import exif_kept, metadata_exif, source_formats
+from luna_farm.imaging import exif_kept, metadata_exif, source_deep, source_formats
 from luna_farm.imaging.metadata import NOTHING
 from luna_farm.imaging.source_formats import Pixels, Source
 
@@ -121,9 +121,10 @@ def to_srgb(source: Source) -> None:
 def _read(image: Image.Image, data: bytes) -> Source:
     source = Source([])
     frames = _frames(image)
-    deep = _deep(image, data, frames, source)
+    deep = source_deep.read(image, data, frames, source)
     if deep is not None:
-        source.pages = deep
+        alike = len(deep) > 1 and len({page.shape for page in deep}) == 1
+        source.pages = [np.stack(deep)] if alike else deep
     else:
         _decode(image, frames, source)
     image.seek(frames[0])
@@ -204,7 +205,9 @@ def _pixels(image: Image.Image, mode: str) -> Pixels:
 
     upright = ImageOps.exif_transpose(image)
     if mode == "I;16":
-        return _integers(np.asarray(upright))
+        values = _integers(np.asarray(upright))
+        white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
+        return 65_535 - values if white_is_zero else values
     if upright.mode == mode:
         return np.array(upright)
     if upright.mode in _CONVERTED and (converted := _by_profile(upright)) is not None:
@@ -233,57 +236,6 @@ def _by_profile(image: Image.Image) -> Image.Image | None:
         return ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
-
-
-def _deep(image: Image.Image, data: bytes, frames: list[int], source: Source) -> list[Pixels] | None:
-    """Return 16-bit pixels with colours, which Pillow reads in 8 bits; None where there are none."""
-    if image.mode not in ("RGB", "RGBA", "LA") or len(frames) > 1:
-        return None
-    name = {"PNG": "png", "TIFF": "tiff", "AVIF": "avif"}.get(image.format or "", "")
-    bits = _bits(image, data)
-    if bits <= 8 or not name:
-        return None
-    try:
-        import imagecodecs
-
-        pixels = np.asarray(getattr(imagecodecs, f"{name}_decode")(data))
-    except ImportError:
-        source.warnings.append(
-            f"Its {bits} bits a channel were read as 8; pip install 'luna-farm[formats]' reads them all."
-        )
-        return None
-    except Exception as error:  # a kind of file that this library does not know
-        source.warnings.append(f"Its {bits} bits a channel were read as 8 ({error}).")
-        return None
-    if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in (2, 3, 4):
-        return None
-    if bits < 16:
-        pixels = (pixels.astype(np.uint32) * 65_535 // (2**bits - 1)).astype(np.uint16)
-    if pixels.shape[2] == 2:
-        pixels = pixels[:, :, (0, 0, 0, 1)]
-    return [_upright(pixels, image)]
-
-
-def _bits(image: Image.Image, data: bytes) -> int:
-    """Return the bits of a channel that a file stores."""
-    if image.format == "PNG":
-        return data[24]
-    if image.format == "TIFF":
-        return int(max(getattr(image, "tag_v2", {}).get(258, (8,))))
-    at = data.find(b"pixi")
-    return data[at + 9] if image.format == "AVIF" and 0 < at < len(data) - 9 else 8
-
-
-def _upright(pixels: Pixels, image: Image.Image) -> Pixels:
-    """Turn pixels as the orientation of a file says."""
-    turned = int(image.getexif().get(0x0112, 1))
-    if turned in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if turned in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if turned in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def _describe(image: Image.Image, data: bytes, source: Source) -> None:

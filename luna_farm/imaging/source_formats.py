@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luna_farm.imaging import exif_kept
+from luna_farm.imaging import exif_kept, metadata_exif
+from luna_farm.imaging.metadata import NOTHING
 
 Pixels = NDArray[Any]
 
@@ -52,7 +53,7 @@ def read(data: bytes) -> Source | None:
             except Exception as error:  # codecs raise what they like
                 raise ValueError(str(error)) from error
             page = source.pages[0]
-            if page.dtype.name not in ("uint8", "uint16", "float16", "float32") or page.ndim not in (2, 3):
+            if page.dtype.name not in ("uint8", "uint16", "float16", "float32") or page.ndim not in (2, 3, 4):
                 raise ValueError(f"pixels of {page.dtype} {list(page.shape)}")
             return source
     return None
@@ -61,8 +62,57 @@ def read(data: bytes) -> Source | None:
 def _tiff(data: bytes) -> Source:
     import imagecodecs
 
-    pixels = np.asarray(imagecodecs.tiff_decode(data))
-    return Source([np.array(pixels)], texts=exif_kept.texts(data))
+    pages: list[Pixels] = []
+    while True:
+        try:
+            pages.append(_in_order(np.array(imagecodecs.tiff_decode(data, index=len(pages)))))
+        except (IndexError, imagecodecs.TiffError):
+            if not pages:
+                raise
+            break
+    alike = len(pages) > 1 and len({(page.shape, page.dtype) for page in pages}) == 1
+    tags = _tags(data)
+    return Source(
+        [np.stack(pages)] if alike and pages[0].ndim == 3 else pages,
+        icc=bytes(tags.get(_ICC) or b""),
+        exif=metadata_exif.standalone(NOTHING, exif_kept.kept.__wrapped__(data)),
+        xmp=bytes(tags.get(_XMP) or b""),
+        dpi=_resolution(tags),
+        texts=exif_kept.texts(data),
+    )
+
+
+def _in_order(page: Pixels) -> Pixels:
+    """Return a page with its channels last, and doubles as floats, the most that files hold here."""
+    if page.ndim == 3 and page.shape[2] not in (1, 2, 3, 4) and page.shape[0] in (3, 4):
+        page = np.ascontiguousarray(np.moveaxis(page, 0, 2))
+    return page.astype(np.float32) if page.dtype == np.float64 else page
+
+
+_ICC, _XMP = 34675, 700
+
+
+def _tags(block: bytes) -> dict[int, Any]:
+    """Return the tags of the first directory of a TIFF or an EXIF block, {} of what is none."""
+    from PIL import TiffImagePlugin
+
+    try:
+        file = io.BytesIO(block)
+        directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if b"+" in block[2:4] else 8))
+        file.seek(directory.next)
+        directory.load(file)
+        return dict(directory)
+    except Exception:  # whatever a foreign file holds, its pixels are worth more
+        return {}
+
+
+def _resolution(tags: dict[int, Any]) -> float:
+    """Return dots per inch, 0 for not known: 72 is what EXIF demands where nothing is."""
+    try:
+        dots = float(tags.get(282, 0)) * (2.54 if tags.get(296) == 3 else 1)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return dots if 0 < dots < 100_000 and dots != 72 else 0.0
 
 
 def _jxl(data: bytes) -> Source:
@@ -76,6 +126,7 @@ def _jxl(data: bytes) -> Source:
         if kind == b"Exif":
             source.exif = content[4 + int.from_bytes(content[:4], "big") :]
             source.texts = exif_kept.texts(source.exif)
+            source.dpi = _resolution(_tags(source.exif))
         elif kind == b"xml ":
             source.xmp = content
         if size < 8:
@@ -97,7 +148,7 @@ def _exr(data: bytes) -> Source:
 
 
 _READERS: tuple[tuple[tuple[bytes, ...], Callable[[bytes], Source]], ...] = (
-    ((b"II*\0", b"MM\0*"), _tiff),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff),
     ((b"\xff\x0a", b"\0\0\0\x0cJXL "), _jxl),
     ((b"\x76\x2f\x31\x01",), _exr),
 )

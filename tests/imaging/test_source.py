@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from luna_farm.errors import InvalidRequest
-from luna_farm.imaging import source
+from luna_farm.imaging import source, source_deep
 
 
 def test_a_still_in_front_of_an_animation_is_none_of_its_frames(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_deep_pixels_are_upright_too(tmp_path: Path, orientation: int) -> None:
     image = Image.fromarray(pixels.astype(np.uint8))
     image.getexif()[0x0112] = orientation
     expected = np.asarray(ImageOps.exif_transpose(image))
-    assert np.array_equal(source._upright(pixels, image), expected)
+    assert np.array_equal(source_deep.upright(pixels, image), expected)
 
 
 def test_a_profile_of_other_colours_than_the_file_stores_is_left_out(options, task, picture) -> None:  # type: ignore[no-untyped-def]
@@ -163,3 +163,62 @@ def test_a_profile_that_is_left_out_is_named(
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.new(mode, (8, 8)).save(tmp_path / "a.png", icc_profile=profile or srgb)
     assert source.read(tmp_path / "a.png").warnings == ([said] if said else [])
+
+
+def _tiff(path: Path, pixels: np.ndarray[Any, Any], **how: Any) -> source.Source:
+    tifffile = pytest.importorskip("tifffile", reason="TIFF of other kinds is written by tifffile")
+    pytest.importorskip("imagecodecs", reason="deep TIFF is read by imagecodecs")
+    tifffile.imwrite(path, pixels, **how)
+    return source.read(path)
+
+
+def test_tiff_of_16_bits_in_all_its_kinds(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 65_536, (20, 30, 3), np.uint16)
+    alpha = np.full((20, 30, 1), 32_768, np.uint16)
+    halved = np.floor(rgb * (32_768 / 65_535) + 0.5).astype(np.uint16)
+    kinds: dict[str, tuple[Any, dict[str, Any], Any]] = {
+        "planes": (np.moveaxis(rgb, 2, 0), {"photometric": "rgb", "planarconfig": "separate"}, rgb),
+        "white is zero": (65_535 - rgb[..., 0], {"photometric": "miniswhite"}, rgb[..., 0]),
+        "big-endian": (rgb, {"photometric": "rgb", "byteorder": ">", "bigtiff": True}, rgb),
+        "pages": (np.stack([rgb, rgb[::-1]]), {"photometric": "rgb"}, np.stack([rgb, rgb[::-1]])),
+        "associated": (
+            np.dstack([halved, alpha]),
+            {"photometric": "rgb", "extrasamples": ["assocalpha"]},
+            np.dstack([rgb, alpha]),
+        ),
+    }
+    for name, (given, how, expected) in kinds.items():
+        found = _tiff(tmp_path / "a.tif", given, **how)
+        assert found.warnings == [], name
+        (page,) = found.pages
+        assert page.shape == expected.shape, name
+        assert np.abs(page.astype(int) - expected).max() <= (name == "associated"), name
+
+
+def test_depth_that_is_lost_is_said(tmp_path: Path) -> None:
+    cmyk = np.zeros((20, 30, 4), np.uint16)
+    found = _tiff(tmp_path / "a.tif", cmyk, photometric="separated")
+    assert found.warnings == ["Its 16 bits a channel were read as 8."]
+
+
+def test_pages_of_floats_keep_what_the_file_says(tmp_path: Path) -> None:
+    pages = np.random.default_rng(0).random((2, 20, 30, 3))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    found = _tiff(
+        tmp_path / "a.tif", pages, photometric="rgb", resolution=(300, 300), resolutionunit=2,
+        extratags=[(34675, 7, len(srgb), srgb, True), (0x8298, 2, 3, "me", True)],
+    )  # fmt: skip
+    assert np.array_equal(found.pages[0], pages.astype(np.float32))
+    assert (found.dpi, found.icc) == (300, srgb)
+    assert b"me" in found.exif
+
+
+def test_jpeg_xl_keeps_its_resolution(tmp_path: Path, options: Any, picture: Any) -> None:
+    pytest.importorskip("imagecodecs", reason="JPEG XL is read by imagecodecs")
+    from luna_farm.imaging.encoders import encode
+    from luna_farm.imaging.metadata import Embedded
+
+    for dpi in (0.0, 300.0):
+        made = encode(picture(8, 8, 3), "jxl", options(), Embedded(parameters="Steps: 1", dpi=dpi))
+        (tmp_path / "a.jxl").write_bytes(b"".join(made.buffers))
+        assert source.read(tmp_path / "a.jxl").dpi == dpi
