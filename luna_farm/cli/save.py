@@ -115,6 +115,8 @@ def _save(saving: Saving, args: argparse.Namespace, show: Callable[[int], None])
             found = sources.read(Path(name))
             if not formats.FORMATS[args.format].icc:
                 sources.to_srgb(found)
+            if found.linear and args.colorspace == "srgb" and not _holds_floats(args):
+                sources.to_display(found)
             saving.told += [f"{name}: {text}" for text in found.warnings]
             saving.submit(name, _request(found, name, args))
         except FarmUnavailable:
@@ -151,12 +153,19 @@ def _warnings(reports: Iterable[JobReport]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _holds_floats(args: argparse.Namespace) -> bool:
+    """Whether the files are to hold floats, and so linear light as it comes."""
+    return args.format == "exr" or (args.format == "tiff" and args.bit_depth in ("half", "float"))
+
+
 def _request(found: Source, name: str, args: argparse.Namespace) -> SaveRequest:
     """Return the request for a file, with all that it says of itself. Its frames are a batch, or one moving
     image; pages that differ in size or depth are images of their own, numbered as a batch is."""
     from luna_farm_client import SaveImage, SaveRequest
 
     how = {option: getattr(args, option) for option in HOW} | {"dpi": args.dpi or found.dpi}
+    if found.linear and args.colorspace == "srgb":
+        how["colorspace"] = "linear"
     if args.animation and found.fps and not how["animation_fps"]:
         how |= {"animation_fps": found.fps, "animation_loop": how["animation_loop"] or found.loop}
         how["animation_ms"] = how["animation_ms"] or found.lasts

@@ -21,6 +21,7 @@ import numpy as np
 from luna_farm.core.options import MOST_FPS
 from luna_farm.errors import InvalidRequest
 from luna_farm.imaging import exif_kept, metadata_exif, source_deep, source_formats
+from luna_farm.imaging.colour import from_linear
 from luna_farm.imaging.metadata import NOTHING
 from luna_farm.imaging.source_formats import Pixels, Source
 
@@ -97,6 +98,18 @@ def _opened(data: bytes) -> Image.Image:
 
             pillow_heif.register_heif_opener()
     return Image.open(io.BytesIO(data))
+
+
+def to_display(source: Source) -> None:
+    """Turn linear light with alpha multiplied in, as OpenEXR has it, into sRGB values with plain alpha."""
+    for at, page in enumerate(source.pages):
+        values = page.astype(np.float32)
+        if page.ndim == 3 and page.shape[2] == 4:
+            values[..., :3] /= np.where(values[..., 3:] > 0, values[..., 3:], 1)
+        colours = values if page.ndim == 2 else values[..., :3]
+        colours[:] = from_linear(colours)
+        source.pages[at] = values
+    source.linear = False
 
 
 def to_srgb(source: Source) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luna_farm.imaging import exif_kept, metadata_exif
+from luna_farm.imaging.colour import LINEAR_IDS
 from luna_farm.imaging.metadata import NOTHING
 
 Pixels = NDArray[Any]
@@ -38,6 +39,8 @@ class Source:
     loop: int = 0
     lasts: list[int] = field(default_factory=list)
     """Milliseconds of each frame, where they differ."""
+    linear: bool = False
+    """The values are linear light with alpha multiplied in, as OpenEXR has it."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -143,8 +146,9 @@ def _exr(data: bytes) -> Source:
         first = next((name for name in ("RGBA", "RGB", "Y") if name in channels), next(iter(channels)))
         pixels = np.array(channels[first].pixels)
     texts = {name: value for name, value in header.items() if isinstance(value, str)}
-    texts.pop("colorInteropID", None)
-    return Source([pixels], texts=texts, dpi=float(header.get("xDensity", 0.0)))
+    space = texts.pop("colorInteropID", "")
+    dots, linear = float(header.get("xDensity", 0.0)), not space or space in LINEAR_IDS.values()
+    return Source([pixels], texts=texts, dpi=dots, linear=linear)
 
 
 _READERS: tuple[tuple[tuple[bytes, ...], Callable[[bytes], Source]], ...] = (

@@ -278,3 +278,24 @@ def test_a_profile_that_does_not_fit_the_pixels_is_left_out(save: Any, tmp_path:
     (path,), _ = save(tmp_path / "gray.png")
     with Image.open(path) as image:
         assert (image.mode, image.info.get("icc_profile")) == ("L", None)
+
+
+def test_linear_light_of_another_program_is_shown_as_it_looks(save: Any, tmp_path: Path) -> None:
+    exr = pytest.importorskip("OpenEXR", reason="OpenEXR is read by its own package")
+    light = np.full((8, 8, 4), 0.2140411, np.float32)  # sRGB's 0.5
+    light[..., 3] = 1
+    light[:4] *= 0.5  # half transparent, multiplied in
+    with exr.File({"type": exr.scanlineimage}, {"RGBA": light}) as file:
+        file.write(str(tmp_path / "l.exr"))
+    (path,), _ = save(tmp_path / "l.exr")
+    with Image.open(path) as image:
+        seen = np.asarray(image)
+    assert np.abs(seen[..., :3].astype(int) - 127).max() <= 1
+    assert np.abs(seen[:4, :, 3].astype(int) - 127).max() <= 1
+    (path,), _ = save(tmp_path / "l.exr", "--format", "exr", "--affix", "again")
+    with exr.File(str(path)) as again:
+        assert np.array_equal(again.channels()["RGBA"].pixels, light)
+        assert again.header()["colorInteropID"] == "lin_rec709_scene"
+    (path,), _ = save(path, "--affix", "back")
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(image), seen)
