@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -152,6 +152,8 @@ class Policy:
         """Hand requests over, as many at a time as fit into a message; all are validated before the first is
         sent."""
         busy_s = self._busy_s(when_busy)
+        if isinstance(requests, (SaveRequest, Mapping, str)) or not isinstance(requests, Iterable):
+            raise InvalidRequest.of("requests", requests, "a list of SaveRequest; for one there is submit")
         outs: list[Outgoing] = []
         for number, request in enumerate(requests):
             try:
@@ -171,6 +173,8 @@ class Policy:
 
     def wait(self, job: str | Receipt, timeout: float | None) -> Plan[JobReport]:
         """Return the report of a job once it is finished, or after `timeout` seconds as it is then."""
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float, type(None))):
+            raise InvalidRequest.of("timeout", timeout, "seconds, or None for as long as it takes")
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = WAIT_STEP_S

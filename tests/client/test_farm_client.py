@@ -160,6 +160,17 @@ def test_bad_pixels_are_refused_here_and_nothing_is_handed_over(
     assert farm.wait(receipt.job_id, timeout=60).state == "done", "the client is as good as before"
 
 
+def test_what_is_no_request_and_no_time_is_refused_with_a_sentence(farm: FarmClient, tmp_path: Path) -> None:
+    one = request(tmp_path)
+    for given in (one, None, 5, "a.png", {"images": []}):
+        with pytest.raises(InvalidRequest, match="allowed: a list of SaveRequest"):
+            farm.submit_many(given)
+    receipt = farm.submit(one)
+    for timeout in ("10", True, [1]):
+        with pytest.raises(InvalidRequest, match="allowed: seconds, or None"):
+            farm.wait(receipt, timeout)
+
+
 def test_a_refused_job_does_not_spoil_the_next_one(farm: FarmClient, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     farm.submit(request(tmp_path))
