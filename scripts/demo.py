@@ -9,6 +9,7 @@ folder.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ RUNS = 3
 
 def main() -> int:
     """Prepare the environment, and run the demo in it."""
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0]).parse_args()
     bootstrap.check_python()
     if Path(sys.prefix).resolve() == bootstrap.VENV.resolve():
         return demo()

@@ -141,12 +141,15 @@ class Cataloguer:
     def _failed(self, error: Exception) -> None:
         """Set the file aside if it is damaged; else say what is wrong, for it may pass."""
         if isinstance(error, sqlite3.Error) and schema.is_damaged(error):
+            damaged = self._store.identity if self._store is not None else None
             self._close()
             try:
-                self._read_again(set_aside(self._path, error))
-            except OSError as refused:
+                told = set_aside(self._path, error, damaged)
+            except (OSError, sqlite3.Error) as refused:
                 error = refused
             else:
+                if told:
+                    self._read_again(told)
                 return
         self._tell_problem(f"The catalogue {self._path} cannot be written now: {error}.")
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from luna_farm.catalogue import columns, schema
 from luna_farm.catalogue.columns import JOINED, SELECTED
 from luna_farm.catalogue.rows import CatalogueRow
+from luna_farm.errors import AlreadyRunning, DiskError
+from luna_farm.storage.sqlite import TRY_EVERY_S
+from luna_farm.storage.state_lock import StateLock
 
 AT_ONCE = 500
 """Rows that are removed in one transaction: a reader or a second writer waits for no longer than that
@@ -25,6 +29,8 @@ _INSERT_IMAGE = (
 )
 _INSERT_TEXTS = f"INSERT INTO texts (id, {', '.join(columns.TEXTS)}) VALUES (?{', ?' * len(columns.TEXTS)})"
 _DAMAGED = ".damaged"
+PATIENCE_S = 5.0
+"""How long another process may take to set a damaged file aside."""
 
 
 class Store:
@@ -36,13 +42,16 @@ class Store:
         sqlite3.Error when the disk does not allow it."""
         self.path = os.fspath(path)
         self.set_aside = ""
+        self.identity = identity(self.path)
+        """Of the file that is open."""
         try:
             self._connection = schema.writing(path)
         except sqlite3.Error as error:
             if not schema.is_damaged(error):
                 raise
-            self.set_aside = set_aside(self.path, error)
+            self.set_aside = set_aside(self.path, error, self.identity)
             self._connection = schema.writing(path)
+        self.identity = identity(self.path)
         self._connection.row_factory = sqlite3.Row
         self._numbered: dict[tuple[str, str], int] = {}
 
@@ -173,14 +182,52 @@ class Store:
         return 1
 
 
-def set_aside(path: str, error: Exception) -> str:
-    """Move a file that cannot be used out of the way, and return a sentence about it. Raises OSError."""
+def identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another one of its name, None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def set_aside(path: str, error: Exception, damaged: tuple[int, int] | None) -> str:
+    """Move a file that cannot be used, the one of the identity `damaged`, out of the way, and return a
+    sentence about it; "" if another process was faster: the file of that name is a new one by now.
+
+    Raises OSError, and sqlite3.OperationalError while another process is at it.
+    """
     kept = path + _DAMAGED
-    for end in ("", "-wal", "-shm"):
-        Path(kept + end).unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(path + end, kept + end)
+    with _alone(path):
+        if identity(path) != damaged:
+            return ""
+        for end in ("", "-wal", "-shm"):
+            Path(kept + end).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(path + end, kept + end)
+        # A new file before the lock is given back: nothing of the old one is left to be found.
+        schema.writing(path).close()
     return (
         f"The catalogue {path} cannot be used ({error}) and was set aside as {kept}; a new one is made."
         " Nothing is lost: `luna-farm catalogue rebuild DIR` reads the rows from the files again."
     )
+
+
+@contextlib.contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Keep other processes from setting the same file aside."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            lock = StateLock.acquire(f"{path}.lock")
+            break
+        except AlreadyRunning:
+            if time.monotonic() >= until:
+                raise sqlite3.OperationalError("another process sets it aside") from None
+        except DiskError as error:
+            raise OSError(error.errno, str(error)) from error
+        time.sleep(TRY_EVERY_S)
+    try:
+        yield
+    finally:
+        lock.release()

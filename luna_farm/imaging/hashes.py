@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -108,13 +109,15 @@ class Hashes:
         if self._store is None:
             return
         try:
-            lines = self._store.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
+            # Damage costs its line, not the file: the others would be hashed at every start, and kept again.
+            lines = self._store.read_text("utf-8", "replace").splitlines()
+        except OSError:
             return
         for line in lines[-KEPT:]:
             try:
                 path, size, modified, digest = json.loads(line)
-                self._known[(str(path), int(size), int(modified))] = str(digest)
+                if re.fullmatch("[0-9a-f]{64}", digest):
+                    self._known[(str(path), int(size), int(modified))] = digest
             except (ValueError, TypeError):
                 continue  # a line that was cut off
         if len(lines) > KEPT:

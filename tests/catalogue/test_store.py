@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from luna_farm.catalogue import schema
 from luna_farm.catalogue.rows import FIELDS, SEED_RANGE, STATES, CatalogueRow, from_map, kept
 from luna_farm.catalogue.search import Catalogue, Query
 from luna_farm.catalogue.store import Store
@@ -173,6 +174,31 @@ def test_a_file_that_cannot_be_used_is_set_aside(path: Path, make_row: MakeRow, 
     set_aside = path.with_name(path.name + ".damaged")
     assert set_aside.exists() == (damage != "empty")
     assert ("set aside" in store.set_aside) == (damage != "empty")
+
+
+def test_of_two_that_find_one_damaged_file_the_later_leaves_the_new_file_of_the_other(
+    path: Path, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(b"garbage" * 2000)
+    writing = schema.writing
+
+    def overtaken(at: str) -> sqlite3.Connection:
+        """Open the damaged file; before the answer is here another process has made a new one."""
+        monkeypatch.setattr(schema, "writing", writing)
+        try:
+            return writing(at)
+        finally:
+            other = Store(at)
+            other.put([make_row(path="/out/of_the_other.png")])
+            other.close()
+
+    monkeypatch.setattr(schema, "writing", overtaken)
+    store = Store(path)
+    store.put([make_row(path="/out/of_this_one.png")])
+    store.close()
+    assert store.set_aside == ""
+    assert Catalogue(path).count(Query()) == 2
+    assert path.with_name(path.name + ".damaged").read_bytes() == b"garbage" * 2000
 
 
 def test_the_file_is_for_this_user_only(path: Path, store: Store) -> None:

@@ -108,5 +108,6 @@ def test_a_store_that_is_damaged_or_too_long_is_read_as_far_as_it_goes(
     monkeypatch.setattr(hashes, "KEPT", 2)
     assert hashes.Hashes(store).of({"x": path})[0] == {"x": _sha(path)}
     assert not store.exists()
-    store.write_bytes(b"\xff")
+    store.write_bytes(b"\xff\n")
     assert hashes.Hashes(store).of({"x": path})[0] == {"x": _sha(path)}
+    assert hashes.Hashes(store).of({"x": path}, 0.0) == ({"x": _sha(path)}, []), "damage costs its own line"
