@@ -154,6 +154,23 @@ def test_drawings_are_about_as_small_as_pillow_makes_them(name: str) -> None:
     assert sum(len(part) for part in png.encode(pixels, level=4)) <= 1.1 * file.tell() + 100
 
 
+@given(seed=st.integers(0, 2**32), side=st.integers(60, 400), quality=st.integers(70, 92))
+@settings(max_examples=40, deadline=None)
+def test_decoded_jpeg_is_sent_with_shorter_runs_and_decodes_to_the_same_pixels(
+    seed: int, side: int, quality: int
+) -> None:
+    """Its flat areas are frayed: runs of five to seven are what levels 3 and 4 gain over level 2."""
+    rng, file = np.random.default_rng(seed), io.BytesIO()
+    grain = rng.normal(128, 4, (side // 12 + 2, side // 12 + 2, 3)).astype(np.uint8)
+    soft = np.asarray(Image.fromarray(grain).resize((side, side), Image.Resampling.BICUBIC))
+    noisy = soft + rng.normal(0, 2, (side, side, 1))
+    Image.fromarray(noisy.astype(np.uint8)).save(file, "JPEG", quality=quality)
+    pixels = np.asarray(Image.open(file))
+    assert np.array_equal(np.asarray(decoded(pixels, 4)), pixels)
+    sizes = [sum(len(part) for part in png.encode(pixels, level=level)) for level in (2, 4)]
+    assert sizes[1] <= sizes[0] * 1.01 + 50
+
+
 @pytest.mark.parametrize("side", [48, 130, 400])
 def test_noise_on_even_ground_is_left_unfiltered(side: int) -> None:
     """The difference of two noisy pixels is noisier than either."""

@@ -217,16 +217,19 @@ static u64 count_literals(const histogram *h) {
 }
 
 /* Sends data[0..n), which `tokens` describe entirely and `h` counts, perhaps from a sample. If all matches are runs of
- * at least LANE_BYTES, `covered` is what find_runs noted, else NULL. Writes less than 2 * n + 64 bytes, and leaves no
+ * at least `least` bytes, `covered` is what find_runs noted, else NULL. Writes less than 2 * n + 64 bytes, and leaves no
  * more than stored_bits(n). */
 static void put_block(int isa, bitstream *s, codebook *book, const histogram *h, const u8 *data, size_t n,
-                      const token *tokens, size_t count, const u64 *covered, int final) {
+                      const token *tokens, size_t count, const u64 *covered, int least, int final) {
     const bitstream start = *s;
     (void)isa;
     (void)covered;
+    (void)least;
     if (begin_block(s, book, h, n, final)) {
 #ifdef LUNA_AVX512
-        if (isa == ISA_AVX512 && covered)
+        if (isa == ISA_AVX512 && covered && least < LANE_BYTES)
+            put_short_tokens_vbmi(s, book, data, n, tokens, covered);
+        else if (isa == ISA_AVX512 && covered)
             put_tokens_vbmi(s, book, data, n, tokens, covered);
         else
 #endif

@@ -32,7 +32,7 @@ static const u16 SCAN_PAYS[10] = {0, 940, 950, 970, 985, 990, 990, 990, 990, 990
 /* The same for a few small tiles, which tell less; for runs of SHORTEST_RUN against SHORT_RUN, which need so many more
  * tokens in 1000 bytes to gain anything; and for unfiltered rows, in hundredths of the best filter of each, where runs leave
  * at least so many symbols: each block decides by itself, but is not to be asked in vain. */
-enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, SHORT_RUNS_NEED = 10, PLAIN_MAY_PAY = 110, PLAIN_SYMBOLS = 90 };
+enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, SHORT_RUNS_NEED = 4, PLAIN_MAY_PAY = 110, PLAIN_SYMBOLS = 90 };
 /* What short runs must leave of what long ones do, in hundredths, for levels 1 and 2. */
 enum { LONG_RUNS_COST_1 = 95, LONG_RUNS_COST_2 = 97 };
 enum { DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };

@@ -7,7 +7,8 @@
 #define VBMI LUNA_TARGET("avx512f,avx512bw,avx512vl,avx512vbmi,bmi,bmi2")
 
 /* A lane holds the bits of eight neighbouring bytes, and behind them those of the match that begins there. A match must
- * not end in the lane it begins in, so every match is at least that long. A lane with more bits than LONGEST_LANE does
+ * not end in the lane it begins in, so every match is at least that long; where shorter ones may be, a lane holds four
+ * bytes, and every match is longer than that. A lane with more bits than LONGEST_LANE does
  * not fit 64 once it is moved to where it begins in a byte. */
 enum { LANE_BYTES = 8, LANES = 64 / LANE_BYTES, LONGEST_LANE = 56, BATCH_LANES = 32 };
 
@@ -179,10 +180,35 @@ VBMI INLINE void put_long(bitstream *s, batch *b, const codebook *book, const jo
     b->bits = s->count;
 }
 
-/* Sends data[0..n) as `tokens` describe it, every match being a run of at least LANE_BYTES; `covered` has a one bit for
- * each byte that is not sent as a literal. data[n .. n + 64) is readable. */
-VBMI static void put_tokens_vbmi(bitstream *s, const codebook *book, const u8 *data, size_t n, const token *tokens,
-                                 const u64 *covered) {
+/* The lanes of one word of 64 bytes: eight of eight bytes, or twice eight of four. */
+typedef struct {
+    __m512i code[2], bits[2];
+} word_lanes;
+
+/* Adds the matches that begin in the word, the first byte of which is number `at`. Returns whether all lanes fit. */
+VBMI INLINE int join_matches(word_lanes *w, const codebook *book, size_t at, const size_t lane_bytes, next_match *m) {
+    const int halves = lane_bytes == LANE_BYTES ? 1 : 2;
+    int fits = 1;
+    for (; m->at < at + 64; step(m)) {
+        unsigned run_bits;
+        u64 run = match_code(book, (token){0, m->token->length, 0}, &run_bits);
+        const u32 lane = 1u << (m->at - at) / lane_bytes;
+        for (int k = 0; k < halves; k++) {
+            const __mmask8 in = (__mmask8)(lane >> LANES * k);
+            const __m512i moved = _mm512_sllv_epi64(_mm512_set1_epi64((long long)run), w->bits[k]);
+            w->code[k] = _mm512_mask_or_epi64(w->code[k], in, w->code[k], moved);
+            w->bits[k] = _mm512_mask_add_epi64(w->bits[k], in, w->bits[k], _mm512_set1_epi64(run_bits));
+        }
+    }
+    for (int k = 0; k < halves; k++)
+        fits = fits && fit(w->bits[k]);
+    return fits;
+}
+
+/* Sends data[0..n) as `tokens` describe it, every match being a run of at least `least` bytes, LANE_BYTES or more than half
+ * of it; `covered` has a one bit for each byte that is not sent as a literal. data[n .. n + 64) is readable. */
+VBMI INLINE void put_lanes_vbmi(bitstream *s, const codebook *book, const u8 *data, size_t n, const token *tokens,
+                                const u64 *covered, const int least) {
     const literal_codes of = {load_table(book->low), load_table(book->high), load_table(book->litlen_bits)};
     bitstream out = *s;
     batch b;
@@ -194,25 +220,40 @@ VBMI static void put_tokens_vbmi(bitstream *s, const codebook *book, const u8 *d
         if (!in && match.at >= at + 64)
             continue;
         joined word = join_codes(&of, data + at, in);
-        __m512i code = word.code, bits = word.bits;
         next_match m = match;
-        for (; m.at < at + 64; step(&m)) {
-            unsigned run_bits;
-            u64 run = match_code(book, (token){0, m.token->length, 0}, &run_bits);
-            __mmask8 lane = (__mmask8)(1u << (m.at - at) / LANE_BYTES);
-            code = _mm512_mask_or_epi64(code, lane, code, _mm512_sllv_epi64(_mm512_set1_epi64((long long)run), bits));
-            bits = _mm512_mask_add_epi64(bits, lane, bits, _mm512_set1_epi64(run_bits));
-        }
-        if (fit(bits)) {
-            add_lanes(&out, &b, code, bits);
-            match = m;
+        word_lanes w = {{word.code}, {word.bits}};
+        const int fours = least < LANE_BYTES && m.at < at + 64;
+        int fits;
+        if (fours) {
+            w.code[0] = fours_of(&word, 0), w.bits[0] = bits_of_fours(&word, 0);
+            w.code[1] = fours_of(&word, 1), w.bits[1] = bits_of_fours(&word, 1);
+            fits = join_matches(&w, book, at, LANE_BYTES / 2, &m);
         } else {
-            put_long(&out, &b, book, &word, at, &match);
+            fits = join_matches(&w, book, at, LANE_BYTES, &m);
         }
+        if (!fits) {
+            put_long(&out, &b, book, &word, at, &match);
+            continue;
+        }
+        add_lanes(&out, &b, w.code[0], w.bits[0]);
+        if (fours)
+            add_lanes(&out, &b, w.code[1], w.bits[1]);
+        match = m;
     }
     send_batch(&out, &b);
     put_bits(&out, book->litlen_code[END_OF_BLOCK], book->litlen_bits[END_OF_BLOCK]);
     *s = out;
+}
+
+/* One copy for each least length, which decides what is done to a word. */
+VBMI static NOINLINE void put_tokens_vbmi(bitstream *s, const codebook *book, const u8 *data, size_t n, const token *tokens,
+                                          const u64 *covered) {
+    put_lanes_vbmi(s, book, data, n, tokens, covered, LANE_BYTES);
+}
+
+VBMI static NOINLINE void put_short_tokens_vbmi(bitstream *s, const codebook *book, const u8 *data, size_t n,
+                                                const token *tokens, const u64 *covered) {
+    put_lanes_vbmi(s, book, data, n, tokens, covered, LANE_BYTES / 2 + 1);
 }
 
 #endif

@@ -106,7 +106,7 @@ static void put_runs(workspace *w, const strip *s, const u8 *data, size_t n, bit
     histogram h;
     unsigned thin = n < SAMPLED_BYTES ? 0 : s->level <= 3 ? 4 : 3;
     count_runs(&h, data, n, w->tokens, count, thin);
-    put_block(w->isa, bits, w->book, &h, data, n, w->tokens, count, least >= SHORT_RUN ? w->covered : NULL, final);
+    put_block(w->isa, bits, w->book, &h, data, n, w->tokens, count, w->covered, least, final);
 }
 
 /* Sends the tokens that wait, and the block data[0..n) if they describe nothing else. */
@@ -128,7 +128,7 @@ static luna_status put_filtered(workspace *w, const strip *s, const u8 *data, si
         if (open_strings(w) != LUNA_OK)
             return LUNA_NO_MEMORY;
         size_t count = find_tokens(w->strings, data, n, position, &EFFORTS[s->level], w->tokens, &h);
-        put_block(w->isa, bits, w->book, &h, data, n, w->tokens, count, NULL, final);
+        put_block(w->isa, bits, w->book, &h, data, n, w->tokens, count, NULL, 0, final);
     } else if (w->plan.method == METHOD_SCAN) {
         if (open_literals(w) != LUNA_OK)
             return LUNA_NO_MEMORY;
