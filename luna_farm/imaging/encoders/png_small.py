@@ -1,23 +1,22 @@
-"""Levels 5 to 9, and 4 for 16 bits: how an image becomes smallest, decided by what samples of it say.
+"""Levels 5 to 9, and 4 for 16-bit colour: how an image becomes smallest, decided by trials on bands of it.
 
-The kernel filters; the compressor depends on the image:
+The kernel filters; the compressor depends on what the kernel's sample says of the image:
 
-- what is nearly empty (masks, flat drawings, one colour) is the kernel's quick search's or zlib-ng's,
-  whichever is smaller: both take a millisecond or two;
-- of what repeats itself (maps, drawings, screens), four thin bands are compressed by each of zlib-ng,
-  libdeflate and the kernel's quick search; the one that makes them smallest, or a quick one that comes
-  close, compresses the rest, with the filter that suits it best;
-- of what is dense (photographs, textures), a few bands are tried: libdeflate with the filter that suits it
-  best, the kernel's own parser, and literals with runs alone. Noise has nothing but literals, and the
-  kernel sends them fastest.
+- what is nearly empty (masks, flat drawings, one colour) takes a millisecond or two, so the kernel's quick
+  search and a library compress it whole, and the smaller stream is taken;
+- of what repeats itself (maps, drawings, screens), four bands are compressed by zlib-ng, two levels of
+  libdeflate and the kernel's quick search. The smallest wins, with the filter that the sample found;
+- of what is dense (photographs, textures), the bands are tried with the kernel's own parser, and with
+  libdeflate after several filters. Noise has nothing but literals, and the kernel sends them fastest.
 
-At levels 8 and 9, libdeflate's near-optimal parser compresses everything that holds matches at all, after
-the filter that its level 9 compresses best in the bands: that takes a tenth of the time and errs by 1 %.
+At levels 8 and 9 a quick level of libdeflate finds the filter, and a slow one compresses. At level 9 what
+repeats itself gets libdeflate's 12. What is dense gets its 11: within 0.3 % of 12, in 0.7 of its time, which
+pays for the trials.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,41 +31,49 @@ Compress = Callable[[Bytes], bytes]
 
 _METHOD_RUNS = 0  # what the kernel's sample calls the way of photographs: runs alone
 _REPEATS = 33  # symbols that runs leave of 100 bytes, above which libdeflate finds more in 16 bits
-_EMPTY = 2  # symbols that runs leave of 100 bytes: below
+_EMPTY, _NOISY = 2, 96  # symbols that runs leave of 100 bytes: below, and from here on
 _SEARCHED = 2  # the kernel's method for what repeats itself
-_RUNS_AT, _PARSED_AT = 4, 6  # levels at which the kernel searches quickly or not at all, and for all matches
+_CHUNK_HEAD, _CHUNK_TAIL = 8, 4  # bytes of a chunk before and behind its data
+_RUNS_AT = 4  # the level at which the kernel searches quickly or not at all
 _FILTERS = (0, 1, 2, 4, 5)
-_UP, _BEST = 2, 5
-_REPETITIVE_FILTERS = (0, 2, 4)  # none, Up, Paeth: beside the one that the kernel's sample chose
-_BANDS, _BAND_ROWS = 4, 16  # and as many rows before each
-_THIN_ROWS = 16  # of a band that is compressed by itself
-_SMALL_BYTES = 2**19  # an image of no more is tried whole
-# With matches at most so much of what runs alone leave, or they are not worth their time.
-_LIBRARY_PAYS, _PARSER_PAYS, _EXACT_PAYS = 0.98, 0.993, 0.998
-# The quick level at so much of the smallest size is taken. Another filter is taken for so much of the size,
-# and tried no further if it is so much larger in every second band.
-_CLOSE, _OTHER_PAYS, _HOPELESS = 1.005, 0.996, 1.05
+_NONE, _UP, _BEST = 0, 2, 5
+_BANDS, _BAND_ROWS = 4, 8  # and as many rows before each
+_MANY_BAND_ROWS = 16  # for levels 8 and 9, where trials take little of the time, and in small images
+_SMALL_BYTES, _TINY_BYTES = 2**19, 2**16
+_SMALL_TRIALS = 2  # filters that levels 8 and 9 try whole on a small image, of which a sample says little
+# With the kernel's parser at more than so much of what runs alone leave, an image is noise, and libraries
+# gain nothing; at more than so much, the parser does not pay either.
+_NOISE, _EXACT_PAYS = 0.99, 0.998
+# What sizes count for: libdeflate's quick level is the fastest way, then comes zlib-ng.
+_HANDICAPS = (0.995, 1.01, 1.0)
+# A filter is tried no further if it is so much larger in every second band.
+_HOPELESS = 1.15
 # Each row its own filter is what suits literals; in an image as a whole, matches like it that much less.
-_BEST_GAINS = 1.02
-# Below and above, a trial at level 9 says what level 12 would.
-_CLEAR = 0.9
-# The levels of libdeflate (the usual one, the quick one) and zlib-ng that are tried at a level of ours.
-_LIBDEFLATE_LEVELS = {5: (5, 4), 6: (7, 4), 7: (8, 4)}
-_ZLIB_NG_LEVELS = {5: 5, 6: 6, 7: 6}
+_BEST_LOSES = 1.02
+# By level: libdeflate for what repeats itself and for what is dense, and zlib-ng for what repeats itself.
+# There libdeflate's 11 may be 10 % larger than its 12.
+_LIBDEFLATE_LEVELS = {5: (5, 5), 6: (7, 7), 7: (8, 8), 8: (10, 10), 9: (12, 11)}
+_ZLIB_NG_LEVELS = {5: 5, 6: 6, 7: 7, 8: 9, 9: 9}
+_QUICK_LIBDEFLATE = 4
+# The level that finds the filter after which levels 10 to 12 are smallest: it errs by 1 %, ten times faster.
+_SCOUT = 8
 
 
 class Image:
     """An image as the kernel wants it named: pixels, rows, bytes of a row, of a pixel, of a sample."""
 
-    def __init__(self, pixels: Pixels) -> None:
+    def __init__(self, pixels: Pixels, level: int = 0) -> None:
         height, width, channels = pixels.shape
         step = channels * pixels.itemsize
         self.height, self.row = height, width * step
         self.named = (pixels, height, self.row, step, pixels.itemsize)
-        rows = min(2 * _BAND_ROWS, height) if height * self.row > _SMALL_BYTES else height
-        starts = sorted({(height - rows) * (2 * i + 1) // (2 * _BANDS) for i in range(_BANDS)})
-        self.bands = [(start, start + rows) for start in starts]
-        self.tried_whole = rows == height
+        self.is_small = height * self.row <= _SMALL_BYTES
+        rows = 2 * (_MANY_BAND_ROWS if level >= 8 or self.is_small else _BAND_ROWS)
+        if height * self.row <= _TINY_BYTES or height < rows * _BANDS:
+            self.bands = [(0, height)]
+        else:
+            starts = [(height - rows) * (2 * i + 1) // (2 * _BANDS) for i in range(_BANDS)]
+            self.bands = [(start, start + rows) for start in starts]
 
     def filtered(self, chosen: int, first: int, last: int) -> Bytes:
         """Rows first .. last - 1 through a filter."""
@@ -78,11 +85,11 @@ class Image:
         """The zlib stream of the whole image."""
         return compress(self.filtered(chosen, 0, self.height))
 
-    def thin_bands(self) -> list[tuple[int, int]]:
-        """Bands that are compressed by themselves: less to do, and good enough to compare compressors."""
-        if self.tried_whole:
-            return self.bands
-        return [(first, min(first + _THIN_ROWS, self.height)) for first, _ in self.bands]
+    def searched(self) -> bytes:
+        """The zlib stream of the whole image as the kernel's quick search makes it."""
+        out = np.empty(_png.bound(self.height, self.row), np.uint8)
+        written = _png.idat(*self.named, 0, self.height, _RUNS_AT, out)[0]
+        return out[_CHUNK_HEAD : written - _CHUNK_TAIL].tobytes()
 
     def written(self, level: int, first: int, last: int) -> int:
         """How many bytes the kernel makes of rows first .. last - 1."""
@@ -105,16 +112,17 @@ def stream(pixels: Pixels, level: int) -> bytes | int:
 
     pixels: [H, W, C], C-contiguous. level: 5 to 9.
     """
-    near_optimal, trial = _libdeflate(10 if level == 8 else 12), _libdeflate(9)
-    if near_optimal is None or trial is None:
+    if _libdeflate(level) is None:
         return level
-    image = Image(pixels)
-    if level >= 8:
-        return _smallest(image, near_optimal, trial)
+    image = Image(pixels, level)
     chosen, method, symbols = _png.sample(*image.named)
     if symbols < _EMPTY:
         return _nearly_empty(image, chosen, level)
-    return _repetitive(image, chosen, level) if method == _SEARCHED else _dense(image, chosen, level)
+    if level >= 8:
+        return _smallest(image, chosen, method, symbols, level)
+    if method == _SEARCHED:
+        return _repetitive(image, chosen, level)
+    return _dense(image, chosen, level, symbols)
 
 
 def deep_stream(pixels: Pixels) -> bytes | int:
@@ -129,68 +137,68 @@ def deep_stream(pixels: Pixels) -> bytes | int:
     return image.compressed(chosen, quickest)
 
 
-def _nearly_empty(image: Image, chosen: int, level: int) -> bytes | int:
-    library = _zlib_ng(_ZLIB_NG_LEVELS[level])
-    found = image.compressed(chosen, library) if library else None
-    kernel = np.empty(_png.bound(image.height, image.row), np.uint8)
-    size = _png.idat(*image.named, 0, image.height, _RUNS_AT, kernel)[0]
-    return found if found is not None and len(found) < size else _RUNS_AT
+def _nearly_empty(image: Image, chosen: int, level: int) -> bytes:
+    """The smallest of all ways, tried whole: bands would say more of their own heads than of the image."""
+    found = [image.searched()]
+    if library := _zlib_ng(_ZLIB_NG_LEVELS[level]):
+        found.append(image.compressed(_UP if chosen == _BEST else chosen, library))
+    if level >= 9 or len(found) == 1:
+        image.bands = [(0, image.height)]
+        chosen = _ranked(image, _library(_SCOUT), _FILTERS)[0][0]
+        found.append(image.compressed(chosen, _library(_LIBDEFLATE_LEVELS[level][0])))
+    return min(found, key=len)
 
 
-def _repetitive(image: Image, chosen: int, level: int) -> bytes | int:
-    """The way that makes thin bands smallest, or a quick one that comes close, with its best filter."""
-    usual, quick = map(_libdeflate, _LIBDEFLATE_LEVELS[level])
-    bands = image.thin_bands()
-    kernel = sum(image.written(_RUNS_AT, *band) for band in bands)
-
-    def size(way: Compress, filtered: int, some: list[tuple[int, int]]) -> int:
-        return sum(len(way(image.filtered(filtered, *band))) for band in some)
-
-    ways = [way for way in (quick, usual, _zlib_ng(_ZLIB_NG_LEVELS[level])) if way is not None]
-    sizes = [size(way, chosen, bands) for way in ways]
-    if min(sizes) >= kernel:
-        return _RUNS_AT
-    best = 0 if sizes[0] <= min(sizes) * _CLOSE else sizes.index(min(sizes))
-    way, least, half = ways[best], sizes[best], size(ways[best], chosen, bands[::2])
-    for other in _REPETITIVE_FILTERS:
-        if other == chosen or (first := size(way, other, bands[::2])) > half * _HOPELESS:
-            continue
-        if (found := first + size(way, other, bands[1::2])) < least * _OTHER_PAYS:
-            chosen, least = other, found
-    return image.compressed(chosen, way)
+def _repetitive(image: Image, chosen: int, level: int) -> bytes:
+    """The way that makes the bands smallest. Which filter is best, the kernel's sample tells better."""
+    if chosen == _BEST:
+        chosen = _ranked(image, _library(_QUICK_LIBDEFLATE), _FILTERS)[0][0]
+    ways = [_library(_QUICK_LIBDEFLATE), _library(_LIBDEFLATE_LEVELS[level][0])]
+    if library := _zlib_ng(_ZLIB_NG_LEVELS[level]):
+        ways.append(library)
+    sizes = [sum(len(way(image.filtered(chosen, *band))) for band in image.bands) for way in ways]
+    if min(sizes) >= sum(image.written(_RUNS_AT, *band) for band in image.bands):
+        return image.searched()
+    judged = [size * handicap for size, handicap in zip(sizes, _HANDICAPS, strict=False)]
+    return image.compressed(chosen, ways[judged.index(min(judged))])
 
 
-def _dense(image: Image, chosen: int, level: int) -> bytes | int:
-    with_runs = image.tried(_RUNS_AT)
-    quick, compress = _libdeflate(6), _libdeflate(_LIBDEFLATE_LEVELS[level][0])
-    assert quick is not None
-    assert compress is not None
-    chosen, size = _best_filter(image, quick, {_UP, _BEST, chosen})
-    if size < with_runs * _LIBRARY_PAYS:
-        return image.compressed(chosen, compress)
-    if image.tried(_PARSED_AT) < with_runs * _PARSER_PAYS:
-        return level
-    return 5 if image.tried(5) < with_runs * _EXACT_PAYS else _RUNS_AT
+def _dense(image: Image, chosen: int, level: int, symbols: int) -> bytes | int:
+    parsed = image.tried(level)
+    if symbols >= _NOISY and chosen != _NONE:
+        with_runs = image.tried(_RUNS_AT)
+        if parsed > with_runs * _NOISE:
+            return level if parsed < with_runs * _EXACT_PAYS else _RUNS_AT
+    library = _library(_LIBDEFLATE_LEVELS[level][1])
+    chosen, size = _ranked(image, library, {_NONE, _UP, _BEST, chosen})[0]
+    return image.compressed(chosen, library) if size < parsed else level
 
 
-def _smallest(image: Image, compress: Compress, quick: Compress) -> bytes | int:
-    chosen, size = _best_filter(image, compress if image.tried_whole else quick, _FILTERS)
-    kernel = image.tried(_RUNS_AT)
-    if kernel * _CLEAR <= size < kernel / _CLEAR:
-        size = _trial(image, compress, [chosen])[chosen]
-    return image.compressed(chosen, compress) if size < kernel else _RUNS_AT
+def _smallest(image: Image, chosen: int, method: int, symbols: int, level: int) -> bytes | int:
+    repetitive = method == _SEARCHED
+    library = _library(_LIBDEFLATE_LEVELS[level][0 if repetitive else 1])
+    if image.is_small or not repetitive or chosen == _BEST:
+        found = _ranked(image, _library(_SCOUT), _FILTERS)[: _SMALL_TRIALS if image.is_small else 1]
+        if symbols >= _NOISY and image.tried(level) < found[0][1]:
+            return level
+        return min((image.compressed(one, library) for one, _ in found), key=len)
+    return image.compressed(chosen, library)
 
 
-def _best_filter(image: Image, compress: Compress, filters: Iterable[int]) -> tuple[int, int]:
-    """The filter after which the bands are smallest, and how large they are then."""
-    sizes = _trial(image, compress, filters)
-    chosen = min(sizes, key=lambda one: sizes[one] * (_BEST_GAINS if one == _BEST else 1))
-    return chosen, sizes[chosen]
+def _ranked(image: Image, compress: Compress, filters: Iterable[int]) -> list[tuple[int, float]]:
+    """The filters and how large the bands are after each, the best first, without those that fell behind."""
+    half = _trial(image, compress, filters, image.bands[::2])
+    most = min(half.values()) * _HOPELESS
+    rest = _trial(image, compress, [one for one in half if half[one] <= most], image.bands[1::2])
+    sizes = {one: (half[one] + size) * (_BEST_LOSES if one == _BEST else 1) for one, size in rest.items()}
+    return sorted(sizes.items(), key=lambda found: found[1])
 
 
-def _trial(image: Image, compress: Compress, filters: Iterable[int]) -> dict[int, int]:
+def _trial(
+    image: Image, compress: Compress, filters: Iterable[int], bands: Sequence[tuple[int, int]]
+) -> dict[int, int]:
     """How large the bands are after each filter."""
-    return {chosen: sum(_added(image, chosen, compress, *band) for band in image.bands) for chosen in filters}
+    return {chosen: sum(_added(image, chosen, compress, *band) for band in bands) for chosen in filters}
 
 
 def _added(image: Image, chosen: int, compress: Compress, first: int, last: int) -> int:
@@ -200,6 +208,13 @@ def _added(image: Image, chosen: int, compress: Compress, first: int, last: int)
         return len(compress(whole))
     before = (last - first) // 2 * (image.row + 1)
     return len(compress(whole)) - len(compress(whole[:before]))
+
+
+def _library(level: int) -> Compress:
+    library = _libdeflate(level)
+    if library is None:
+        raise AssertionError("stream() asked whether libdeflate is there")
+    return library
 
 
 def _libdeflate(level: int) -> Compress | None:
