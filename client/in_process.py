@@ -62,6 +62,7 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
         (),
         numbers=options.numbers,
         sidecars=options.sidecar != "never",
+        each_beside=options.sidecar == "always",
         if_exists=options.if_exists,
         allowed=allowed,
     )

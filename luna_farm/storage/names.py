@@ -47,6 +47,7 @@ def reserve_all(
     *,
     numbers: str = "after_last",
     sidecars: bool = True,
+    each_beside: bool = False,
     if_exists: str = "number",
     allowed: Allowed = ANYWHERE,
 ) -> list[str]:
@@ -57,8 +58,9 @@ def reserve_all(
     numbers: "after_last" for the number behind the last that exists, "first_gap" for the first that is free.
     if_exists: "number"; with "overwrite" and "skip" names stay as they are, with "fail" one that exists
     raises InvalidRequest.
-    sidecars: a name is free only if the .json beside it is, too. allowed: whether folders may be links, and
-    to where. Raises InvalidRequest if a part is not a plain name, or a file, or a link that may not be
+    sidecars: a name is free only if the .json beside it is, too. each_beside: each image has such a .json, so
+    that two formats of one stem get names of their own. allowed: whether folders may be links, and to where.
+    Raises InvalidRequest if a part is not a plain name, or a file, or a link that may not be
     followed, is where a folder should be; DiskError if the disk cannot be asked.
     """
     if not os.path.isabs(output_dir):
@@ -68,7 +70,7 @@ def reserve_all(
         parts_below(root + relative.replace("/", os.sep), output_dir)
     for names in (relatives, [shorten(relative, SHORT_PART_BYTES) for relative in relatives]):
         try:
-            return _Reservation(root, taken, numbers, sidecars, if_exists, allowed).paths(names)
+            return _Reservation(root, taken, numbers, sidecars, each_beside, if_exists, allowed).paths(names)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG or names is not relatives:
                 path = root + relatives[0].replace("/", os.sep)
@@ -126,6 +128,7 @@ class _Reservation:
         taken: Container[str],
         numbers: str,
         sidecars: bool,
+        each_beside: bool,
         if_exists: str,
         allowed: Allowed,
     ) -> None:
@@ -134,6 +137,7 @@ class _Reservation:
         self._taken = taken
         self._after_last = numbers == "after_last"
         self._sidecars = sidecars and if_exists == "number"
+        self._each_beside = each_beside
         self._if_exists = if_exists
         self._mine: set[str] = set()
 
@@ -149,13 +153,19 @@ class _Reservation:
             for at in waiting:
                 relative = relatives[at]
                 stem = shared_stem(relative)
-                if groups.setdefault(stem, {}).setdefault(relative, at) != at:
+                group = groups.setdefault(stem, {})
+                # Formats that share a stem would share a .json as well, unless they are files of one image.
+                marked = COUNTER in relative or NUMBER in relative
+                alone = self._each_beside and group and not marked
+                if alone or group.setdefault(relative, at) != at:
                     again.append(at)
             for group in groups.values():
                 number = self._number(tuple(group))
                 for relative, at in group.items():
                     found[at] = self._path(numbered(relative, number))
                     self._mine.add(collision_key(found[at]))
+                    if self._each_beside:
+                        self._mine.add(collision_key(_beside(found[at])))
             waiting = again
         return found
 
@@ -165,6 +175,8 @@ class _Reservation:
     def _is_taken(self, relative: str) -> bool:
         key = collision_key(self._path(relative))
         if key in self._mine or key in self._taken:
+            return True
+        if self._each_beside and collision_key(_beside(self._path(relative))) in self._mine:
             return True
         return _exists(self._root, relative, self._sidecars, self._allowed)
 
@@ -218,6 +230,10 @@ class _Reservation:
                 return [entry.name for entry in entries]
         except (FileNotFoundError, NotADirectoryError):
             return ()
+
+
+def _beside(path: str) -> str:
+    return path.rpartition(".")[0] + ".json"
 
 
 def shared_stem(relative: str) -> str:

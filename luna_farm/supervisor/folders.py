@@ -152,6 +152,7 @@ class Folders:
                 self._taken,
                 numbers=i.numbers,
                 sidecars=i.sidecar != "never",
+                each_beside=i.sidecar == "always",
                 if_exists=i.if_exists,
                 allowed=self.allowed,
             )

@@ -6,6 +6,7 @@ published before an error is in its result, and the next attempt leaves it as it
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,8 @@ from luna_farm.storage.writer import Published
 from luna_farm.worker.made import File, Made
 
 Publish = Callable[..., Published]
+_LARGEST_SIDECAR = 2**25
+"""Bytes of a .json that is looked at."""
 
 
 def written(
@@ -178,6 +181,8 @@ def _publish_one(made: Made, file: File, publish: Publish, warnings: list[str]) 
     task, part = made.task, output_part(file.number)
     temp = writer.temp_name(task.job_id, task.index, part)
     published = publish(file.path, file.encoded.buffers, temp_name=temp, noted=Note.of(task, part))
+    if not file.number and made.options.if_exists == "overwrite" and file.encoded.sidecar is None:
+        file.encoded.sidecar = _anew(published.path, made)
     if file.encoded.sidecar is not None and not file.number:
         warnings += _beside(published.path, made, publish)
     if published.path != file.path:
@@ -249,6 +254,20 @@ def _beside(path: str, made: Made, publish: Publish) -> list[str]:
     except FarmError as error:
         return [f"The metadata beside it could not be written: {error}"]
     return []
+
+
+def _anew(path: str, made: Made) -> bytes | None:
+    """Return what the .json of an earlier image must say once that is replaced; None if there is none."""
+    try:
+        with open(PurePath(path).with_suffix(".json"), "rb") as file:
+            old = json.loads(file.read(_LARGEST_SIDECAR))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(old, dict) or not {"save_timestamp", "batch_index"} <= {*old}:  # one of another program
+        return None
+    from luna_farm.imaging import metadata_exif
+
+    return metadata_exif.sidecar(made.embedded)
 
 
 def _lap(started: float) -> float:

@@ -258,3 +258,34 @@ def test_gray_with_alpha_is_saved_as_comfyui_saves_it(shared_farm: FarmProcess, 
         expected = np.clip(255.0 * given, 0, 255).astype(np.uint8)[..., [0, 0, 0, 1]]
         with Image.open(image.path) as saved:
             assert np.array_equal(np.asarray(saved), expected)
+
+
+def test_each_image_and_its_json_share_a_stem(shared_farm: FarmProcess, tmp_path: Path) -> None:
+    images = [SaveImage(PIXELS, "A", name) for name in ("jpeg", "png", "webp")]
+    report = save(shared_farm, tmp_path, *images, sidecar="always", metadata={"steps": 1})
+    stems = {Path(image.path).stem for image in report.images}
+    assert stems == {"a_A", "a_A_00001", "a_A_00002"}
+    assert {path.stem for path in tmp_path.glob("*.json")} == stems
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "avif"])
+def test_a_moving_image_has_its_json_too(shared_farm: FarmProcess, tmp_path: Path, form: str) -> None:
+    frames = SaveImage(np.stack([PIXELS] * 2), format=form)
+    moving = {"animation": {"fps": 5}, "metadata": {"steps": 1}}
+    save(shared_farm, tmp_path / "always", frames, sidecar="always", **moving)
+    assert "steps" in (tmp_path / "always" / "a.json").read_text()
+    save(shared_farm, tmp_path / "auto", frames, **moving)
+    assert not (tmp_path / "auto" / "a.json").exists()
+    deep = {"workflow": {"nodes": nested(900)}}
+    save(shared_farm, tmp_path / "deep", frames, extra_pnginfo=deep, **moving)
+    assert "extra_pnginfo" in (tmp_path / "deep" / "a.json").read_text()
+
+
+def test_the_json_of_a_replaced_image_is_renewed(shared_farm: FarmProcess, tmp_path: Path) -> None:
+    for steps, sidecar in ((1, "always"), (2, "auto"), (3, "never")):
+        how = {"if_exists": "overwrite", "sidecar": sidecar, "metadata": {"steps": steps}}
+        save(shared_farm, tmp_path, SaveImage(PIXELS), **how)
+        assert json.loads((tmp_path / "a.json").read_text())["generation_metadata"] == {"steps": steps}
+    (tmp_path / "a.json").write_text('{"mine": 1}')
+    save(shared_farm, tmp_path, SaveImage(PIXELS), if_exists="overwrite", metadata={"steps": 4})
+    assert (tmp_path / "a.json").read_text() == '{"mine": 1}'

@@ -74,7 +74,7 @@ def encode(
         encoded.left_out = True
         encoded.warnings.append(f"the metadata could not be embedded and was left out: {error}")
     encoded.warnings[:0] = [*embedded.warnings, *misfit, *([warning] if warning else [])]
-    _beside(encoded, options, embedded)
+    decide_sidecar(encoded, options, embedded)
     return encoded
 
 
@@ -88,7 +88,7 @@ def _fitting(marked: Marks, *, gray: bool) -> tuple[Marks, list[str]]:
     return replace(marked, icc=b""), [told]
 
 
-def _beside(encoded: Encoded, options: SaveOptions, embedded: Embedded) -> None:
+def decide_sidecar(encoded: Encoded, options: SaveOptions, embedded: Embedded) -> None:
     """Decide on the .json beside the image: what did not fit goes there, or everything, or nothing."""
     if options.sidecar == "never":
         encoded.sidecar = None

@@ -27,6 +27,7 @@ from luna_farm.imaging.encoders import (
     check_pixels,
     check_sides,
     colour_warning,
+    decide_sidecar,
     png,
     png_marks,
     webp,
@@ -75,6 +76,7 @@ def encode_animation(
         maker = _webp if format == "webp" else _avif
         encoded = maker(frames, options, embedded, marks(options), lasts, loop)
     encoded.warnings[:0] = embedded.warnings
+    decide_sidecar(encoded, options, embedded)
     return encoded
 
 
