@@ -24,9 +24,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from luna_farm.imaging.documents import Item
 from luna_farm.imaging.exif_kept import RARE_TAGS, REST, Kept, kept
 from luna_farm.imaging.exif_kept import Entry as Entry
-from luna_farm.imaging.metadata import Embedded, Item
+from luna_farm.imaging.metadata import Embedded
 
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 2, 3, 4, 5, 7
 TAG_PROMPT = 0x0110

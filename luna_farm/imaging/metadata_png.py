@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from luna_farm.imaging.documents import Item
 from luna_farm.imaging.encoders.png import chunk
-from luna_farm.imaging.metadata import Embedded, Item
+from luna_farm.imaging.metadata import Embedded
 
 _LONGEST_KEYWORD = 79
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from luna_farm.imaging import exif_kept, metadata_exif
-from luna_farm.imaging.metadata import NOTHING, Embedded, Item
+from luna_farm.imaging.documents import Item
+from luna_farm.imaging.metadata import NOTHING, Embedded
 
 
 def block(order: str = "<") -> bytes:

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image, JpegImagePlugin
 
 from luna_farm.imaging import metadata_exif
+from luna_farm.imaging.documents import Item
 from luna_farm.imaging.encoders import encode
 from luna_farm.imaging.encoders.jpeg import LONGEST_EXIF
-from luna_farm.imaging.metadata import NOTHING, Embedded, Item, embed
+from luna_farm.imaging.metadata import NOTHING, Embedded, embed
 from luna_farm.testing import readers
 
 

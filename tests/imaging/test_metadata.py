@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from luna_farm.core.messages import ImageTask, SaveOptions
 from luna_farm.imaging import hashes, metadata
-from luna_farm.imaging.metadata import NOTHING, embed, to_json
+from luna_farm.imaging.documents import to_json
+from luna_farm.imaging.metadata import NOTHING, embed
 
 
 def _strict(text: str) -> Any:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from luna_farm.imaging import metadata_exif
-from luna_farm.imaging.metadata import NOTHING, Embedded, Item, embed
+from luna_farm.imaging.documents import Item
+from luna_farm.imaging.metadata import NOTHING, Embedded, embed
 from luna_farm.testing import readers
 
 

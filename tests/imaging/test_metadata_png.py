@@ -12,8 +12,9 @@ from PIL import Image
 
 from luna_farm.core.messages import SaveOptions
 from luna_farm.imaging import metadata_png
+from luna_farm.imaging.documents import Item
 from luna_farm.imaging.encoders import encode
-from luna_farm.imaging.metadata import NOTHING, Embedded, Item, embed
+from luna_farm.imaging.metadata import NOTHING, Embedded, embed
 from luna_farm.testing import readers
 
 
