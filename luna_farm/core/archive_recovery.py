@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from luna_farm.core import archives
+from luna_farm.core import archives, complete_archives
 from luna_farm.core.archive_names import number_of, series_of, shared
 from luna_farm.core.circuits import UploadState
 from luna_farm.core.completion import image_record
@@ -30,7 +30,7 @@ def restore_shards(farm: Farm, shards: list[Shard], spooled: Callable[[str], boo
             farm.open_shards[shard.key] = shard.shard_id
         elif shard.state is H.SENDING and spooled(shard.spool):
             shard.state = H.PUBLISHING
-            archives.send(farm, shard)
+            complete_archives.send(farm, shard)
             assert shard.upload is not None
             shard.upload.again = True
         elif shard.state is H.SENDING:

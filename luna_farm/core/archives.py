@@ -8,11 +8,10 @@ documents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from luna_farm.core import destinations, events
+from luna_farm.core import events
 from luna_farm.core.archive_names import (
     number_of,
     series_of,
@@ -22,13 +21,11 @@ from luna_farm.core.archive_names import (
     with_archive_number,
 )
 from luna_farm.core.circuits import Circuit, Upload, UploadState
-from luna_farm.core.completion import close, image_record, job_record, saved_event
-from luna_farm.core.feed_events import ArchiveLost, DestinationFailing, ImageFailed, ImageLost
+from luna_farm.core.completion import close, image_record, saved_event
 from luna_farm.core.instructions import (
     AddMember,
     Append,
     Catalogue,
-    CatalogueFailed,
     Instruction,
     Publish,
     PublishShard,
@@ -36,7 +33,6 @@ from luna_farm.core.instructions import (
 )
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import SaveOptions
-from luna_farm.core.retry import pause_s
 from luna_farm.core.shards import Shard, ShardState
 from luna_farm.core.state import Farm
 from luna_farm.locations import is_url
@@ -46,7 +42,6 @@ IDLE_S = 60.0
 """After so long without a new member a shard is published, unless the request says otherwise."""
 MEMBERS_AT_A_TIME = 256
 """Members on their way to the archiver of one folder: it syncs once for all that wait."""
-FAIL, INTERRUPTED = "fail", "interrupted"
 
 
 def assign(farm: Farm, image: Image, upload: Upload, now: float) -> list[dict[str, Any]]:
@@ -127,7 +122,7 @@ def added(
     image.result = replace(image.result, spool_bytes=0)
     kept = shard.counts()
     if upload.state is U.SAVED:
-        saved = _saved(farm, image, shard, now)
+        saved = member_saved(farm, image, shard, now)
         records = (image_record(image), kept)
         return [Append(records), RemoveSpooled(upload.spool), *saved, *close(farm, _job(farm, image), now)]
     return [Append((image_record(image), kept)), RemoveSpooled(upload.spool)]
@@ -148,7 +143,8 @@ def _job(farm: Farm, image: Image) -> Job:
     return farm.jobs[image.task.job_id]
 
 
-def _saved(farm: Farm, image: Image, shard: Shard, now: float) -> list[Instruction]:
+def member_saved(farm: Farm, image: Image, shard: Shard, now: float) -> list[Instruction]:
+    """An image is where its report says: in its archive."""
     image.move(S(image.result.state))
     packed, member = image.result.row, image.uploads[0].name
     row = [Catalogue(packed, f"{shard.path}/{member}")] if packed else []
@@ -214,154 +210,6 @@ def _complete(farm: Farm, shard: Shard) -> None:
     shard.move(H.COMPLETE)
     if farm.open_shards.get(shard.key) == shard.shard_id:
         del farm.open_shards[shard.key]
-
-
-def shard_published(farm: Farm, event: events.ShardPublished, now: float) -> list[Instruction]:
-    """A shard has its final name, or lies whole in the spool of uploads, or could not be completed."""
-    shard = farm.shards[event.shard_id]
-    if event.decision == INTERRUPTED:
-        shard.move(H.COMPLETE)
-        return []
-    if event.error and event.decision == FAIL:
-        return _lose(farm, shard, event.error, now)
-    if event.error:
-        shard.move(H.COMPLETE)
-        shard.tries += 1
-        shard.retry_at = now + pause_s(shard.tries)
-        told = [Publish(DestinationFailing(shard.path, event.error))] if not shard.error else []
-        shard.error = event.error
-        return [*told]
-    shard.error = ""
-    if event.spool:
-        shard.spool, shard.bytes = event.spool, event.bytes
-        return send(farm, shard)
-    return _end(farm, shard, event.path or shard.path, now)
-
-
-def send(farm: Farm, shard: Shard) -> list[Instruction]:
-    """Queue a whole archive for its destination."""
-    shard.move(H.SENDING)
-    upload = Upload(shard.shard_id, -1, 0, shard.spool, shard.root, shard.path[len(shard.root) + 1 :])
-    shard.upload = upload
-    destinations.circuit_at(farm, shard.root).waiting.append(upload)
-    return [Append((shard.record(),))]
-
-
-def sent(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:
-    """The destination has confirmed an archive."""
-    shard = farm.shards[event.job_id]
-    farm.spool_used_bytes -= shard.spool_bytes
-    done = _end(farm, shard, f"{shard.root}/{event.name}", now)
-    return [*done, RemoveSpooled(shard.spool)]
-
-
-def refused(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:
-    """The destination will never take an archive: its images have failed, its file stays in the spool."""
-    shard = farm.shards[event.job_id]
-    shard.move(H.FAILED)
-    done: list[Instruction] = [Append((shard.record(),))]
-    jobs: dict[str, Job] = {}
-    for job, image in _packed(farm, shard):
-        jobs[job.job_id] = job
-        image.move(S.FAILED)
-        farm.totals["images_failed"] += 1
-        image.result = replace(image.result, error=event.error, code="destination")
-        image.uploads[0].move(U.FAILED)
-        image.uploads[0].error = event.error
-        failed = ImageFailed(*image.key, shard.path, event.error, "destination")
-        row = CatalogueFailed(image.task, job.options, event.error)
-        done += [Append((image_record(image),)), row, Publish(failed)]
-    return done + [i for job in jobs.values() for i in close(farm, job, now)]
-
-
-def retry(farm: Farm, shard: Shard) -> list[Instruction]:
-    """Send an archive again, for all of its images."""
-    done = send(farm, shard)
-    jobs: dict[str, Job] = {}
-    for job, image in list(_failed(farm, shard)):
-        image.move(S.UPLOADING)
-        image.result = replace(image.result, error="", code="")
-        image.uploads[0].move(U.PACKED)
-        image.uploads[0].error = ""
-        farm.open_jobs[job.job_id] = jobs[job.job_id] = job
-    # Whole records: the journal holds open jobs only, and these were finished.
-    return [*done, Append(tuple(map(job_record, jobs.values())))]
-
-
-def dismissed(farm: Farm, image: Image) -> list[Instruction]:
-    """An image of an archive is given up; so is the archive that failed, with the last of its images."""
-    shard = farm.shards.get(image.uploads[0].shard)
-    if shard is None or shard.state is not H.FAILED or any(_failed(farm, shard)):
-        return []
-    del farm.shards[shard.shard_id]
-    farm.spool_used_bytes -= shard.spool_bytes
-    shard.move(H.PUBLISHED)
-    return [Append((shard.record(),)), RemoveSpooled(shard.spool)]
-
-
-def _failed(farm: Farm, shard: Shard) -> Iterator[tuple[Job, Image]]:
-    for job in farm.jobs.values():
-        for image in job.images:
-            if image.state is S.FAILED and image.uploads and image.uploads[0].shard == shard.shard_id:
-                yield job, image
-
-
-def _packed(farm: Farm, shard: Shard) -> Iterator[tuple[Job, Image]]:
-    for job in [farm.jobs[shard.job_id]] if shard.job_id in farm.jobs else list(farm.open_jobs.values()):
-        for image in job.images:
-            if image.state is S.UPLOADING and image.uploads and image.uploads[0].shard == shard.shard_id:
-                yield job, image
-
-
-def _end(farm: Farm, shard: Shard, path: str, now: float) -> list[Instruction]:
-    """An archive has its final place: its images are saved, and reports name where they are."""
-    before, shard.path = shard.path, path
-    if path != before:
-        _renamed(farm, shard, before)
-    shard.move(H.PUBLISHED)
-    del farm.shards[shard.shard_id]
-    records: list[dict[str, Any]] = [shard.record()]
-    told: list[Instruction] = []
-    jobs: dict[str, Job] = {}
-    for job, image in _packed(farm, shard):
-        jobs[job.job_id] = job
-        upload = image.uploads[0]
-        upload.move(U.SAVED)
-        upload.archive = path
-        told += _saved(farm, image, shard, now)
-        records.append(image_record(image))
-    return [Append(tuple(records)), *told, *(i for job in jobs.values() for i in close(farm, job, now))]
-
-
-def _renamed(farm: Farm, shard: Shard, before: str) -> None:
-    """Another program had the name: correct the reports of what was told to be saved there."""
-    warning = f"{before} was made by another program in the meantime; this is the next free name."
-    for job in farm.jobs.values():
-        for image in job.images:
-            if image.uploads and image.uploads[0].shard == shard.shard_id:
-                image.uploads[0].archive = shard.path
-                result = replace(image.result, warnings=(*image.result.warnings, warning))
-                image.result = replace(result, path=shard.path) if result.path == before else result
-
-
-def _lose(farm: Farm, shard: Shard, error: str, now: float) -> list[Instruction]:
-    """The file of a shard is gone: so are the images in it that nothing else holds."""
-    shard.move(H.PUBLISHED)
-    del farm.shards[shard.shard_id]
-    if is_url(shard.root):
-        farm.spool_used_bytes -= shard.spool_bytes
-    done: list[Instruction] = [
-        Append((shard.record(),)),
-        Publish(ArchiveLost(shard.path, shard.members, error)),
-    ]
-    jobs: dict[str, Job] = {}
-    for job, image in _packed(farm, shard):
-        jobs[job.job_id] = job
-        image.move(S.LOST)
-        farm.totals["images_failed"] += 1
-        image.result = replace(image.result, error=error, code="lost")
-        done += [Append((image_record(image),)), Publish(ImageLost(*image.key, shard.path, error))]
-    return done + [i for job in jobs.values() for i in close(farm, job, now)]
 
 
 def add_member(farm: Farm, image: Image, upload: Upload) -> AddMember:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from luna_farm.core import (
-    archives,
     bundles,
+    complete_archives,
     completion,
     dispatch,
     events,
@@ -48,7 +48,7 @@ HANDLERS: dict[type, Callable[[Farm, Any, float], list[Instruction]]] = {
     events.ImageFinished: results.image_finished,
     events.UploaderReady: uploads.uploader_ready,
     events.UploadFinished: uploads.upload_finished,
-    events.ShardPublished: archives.shard_published,
+    events.ShardPublished: complete_archives.shard_published,
     events.Buried: completion.buried,
     events.DrainRequested: dispatch.drain_requested,
     events.Tick: dispatch.tick,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from luna_farm.core import archive_names, archive_recovery, archives, events
+from luna_farm.core import archive_names, archive_recovery, archives, complete_archives, events
 from luna_farm.core.circuits import Circuit, Upload, UploadState
 from luna_farm.core.completion import close, image_record, saved_event
 from luna_farm.core.destinations import circuit_at, destination_of
@@ -117,7 +117,7 @@ def upload_finished(farm: Farm, event: events.UploadFinished, now: float) -> lis
     if event.decision == FAIL or circuit.hopeless(upload):
         circuit.refused(upload, event.error)
         if image is None:
-            return archives.refused(farm, event, now)
+            return complete_archives.refused(farm, event, now)
         if upload.shard:
             archives.given_up(farm, image, upload)
         return [Append((image_record(image),)), *_end_if_over(farm, image, now)]
@@ -139,7 +139,7 @@ def _stored(
     )
     done: list[Instruction] = [Publish(DestinationRecovered(circuit.place))] if recovered else []
     if image is None:
-        return [*done, *archives.sent(farm, event, now)]
+        return [*done, *complete_archives.sent(farm, event, now)]
     if upload.shard:
         return [*archives.added(farm, image, upload, event, now), *done]
     warnings = list(image.result.warnings)
@@ -198,7 +198,7 @@ def retry(farm: Farm, image: Image, now: float) -> list[Instruction]:
     """Send again what failed for good."""
     shard = farm.shards.get(image.uploads[0].shard)
     if shard is not None and shard.state is ShardState.FAILED:
-        return archives.retry(farm, shard)
+        return complete_archives.retry(farm, shard)
     if image.state is not S.FAILED:
         return []  # an archive that was sent again took it along
     records: list[dict[str, Any]] = []
@@ -222,7 +222,7 @@ def dismiss(farm: Farm, image: Image, now: float) -> list[Instruction]:
     if (image.task.archive or is_url(image.task.root)) and image.uploads[0] in failed:
         image.move(S.CANCELLED)
         farm.spool_used_bytes -= image.result.spool_bytes
-        return [*_unspooled(image), *archives.dismissed(farm, image)]
+        return [*_unspooled(image), *complete_archives.dismissed(farm, image)]
     given_up = tuple(f"Its copy at {at.path} was given up: {at.error}" for at in failed)
     image.result = replace(image.result, error="", code="", warnings=(*image.result.warnings, *given_up))
     return _published(farm, image, now)
