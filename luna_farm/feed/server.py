@@ -27,8 +27,9 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from luna_farm import system
-from luna_farm.errors import FarmBusy, FarmError, InvalidRequest, NotPossible, Unauthorized
+from luna_farm.errors import FarmBusy, FarmError, InvalidRequest
 from luna_farm.feed import requests, web
+from luna_farm.feed.actions import Action, Actions
 from luna_farm.feed.auth import FeedAuth, choose_subprotocol
 from luna_farm.feed.gallery import Gallery
 from luna_farm.feed.history import History, Published
@@ -58,10 +59,8 @@ MAX_CONNECTIONS = 256
 BACKLOG = 128
 """Connections that the system lets wait to be accepted."""
 OPEN_TIMEOUT_S = 5.0
-ACTION_TIMEOUT_S = 30.0
 
 Status = Callable[[], dict[str, Any]]
-Action = Callable[[requests.Act], Awaitable[dict[str, Any]]]
 
 
 class Feed:
@@ -96,7 +95,7 @@ class Feed:
         self.sessions = Sessions(time.monotonic)
         self._host = host
         self._status = status
-        self._action = action
+        self._actions = Actions(action, gallery, lambda given: self._auth.knows(given))
         self._token = token
         self._metrics = metrics
         self._tls = tls
@@ -254,7 +253,7 @@ class Feed:
         elif isinstance(request, requests.Resume):
             self._replay(subscriber, request.after, request.epoch)
         else:
-            answer = await self._act(request)
+            answer = await self._actions.answer(request)
             self._flush()
             self._send(subscriber, frame(answer))
 
@@ -277,40 +276,6 @@ class Feed:
             )
         elif not subscriber.replay(b"".join((frame(header), *replayed.frames))):
             self._drop(subscriber)
-
-    async def _act(self, request: requests.Act) -> dict[str, Any]:
-        answer: dict[str, Any] = {
-            "type": "answer",
-            "name": request.name,
-            "job_id": request.job_id or None,
-            "id": request.tag,
-        }
-        try:
-            if not self._auth.knows(request.token):
-                raise Unauthorized(web.WRONG_TOKEN)
-            done = self._open_folder(request) if request.name == "open_folder" else self._action(request)
-            result = await asyncio.wait_for(done, ACTION_TIMEOUT_S)
-        except FarmError as error:
-            return {**answer, "ok": False, "code": error.code, "error": str(error)}
-        except asyncio.TimeoutError:
-            return {
-                **answer,
-                "ok": False,
-                "code": "timeout",
-                "error": f"No answer within {ACTION_TIMEOUT_S:g} s.",
-            }
-        except Exception:
-            log.exception("The action %s failed.", request.name, extra={"job_id": request.job_id})
-            return {**answer, "ok": False, "code": "error", "error": "It failed; the farm's log says why."}
-        if "error" in result:  # the farm's own refusal, in its own words
-            return {**answer, "ok": False, "code": result.get("code", "error"), "error": result["error"]}
-        return {**answer, "ok": True, "result": result}
-
-    async def _open_folder(self, request: requests.Act) -> dict[str, Any]:
-        if self._gallery is None or request.row is None:
-            raise NotPossible("This farm has no gallery.")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._gallery.threads, self._gallery.open_folder, request.row)
 
     # --- sending
 

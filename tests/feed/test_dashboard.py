@@ -259,7 +259,7 @@ async def test_a_refusal_of_the_farm_is_shown(screen: Screen, farm: FakeFarm) ->
         return await refused(farm, replace(action, job_id="ffffffff"))
 
     assert farm.feed is not None
-    farm.feed._action = act
+    farm.feed._actions._action = act
     await button.click()
     await screen.shows(".answer", "There is no job ffffffff.")
 

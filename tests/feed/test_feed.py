@@ -225,7 +225,7 @@ async def test_the_farms_refusal_is_passed_on(
         async def told(action: Act) -> dict[str, Any]:
             return {"error": "It is done already.", "code": "not_possible"}
 
-        monkeypatch.setattr(farm.feed, "_action", told)
+        monkeypatch.setattr(farm.feed._actions, "_action", told)
         assert (await subscription.answer(**action))["code"] == "not_possible"
 
 
@@ -241,11 +241,11 @@ async def test_an_action_that_breaks_or_hangs_is_answered(
         return await asyncio.get_running_loop().create_future()
 
     async with visitor.subscribe() as subscription:
-        monkeypatch.setattr(farm.feed, "_action", breaks)
+        monkeypatch.setattr(farm.feed._actions, "_action", breaks)
         broken = await subscription.answer(**action)
         assert (broken["code"], "inside" in broken["error"]) == ("error", False)
-        monkeypatch.setattr(farm.feed, "_action", hangs)
-        monkeypatch.setattr(feed_module, "ACTION_TIMEOUT_S", 0.0)
+        monkeypatch.setattr(farm.feed._actions, "_action", hangs)
+        monkeypatch.setattr("luna_farm.feed.actions.ACTION_TIMEOUT_S", 0.0)
         assert (await subscription.answer(**action))["code"] == "timeout"
 
 
