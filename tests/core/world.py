@@ -7,58 +7,30 @@ link removed before that, an image made twice, an answer given twice, pixels tha
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections import Counter
 from typing import Any
 
-from stage import batch, options
-from world_uploads import KINDS, NEEDING, Destinations
+from world_checks import Checks
+from world_clients import Clients
+from world_uploads import Destinations
+from world_workers import FINAL, GARBAGE, File, Key, Process, Workers
 
 from luna_farm.core import events, recovery, spooled
 from luna_farm.core import instructions as do
-from luna_farm.core.circuits import Upload
-from luna_farm.core.completion import finished_records, take_reports
+from luna_farm.core.completion import take_reports
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.filenames import collision_key
 from luna_farm.core.job import ImageState
 from luna_farm.core.limits import Limits
-from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
-from luna_farm.core.open_submits import Step
-from luna_farm.core.schema import Part, Submit
-from luna_farm.core.shards import ShardState
+from luna_farm.core.messages import ImageResult, ImageTask
+from luna_farm.core.schema import Submit
 from luna_farm.core.slots import ALIGN
 from luna_farm.core.spooled import Spooled
 from luna_farm.core.state import Farm
 from luna_farm.locations import is_url
 
-Key = tuple[str, int]
-FINAL = {"saved", "discarded", "dropped", "cancelled", "lost"}
-OTHER = ("held", "burying", "uploading")
-NO_PIXELS = (ImageState.FILLING, ImageState.UPLOADING)
-GARBAGE: Key = ("garbage", 0)
 
-
-@dataclass
-class Process:
-    """A worker process: what it was told, what it has to report, whether it still runs."""
-
-    pid: int
-    told: deque[Any] = field(default_factory=deque)
-    reports: deque[tuple[ImageTask, ImageResult]] = field(default_factory=deque)
-    ready: bool = False
-    dead: bool = False
-
-
-@dataclass
-class File:
-    """A published file."""
-
-    path: str
-    state: str
-
-
-class World:
+class World(Clients, Workers, Checks):
     """Everything that is not the core. `limits` are those of every farm that runs here."""
 
     def __init__(self, limits: Limits) -> None:
@@ -314,126 +286,6 @@ class World:
         for page in self._pages(lease["segment"], lease["offset"], lease["size"]):
             self.memory[page] = tag
 
-    # --- what clients do
-
-    def ask(self, client: int, kind: type, *rest: Any) -> int:
-        """A request that must be answered once."""
-        self.asked_ever += 1
-        self.asked[self.asked_ever] = client
-        self.happens(kind(client, self.asked_ever, *rest))
-        return self.asked_ever
-
-    def _submit(self, images: list[int], request_id: str, durable: bool, want: int, kind: str) -> Submit:
-        self.jobs += 1
-        batches = tuple(batch(batch=count, affix="") for count in images)
-        wanted = options(**{"output_dir": f"/disk{self.jobs % 2}", "durable": durable, **KINDS[kind]})
-        return Submit(request_id, wanted, batches, (3072,) * want)
-
-    def open(
-        self, client: int, images: list[int], request_id: str, durable: bool, want: int, kind: str = "folder"
-    ) -> int:
-        """Submit batches of so many images; returns the number of the request."""
-        submit = self._submit(images, request_id, durable, want, kind)
-        reply = self.ask(client, events.Submitted, submit, f"job-{self.jobs:04d}")
-        mine = self.farm.submitting.get(client)
-        if mine is not None and mine.reply == reply:
-            self.opened[client] = (reply, submit)
-            self.retried[mine.job_id] += mine.job_id in self.farm.jobs  # it goes on, and ends once more
-        return reply
-
-    def open_many(self, client: int, requests: list[tuple[list[int], str, bool, str]], want: int) -> None:
-        """Submit several requests in one message."""
-        many, ids = [], []
-        for images, request_id, durable, kind in requests:
-            many.append(self._submit(images, request_id, durable, 0, kind))
-            ids.append(f"job-{self.jobs:04d}")
-        reply = self.ask(client, events.ManySubmitted, tuple(many), tuple(ids), (3072,) * want)
-        bundle = self.farm.bundles.get(client)
-        if bundle is not None and bundle.reply == reply:
-            self.bundled[client] = (reply, tuple(many))
-
-    def seal_many(self, client: int, lease: dict[str, Any], more: int) -> None:
-        """Fill a lease with the images of all requests, and seal it; `more` images than there are."""
-        reply, many = self.bundled[client]
-        bundle = self.farm.bundles.get(client)
-        tag = (many[0].request_id, lease["lease"])
-        if bundle is not None and bundle.reply == reply:
-            for opened in bundle.opened:
-                for n in range(opened.submit.num_images):
-                    if bundle.slot is None:
-                        self.tags[opened.job_id, n] = tag
-        else:
-            del self.bundled[client]
-        self.write(lease, tag)
-        del self.leases[client][lease["lease"]]
-        images = sum(submit.num_images for submit in many) + more
-        self.happens(events.Sealed(client, reply, (Part(lease["lease"], images),)))
-
-    def abort_many(self, client: int) -> None:
-        """Give up the requests of a client that it has not sealed."""
-        reply, _ = self.bundled.pop(client)
-        self.happens(events.Aborted(client, reply))
-
-    def seal(self, client: int, leases: list[dict[str, Any]]) -> None:
-        """Fill leases with the next images of the open submit of a client, as many as there are, and seal
-        them."""
-        reply, submit = self.opened[client]
-        opened = self.farm.submitting.get(client)
-        if opened is None or opened.reply != reply:
-            del self.opened[client]  # refused in the meantime
-            parts = [Part(lease["lease"], 1) for lease in leases]
-        else:
-            parts, at = [], opened.sealed
-            for lease in leases:
-                if at == submit.num_images:
-                    break
-                of, place = submit.batch_of(at)
-                count = min(lease["size"] // 3072, of.batch - place)
-                parts.append(Part(lease["lease"], count))
-                for n in range(at, at + count):
-                    if self.accepted.get((opened.job_id, n), "filling") == "filling":
-                        self.tags[opened.job_id, n] = (submit.request_id, lease["lease"])
-                at += count
-        named = {part.lease for part in parts}
-        for lease in leases:
-            if lease["lease"] in named:
-                self.write(lease, (submit.request_id, lease["lease"]))
-                del self.leases[client][lease["lease"]]
-        if parts:
-            self.happens(events.Sealed(client, reply, tuple(parts)))
-
-    def abort(self, client: int) -> None:
-        """Give up the open submit of a client."""
-        reply, _ = self.opened.pop(client)
-        self.happens(events.Aborted(client, reply))
-
-    def command(self, client: int, command: events.JobCommand, job_id: str, index: int | None = None) -> None:
-        """Cancel, retry or dismiss images of a job. Other jobs that are tried again with it end once more."""
-        before = set(self.farm.open_jobs)
-        if command in ("retry", "dismiss"):
-            self.retried[job_id] += 1
-        if command == "dismiss":
-            self.given_up.add(job_id)
-        self.ask(client, events.JobRequested, command, job_id, 0.0, index)
-        self.retried.update(self.farm.open_jobs.keys() - before - {job_id})
-
-    def give_back(self, client: int, number: int) -> None:
-        """Give back a lease."""
-        self.leases.get(client, {}).pop(number, None)
-        self.happens(events.LeasesReturned(client, (number,)))
-
-    def gone(self, client: int, may_write: bool, rest_s: float) -> None:
-        """A client vanishes; what is left of it may go on writing for a while."""
-        leases = self.leases.pop(client, {})
-        self.opened.pop(client, None)
-        self.bundled.pop(client, None)
-        self.asked = {reply: c for reply, c in self.asked.items() if c != client or self.answered[reply]} | {
-            reply: -1 for reply, c in self.asked.items() if c == client and not self.answered[reply]
-        }
-        if may_write:
-            self.ghosts += [(self.now + rest_s, lease) for lease in leases.values()]
-        self.happens(events.ClientGone(client, may_write))
-
     # --- what is done for the farm, sooner or later
 
     def carry_out_held(self, at: int, well: bool, error: Exception) -> None:
@@ -525,175 +377,6 @@ class World:
         """The uploader dies, after it did some of what it has in hand."""
         self.outside.end(did if self.uploader else 0, self.happens)
         self.uploader = 0
-
-    # --- workers
-
-    def _read(self, task: ImageTask) -> None:
-        """The pixels of a task are read: they must be there, and be those that were handed over."""
-        assert task.segment in self.segments, f"{task.segment} is gone, and is to be read"
-        if not task.segment.startswith("npy:"):
-            for page in self._pages(task.segment, task.offset, task.nbytes):
-                tag = self.memory.get(page)
-                assert tag == self.tags[task.job_id, task.index], (
-                    "somebody wrote over pixels that were accepted"
-                )
-
-    def work(self, number: int, outcome: str) -> None:
-        """A worker does the next thing that it was told."""
-        process = self.processes[number]
-        i = process.told.popleft()
-        if isinstance(i, do.EndWorker):
-            process.dead = True
-        else:
-            self._read(i.task)
-            process.reports.append((i.task, self._made(i.task, i.options, outcome)))
-
-    def _made(self, task: ImageTask, options: SaveOptions, outcome: str) -> ImageResult:
-        key = (task.job_id, task.index)
-        if task.archive or is_url(task.root):
-            known = self.outside.found(task)
-            assert known is None or task.recovered, f"{key} is spooled twice"
-            return self._spooled(task, options, outcome) if known is None else known
-        disk = "/" + task.path.split("/")[1]
-        if disk in self.broken:
-            return ImageResult("failed", code="disk", error="full")
-        if key in self.files:
-            assert task.recovered, f"{key} is made twice"
-            if options.mirrors:
-                return self.outside.spooled(task, options.mirrors, self.files[key].state)
-            return self._result(self.files[key])
-        if outcome in ("failed", "arena"):
-            return ImageResult("failed", code="encode" if outcome == "failed" else "arena")
-        if outcome == "dropped":
-            return ImageResult("dropped")
-        path = task.path
-        while any(file.path == path for file in self.files.values()):
-            path += "~"
-        self.files[key] = File(path, outcome)
-        if options.mirrors:
-            return self.outside.spooled(task, options.mirrors, outcome)
-        return replace(self._result(self.files[key]), row=path.encode())
-
-    def _spooled(self, task: ImageTask, options: SaveOptions, outcome: str) -> ImageResult:
-        if outcome in ("failed", "arena"):
-            return ImageResult("failed", code="encode" if outcome == "failed" else "arena")
-        if outcome == "dropped":
-            return ImageResult("dropped")
-        return self.outside.spooled(task, options.mirrors, outcome)
-
-    def _result(self, file: File) -> ImageResult:
-        return ImageResult(file.state, path=file.path, bytes=1)
-
-    def report(self, number: int) -> None:
-        """A result comes up the pipe."""
-        task, result = self.processes[number].reports.popleft()
-        self.happens(events.ImageFinished(number, task.job_id, task.index, result))
-
-    def worker_gone(self, number: int, silent: bool = False) -> None:
-        """A worker ends; what it had said before is heard before. `silent`: it had no time to say it."""
-        while self.processes[number].reports and not silent:
-            self.report(number)
-        del self.processes[number]
-        self.happens(events.WorkerGone(number, "gone"))
-
-    def worker_ready(self, number: int) -> None:
-        """A worker has started."""
-        process = self.processes[number]
-        process.ready = True
-        self.happens(events.WorkerReady(number, process.pid, float(process.pid), {}))
-
-    # --- what must hold
-
-    def remembered(self) -> None:
-        """All that is accepted and not finished is where the farm finds it, and its successor would too."""
-        queued = [*self.farm.waiting, *self.farm.spool_queue]
-        waiting = {image.key for image in queued}
-        working = {image.key for worker in self.farm.workers.values() for image in worker.images}
-        other = {image.key for image in self.farm.unfinished() if image.state.value in OTHER}
-        burying = {(i.task.job_id, i.task.index) for i in self.held if isinstance(i, do.Bury)} | set(
-            self.farm.bury_at
-        )
-        for key, state in self.accepted.items():
-            if state not in FINAL and state != "failed":
-                assert (key in waiting) + (key in working) + (key in other) == 1, (
-                    f"{key} is forgotten or held twice"
-                )
-                image = self.farm.image(*key)
-                assert image is not None
-                assert image.state.value != "burying" or key in burying, (
-                    f"{key} waits for a burial that nobody does"
-                )
-        assert len(waiting) == len(queued)
-        self._uploads_remembered()
-        after = recovery.read(self.journal, self.reports)
-        kept = [*self.reports, *finished_records(self.farm, self.farm.unkept)]
-        compact = recovery.read(recovery.snapshot(self.farm), kept)
-        for job_id in self.farm.jobs:
-            opened = self.farm.submits.get(job_id)
-            if opened is not None and opened.step is Step.JOURNAL:
-                continue  # its images are on their way into the journal
-            assert self._story(after, job_id) == self._story(compact, job_id)
-        assert self._archives(after) == self._archives(compact)
-
-    def _archives(self, recovered: recovery.RecoveredState) -> dict[str, tuple[int, int, int]]:
-        return {s.shard_id: (s.members, s.bytes, s.spool_bytes) for s in recovered.shards.values()}
-
-    def _uploads_remembered(self) -> None:
-        """Every upload that is not over waits for its turn, is under way, or is in an open archive."""
-        ordered = [(i.job_id, i.index, i.number) for i in self.outside.orders if hasattr(i, "number")]
-        waiting = [(u.job_id, u.index, u.number) for c in self.farm.circuits.values() for u in c.waiting]
-        assert len(set(ordered)) == len(ordered), "an upload is ordered twice"
-        assert len(set(waiting)) == len(waiting), "an upload waits twice"
-        running = sum(circuit.running for circuit in self.farm.circuits.values())
-        assert running == len(ordered), "a circuit lost count of what runs"
-        spooled = sum(shard.spool_bytes for shard in self.farm.shards.values())
-        for job in self.farm.jobs.values():
-            for image in job.images:
-                if image.state.value not in ("uploading", "failed") or not image.uploads:
-                    continue
-                spooled += image.result.spool_bytes
-                for upload in image.uploads:
-                    self._upload_remembered((*image.key, upload.number), upload, ordered, waiting)
-        assert spooled == self.farm.spool_used_bytes, "the spool holds another number of bytes"
-        for shard in self.farm.shards.values():
-            pending = sum(1 for u in self._members(shard.shard_id) if u.state.value in NEEDING)
-            assert pending == shard.pending, f"{shard.path} waits for {shard.pending} members, not {pending}"
-
-    def _members(self, shard_id: str) -> Iterator[Upload]:
-        for job in self.farm.jobs.values():
-            for image in job.images:
-                yield from (upload for upload in image.uploads if upload.shard == shard_id)
-
-    def _upload_remembered(
-        self, key: tuple[str, int, int], upload: Upload, ordered: list[Any], waiting: list[Any]
-    ) -> None:
-        if upload.state.value == "waiting":
-            assert key in waiting, f"the upload {key} is forgotten"
-        elif upload.state.value == "uploading":
-            assert key in ordered, f"the upload {key} runs, and nobody does it"
-        elif upload.state.value == "packed":
-            assert upload.shard in self.farm.shards, f"the archive of {key} is forgotten"
-
-    def _story(self, recovered: recovery.RecoveredState, job_id: str) -> list[tuple[str, str, str]]:
-        job = recovered.jobs.get(job_id) or recovered.reports[job_id]
-        images = [
-            (
-                i.task.path,
-                i.state.value,
-                "" if i.finished or i.state in NO_PIXELS else i.task.segment,
-            )
-            for i in job.images
-        ]
-        uploads = [
-            (u.name, u.state.value, f"{u.spool} {u.shard}")
-            for i in job.images
-            for u in i.uploads
-            if i.state in (ImageState.UPLOADING, ImageState.FAILED)
-        ]
-        return [*images, *uploads, (job.request_id, job.state, "")]
-
-    def _archives_open(self) -> bool:
-        return any(shard.state is not ShardState.FAILED for shard in self.farm.shards.values())
 
     def settle_everything(self) -> None:
         """Everybody gets done, and nothing is left: no slot, no name, no link, no unanswered request."""
