@@ -64,6 +64,7 @@ BUILD = """([type, widgets]) => {
   window.input = (name) => saver.inputs.findIndex((one) => one.name === name);
   load.connect(0, saver, input("image_1"));
   saver.setSize([320, saver.size[1]]);
+  Object.assign(app.canvas.ds, { scale: 1, offset: [20, 60] }); // left of the toasts
   window.saver = saver;
 }"""
 # The images that a person sees on the node, loaded. Older Vue nodes show one at a time.
@@ -115,6 +116,11 @@ NODES = """() => {
     width: (right - left + 40) * scale, height: (bottom - top + 80) * scale,
   };
 }"""
+# The same, with the toasts beside them.
+NODES_AND_TOASTS = f"""() => {{
+  const {{ x, y, height }} = ({NODES})();
+  return {{ x, y: 40, width: innerWidth - x, height: y + height - 40 }};
+}}"""
 ROOM_OF_AN_IMAGE = 100
 """Pixels; the lines of a reason take less."""
 MODES = {"canvas": False, "vue": True}
@@ -445,16 +451,18 @@ def test_advanced_widgets_are_out_of_the_way_until_they_are_wanted_or_connected(
 
 def test_a_rejection_shows_on_the_node_with_its_reason(browser):
     browser.build(filename="flat", image="flat.png", quality_gate="variance")
+    browser.page.evaluate("saver.title = 'Luna Daemon Image Saver'")
     browser.queue()
     browser.until(f"{LINE}.includes('1 rejected')")
     browser.until(PREVIEW)
     browser.badge("1 rejected")
     browser.toast("flat_RAW.png: quality 0.000 is below 0.300")
-    browser.shot("rejected")
+    browser.shot("rejected", NODES_AND_TOASTS)
 
 
 def test_a_refused_handover_shows_on_the_node(browser, farm):
     browser.build(filename="accepted")
+    browser.page.evaluate("saver.title = 'Luna Daemon Image Saver'")
     without = browser.page.evaluate(HEIGHT)
     browser.queue()
     browser.until(PREVIEW)
@@ -467,7 +475,7 @@ def test_a_refused_handover_shows_on_the_node(browser, farm):
     browser.toast(sentence)
     browser.until(f"!{PREVIEW}")  # no image of an earlier run …
     browser.until(f"({HEIGHT})() < {without} + {ROOM_OF_AN_IMAGE}")  # … and no room of one
-    browser.shot("refused")
+    browser.shot("refused", NODES_AND_TOASTS)
     farm.start()
     browser.queue()
     browser.until(f"{LINE} === '1 saved'")
