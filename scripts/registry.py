@@ -9,6 +9,7 @@ below; the exit code is 1 when anything is found. Publish the folder with `comfy
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import subprocess
@@ -102,18 +103,28 @@ def bandit(folder: Path) -> list[str]:
     try:
         found = json.loads(done.stdout)["results"]
     except (ValueError, KeyError):
-        raise RuntimeError(f"bandit did not run: {done.stderr.strip()[-300:]}") from None
+        why = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise RuntimeError(
+            f"bandit did not run ({why[0]}). Type: {sys.executable} -m pip install bandit"
+        ) from None
     return [f"{one['filename']}:{one['line_number']}: {one['test_id']} {one['issue_text']}" for one in found]
 
 
 def main() -> int:
     """Build and scan. Returns the exit code."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "registry").absolute()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    where = ROOT / "build" / "registry"
+    parser.add_argument("folder", nargs="?", type=Path, default=where, help=f"a new folder (default {where})")
+    folder = parser.parse_args().folder.absolute()
     if folder.exists() and any(folder.iterdir()):
         print(f"{folder} is not empty. Name a new folder, or remove it.", file=sys.stderr)
         return 2
     archive = build(folder)
-    found = [*forbidden(folder), *bandit(folder)]
+    try:
+        found = [*forbidden(folder), *bandit(folder)]
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
     print("\n".join(found) if found else f"{archive}: {archive.stat().st_size // 1024} KB, nothing found")
     return bool(found)
 
