@@ -164,8 +164,8 @@ def _request(found: Source, name: str, args: argparse.Namespace) -> SaveRequest:
     from luna_farm_client import SaveImage, SaveRequest
 
     how = {option: getattr(args, option) for option in HOW} | {"dpi": args.dpi or found.dpi}
-    if found.linear and args.colorspace == "srgb":
-        how["colorspace"] = "linear"
+    if args.colorspace == "srgb":
+        how["colorspace"] = "linear" if found.linear else found.colorspace
     if args.animation and found.fps and not how["animation_fps"]:
         how |= {"animation_fps": found.fps, "animation_loop": how["animation_loop"] or found.loop}
         how["animation_ms"] = how["animation_ms"] or found.lasts

@@ -21,7 +21,7 @@ import numpy as np
 from luna_farm.core.options import MOST_FPS
 from luna_farm.errors import InvalidRequest
 from luna_farm.imaging import exif_kept, metadata_exif, source_deep, source_formats
-from luna_farm.imaging.colour import from_linear
+from luna_farm.imaging.colour import COLORSPACES, from_linear
 from luna_farm.imaging.metadata import NOTHING
 from luna_farm.imaging.source_formats import Pixels, Source
 
@@ -38,6 +38,8 @@ _PAGED = ("TIFF", "DCX")
 _HEIF = (b"heic", b"heix", b"mif1", b"msf1")
 _CONVERTED = ("CMYK", "LAB", "YCbCr")
 """Modes of Pillow whose pixels become RGB by their profile."""
+_SEARCHED = 2**20
+"""Bytes of a file in which its marks are looked for."""
 _UNSTATED_MS, _LONGEST_MS = 100, 65_535
 """Of a frame: what programs show where a file states 0, and the most that APNG holds."""
 _REDUCED = 1
@@ -263,7 +265,33 @@ def _describe(image: Image.Image, data: bytes, source: Source) -> None:
         "ICC profile", _profile(bytes(info.get("icc_profile") or b""), image.mode, source), source
     )
     source.dpi = _resolution(image, source)
+    source.colorspace = _colorspace(image.format or "", data, source)
     source.texts = {**exif_kept.texts(block), **dict(_texts(image))}
+
+
+_CODES = {"PNG": (b"cICP", 1), "AVIF": (b"colrnclx", 2), "HEIF": (b"colrnclx", 2)}
+"""Where primaries and transfer stand (H.273), and the bytes of each."""
+_PLAIN_CODES = ((1, 13), (1, 1), (1, 6), (2, 2), (1, 2), (2, 13))
+"""sRGB, what decoders show alike, and what says that nothing is known."""
+
+
+def _colorspace(form: str, data: bytes, source: Source) -> str:
+    """Return what the file says its values mean."""
+    mark, size = _CODES.get(form, (b"", 0))
+    at = data.find(mark, 0, _SEARCHED) if mark else -1
+    if at < 0 or source.icc:
+        return "srgb"
+    start = at + len(mark)
+    primaries, transfer = (
+        int.from_bytes(data[start + n * size : start + (n + 1) * size], "big") for n in (0, 1)
+    )
+    for name, colour in COLORSPACES.items():
+        if (colour.primaries, colour.transfer) == (primaries, transfer):
+            return name
+    if (primaries, transfer) not in _PLAIN_CODES:
+        told = f"Its colours (H.273: primaries {primaries}, transfer {transfer}) were taken for sRGB."
+        source.warnings.append(told)
+    return "srgb"
 
 
 def _bounded(what: str, found: bytes, source: Source) -> bytes:

@@ -39,6 +39,8 @@ class Source:
     loop: int = 0
     lasts: list[int] = field(default_factory=list)
     """Milliseconds of each frame, where they differ."""
+    colorspace: str = "srgb"
+    """What the values mean, of COLORSPACES."""
     linear: bool = False
     """The values are linear light with alpha multiplied in, as OpenEXR has it."""
     warnings: list[str] = field(default_factory=list)

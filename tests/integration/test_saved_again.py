@@ -299,3 +299,14 @@ def test_linear_light_of_another_program_is_shown_as_it_looks(save: Any, tmp_pat
     (path,), _ = save(path, "--affix", "back")
     with Image.open(path) as image:
         assert np.array_equal(np.asarray(image), seen)
+
+
+@pytest.mark.parametrize("colorspace", ["srgb", "linear", "pq", "hlg"])
+@pytest.mark.parametrize("form", ["png", "avif"])
+def test_what_the_values_mean_is_kept(save: Any, tmp_path: Path, form: str, colorspace: str) -> None:
+    Image.fromarray(noise(20, 30, 3)).save(tmp_path / "a.png")
+    first, _ = save(tmp_path / "a.png", "--colorspace", colorspace, "--format", form, "--affix", "1")
+    (path,), _ = save(first[0], "--format", "png", "--affix", "2")
+    codes = {"linear": bytes([1, 8, 0, 1]), "pq": bytes([9, 16, 0, 1]), "hlg": bytes([9, 18, 0, 1])}
+    file = path.read_bytes()
+    assert (b"cICP" + codes.get(colorspace, b"") in file) == (colorspace != "srgb")
