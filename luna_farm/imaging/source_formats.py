@@ -147,10 +147,15 @@ def _exr(data: bytes) -> Source:
         channels, header = file.channels(), file.header()
         first = next((name for name in ("RGBA", "RGB", "Y") if name in channels), next(iter(channels)))
         pixels = np.array(channels[first].pixels)
+        left = [name for name in channels if name != first]
+        if first == "Y" and "A" in left:
+            left.remove("A")
+            pixels = np.dstack([pixels] * 3 + [np.array(channels["A"].pixels, pixels.dtype)])
     texts = {name: value for name, value in header.items() if isinstance(value, str)}
     space = texts.pop("colorInteropID", "")
     dots, linear = float(header.get("xDensity", 0.0)), not space or space in LINEAR_IDS.values()
-    return Source([pixels], texts=texts, dpi=dots, linear=linear)
+    told = [f"Of its channels {first} are kept; left out: {', '.join(left)}."] if left else []
+    return Source([pixels], texts=texts, dpi=dots, linear=linear, warnings=told)
 
 
 _READERS: tuple[tuple[tuple[bytes, ...], Callable[[bytes], Source]], ...] = (

@@ -222,3 +222,21 @@ def test_jpeg_xl_keeps_its_resolution(tmp_path: Path, options: Any, picture: Any
         made = encode(picture(8, 8, 3), "jxl", options(), Embedded(parameters="Steps: 1", dpi=dpi))
         (tmp_path / "a.jxl").write_bytes(b"".join(made.buffers))
         assert source.read(tmp_path / "a.jxl").dpi == dpi
+
+
+def test_channels_of_openexr_that_are_left_out_are_named(tmp_path: Path) -> None:
+    exr = pytest.importorskip("OpenEXR", reason="OpenEXR is read by its own package")
+    plane = np.random.default_rng(0).random((8, 9)).astype(np.float32)
+    kinds: dict[str, tuple[dict[str, Any], tuple[int, ...], list[str]]] = {
+        "gray with alpha": ({"Y": plane, "A": plane}, (8, 9, 4), []),
+        "depth beside": (
+            {"RGB": np.dstack([plane] * 3), "Z": plane},
+            (8, 9, 3),
+            ["Of its channels RGB are kept; left out: Z."],
+        ),
+    }
+    for name, (channels, shape, warnings) in kinds.items():
+        with exr.File({"type": exr.scanlineimage}, channels) as file:
+            file.write(str(tmp_path / "a.exr"))
+        found = source.read(tmp_path / "a.exr")
+        assert (found.pages[0].shape, found.warnings) == (shape, warnings), name
