@@ -102,7 +102,7 @@ def saver() -> Inputs:
         "lossless_webp": ("BOOLEAN", {
             "advanced": True,
             **_option("lossless_webp"),
-            "tooltip": "WebP: keep every pixel as it is.",
+            "tooltip": "WebP, AVIF and JPEG XL: keep every pixel as it is.",
         }),
         "embed_workflow": ("BOOLEAN", {
             "advanced": True,

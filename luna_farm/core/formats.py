@@ -62,12 +62,12 @@ TABLE = (
         *("EXIF, XMP", 65_533, True, False, "simplejpeg (libjpeg-turbo): needs no copy; else Pillow", ""),
     ),
     Format(
-        *("avif", "AVIF", "avif", ("8", "10"), 65_536, "lossy_quality 100", True, True),
+        *("avif", "AVIF", "avif", ("8", "10"), 65_536, "lossless_webp, or quality 100", True, True),
         *("EXIF, XMP", 0, True, True, "imagecodecs (libavif); else Pillow, of 8 bits with loss only"),
         'pip install "luna-farm[formats]"',
     ),
     Format(
-        *("jxl", "JPEG XL", "jxl", ("8", "16"), 2**30 - 1, "lossy_quality 100", True, True),
+        *("jxl", "JPEG XL", "jxl", ("8", "16"), 2**30 - 1, "lossless_webp, or quality 100", True, True),
         *("EXIF, XMP", 0, False, False, "imagecodecs (libjxl): permissive licence, wheels everywhere"),
         'pip install "luna-farm[formats]"',
     ),

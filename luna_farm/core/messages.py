@@ -100,7 +100,7 @@ class SaveOptions(SaveSettings, Message):
         """Return the options of one output of an image: these, with what it says for itself."""
         options = self
         if output.quality is not None:
-            options = replace(options, lossy_quality=output.quality)
+            options = replace(options, lossy_quality=output.quality, lossless_webp=False)
         return options if output.level is None else replace(options, png_compression=output.level)
 
 

@@ -165,6 +165,11 @@ class SaveSettings:
     # --- safety
     durable: bool = _of_farm(Flag(), "pixels go to disk before the job is accepted")
 
+    @property
+    def quality(self) -> int:
+        """The quality of formats that are exact at 100: `lossless_webp` holds for them, too."""
+        return 100 if self.lossless_webp else self.lossy_quality
+
 
 OPTIONS: dict[str, Option] = {
     row.name: Option(row.name, default=row.default, **row.metadata) for row in fields(SaveSettings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,6 +86,8 @@ def test_quality_and_level_of_an_output_come_before_those_of_the_request() -> No
     given = options(lossy_quality=70, png_compression=3)
     assert given.of_output(Output()) is given
     assert given.of_output(Output(quality=50)).lossy_quality == 50
+    exact = replace(given, lossless_webp=True)
+    assert (exact.quality, exact.of_output(Output(quality=50)).quality) == (100, 50)
     assert given.of_output(Output(level=9)).png_compression == 9
 
 

@@ -8,6 +8,7 @@ from decoders import comparable, of
 
 from luna_farm.core import formats
 from luna_farm.core.formats import BIT_DEPTHS, DEPTHS, DTYPES, TABLE, depth_warning, stored_depth, wire_dtype
+from luna_farm.core.messages import SaveOptions
 from luna_farm.imaging import depth as depths
 from luna_farm.imaging.encoders import encode
 from luna_farm.imaging.metadata import NOTHING, embed
@@ -130,3 +131,19 @@ def test_pixels_of_the_right_depth_are_not_copied():
     pixels = _image("16", 3)
     assert depths.convert(pixels, "16") is pixels
     assert depths.to_floats(_image("half", 3), np.float16).dtype == np.float16
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("name", ["webp", "avif", "jxl"])
+def test_lossless_is_lossless_in_each_format_that_it_names(name: str, dtype: str, channels: int) -> None:
+    codecs = pytest.importorskip("imagecodecs", reason="AVIF and JPEG XL need imagecodecs")
+    deepest = {"webp": 255, "avif": 1023, "jxl": 65_535}[name] if dtype == "uint16" else 255
+    values = np.random.default_rng(0).integers(0, deepest + 1, (33, 31, channels))
+    values[:5, :, 3:] = 0  # what is hidden is kept, too
+    given = values if dtype == "uint8" else np.round(values * (65_535 / deepest))
+    options = SaveOptions(output_dir="/", lossless_webp=True, lossy_quality=80)
+    file = b"".join(encode(given.astype(dtype), name, options, NOTHING).buffers)
+    decoded = getattr(codecs, {"jxl": "jpegxl"}.get(name, name) + "_decode")(file)
+    decoded = decoded.reshape(33, 31, -1)[..., :channels]
+    assert np.array_equal(decoded, values)

@@ -190,6 +190,8 @@ def _avif(
     warnings = colour_warning(FORMATS["avif"].title, marked, icc=True, cicp=False)
     if loop:
         warnings.append("An animated AVIF is shown for ever: its encoder has no setting for loops.")
+    if options.lossless_webp:
+        warnings.append("An animated AVIF is not exact here; animated WebP and PNG are.")
     if options.bit_depth == "16" or frames[0].dtype.name == "uint16":
         warnings.append("An animated AVIF has 8 bits a channel here; the frames were scaled down to that.")
     return Encoded([out.getvalue()], warnings=warnings)

@@ -32,9 +32,9 @@ _RGB = 0
 
 
 def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Marks) -> Encoded:
-    """Encode [H, W, C] uint8, or uint16 of full range in 10 bits, as AVIF of quality `lossy_quality`."""
+    """Encode [H, W, C] uint8, or uint16 of full range in 10 bits, as AVIF of quality `options.quality`."""
     exif = metadata_exif.block(embedded)
-    plain = pixels.dtype == np.uint8 and options.lossy_quality < EXACT and not marked.hdr
+    plain = pixels.dtype == np.uint8 and options.quality < EXACT and not marked.hdr
     if plain and (pixels.shape[2] == 1 or not _has_imagecodecs()):
         return Encoded([_by_pillow(pixels, options, exif, marked)])
     file = _by_imagecodecs(pixels, options, marked)
@@ -69,12 +69,12 @@ def _by_pillow(pixels: Pixels, options: SaveOptions, exif: bytes, marked: Marks)
 
     check_pillow()
     gray = pixels.shape[2] == 1
-    how: dict[str, Any] = {} if gray else {"subsampling": subsampling(options.lossy_quality)}
+    how: dict[str, Any] = {} if gray else {"subsampling": subsampling(options.quality)}
     out = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if gray else pixels).save(
         out,
         "AVIF",
-        quality=options.lossy_quality,
+        quality=options.quality,
         speed=options.avif_speed,
         max_threads=1,
         exif=exif,
@@ -91,7 +91,7 @@ def _by_imagecodecs(pixels: Pixels, options: SaveOptions, marked: Marks) -> byte
         import imagecodecs
     except ImportError as error:
         raise needed("avif", "imagecodecs for 10 bits, quality 100, HLG and PQ") from error
-    quality = options.lossy_quality
+    quality = options.quality
     deep = pixels.dtype == np.uint16
     values = to_bits(pixels, _BITS) if deep else pixels
     gray = values.shape[2] == 1

@@ -27,13 +27,13 @@ _FILE_TYPE = struct.pack(">I4s4sI4s", 20, b"ftyp", b"jxl ", 0, b"jxl ")
 
 
 def encode(pixels: Pixels, options: SaveOptions, embedded: Embedded, marked: Marks) -> Encoded:
-    """Encode [H, W, C] uint8 or uint16 as JPEG XL of quality `options.lossy_quality`, exact at 100."""
+    """Encode [H, W, C] uint8 or uint16 as JPEG XL of quality `options.quality`, exact at 100."""
     try:
         import imagecodecs
     except ImportError as error:
         raise needed("jxl", "imagecodecs") from error
     image = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    quality = options.lossy_quality
+    quality = options.quality
     how: dict[str, Any]
     if quality >= 100:
         how = {"lossless": True, "effort": _LOSSLESS_EFFORT}
