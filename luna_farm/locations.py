@@ -53,7 +53,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(:[0-9]{1,5})?")
 _MISSPELT = re.compile(rf"({'|'.join(map(re.escape, SCHEMES))}):[/\\\\]", re.IGNORECASE)
 """A URL with one slash, or with backslashes."""
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f\\]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 
 
 def is_url(text: str) -> bool:
@@ -128,7 +128,7 @@ def parse(field: str, url: str) -> Location:
         raise InvalidRequest.of(field, f"{scheme}://{host}", f"{scheme}://{form}")
     parts = [part for part in path.split("/") if part]
     if any(part in (".", "..") for part in parts) or _CONTROLS.search(path):
-        raise InvalidRequest.of(field, url, "a prefix without . and .., backslashes and control characters")
+        raise InvalidRequest.of(field, url, "a prefix without . and .., backslashes, control characters and lone surrogates")
     return Location(scheme, host if SCHEMES[scheme].host != "server" else host.lower(), "/".join(parts))
 
 

@@ -44,6 +44,7 @@ def test_url_is_read(url: str, wanted: Location) -> None:
         ("s3://b/../x", ".."),
         ("s3://b/a\\b", "backslashes"),
         ("s3://b/a\nb", "control"),
+        ("s3://b/a\ud800", "surrogates"),
         ("sftp://user:sesame@host/x", "[destinations.NAME]"),
         ("sftp://sesame@host/x", "[destinations.NAME]"),
         ("s3://b/x?AWSAccessKeyId=sesame", "[destinations.NAME]"),
