@@ -128,7 +128,9 @@ def parse(field: str, url: str) -> Location:
         raise InvalidRequest.of(field, f"{scheme}://{host}", f"{scheme}://{form}")
     parts = [part for part in path.split("/") if part]
     if any(part in (".", "..") for part in parts) or _CONTROLS.search(path):
-        raise InvalidRequest.of(field, url, "a prefix without . and .., backslashes, control characters and lone surrogates")
+        raise InvalidRequest.of(
+            field, url, "a prefix without . and .., backslashes, control characters and lone surrogates"
+        )
     return Location(scheme, host if SCHEMES[scheme].host != "server" else host.lower(), "/".join(parts))
 
 

@@ -2,9 +2,10 @@
 
 The bridge offers it for an image that goes to one object store and nowhere else. The worker stores each file
 under its reserved name, on the condition that nothing is there, with the token that the uploader would use.
-So two attempts at one image, or an attempt and the uploader, store it once. Whatever else happens (the name
-is taken, no credentials on that node, no answer in time), the bytes go back to the farm and from there
-through the spool, as those of every other image. Credentials are those of the node: none leave the farm.
+So an attempt that nobody heard of and the next one, whose bytes go through the spool, store it once. Whatever
+else happens (the name is taken, no credentials on that node, no answer in time), the bytes go back to the
+farm and from there through the spool, as those of every other image. Credentials are those of the node: none
+leave the farm.
 
 This module must never import ray, never take another name, and never try again.
 """
@@ -23,7 +24,7 @@ from typing import Any
 from luna_farm.config_destinations import Destination, options_here
 from luna_farm.config_ray import RayCluster
 from luna_farm.core.messages import ImageTask, SaveOptions
-from luna_farm.errors import FarmError
+from luna_farm.errors import FarmError, InvalidRequest
 from luna_farm.imaging import checksum
 from luna_farm.locations import SCHEMES, Location, belongs_to, is_url, parse
 from luna_farm.storage.sinks import open_sink
@@ -42,12 +43,11 @@ AT_A_TIME = 4
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Where a worker may send the files of an image. `again`: an earlier attempt may have."""
+    """Where a worker may send the files of an image."""
 
     location: Location
     destination: Destination
     send_s: float
-    again: bool
 
     @property
     def place(self) -> str:
@@ -105,7 +105,7 @@ class Sender:
                 f"{prefix}/{name}" if prefix else name,
                 described(token, [body], content_type),
                 memoryview(body),
-                again=offer.again,
+                again=False,
             )
             crash_point("ray.stored")
             crc32 = None if stored.other else checksum.crc32([body])
@@ -137,16 +137,19 @@ class Offers:
 
     def of(self, node: str, task: ImageTask, options: SaveOptions) -> Offer | None:
         """Return the offer for an image, None if its bytes have to come back. The keys of C2PA are on the
-        farm's machine, and so are folders and archives."""
-        here = options.mirrors or task.archive or options.provenance == "c2pa"
+        farm's machine, and so are folders, archives, and what an earlier attempt may have spooled or sent."""
+        here = task.recovered or options.mirrors or task.archive or options.provenance == "c2pa"
         if here or not is_url(task.root):
             return None
-        location = parse("output_dir", task.root)
+        try:
+            location = parse("output_dir", task.root)
+        except InvalidRequest:  # accepted by an older version: the uploader says why it fails
+            return None
         if not SCHEMES[location.scheme].tokens:
             return None
         name = belongs_to(location, self._places)
         destination = self._destinations.get(name) or Destination("", location.base)
-        offer = Offer(location, destination, self._send_s, task.recovered)
+        offer = Offer(location, destination, self._send_s)
         with self._lock:
             until, _ = self._failing.get((node, offer.place), (0.0, 0.0))
         return offer if self._now() >= until else None

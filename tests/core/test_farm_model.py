@@ -26,7 +26,7 @@ KIND = st.sampled_from(("folder", *KINDS))
 INDEX = st.sampled_from((None, None, 0, 1, 2, 9))
 REQUESTS = st.lists(st.tuples(IMAGES, ANY, st.booleans(), KIND), min_size=1, max_size=3)
 UPLOADS = st.sampled_from(("stored", "stored", "stored", "retry", "hold", "fail"))
-OUTCOMES = st.sampled_from(("saved", "saved", "discarded", "dropped", "failed", "failed", "arena"))
+OUTCOMES = st.sampled_from(("saved", "saved", "sent", "discarded", "dropped", "failed", "failed", "arena"))
 LIMITS = Limits(
     arena_bytes=12 * ALIGN,
     max_jobs=6,

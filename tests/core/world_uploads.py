@@ -68,6 +68,15 @@ class Destinations:
         self.results[key] = result
         return result
 
+    def sent(self, task: ImageTask) -> ImageResult:
+        """A worker elsewhere sends a file by itself, at its first attempt only."""
+        key, name = (task.job_id, task.index), task.path[len(task.root) :].strip("/")
+        assert (key, 0) not in self.stored, f"{key} is sent twice"
+        self.stored[key, 0] = f"{task.root}/{name}"
+        target = {"spool": "", "root": task.root, "name": name, "bytes": 1}
+        self.results[key] = ImageResult("saved", path=task.path, bytes=1, uploads=(target,))
+        return self.results[key]
+
     def found(self, task: ImageTask) -> ImageResult | None:
         """What a restart finds in the spool of an image that was not said to be there."""
         result = self.results.get((task.job_id, task.index))

@@ -63,6 +63,10 @@ class Workers:
 
     def _made(self, task: ImageTask, options: SaveOptions, outcome: str) -> ImageResult:
         key = (task.job_id, task.index)
+        if outcome == "sent":
+            outcome = "saved"
+            if is_url(task.root) and not (task.archive or task.recovered or options.mirrors):
+                return self.outside.sent(task)
         if task.archive or is_url(task.root):
             known = self.outside.found(task)
             assert known is None or task.recovered, f"{key} is spooled twice"

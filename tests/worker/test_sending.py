@@ -95,11 +95,14 @@ def test_secrets_of_the_farm_are_not_offered() -> None:
         {"archive": "tar"},
         {"mirrors": ("/mnt",)},
         {"provenance": "c2pa"},
+        {"recovered": True},
+        {"root": "s3://bucket/../x"},
     ],
 )
 def test_only_what_goes_to_one_object_store_is_offered(given: dict[str, Any]) -> None:
-    """File servers keep no tokens; folders, archives and keys are on the farm's machine."""
-    of_task = {name: given[name] for name in ("root", "archive") if name in given}
+    """File servers keep no tokens; folders, archives and keys are on the farm's machine, and so is what an
+    earlier attempt may have spooled."""
+    of_task = {name: given[name] for name in ("root", "archive", "recovered") if name in given}
     of_job = {name: value for name, value in given.items() if name not in of_task}
     options = SaveOptions(output_dir=URL, **of_job)
     assert Offers(CLUSTER).of("node", task(**of_task), options) is None
@@ -139,17 +142,17 @@ def test_a_name_that_is_taken_says_nothing_about_the_node() -> None:
 
 
 def test_what_is_sent_leaves_its_bytes_behind(bucket: Bucket) -> None:
-    """All files under their reserved names, the image last; what an earlier attempt stored counts."""
+    """All files under their reserved names, the image last."""
     outputs = (
         {"format": "png", "path": f"{URL}/day/a_A.png"},
         {"format": "jpeg", "path": f"{URL}/day/a_A_s.jpg", "max_side": 4, "suffix": "s"},
     )
-    made, bodies, refused = encoded(offered(recovered=True), outputs=outputs)
+    made, bodies, refused = encoded(offered(), outputs=outputs)
     assert isinstance(made, Made)
     assert (bodies, refused) == ([], None)
     assert list(bucket.kept) == ["shots/day/a_A_s.jpg", "shots/day/a_A.png"]
     assert [upload.token for upload, _ in bucket.kept.values()] == ["job-0-o1", "job-0"]
-    assert bucket.again == [True, True]
+    assert bucket.again == [False, False]
     assert [file["name"] for file in made.stored] == ["day/a_A.png", "day/a_A_s.jpg"]
     assert made.stored[0]["bytes"] == len(bucket.kept["shots/day/a_A.png"][1])
     assert made.ms["send"] > 0
