@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from luna_farm_client import JobReport
 
 NODES_OWN = {"ACCESS_KEY_ID": "luna", "SECRET_ACCESS_KEY": "luna-secret-key"}
 """Of the nodes, for the destination "store"."""
+Uploading = Callable[[Server, FaultProxy], UploadingFarm]
 
 
 @pytest.fixture(scope="module")
@@ -210,11 +211,23 @@ def seaweedfs(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def uploading_farm(home: Path, server: Server, proxy: FaultProxy, nodes: RayNodes) -> UploadingFarm:
-    """A farm that uses the cluster, and whose destination is behind a proxy."""
-    home.mkdir()
-    given = {"engine": "ray", "ray_address": nodes.address, "ray_max_workers": 4, "min_workers": 1}
-    return UploadingFarm(home, server, proxy, **given)
+@pytest.fixture
+def uploading(nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Uploading]:
+    """`uploading(server, proxy)`: a farm that uses the cluster, and whose destination is behind a proxy."""
+    made: list[UploadingFarm] = []
+    for name, value in nodes.secrets.items():
+        monkeypatch.setenv(name, value)
+
+    def of(server: Server, proxy: FaultProxy) -> UploadingFarm:
+        (tmp_path / "farm").mkdir()
+        given = {"engine": "ray", "ray_address": nodes.address, "ray_max_workers": 4, "min_workers": 1}
+        made.append(UploadingFarm(tmp_path / "farm", server, proxy, **given))
+        return made[-1]
+
+    yield of
+    for one in made:  # it would keep its places in the cluster
+        if one.farm.process is not None and one.farm.process.poll() is None:
+            one.farm.kill()
 
 
 def sent_by_workers(reports: Sequence[JobReport]) -> int:
@@ -223,20 +236,13 @@ def sent_by_workers(reports: Sequence[JobReport]) -> int:
 
 
 def test_each_image_is_stored_once_whatever_ends_while_it_is_sent(
-    nodes: RayNodes,
-    seaweedfs: Server,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    once: Path,
-    long: bool,
+    nodes: RayNodes, seaweedfs: Server, uploading: Uploading, once: Path, long: bool
 ) -> None:
     """Workers die before and after the service has taken a file, answers are lost, names are taken, a node
     and the supervisor end."""
-    for name, value in nodes.secrets.items():
-        monkeypatch.setenv(name, value)
     images = 400 if long else 24
     with FaultProxy(("127.0.0.1", seaweedfs.port)) as proxy:
-        one = uploading_farm(tmp_path / "farm", seaweedfs, proxy, nodes)
+        one = uploading(seaweedfs, proxy)
         one.put_foreign(range(0, images, 8))
         client = one.start()
         until(lambda: any(worker["node"] for worker in one.status()["workers"]), "a worker")
@@ -261,16 +267,14 @@ def test_each_image_is_stored_once_whatever_ends_while_it_is_sent(
 
 
 def test_workers_send_to_an_object_store_with_their_own_credentials(
-    nodes: RayNodes, seaweedfs: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: RayNodes, seaweedfs: Server, uploading: Uploading
 ) -> None:
     """Those of the farm stay with the farm, and are not needed there. What cannot be sent comes back."""
-    for name, value in nodes.secrets.items():
-        monkeypatch.setenv(name, value)
     wrong = dataclasses.replace(
         seaweedfs, options={**seaweedfs.options, "secret_access_key": "only-the-farm-knows"}
     )
     with FaultProxy(("127.0.0.1", seaweedfs.port)) as proxy:
-        one = uploading_farm(tmp_path / "farm", wrong, proxy, nodes)
+        one = uploading(wrong, proxy)
         with one.start() as client:
             until(lambda: any(worker["node"] for worker in one.status()["workers"]), "a worker")
             outputs = [{"format": "png"}, {"format": "jpeg", "max_side": 16, "suffix": "small"}]
