@@ -101,7 +101,7 @@ SHAPES: tuple[Shape, ...] = (
         "accountkey= sharedaccesskey=", r"(?i:AccountKey|SharedAccessKey)=(?P<s>[A-Za-z0-9+/]{40,88}={0,2})"
     ),
     _shape("q~", r"(?<![\w~.-])[\w~.]{3}\dQ~[\w~.-]{31,34}(?![\w~.-])"),  # Entra ID
-    _shape("ghp_ gho_ ghu_ ghs_ ghr_", _B + r"gh[pousr]_[A-Za-z0-9]{36,255}" + _E),
+    _shape("ghp_ gho_ ghu_ ghs_ ghr_", _B + r"gh[pousr]_\w{36,255}" + _E, _random),
     _shape("github_pat_", _B + r"github_pat_\w{22,90}", _random),
     _shape(
         "glpat- gldt- glrt- glptt- gloas- glcbt- glffct- glft- glimt- glagent- glsoat- gr1348941",
@@ -172,7 +172,7 @@ SHAPES: tuple[Shape, ...] = (
         r"|dnkey-[\w=-]{26}-[\w=-]{52}|tk-us-[\w-]{48})" + _E,
         _random,
     ),
-    _shape(":aa", r"(?<!\d)\d{8,10}:AA[\w-]{32,34}" + _E),  # Telegram
+    _shape(":", r"(?<!\d)\d{8,10}:(?:AA[\w-]{32,34}|[\w-]{35})" + _E, _mixed),  # Telegram
     _shape(".", _B + r"[MNO][A-Za-z0-9_-]{23,27}\.[\w-]{6,7}\.[\w-]{27,40}" + _E),  # Discord
     _shape("ntn_ secret_", _B + r"(?:ntn_[A-Za-z0-9]{40,50}|secret_[A-Za-z0-9]{43})" + _E),
     _shape(
@@ -187,14 +187,15 @@ SHAPES: tuple[Shape, ...] = (
         "xkeysib- dp.pt. pat",
         _B + r"(?:xkeysib-[0-9a-f]{64}-\w{16}|dp\.pt\.\w{40,44}|pat\w{14}\.[0-9a-f]{64})",
     ),
-    _shape("-us", _B + r"[0-9a-f]{32}-us\d{1,2}" + _E),  # Mailchimp
+    _shape("-us", _B + r"[0-9a-z]{32}-us\d{1,2}" + _E),  # Mailchimp
     # Forms that no single issuer has
     _shape("ey", _B + r"ey[A-Za-z0-9_-]{8,}\.ey[\w/-]{8,}(?:\.[\w/-]*=*)?"),  # JSON web token
     _shape(
         "private",
-        r"-----BEGIN[ A-Z0-9]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-        r"(?:[\s\S]*?-----END[ A-Z0-9]{0,40}-----|[\s\S]*)",
+        r"-{4,5} ?BEGIN[ A-Z0-9]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
+        r"(?:[\s\S]*?-{4,5} ?END[ A-Z0-9]{0,40}-{4,5}|[\s\S]*)",
     ),
+    _shape("putty-user-key-file-", r"PuTTY-User-Key-File-\d[\s\S]*"),
     _shape("bearer", r"(?i:\bbearer)(?:\s+|%20|\+)(?P<s>[\w.~+/=-]{12,})", _random),
     _shape(
         "authorization",
@@ -221,7 +222,7 @@ _MARKED = [(mark, shape) for shape in SHAPES for mark in shape.marks]
 
 # `name: value`, `name=value` and `"name": "value"` in a text: headers, addresses, JSON (in JSON), shell.
 _ASSIGNED = re.compile(
-    r"""(?:\\{0,8}(?P<quoted>["']))?(?<![A-Za-z0-9_])(?P<name>[A-Za-z_][\w.-]{0,60})(?(quoted)\\{0,8}["'])
+    r"""(?:\\{0,8}(?P<quoted>["']))?(?<![A-Za-z0-9_])(?P<name>[A-Za-z_][\w.-]{0,60})(?(quoted)\\{0,8}["'])\]?
         \s{0,3}(?P<by>=>|:=|[:=])\s{0,3}
         (?:\\{0,8}(?P<mark>["'])(?P<text>(?:(?!\\{0,8}(?P=mark))[^\n]){1,500})
          |(?P<plain>[^\s"'&,;<>(){}|\]\[\\]{4,500}))""",

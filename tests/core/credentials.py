@@ -181,6 +181,14 @@ def credentials(rng: random.Random) -> list[tuple[str, str, str]]:
         ("password with /", f"postgres://me:p/{opaque}@example.org:5432/x", opaque),
         ("Azure storage", f"AccountName=a;AccountKey={some(B64, 86)}==;x=y", "=="),
         ("PEM", f"-----BEGIN RSA PRIVATE KEY-----\n{opaque}\n-----END RSA PRIVATE KEY-----", opaque),
+        ("Python environment", f'os.environ["OPENAI_API_KEY"] = "{opaque}"', opaque),
+        (
+            "SSH2",
+            f"---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n{opaque}\n---- END SSH2 PRIVATE KEY ----",
+            opaque,
+        ),
+        ("PuTTY", f"PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\n{opaque}\n", opaque),
+        ("Telegram old", f"123456789:b{some(URL, 33)}9", "123456789:b"),
         ("PEM cut off", f"-----BEGIN PRIVATE KEY-----\n{opaque}", opaque),
         (
             "OpenSSH",
