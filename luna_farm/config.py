@@ -138,8 +138,8 @@ def load(
     here = Path.cwd()
     given: dict[str, Any] = {}
     for entry in (*_from_cli(cli, here), *_from_environment(environ, here), *_from_file(file)):
-        if entry.setting.name not in given:  # the sources come strongest first
-            given[entry.setting.name] = _checked(entry)
+        value = _checked(entry)  # also of one that gives way: it would fail on the day when it does not
+        given.setdefault(entry.setting.name, value)  # the sources come strongest first
     values = {
         setting.name: _default(setting, here) for setting in SETTINGS if setting.name not in given
     } | given

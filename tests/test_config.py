@@ -45,6 +45,14 @@ def test_defaults_are_those_of_the_contract(tmp_path, monkeypatch):
     assert settings.state_dir.is_absolute()
 
 
+def test_a_value_that_gives_way_is_judged_as_well(tmp_path):
+    file = file_with(tmp_path, "[pool]\nmax_workers = 0\n")
+    with pytest.raises(ConfigError, match="max_workers: 0 is not allowed"):
+        load({}, {"LUNA_FARM_MAX_WORKERS": "2"}, file)
+    with pytest.raises(ConfigError, match="max_workers: 'many' is not allowed"):
+        load({"max_workers": 2}, {"LUNA_FARM_MAX_WORKERS": "many"}, None)
+
+
 def test_every_default_is_allowed_by_its_own_reader():
     for setting in SETTINGS:
         if setting.name != "state_dir":

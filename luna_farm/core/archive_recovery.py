@@ -22,7 +22,7 @@ S, U, H = ImageState, UploadState, ShardState
 def restore_shards(farm: Farm, shards: list[Shard], spooled: Callable[[str], bool], now: float) -> None:
     """Take up the shards of a predecessor, before its images."""
     for shard in shards:
-        farm.last_shard = max(farm.last_shard, int(shard.shard_id.rpartition("-s")[2]))
+        _count_on(farm, shard.shard_id)
         farm.shards[shard.shard_id] = shard
         shard.changed_at = now
         farm.spool_used_bytes += shard.spool_bytes
@@ -37,9 +37,17 @@ def restore_shards(farm: Farm, shards: list[Shard], spooled: Callable[[str], boo
             shard.state = H.COMPLETE  # its file is looked for, and found to be gone
 
 
+def _count_on(farm: Farm, shard_id: str) -> None:
+    """Give no shard an id that a predecessor gave: what is found under it would count as the new one."""
+    farm.last_shard = max(farm.last_shard, int(shard_id.rpartition("-s")[2]))
+
+
 def remember(farm: Farm, job: Job) -> None:
-    """Learn from a predecessor's job which numbers its archives have."""
+    """Learn from a predecessor's job which ids and numbers its archives have."""
     for image in job.images:
+        for upload in image.uploads:
+            if upload.shard:
+                _count_on(farm, upload.shard)
         if not image.task.archive or image.result.state == S.DISCARDED.value:
             continue
         path = image.uploads[0].archive if image.uploads and image.uploads[0].archive else ""

@@ -406,6 +406,17 @@ def test_a_restart_goes_on_with_every_shard() -> None:
         publish(again)
 
 
+def test_no_shard_gets_the_id_of_one_before_the_restart() -> None:
+    at = stage()
+    at.submit("job-0001", batch(affix="A"), archive="zip", save_path="d")
+    spooled(at)
+    add(at)
+    publish(at)
+    assert not at.farm.shards
+    at.compact()
+    assert at.restarted().farm.last_shard == at.farm.last_shard > 0
+
+
 def test_a_restart_publishes_what_was_about_to_be_published() -> None:
     at = stage()
     at.submit("job-0001", archive="tar")
