@@ -9,7 +9,9 @@ Sizes are relative to Pillow's level 4 on the same image; speed is how many time
 level 4 it takes (the least of several runs, one thread). 16-bit images of more than one channel are compared
 with OpenCV, which Pillow cannot write. --rivals compresses the image after each of four filters by
 libdeflate, ISA-L and zlib-ng and counts the cells where one of them is 5 % faster and 0.2 % smaller; their
-filter is charged 0.5 ms a megapixel. Every file is decoded and compared.
+filter is charged 0.5 ms a megapixel. Level 6 is then compared with Pillow's level 9 as well, and level 9 with
+libdeflate's 12 after the filter that makes it smallest; `--rivals "libdeflate 12"` measures no other rival.
+Every file is decoded and compared.
 """
 
 from __future__ import annotations
@@ -49,7 +51,12 @@ RIVALS = (
     ("isal", "isal.isal_zlib", "compress", (0, 1)),
     ("zlib-ng", "zlib_ng.zlib_ng", "compress", (1, 2, 3, 4, 6)),
 )
-Cell = tuple[str, str, str, int, float, float, str]  # half, kind, version, level, speed, size, what dominates
+# Half, kind, version, level, speed, size, what dominates, and size and time of ours relative to its GOAL.
+Cell = tuple[str, str, str, int, float, float, str, tuple[float, float] | None]
+GOALS = {
+    6: ("Pillow 9", 1.0, 0.1),
+    9: ("the best filter and libdeflate 12", 1.01, 1.05),
+}  # at most, size and time
 
 
 def main() -> None:
@@ -61,7 +68,7 @@ def main() -> None:
     parser.add_argument("--half", choices=["tune", "report"])
     parser.add_argument("--levels", default="1,4")
     parser.add_argument("--kinds", default="")
-    parser.add_argument("--rivals", action="store_true")
+    parser.add_argument("--rivals", nargs="?", const="all", default="", metavar="LIBRARY_AND_LEVEL")
     parser.add_argument("--jobs", type=int, default=1, help="images at a time")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
@@ -73,7 +80,9 @@ def main() -> None:
         for (path, version, *_), found in zip(tasks, pool.map(measure_file, tasks), strict=True):
             cells += found
             print(f"{path.stem:18} {version}", *(_text(cell) for cell in found), flush=True)
-    text = "\n".join([heading(), "", *table(cells, levels), "", *summary(cells, levels, arguments.rivals)])
+    text = "\n".join(
+        [heading(), "", *table(cells, levels), "", *summary(cells, levels, bool(arguments.rivals))]
+    )
     print(text)
     if arguments.write:
         write(text)
@@ -94,27 +103,37 @@ def _kind(name: str) -> str:
     return name.rsplit("-", 1)[0]
 
 
-def measure_file(task: tuple[Path, str, list[int], bool]) -> list[Cell]:
+def measure_file(task: tuple[Path, str, list[int], str]) -> list[Cell]:
     """The cells of one version of an image, in a process of its own."""
-    path, version, levels, with_rivals = task
+    path, version, levels, wanted_rivals = task
     pixels = np.load(path) if version == "clean" else corpus.noisy(np.load(path))
     name = path.stem
-    return list(measure(_half(name), _kind(name), version, pixels, levels, with_rivals))
+    return list(measure(_half(name), _kind(name), version, pixels, levels, wanted_rivals))
 
 
 def measure(
-    half: str, kind: str, version: str, pixels: Any, levels: list[int], with_rivals: bool
+    half: str, kind: str, version: str, pixels: Any, levels: list[int], wanted_rivals: str
 ) -> Iterator[Cell]:
     """The cells of one image."""
     base_ms, base = least(functools.partial(reference, pixels, 4), 2)
-    rivals = list(measure_rivals(pixels)) if with_rivals else []
+    rivals = list(measure_rivals(pixels, wanted_rivals)) if wanted_rivals else []
     for level in levels:
-        ms, data = least(functools.partial(png.encode, pixels, level=level), 5 if level < 5 else 1)
+        ms, data = least(functools.partial(png.encode, pixels, level=level), 5 if level < 5 else 2)
         check(data, pixels)
         better = [
             name for name, rival_ms, size in rivals if rival_ms < ms * FASTER and size < len(data) * SMALLER
         ]
-        yield half, kind, version, level, base_ms / ms, len(data) / base, better[0] if better else ""
+        goal = goal_of(level, pixels, rivals) if rivals else None
+        beside = (len(data) / goal[1], ms / goal[0]) if goal else None
+        yield half, kind, version, level, base_ms / ms, len(data) / base, better[0] if better else "", beside
+
+
+def goal_of(level: int, pixels: Any, rivals: list[tuple[str, float, int]]) -> tuple[float, int] | None:
+    """Milliseconds and bytes of what a level is compared with; see GOALS."""
+    if level == 6:
+        return least(functools.partial(reference, pixels, 9), 1)
+    found = [(size, ms) for name, ms, size in rivals if name.endswith("libdeflate 12")]
+    return (min(found)[1], min(found)[0]) if level == 9 and found else None
 
 
 def least(call: Callable[[], Any], runs: int) -> tuple[float, Any]:
@@ -149,7 +168,7 @@ def check(data: bytes, pixels: Any) -> None:
         raise SystemExit("the decoded pixels differ")
 
 
-def measure_rivals(pixels: Any) -> Iterator[tuple[str, float, int]]:
+def measure_rivals(pixels: Any, wanted_rivals: str) -> Iterator[tuple[str, float, int]]:
     """Name, milliseconds and bytes of each filter and library."""
     rows = pixels if pixels.ndim == 3 else pixels[..., None]
     filter_ms = FILTER_MS_PER_MEGAPIXEL * rows.shape[0] * rows.shape[1] / 1e6
@@ -158,6 +177,8 @@ def measure_rivals(pixels: Any) -> Iterator[tuple[str, float, int]]:
         for library, module, function, levels in RIVALS:
             compress = getattr(importlib.import_module(module), function)
             for level in levels:
+                if wanted_rivals not in ("all", f"{library} {level}"):
+                    continue
                 ms, packed = least(functools.partial(compress, data, level), 1)
                 yield f"{name} + {library} {level}", ms + filter_ms, len(packed) + 60
 
@@ -192,7 +213,7 @@ def table(cells: list[Cell], levels: list[int]) -> list[str]:
 def largest(cells: list[Cell]) -> dict[str, dict[int, float]]:
     """Of each kind and level the largest size, the largest kinds at level 4 first."""
     found: dict[str, dict[int, float]] = defaultdict(dict)
-    for _, kind, version, level, _, size, _ in cells:
+    for _, kind, version, level, _, size, *_ in cells:
         mine = found[f"{kind}, {version}"]
         mine[level] = max(size, mine.get(level, 0.0))
     return dict(sorted(found.items(), key=lambda one: -one[1].get(4, 0.0)))
@@ -216,6 +237,22 @@ def summary(cells: list[Cell], levels: list[int], with_rivals: bool) -> list[str
                     f"{sum(speed < slowest_wanted for speed in speeds)} below {slowest_wanted}x, "
                     f"median {speeds[len(speeds) // 2]:.1f}x{dominated}"
                 )
+                lines += beside_goal(level, [cell for cell in mine if cell[7]])
+    return lines
+
+
+def beside_goal(level: int, cells: list[Cell]) -> list[str]:
+    """A line on the sizes and one on the times beside the goal of a level, the worst first."""
+    lines = []
+    for what, index in (("larger", 0), ("slower", 1)):
+        worst = sorted(((cell[7][index], f"{cell[1]}, {cell[2]}") for cell in cells if cell[7]), reverse=True)
+        if worst:
+            name, *limits = GOALS[level]
+            beyond = sum(ratio > limits[index] for ratio, _ in worst)
+            names = "; ".join(f"{who} {ratio:.3f}" for ratio, who in worst[:5])
+            lines.append(
+                f"  - {what} than {limits[index]} of {name}: {beyond} of {len(worst)}; worst {names}"
+            )
     return lines
 
 

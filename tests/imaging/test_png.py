@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import sys
 import zlib
@@ -205,6 +206,17 @@ def test_the_highest_level_is_as_small_as_the_best_filter_and_libdeflate(name: s
         for chosen in range(5)
     )
     assert sum(len(part) for part in png.encode(pixels, level=9)) <= 1.02 * best + 100
+
+
+@pytest.mark.parametrize("sigma", [0, 1.2])
+@pytest.mark.parametrize("name", ["bands", "edges", "cells", "white"])
+def test_a_higher_level_is_never_much_larger(name: str, sigma: float) -> None:
+    pixels = drawings()[name][:300]
+    noise = np.random.default_rng(2).normal(0, sigma, pixels.shape)
+    pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    sizes = [sum(len(part) for part in png.encode(pixels, level=level)) for level in (4, 5, 6, 7, 8, 9)]
+    for lower, higher in itertools.pairwise(sizes):
+        assert higher <= 1.02 * lower + 20, sizes
 
 
 def test_a_row_longer_than_the_kernel_counts_is_refused() -> None:

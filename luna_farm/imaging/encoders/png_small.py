@@ -54,9 +54,12 @@ _BEST_LOSES = 1.02
 # There libdeflate's 11 may be 10 % larger than its 12.
 _LIBDEFLATE_LEVELS = {5: (5, 5), 6: (7, 7), 7: (8, 8), 8: (10, 10), 9: (12, 11)}
 _ZLIB_NG_LEVELS = {5: 5, 6: 6, 7: 7, 8: 9, 9: 9}
+_EMPTY_ZLIB_NG_LEVELS = {5: 6, 6: 6, 7: 6, 8: 9, 9: 9}  # its 7 is no better than its 6 there
 _QUICK_LIBDEFLATE = 4
 # The level that finds the filter after which levels 10 to 12 are smallest: it errs by 1 %, ten times faster.
 _SCOUT = 8
+# Where there are matches, the slow level leaves at most so much of what the scout leaves.
+_SCOUT_GAINS = 0.97
 
 
 class Image:
@@ -140,7 +143,7 @@ def deep_stream(pixels: Pixels) -> bytes | int:
 def _nearly_empty(image: Image, chosen: int, level: int) -> bytes:
     """The smallest of all ways, tried whole: bands would say more of their own heads than of the image."""
     found = [image.searched()]
-    if library := _zlib_ng(_ZLIB_NG_LEVELS[level]):
+    if library := _zlib_ng(_EMPTY_ZLIB_NG_LEVELS[level]):
         found.append(image.compressed(_UP if chosen == _BEST else chosen, library))
     if level >= 9 or len(found) == 1:
         image.bands = [(0, image.height)]
@@ -164,25 +167,33 @@ def _repetitive(image: Image, chosen: int, level: int) -> bytes:
 
 
 def _dense(image: Image, chosen: int, level: int, symbols: int) -> bytes | int:
-    parsed = image.tried(level)
-    if symbols >= _NOISY and chosen != _NONE:
-        with_runs = image.tried(_RUNS_AT)
-        if parsed > with_runs * _NOISE:
-            return level if parsed < with_runs * _EXACT_PAYS else _RUNS_AT
+    with_runs, parsed = image.tried(_RUNS_AT), image.tried(level)
+    if symbols >= _NOISY and chosen != _NONE and parsed > with_runs * _NOISE:
+        return level if parsed < with_runs * _EXACT_PAYS else _RUNS_AT
     library = _library(_LIBDEFLATE_LEVELS[level][1])
     chosen, size = _ranked(image, library, {_NONE, _UP, _BEST, chosen})[0]
+    if with_runs < min(size, parsed):
+        return _RUNS_AT
     return image.compressed(chosen, library) if size < parsed else level
 
 
 def _smallest(image: Image, chosen: int, method: int, symbols: int, level: int) -> bytes | int:
     repetitive = method == _SEARCHED
-    library = _library(_LIBDEFLATE_LEVELS[level][0 if repetitive else 1])
+    libraries = [_library(_LIBDEFLATE_LEVELS[level][0 if repetitive else 1])]
+    if level == 8 and repetitive and (other := _zlib_ng(_ZLIB_NG_LEVELS[level])):
+        libraries.append(other)
+    filters = [chosen]
     if image.is_small or not repetitive or chosen == _BEST:
-        found = _ranked(image, _library(_SCOUT), _FILTERS)[: _SMALL_TRIALS if image.is_small else 1]
-        if symbols >= _NOISY and image.tried(level) < found[0][1]:
+        found = _ranked(image, _library(_SCOUT), _FILTERS)
+        size = found[0][1] * (1 if symbols >= _NOISY else _SCOUT_GAINS)
+        if image.tried(_RUNS_AT) < found[0][1] and image.tried(level) < size:
             return level
-        return min((image.compressed(one, library) for one, _ in found), key=len)
-    return image.compressed(chosen, library)
+        filters = [one for one, _ in found[: _SMALL_TRIALS if image.is_small else 1]]
+    if image.is_small:
+        return min((image.compressed(one, way) for one in filters for way in libraries), key=len)
+    if len(libraries) > 1:
+        libraries.sort(key=lambda way: _trial(image, way, filters, image.bands)[filters[0]])
+    return image.compressed(filters[0], libraries[0])
 
 
 def _ranked(image: Image, compress: Compress, filters: Iterable[int]) -> list[tuple[int, float]]:
