@@ -155,6 +155,23 @@ def test_drawings_are_about_as_small_as_pillow_makes_them(name: str) -> None:
     assert sum(len(part) for part in png.encode(pixels, level=4)) <= 1.1 * file.tell() + 100
 
 
+@pytest.mark.parametrize("shape", [(60_000, 1), (30_000, 2), (4_000, 3), (1, 60_000), (2, 30_000)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("content", ["one colour", "stripes", "tiles"])
+def test_what_repeats_itself_is_found_however_narrow_the_image(
+    shape: tuple[int, int], channels: int, content: str
+) -> None:
+    """Of rows of a few bytes, a few rows show nothing."""
+    high, wide = shape
+    y, x = np.mgrid[:high, :wide]
+    cell = np.random.default_rng(8).integers(0, 256, (8, 8, channels), np.uint8)
+    pixels = {"one colour": cell[y * 0, x * 0], "stripes": cell[(y + x) % 7, 0], "tiles": cell[y % 8, x % 8]}[
+        content
+    ]
+    assert np.array_equal(np.asarray(decoded(pixels, 4)), pixels if channels > 1 else pixels[..., 0])
+    assert sum(len(part) for part in png.encode(pixels, level=4)) <= 0.06 * pixels.nbytes + 300
+
+
 @given(seed=st.integers(0, 2**32), side=st.integers(60, 400), quality=st.integers(70, 92))
 @settings(max_examples=40, deadline=None)
 def test_decoded_jpeg_is_sent_with_shorter_runs_and_decodes_to_the_same_pixels(

@@ -14,6 +14,8 @@
 enum { METHOD_RUNS, METHOD_SHORT_RUNS, METHOD_SCAN };
 /* Tiles in a large section, and a smaller one's share of its bytes. */
 enum { SECTION_BYTES = 4 << 20, TILES = 10, TILE_SHARE = 8, GLANCES = 6, GLANCE_SHARE = 128, WIDES = 4, WIDE_SHARE = 4 };
+/* Bytes of an image that is sent sooner than any look at it ends, and of one that is looked at by two filters alone. */
+enum { TINY = 512, SMALL = 4096 };
 /* After these tiles, filters that cost so many hundredths of the best one are tried no further. */
 enum { EARLY = 2, EARLY_HOPE = 130, LATE = 5, LATE_HOPE = 110, NONE_GAINS = 97 };
 /* Sampling ends when every way of filtering has left so many symbols: then more tells little. */
@@ -143,11 +145,15 @@ enum { FLAT_PLACES = 48, FLAT_BYTES = 64 };
 static unsigned flat_share(const strip *s, section part) {
     const size_t rows = part.last - part.first, pixel = s->pixel_bytes, row = s->row_bytes;
     unsigned flat = 0;
-    if (rows < 2 || row < FLAT_BYTES + pixel + SHORT_RUN)
+    const size_t need = FLAT_BYTES + pixel + SHORT_RUN, narrow = row < need, all = rows * row;
+    if (rows < 2 || all < 2 * row + need)
         return 0;
     for (size_t i = 0; i < FLAT_PLACES; i++) {
-        const u8 *p = s->pixels + (part.first + 1 + (rows - 2) * i / (FLAT_PLACES - 1)) * row + pixel;
-        p += (row - FLAT_BYTES - pixel - SHORT_RUN) * (i * 29 % FLAT_PLACES) / (FLAT_PLACES - 1);
+        const u8 *p = s->pixels + part.first * row + row + pixel;
+        if (narrow) /* places span rows, which stand behind one another */
+            p += (all - row - need) * i / (FLAT_PLACES - 1) / pixel * pixel;
+        else
+            p += (rows - 2) * i / (FLAT_PLACES - 1) * row + (row - need) * (i * 29 % FLAT_PLACES) / (FLAT_PLACES - 1);
         for (size_t k = 0; k < FLAT_BYTES; k += SHORT_RUN) {
             u64 here = load64(p + k);
             flat += here == load64(p + k - pixel) || here == load64(p + k - row);
@@ -214,13 +220,14 @@ static int is_hopeless(const strip *s, const sample *sum) {
 static const u8 SCANNED[5] = {FILTER_UP, FILTER_NONE, FILTER_BEST, FILTER_PAETH, FILTER_SUB};
 
 /* Looks at larger tiles in every way. Where nearly nothing is left, the ends of rows count: whole rows, which cost little
- * then. Returns the filters that were tried to the end. */
+ * then. Two filters are as much as a small image is worth. Returns those that were tried to the end. */
 static unsigned look_closely(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, int wide) {
     sample *sum = &m->sum;
     const int small = s->level < 5 && (part.last - part.first) * s->row_bytes < NARROW_BELOW;
     const size_t rows = wide ? WIDE_ROWS : TILE_ROWS, bytes = wide ? WIDE_BYTES : small ? NARROW_BYTES : TILE_BYTES;
     const int count = count_tiles(s, part, rows, bytes, wide ? WIDE_SHARE : TILE_SHARE, wide ? WIDES : TILES);
-    unsigned alive = (1u << (FILTER_COUNT + 1)) - 1;
+    const int few = s->level < 5 && stream_bytes(s) <= SMALL;
+    unsigned alive = few ? 1u << FILTER_UP | 1u << FILTER_NONE : (1u << (FILTER_COUNT + 1)) - 1;
     clear_tiles(m, rows * bytes);
     for (int i = 0; i < count; i++) {
         tile t = place_tile(s, part, i, count, rows, bytes);
@@ -252,6 +259,8 @@ static void begin_scan(scanner *scan, const strip *s) {
 /* Decides for a section. The costs in m->scan are then those of the filter that is taken. */
 static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part) {
     sample *sum = &m->sum;
+    if (s->level < 5 && stream_bytes(s) <= TINY)
+        return (plan){FILTER_BEST, METHOD_RUNS, 0, 0};
     clear_tiles(m, GLANCE_ROWS * GLANCE_BYTES);
     begin_scan(&m->scan, s);
     const int hopeful = glance(isa, s, b, m, part), single = s->level == 1 ? single_filter(isa, s, b, m, part) : FILTER_BEST;

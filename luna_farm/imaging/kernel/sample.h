@@ -50,20 +50,27 @@ static void clear_tiles(tile_memory *m, size_t bytes) {
     m->position = FIRST_POSITION;
 }
 
+/* The rows of a tile: of very short rows, more than usual, so that there is as much to see; each takes time, though. */
+enum { MOST_TIMES = 32 };
+static size_t tile_rows(const strip *s, section part, size_t rows) {
+    const size_t all = part.last - part.first, times = GLANCE_BYTES / (s->row_bytes + 1);
+    const size_t wanted = rows * (times < 1 ? 1 : times < MOST_TIMES ? times : MOST_TIMES);
+    return wanted < all ? wanted : all;
+}
+
 /* How many tiles of that size are at most 1 / share of the section; 1 to `most`. */
 static int count_tiles(const strip *s, section part, size_t rows, size_t bytes, size_t share, size_t most) {
-    size_t all = part.last - part.first, one = (rows < all ? rows : all) * (bytes < s->row_bytes ? bytes : s->row_bytes);
-    size_t count = all * s->row_bytes / (share * one);
+    const size_t all = part.last - part.first, wide = bytes < s->row_bytes ? bytes : s->row_bytes;
+    const size_t count = all * s->row_bytes / (share * tile_rows(s, part, rows) * wide);
     return (int)(count < 1 ? 1 : count > most ? most : count);
 }
 
 /* Tile `number` of `count`: they stand in a diagonal pattern, a single one in the middle. */
 static tile place_tile(const strip *s, section part, int number, int count, size_t rows, size_t bytes) {
-    tile t = {part.first, 0, rows, bytes};
+    tile t = {part.first, 0, tile_rows(s, part, rows), bytes};
     size_t all = part.last - part.first, row = s->row_bytes;
     size_t down = count > 1 ? (size_t)number : 1, across = count > 1 ? (size_t)(number * 5 % count) : 1;
     size_t steps = count > 1 ? (size_t)count - 1 : 2;
-    t.rows = rows < all ? rows : all;
     t.bytes = (bytes < row ? bytes : row) / s->pixel_bytes * s->pixel_bytes;
     t.y += (all - t.rows) * down / steps;
     t.x = (row - t.bytes) / s->pixel_bytes * across / steps * s->pixel_bytes;
