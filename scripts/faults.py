@@ -119,7 +119,11 @@ ROWS = (
         "cut off while images are saved",
         "0 lost, duplicate; workers of this machine take over, and the cluster is used again",
     ),
-    Row("growth", "Thousands of jobs", "no growth of descriptors, threads, segments; memory < 20 MB"),
+    Row(
+        "growth",
+        "Thousands of jobs; 20 minutes of mixed load (long form alone)",
+        "no growth of descriptors, threads, segments; memory < 20 MB",
+    ),
 )
 
 HEAD = """# What it survives, measured
@@ -166,8 +170,8 @@ so. Windows, macOS, NFS and SMB were not tested; a folder that hangs was, by FUS
 ## What it does not survive
 
 - A power cut between accepted and saved, unless the job was durable.
-- A disk that says it has written what it has not. Syncs are asked for once and believed; one that fails is
-  never asked again: the file is written anew from the pixels.
+- A disk that says it has written what it has not. The farm syncs once and believes the answer. It never
+  repeats a sync that failed: it writes the file again from the pixels.
 - `kill -9` of everything and a full removal of the state folder: what was accepted and not saved is then
   known to no process. Dead letters lie in that folder, too.
 - A user who deletes the files of the farm in shared memory while no worker has them mapped and the disk
@@ -214,6 +218,8 @@ def render(run: Mapping[str, Any]) -> str:
     again = len(run.get("again", []))
     since = f" {again} of its {len(run['tests'])} tests were run again by themselves since." if again else ""
     place = f"{where['system']}, Python {where['python']}, {where['cores']} cores"
+    if run.get("load", 0) > int(where["cores"]):
+        place += f" shared with other work (load average up to {run['load']})"
     lines = [
         f"{form.capitalize()} form, {where['date']}, {place}, {run['seconds'] / 60:.1f} minutes.{since}\n",
         "| test | target | measured | |",
@@ -270,13 +276,16 @@ def measure(long: bool, for_pytest: list[str]) -> int:
             test.update(noted)
         else:
             test["figures"].append(noted)
-    run = {"machine": machine(), "long": long, "seconds": time.monotonic() - started, "tests": tests}
+    load = round(os.getloadavg()[2]) if hasattr(os, "getloadavg") else 0
+    seconds = time.monotonic() - started
+    run = {"machine": machine(), "long": long, "seconds": seconds, "load": load, "tests": tests}
     if for_pytest and NOTES.exists():
         whole = json.loads(NOTES.read_text("utf-8"))
         if whole["long"] == long and whole["machine"] == run["machine"]:
             again = sorted({*whole.get("again", []), *(whole["tests"].keys() & tests)})
-            seconds = whole["seconds"] + run["seconds"]
-            run = {**whole, "tests": {**whole["tests"], **tests}, "again": again, "seconds": seconds}
+            seconds, load = seconds + whole["seconds"], max(load, whole.get("load", 0))
+            together = {"tests": {**whole["tests"], **tests}, "again": again}
+            run = {**whole, **together, "seconds": seconds, "load": load}
     NOTES.write_text(json.dumps(run, indent=1), encoding="utf-8")
     return code
 
