@@ -33,6 +33,10 @@ def image(**fields: Any) -> schema.Submit:
     return submit(images=[{**IMAGE, **fields}])
 
 
+def test_an_image_may_bring_metadata_of_its_own() -> None:
+    assert image(metadata='{"seed": 1}').batches[0].metadata == '{"seed": 1}'
+
+
 def test_the_least_that_a_submit_must_hold() -> None:
     given_submit = submit()
     assert given_submit.options == SaveOptions("/out", timestamp="2026-01-02T03:04:05")

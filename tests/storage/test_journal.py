@@ -203,6 +203,21 @@ def test_only_a_few_cut_tails_are_kept_and_the_oldest_goes_first(tmp_path: Path)
     assert tails == [b"damage %d" % number for number in range(2, KEPT_ASIDE_FILES + 2)]
 
 
+def test_records_written_together_are_numbered_one_by_one_and_all_or_none_are_there(tmp_path: Path) -> None:
+    journal, _ = Journal.open(tmp_path / "journal")
+    journal.append(SAMPLE[0])
+    journal.append(*SAMPLE[1:5])
+    before = journal.end
+    with pytest.raises(TooLarge):
+        journal.append(SAMPLE[5], {"text": "x" * (journal_records.MAX_RECORD_BYTES + 1)})
+    assert journal.end == before
+    journal.append(*SAMPLE[5:])
+    journal.close()
+    _, replay = Journal.open(tmp_path / "journal")
+    assert replay.records == SAMPLE
+    assert (replay.misplaced, replay.cut_bytes) == (0, 0)
+
+
 def test_a_long_cut_tail_is_kept_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_ASIDE_BYTES", 100)
     (tmp_path / "journal").write_bytes(b"x" * 1000)
