@@ -153,8 +153,9 @@ def prepare(extras: str, packages: list[str]) -> None:
         return
     same_base = all(have.get(key) == wanted[key] for key in ("python", "root")) and PYTHON.exists()
     only_sources = same_base and all(have.get(key) == wanted[key] for key in ("requirements", "installed"))
-    # Without the stamp a broken attempt is repeated in full.
-    STAMP.unlink(missing_ok=True)
+    if VENV.exists() and not STAMP.exists():
+        sys.exit(f"{VENV} is there, and this command did not make it. Move it away, or remove it.")
+    _claim()  # an empty stamp: a broken attempt is repeated in full
     # The kernel is optional: one that does not compile any more must not hide behind its predecessor.
     for built in ROOT.glob(f"luna_farm/**/*{sysconfig.get_config_var('EXT_SUFFIX')}"):
         built.unlink()
@@ -176,13 +177,21 @@ def prepare(extras: str, packages: list[str]) -> None:
     STAMP.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
 
+def _claim() -> None:
+    """Mark the environment as one that this module made: only such a one is ever replaced."""
+    VENV.mkdir(exist_ok=True)
+    STAMP.write_text("{}", encoding="utf-8")
+
+
 def _make_venv(steps: Steps) -> None:
     """Make an empty environment, also where a distribution keeps ensurepip in a package of its own."""
     shutil.rmtree(VENV, ignore_errors=True)
+    _claim()
     try:
         steps.run("virtual environment", [sys.executable, "-m", "venv", VENV])
     except StepFailed as failed:
         shutil.rmtree(VENV, ignore_errors=True)
+        _claim()
         bare = subprocess.run([sys.executable, "-m", "venv", "--without-pip", VENV], capture_output=True)
         own = [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "pip"]
         if bare.returncode or subprocess.run(own, capture_output=True).returncode:

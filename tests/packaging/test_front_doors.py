@@ -197,3 +197,12 @@ def test_ci_calls_exactly_the_test_command():
     assert script.rstrip().endswith("exec python3 scripts/test.py")
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
     subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
+
+
+def test_an_environment_that_somebody_else_made_is_refused_and_stays(checkout):
+    checkout.VENV.mkdir()
+    (checkout.VENV / "mine").touch()
+    with pytest.raises(SystemExit, match="did not make it"):
+        checkout.prepare("dev", [])
+    assert [path.name for path in checkout.VENV.iterdir()] == ["mine"]
+    assert checkout.ran == []
