@@ -53,7 +53,7 @@ def peer_uid(sock: socket.socket) -> int | None:
     if sys.platform == "linux":
         with suppress(OSError):
             return _asked_uid(theirs, ours)
-    return _listed_uid(sock.family, theirs, ours)
+    return _listed_uid(theirs, ours)
 
 
 def listener_uid(sock: socket.socket) -> int | None:
@@ -114,21 +114,30 @@ if sys.platform == "linux":
         return int(struct.unpack_from("=I", answer, _DIAG_UID_AT)[0])
 
 
-def _listed_uid(family: int, local: tuple[object, ...], remote: tuple[object, ...]) -> int | None:
-    table = Path("/proc/net/tcp6" if family == socket.AF_INET6 else "/proc/net/tcp")
-    wanted = (_proc_address(family, local), _proc_address(family, remote))
-    with suppress(OSError, ValueError, IndexError), table.open("r", encoding="ascii") as rows:
-        for row in rows:
-            cells = row.split()
-            if (cells[1], cells[2]) == wanted and cells[3] == _ESTABLISHED:
-                return int(cells[7])
+def _listed_uid(local: tuple[object, ...], remote: tuple[object, ...]) -> int | None:
+    """Look for the socket with these ends in the tables of the kernel. An IPv4 connection to a listener for
+    both families has addresses such as ::ffff:127.0.0.1 here, and its other end is in the table of IPv4
+    unless its program asked for IPv6, too."""
+    ends = [ipaddress.ip_address(str(end[0]).partition("%")[0]) for end in (local, remote)]
+    for addresses in ([getattr(end, "ipv4_mapped", None) or end for end in ends], ends):
+        name = "tcp" if addresses[0].version == 4 else "tcp6"
+        wanted = [
+            _proc_address(at.packed, end[1]) for at, end in zip(addresses, (local, remote), strict=True)
+        ]
+        with (
+            suppress(OSError, ValueError, IndexError),
+            Path("/proc/net", name).open(encoding="ascii") as rows,
+        ):
+            for row in rows:
+                cells = row.split()
+                if cells[1:3] == wanted and cells[3] == _ESTABLISHED:
+                    return int(cells[7])
     return None
 
 
-def _proc_address(family: int, address: tuple[object, ...]) -> str:
+def _proc_address(packed: bytes, port: object) -> str:
     """Write an address as /proc/net/tcp does: 32-bit words in host order as upper-case hex, a colon, the port
     in hex."""
-    packed = socket.inet_pton(family, str(address[0]))
     words = (packed[i : i + 4] for i in range(0, len(packed), 4))
     text = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
-    return f"{text}:{int(str(address[1])):04X}"
+    return f"{text}:{int(str(port)):04X}"

@@ -164,9 +164,15 @@ def test_where_the_kernel_cannot_be_asked_its_table_is_read(
             assert system.peer_uid(accepted) is None
 
 
-def test_a_listener_for_both_families_knows_the_user_of_either() -> None:
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_listener_for_both_families_knows_the_user_of_either(
+    asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the kernel may not be asked, and by IPv4 in the clothes of IPv6."""
+    if not asked:
+        monkeypatch.setattr(system_sockets, "_asked_uid", _not_asked)
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
-        for host in ("127.0.0.1", "::1"):
+        for host in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
             with socket.create_connection((host, server.getsockname()[1])):
                 accepted, _ = server.accept()
                 with accepted:
