@@ -122,7 +122,7 @@ def stream(pixels: Pixels, level: int) -> bytes | int:
     if symbols < _EMPTY:
         return _nearly_empty(image, chosen, level)
     if level >= 8:
-        return _smallest(image, chosen, method, symbols, level)
+        return _smallest(image, method, symbols, level)
     if method == _SEARCHED:
         return _repetitive(image, chosen, level)
     return _dense(image, chosen, level, symbols)
@@ -177,18 +177,16 @@ def _dense(image: Image, chosen: int, level: int, symbols: int) -> bytes | int:
     return image.compressed(chosen, library) if size < parsed else level
 
 
-def _smallest(image: Image, chosen: int, method: int, symbols: int, level: int) -> bytes | int:
+def _smallest(image: Image, method: int, symbols: int, level: int) -> bytes | int:
     repetitive = method == _SEARCHED
     libraries = [_library(_LIBDEFLATE_LEVELS[level][0 if repetitive else 1])]
     if level == 8 and repetitive and (other := _zlib_ng(_ZLIB_NG_LEVELS[level])):
         libraries.append(other)
-    filters = [chosen]
-    if image.is_small or not repetitive or chosen == _BEST:
-        found = _ranked(image, _library(_SCOUT), _FILTERS)
-        size = found[0][1] * (1 if symbols >= _NOISY else _SCOUT_GAINS)
-        if image.tried(_RUNS_AT) < found[0][1] and image.tried(level) < size:
-            return level
-        filters = [one for one, _ in found[: _SMALL_TRIALS if image.is_small else 1]]
+    found = _ranked(image, _library(_SCOUT), _FILTERS)
+    size = found[0][1] * (1 if symbols >= _NOISY else _SCOUT_GAINS)
+    if image.tried(_RUNS_AT) < found[0][1] and image.tried(level) < size:
+        return level
+    filters = [one for one, _ in found[: _SMALL_TRIALS if image.is_small else 1]]
     if image.is_small:
         return min((image.compressed(one, way) for one in filters for way in libraries), key=len)
     if len(libraries) > 1:
