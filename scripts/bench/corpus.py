@@ -60,6 +60,11 @@ def noisy(pixels: Pixels) -> Pixels:
     return np.clip(pixels + noise, 0, top).astype(pixels.dtype)
 
 
+def smaller(pixels: Pixels, side: int) -> Pixels:
+    """The image as a thumbnail of side x side pixels."""
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+
+
 def images(side: int) -> Iterator[tuple[str, Pixels]]:
     """Every image of the corpus with its name."""
     for kind, make in KINDS.items():

@@ -3,6 +3,7 @@
 
     python3 scripts/bench corpus FOLDER
     python3 scripts/bench png FOLDER [--half report] [--levels 1,4] [--rivals] [--kinds depth,mask] [--jobs 8]
+    python3 scripts/bench png FOLDER --side 400      the same images, made smaller
     python3 scripts/bench png FOLDER --write         puts the table into docs/png.md, the plot beside it
 
 Sizes are relative to Pillow's level 4 on the same image; speed is how many times less CPU time than Pillow's
@@ -70,11 +71,16 @@ def main() -> None:
     parser.add_argument("--kinds", default="")
     parser.add_argument("--rivals", nargs="?", const="all", default="", metavar="LIBRARY_AND_LEVEL")
     parser.add_argument("--jobs", type=int, default=1, help="images at a time")
+    parser.add_argument("--side", type=int, default=0, help="make each image so many pixels high and wide")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     levels = [int(level) for level in arguments.levels.split(",")]
     paths = [path for path in sorted(arguments.folder.glob("*.npy")) if wanted(path.stem, arguments)]
-    tasks = [(path, version, levels, arguments.rivals) for path in paths for version in ("clean", "noisy")]
+    tasks = [
+        (path, version, levels, arguments.rivals, arguments.side)
+        for path in paths
+        for version in ("clean", "noisy")
+    ]
     cells: list[Cell] = []
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
         for (path, version, *_), found in zip(tasks, pool.map(measure_file, tasks), strict=True):
@@ -103,10 +109,11 @@ def _kind(name: str) -> str:
     return name.rsplit("-", 1)[0]
 
 
-def measure_file(task: tuple[Path, str, list[int], str]) -> list[Cell]:
+def measure_file(task: tuple[Path, str, list[int], str, int]) -> list[Cell]:
     """The cells of one version of an image, in a process of its own."""
-    path, version, levels, wanted_rivals = task
-    pixels = np.load(path) if version == "clean" else corpus.noisy(np.load(path))
+    path, version, levels, wanted_rivals, side = task
+    pixels = corpus.smaller(np.load(path), side) if side else np.load(path)
+    pixels = pixels if version == "clean" else corpus.noisy(pixels)
     name = path.stem
     return list(measure(_half(name), _kind(name), version, pixels, levels, wanted_rivals))
 

@@ -228,7 +228,7 @@ static unsigned look_closely(int isa, const strip *s, const row_buffers *b, tile
     const int count = count_tiles(s, part, rows, bytes, wide ? WIDE_SHARE : TILE_SHARE, wide ? WIDES : TILES);
     const int few = s->level < 5 && stream_bytes(s) <= SMALL;
     unsigned alive = few ? 1u << FILTER_UP | 1u << FILTER_NONE : (1u << (FILTER_COUNT + 1)) - 1;
-    clear_tiles(m, rows * bytes);
+    clear_tiles(m, 4 * rows * bytes); /* few places meet in the table, as in that of the whole image */
     for (int i = 0; i < count; i++) {
         tile t = place_tile(s, part, i, count, rows, bytes);
         u64 fewest = ~0ull;
