@@ -183,9 +183,11 @@ def _smallest(image: Image, method: int, symbols: int, level: int) -> bytes | in
     if level == 8 and repetitive and (other := _zlib_ng(_ZLIB_NG_LEVELS[level])):
         libraries.append(other)
     found = _ranked(image, _library(_SCOUT), _FILTERS)
-    size = found[0][1] * (1 if symbols >= _NOISY else _SCOUT_GAINS)
-    if image.tried(_RUNS_AT) < found[0][1] and image.tried(level) < size:
-        return level
+    if not repetitive:
+        size = found[0][1]
+        lowered = size * (1 if symbols >= _NOISY else _SCOUT_GAINS)
+        if image.tried(_RUNS_AT) < size and image.tried(level) < lowered:
+            return level
     filters = [one for one, _ in found[: _SMALL_TRIALS if image.is_small else 1]]
     if image.is_small:
         return min((image.compressed(one, way) for one in filters for way in libraries), key=len)
