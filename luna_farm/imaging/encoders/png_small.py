@@ -31,7 +31,8 @@ Compress = Callable[[Bytes], bytes]
 
 _METHOD_RUNS = 0  # what the kernel's sample calls the way of photographs: runs alone
 _REPEATS = 33  # symbols that runs leave of 100 bytes, above which libdeflate finds more in 16 bits
-_EMPTY, _NOISY = 2, 96  # symbols that runs leave of 100 bytes: below, and from here on
+# Symbols that runs leave of 100 bytes: nearly empty below, hardly any repetition from here on, and noise.
+_EMPTY, _CROWDED, _NOISY = 2, 80, 96
 _SEARCHED = 2  # the kernel's method for what repeats itself
 _CHUNK_HEAD, _CHUNK_TAIL = 8, 4  # bytes of a chunk before and behind its data
 _RUNS_AT = 4  # the level at which the kernel searches quickly or not at all
@@ -183,11 +184,11 @@ def _smallest(image: Image, method: int, symbols: int, level: int) -> bytes | in
     if level == 8 and repetitive and (other := _zlib_ng(_ZLIB_NG_LEVELS[level])):
         libraries.append(other)
     found = _ranked(image, _library(_SCOUT), _FILTERS)
-    if not repetitive:
+    if not repetitive or symbols >= _CROWDED:
         size = found[0][1]
         lowered = size * (1 if symbols >= _NOISY else _SCOUT_GAINS)
-        if image.tried(_RUNS_AT) < size and image.tried(level) < lowered:
-            return level
+        if (runs := image.tried(_RUNS_AT)) < size and (parsed := image.tried(level)) < lowered:
+            return level if parsed < runs * _EXACT_PAYS else _RUNS_AT
     filters = [one for one, _ in found[: _SMALL_TRIALS if image.is_small else 1]]
     if image.is_small:
         return min((image.compressed(one, way) for one in filters for way in libraries), key=len)
