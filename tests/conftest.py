@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 from farm_process import FarmProcess
+
+# Processes inherit a signal that is ignored, as in a shell's background; Ctrl-C is tested there, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine that is busy with something else makes no property false.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -88,7 +88,7 @@ def test_a_second_signal_leaves_the_rest_to_the_next_start(
             album.add(client)
     one.note_processes()
     os.kill(one.pid, signal.SIGTERM)
-    until(lambda: "Stopping: 5 images" in one.log_text(), "it drains")
+    until(lambda: "Stopping after 5 images" in one.log_text(), "it drains")
     started = time.monotonic()
     assert one.stop(signal.SIGTERM) == 0
     hurried_s = time.monotonic() - started

@@ -76,7 +76,7 @@ def farm(folder: Path) -> object:
         "errors": [image.error for report in reports for image in report.images if image.error],
         "files": sorted(path.name for path in (folder / "out").iterdir()),
         "exact": exact,
-        "second": (refused.returncode, refused.stderr.strip()[-300:]),
+        "second": (refused.returncode, refused.stderr.strip()[-2000:]),
         "workers": len(status["workers"]),
         "said": said,
     }

@@ -104,8 +104,9 @@ def test_what_waits_for_a_destination_survives_everything(make: Make) -> None:
     row = one.destination()
     assert "s3://luna" in row["error"]
     assert row["since_s"] >= 0
-    (image,) = client.job(jobs[0]).images
-    assert (image.state, image.outputs[0]["state"]) == ("uploading", "waiting")
+    states = {(i.state, i.outputs[0]["state"]) for job in jobs for i in client.job(job).images}
+    assert ("uploading", "waiting") in states  # one of them may be tried at this moment
+    assert states <= {("uploading", "waiting"), ("uploading", "uploading")}
     client.close()
     one.farm.kill()
     client = one.start()
