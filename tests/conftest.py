@@ -61,6 +61,7 @@ def start_farm(tmp_path: Path) -> Iterator[Callable[..., FarmProcess]]:
     yield start
     for farm in started:
         farm.stop()
+        farm.destroy()
 
 
 @pytest.fixture

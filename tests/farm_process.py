@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from luna_farm.core import frames, protocol
+from luna_farm.storage import arena, arena_size
 from luna_farm_client import FarmClient
 
 T = TypeVar("T")
@@ -83,6 +84,13 @@ class FarmProcess:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    def destroy(self) -> None:
+        """Leave no farm and no memory, whatever state the test left it in."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        for name in arena_size.noted(self.state):
+            arena.remove(name)
 
     def stop(self) -> int:
         """Have it stop as Ctrl-C does, and return its exit code."""

@@ -50,7 +50,7 @@ def establish(
     removed, except the segments in `keep`, which hold pixels of unfinished jobs. Raises ArenaError when
     not even MIN_BYTES fit into a file.
     """
-    for name in set(_noted(folder)) - set(keep):
+    for name in set(noted(folder)) - set(keep):
         with suppress(ArenaError):  # Windows, where a mapped file stays: an old file is better than no farm
             arena.remove(name)
     wanted = size or _share_of_memory()
@@ -85,8 +85,9 @@ def fresh_names(folder: str | os.PathLike[str]) -> tuple[str, str]:
     return f"shm:luna-{unique}", f"file:{Path(folder).absolute() / f'arena-{unique}'}"
 
 
-def _noted(folder: str | os.PathLike[str]) -> list[str]:
-    """Read the names of the note; a line that `fresh_names` cannot have made is damage, no name of ours."""
+def noted(folder: str | os.PathLike[str]) -> list[str]:
+    """Return the names of all segments that the farm of this state folder noted. A line that `fresh_names`
+    cannot have made is damage, no name of ours."""
     try:
         names = Path(folder, NOTE).read_text("utf-8", "surrogateescape").split("\n")
     except OSError:

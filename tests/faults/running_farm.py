@@ -24,7 +24,7 @@ from measured import FIGURES
 
 import luna_farm
 from luna_farm.errors import FarmError
-from luna_farm.storage import arena
+from luna_farm.storage import arena, arena_size
 from luna_farm_client import FarmClient
 
 T = TypeVar("T")
@@ -219,11 +219,7 @@ class RunningFarm:
 
     def segments(self) -> list[str]:
         """Memory and files for pixels that this farm noted and that are there."""
-        try:
-            noted = (self.state / "arena").read_text().split("\n")
-        except OSError:
-            return []
-        return [name for name in noted if name and _exists(name)]
+        return [name for name in arena_size.noted(self.state) if _exists(name)]
 
     def temps(self, out: Path | None = None) -> list[Path]:
         """Temporary files in the output folder."""

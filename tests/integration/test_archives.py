@@ -37,8 +37,7 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
 
     yield make
     for one in made:
-        if one.process is not None and one.process.poll() is None:
-            one.kill()
+        one.destroy()
 
 
 def image(number: int) -> SaveImage:

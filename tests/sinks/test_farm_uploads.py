@@ -41,8 +41,7 @@ def make(
 
     yield of
     for one in made:
-        if one.farm.process is not None and one.farm.process.poll() is None:
-            one.farm.kill()
+        one.farm.destroy()
 
 
 @pytest.mark.parametrize("name", ["moto", "seaweedfs", "azurite", "gcs", "sftp", "ftp", "webdav"])

@@ -21,7 +21,7 @@ GIB = 1 << 30
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A state folder; what its note names is gone after the test."""
     yield tmp_path
-    for name in arena_size._noted(tmp_path):
+    for name in arena_size.noted(tmp_path):
         arena.remove(name)
 
 
