@@ -5,7 +5,7 @@ Decides, as `farm.handle` documents; acts on nothing.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -172,7 +172,7 @@ def _forget_old(farm: Farm) -> None:
         ):
             continue
         farm.kept_images -= farm.finished_order.pop(job_id)
-        farm.unkept.discard(job_id)
+        farm.unkept.pop(job_id, None)
         if job is not None and job_id not in farm.open_jobs:
             del farm.jobs[job_id]
             farm.requests.pop(job.request_id, None)
@@ -181,7 +181,8 @@ def _forget_old(farm: Farm) -> None:
 def _to_the_end(farm: Farm, job: Job) -> None:
     farm.kept_images += job.num_images - farm.finished_order.pop(job.job_id, 0)
     farm.finished_order[job.job_id] = job.num_images
-    farm.unkept.add(job.job_id)
+    farm.unkept.pop(job.job_id, None)
+    farm.unkept[job.job_id] = None
 
 
 def take_reports(farm: Farm) -> list[dict[str, Any]]:
@@ -191,10 +192,9 @@ def take_reports(farm: Farm) -> list[dict[str, Any]]:
     return due
 
 
-def finished_records(farm: Farm, job_ids: Container[str]) -> list[dict[str, Any]]:
-    """Return the records of finished jobs, of those that are wanted, the one that ended first first."""
-    finished = (job_id for job_id in farm.finished_order if job_id in job_ids)
-    return [job_record(farm.jobs[job_id]) for job_id in finished if job_id not in farm.open_jobs]
+def finished_records(farm: Farm, job_ids: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the records of jobs, without those that are open again, in the given order."""
+    return [job_record(farm.jobs[job_id]) for job_id in job_ids if job_id not in farm.open_jobs]
 
 
 def bury(farm: Farm, image: Image, result: ImageResult) -> list[Instruction]:

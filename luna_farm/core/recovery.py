@@ -207,7 +207,7 @@ def restore(
         done += missing(job) if job.count(S.FILLING) else []
         closed = close(farm, job, now)
         if job.job_id in recovered.reports:
-            farm.unkept.discard(job.job_id)
+            farm.unkept.pop(job.job_id, None)
         elif _news(job):
             done += closed
     return done

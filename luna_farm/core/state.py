@@ -81,8 +81,9 @@ class Farm:
         self.encoders: dict[str, str] = {}
         self.finished_order: dict[str, int] = {}
         """Jobs whose reports are kept, the one that ended first first, with the number of their images."""
-        self.unkept: set[str] = set()
-        """Those of them whose reports are not written yet: the journal knows them until it is compacted."""
+        self.unkept: dict[str, None] = {}
+        """Those of them whose reports are not written yet, in this order: the journal knows them until it is
+        compacted."""
         self.kept_images = 0
         """The sum of these."""
         self.totals = dict.fromkeys(
