@@ -97,7 +97,7 @@ def hand_over(request: SaveRequest, on_error: str, when_busy: str) -> Handed:
                 raise NotHandedOver(f"{error}") from None
             _pause(error.retry_after_s)
         except package.TooLarge as error:  # a bound of the farm, which this process has not
-            # Waiting gains nothing. Images that nobody asked a report about must not be lost.
+            # Waiting gains nothing. Images are not lost unless the user asked for a report instead.
             if on_error == "save_here" or when_busy != "report":
                 return save_here(request)
             raise NotHandedOver(f"{error}") from None

@@ -2,10 +2,10 @@
 
 The bridge offers it for an image that goes to one object store and nowhere else. The worker stores each file
 under its reserved name, on the condition that nothing is there, with the token that the uploader would use.
-So an attempt that nobody heard of and the next one, whose bytes go through the spool, store it once. Whatever
-else happens (the name is taken, no credentials on that node, no answer in time), the bytes go back to the
-farm and from there through the spool, as those of every other image. Credentials are those of the node: none
-leave the farm.
+So an attempt whose answer was lost and the next one, whose bytes go through the spool, store it once.
+Whatever else happens (the name is taken, no credentials on that node, no answer in time), the bytes go back
+to the farm and from there through the spool, as those of every other image. Credentials are those of the
+node: none leave the farm.
 
 This module must never import ray, never take another name, and never try again.
 """
@@ -113,7 +113,7 @@ class Sender:
         return tuple(reversed(done))
 
     def _sink(self, offer: Offer) -> Sink:
-        """Return the connection to a place; the request itself ends soon after nobody waits for it."""
+        """Return the connection to a place; a request ends soon after its time is over."""
         with self._lock:
             if offer.location.base not in self._sinks:
                 options = options_here(offer.destination, os.environ)

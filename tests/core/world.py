@@ -181,7 +181,7 @@ class World(Clients, Workers, Checks):
 
     def _replied(self, i: do.Reply) -> None:
         self.answered[i.reply] += 1
-        assert i.reply in self.asked, "an answer to nobody"
+        assert i.reply in self.asked, "an answer without a request"
         assert self.answered[i.reply] == 1, "a request is answered twice"
         message = i.message
         for lease in message.get("leases", []):
@@ -238,7 +238,7 @@ class World(Clients, Workers, Checks):
         process = self.processes[i.worker]
         assert process.ready, "a worker gets an image before the journal knows of it"
         assert any(r["r"] == "worker" and r["pid"] == process.pid for r in self.journal), (
-            "nobody could fence it off"
+            "no later farm could fence it off"
         )
         process.told.append(i)
 

@@ -37,7 +37,7 @@ class Checks:
                 image = self.farm.image(*key)
                 assert image is not None
                 assert image.state.value != "burying" or key in burying, (
-                    f"{key} waits for a burial that nobody does"
+                    f"{key} waits for a burial that is not under way"
                 )
         assert len(waiting) == len(queued)
         self._uploads_remembered()
@@ -86,7 +86,7 @@ class Checks:
         if upload.state.value == "waiting":
             assert key in waiting, f"the upload {key} is forgotten"
         elif upload.state.value == "uploading":
-            assert key in ordered, f"the upload {key} runs, and nobody does it"
+            assert key in ordered, f"the upload {key} runs, and no uploader has it"
         elif upload.state.value == "packed":
             assert upload.shard in self.farm.shards, f"the archive of {key} is forgotten"
 

@@ -1,7 +1,7 @@
 """The uploader of the pretended world: the spool of encoded files, destinations, and archives that grow.
 
 It stores what it is told to store, once or twice, says so or has no time to, and notices at once when the
-farm breaks its word: a file that leaves the spool while somebody needs it, an image that is stored twice, an
+farm breaks its word: a file that leaves the spool while it is needed, an image that is stored twice, an
 archive that is published without an image that the journal says is in it.
 """
 

@@ -47,9 +47,7 @@ class Workers:
         if not task.segment.startswith("npy:"):
             for page in self._pages(task.segment, task.offset, task.nbytes):
                 tag = self.memory.get(page)
-                assert tag == self.tags[task.job_id, task.index], (
-                    "somebody wrote over pixels that were accepted"
-                )
+                assert tag == self.tags[task.job_id, task.index], "pixels that were accepted are overwritten"
 
     def work(self, number: int, outcome: str) -> None:
         """A worker does the next thing that it was told."""
