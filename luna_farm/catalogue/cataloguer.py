@@ -186,8 +186,8 @@ class Cataloguer:
             found = files.row_of(row.path)
             if found is not None:
                 row = files.merged(found, row)
-            elif not os.path.isfile(os.path.dirname(row.path)):
-                return  # neither the file nor the archive that it is in is there any more
+            elif files.is_gone(row.path):
+                return
         if self._days and row.saved_at * 1000 < self._oldest():
             return
         yield kept(row, self._names)

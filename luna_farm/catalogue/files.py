@@ -12,12 +12,14 @@ import json
 import os
 import zlib
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from luna_farm.catalogue import exif, facts
 from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.core.messages import DISCARDED, FORMAT_NAMES
+from luna_farm.core.options import ARCHIVES
+from luna_farm.locations import is_url
 from luna_farm.storage.saved_files import real_folder
 
 _HEAD_BYTES = 32 * 1024
@@ -66,6 +68,22 @@ def row_of(path: str, *, sidecar: bool | None = None) -> CatalogueRow | None:
         real_folder=real,
         **known,
     )
+
+
+def is_gone(path: str) -> bool:
+    """Whether neither the file of a row is there nor the archive that it is in.
+
+    False where that cannot be known: of a URL, and below a folder that cannot be searched.
+    """
+    if is_url(path):
+        return False
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return not any(parent.suffix[1:] in ARCHIVES and parent.is_file() for parent in Path(path).parents)
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def merged(found: CatalogueRow, known: CatalogueRow) -> CatalogueRow:

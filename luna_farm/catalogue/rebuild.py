@@ -1,7 +1,7 @@
 """Makes the rows of the image files below folders again.
 
 Rows of other folders stay. What a row knows and its file does not say (its job, its scores) stays as long
-as the file has the same size. Rows whose file is gone are removed.
+as the file has the same size. A row is removed if neither its file nor the archive that it is in is there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Rebuilt:
     unscored: int = 0
     """Images whose scores and perceptual hash are not known: files do not hold them, and no row did."""
     removed: int = 0
-    """Rows whose file was gone."""
+    """Rows whose file is gone."""
 
 
 def rebuild(
@@ -48,10 +48,8 @@ def rebuild(
     done, wanted = Rebuilt(), tuple(names)
     for folder in folders:
         os.stat(folder)  # one that is not there removes no rows
-        seen: set[str] = set()
         found = iter(image_files(folder))
         while group := list(islice(found, BATCH)):
-            seen.update(path for path, _ in group)
             rows = _read(store, group, done)
             rows = _with_pixels(rows) if pixels else rows
             store.put([kept(row, wanted) for row in rows])
@@ -59,7 +57,9 @@ def rebuild(
             done.unscored += sum(not row.phash for row in rows)
             progress(done)
         below = os.path.join(folder, "")
-        done.removed += store.remove(number for number, path in store.below(below) if path not in seen)
+        # Not what the walk has not met: images in archives, behind links, in folders that cannot be listed,
+        # and those that a farm saves meanwhile.
+        done.removed += store.remove(number for number, path in store.below(below) if files.is_gone(path))
     return done
 
 

@@ -192,9 +192,9 @@ def _shown(row: CatalogueRow) -> Text:
     """Return what a person sees of a row: facts, prompt, and the path on a line of its own."""
     from rich.text import Text
 
-    archive = os.path.dirname(row.path)
-    missing = not is_url(row.path) and not os.path.lexists(row.path) and not os.path.isfile(archive)
-    gone = missing and row.state != "failed"
+    from luna_farm.catalogue.files import is_gone
+
+    gone = row.state != "failed" and is_gone(row.path)
     state = "" if row.state == "saved" else row.state
     seed = "" if row.seed is None else f"seed {row.seed}"
     facts = (terminal.moment(row.saved_at), f"{row.width}x{row.height}", row.model, seed, state)

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from luna_farm import system_desktop
+from luna_farm.catalogue.files import is_gone
 from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.catalogue.search import Catalogue, Query
 from luna_farm.errors import InvalidRequest, NotPossible
@@ -194,6 +195,7 @@ def _tile(row: CatalogueRow, thumbnail: str | None) -> dict[str, Any]:
         "model": row.model,
         # Without a thumbnail the page shows the file: only then it matters already that it is there.
         "local": not is_url(row.path) and (thumbnail is not None or os.path.lexists(row.path)),
+        "gone": thumbnail is None and row.state != "failed" and is_gone(row.path),
         "thumbnail": thumbnail,
     }
 

@@ -207,6 +207,49 @@ def test_a_folder_is_read_and_what_is_gone_leaves(
     assert not any(row.prompt for row in catalogue.search()), "it is not kept any more"
 
 
+def test_rows_of_images_that_the_walk_does_not_meet_stay(
+    tmp_path: Path, store: Store, catalogue: Catalogue, make_row: MakeRow
+) -> None:
+    out = tmp_path / "out"
+    (out / "real").mkdir(parents=True)
+    text_png(out / "real" / "linked.png", parameters="linked\nSeed: 1")
+    (out / "link").symlink_to(out / "real")
+    for name in ("a_00001.zip", "a_00001.tar", "not.txt"):
+        (out / name).touch()
+    kept = ("a_00001.zip/x.png", "a_00001.tar/RAW/y.png", "link/linked.png")
+    gone = ("b_00001.zip/x.png", "not.txt/x.png", "real/x.png")
+    store.put([make_row(path=str(out / path)) for path in (*kept, *gone)])
+    done = rebuild.rebuild(store, [str(out)], FIELDS)
+    assert (done.images, done.removed) == (1, 3)
+    left = {row.path for row in catalogue.search()}
+    assert left == {str(out / path) for path in (*kept, "real/linked.png")}
+
+
+def test_an_image_that_is_saved_during_a_rebuild_keeps_its_row(
+    tmp_path: Path, store: Store, catalogue: Catalogue, make_row: MakeRow
+) -> None:
+    text_png(tmp_path / "b.png", parameters="b\nSeed: 1")
+
+    def saved_meanwhile(done: rebuild.Rebuilt) -> None:
+        text_png(tmp_path / "a.png", parameters="a\nSeed: 2")
+        store.put([make_row(path=str(tmp_path / "a.png"))])
+
+    assert rebuild.rebuild(store, [str(tmp_path)], FIELDS, progress=saved_meanwhile).removed == 0
+    assert {Path(row.path).name for row in catalogue.search()} == {"a.png", "b.png"}
+
+
+def test_a_file_that_cannot_be_looked_for_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    assert files.is_gone(str(tmp_path / "x.png"))
+    assert not files.is_gone("s3://bucket/x.png")
+    monkeypatch.setattr("os.lstat", refused)
+    assert not files.is_gone(str(tmp_path / "x.png"))
+
+
 def test_what_only_the_farm_knows_stays(tmp_path: Path, store: Store, catalogue: Catalogue) -> None:
     saved = save(tmp_path, "png")
     store.put([saved])

@@ -88,6 +88,7 @@ async def test_tiles_bring_what_is_kept(visitor: Visitor) -> None:
     assert [tile["id"] for tile in tiles] == found
     assert [tile["thumbnail"] is not None for tile in tiles] == [True] * 3 + [False] * 3
     assert [tile["local"] for tile in tiles] == [True] * 3 + [False] * 3, "the files are not there"
+    assert [tile["gone"] for tile in tiles] == [False] * 3 + [True] * 3
     assert tiles[0]["name"] == "night_000005_DETAILED.png"
 
 

@@ -119,7 +119,7 @@ async function load() {
     const answer = await get(`/api/gallery/tiles?ids=${missing.join()}`);
     if (answer.ok) {
       const { tiles } = await answer.json();
-      for (const id of missing) known.set(id, { id, name: "", state: "gone" });
+      for (const id of missing) known.set(id, { id, name: "", state: "gone", gone: true });
       for (const tile of tiles) known.set(tile.id, tile);
       for (const id of missing) if (nodes.get(id)?.isConnected) dress(nodes.get(id), known.get(id));
       for (const id of known.keys()) { if (known.size <= KEPT) break; known.delete(id); }
@@ -155,7 +155,7 @@ function dress(node, tile) {
     parts.push(image);
     showFile(tile, node, image);
   } else {
-    parts.push(make("span", "blank", tile.state === "gone" || (!tile.local && tile.state !== "failed") ? "gone" : tile.format || "?"));
+    parts.push(make("span", "blank", tile.gone ? "gone" : tile.format || "?"));
   }
   if (tile.state !== "saved" && tile.state !== "gone") parts.push(make("span", "badge", tile.state === "discarded" ? "rejected" : tile.state));
   parts.push(make("span", "caption", make("span", "", tile.name), make("br"), [size, tile.model].filter(Boolean).join(", ")));
