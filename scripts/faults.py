@@ -4,6 +4,7 @@
     python3 scripts/faults.py            the short form, as in every test run: some minutes
     python3 scripts/faults.py --long     10,000 saves through 1,000 worker and 100 supervisor kills and so on
     python3 scripts/faults.py --render   the page again, from the figures of the last run
+    python3 scripts/faults.py --add F    the page again, with the figures that `--figures F` noted elsewhere
 
 Further arguments go to pytest: `-k disks` runs some of the tests, and their figures take the place of those
 they had. Nothing in the table of that page is typed in: the tests note figures, this renders them. The page
@@ -50,15 +51,14 @@ ROWS = (
     Row(
         "kill storm",
         "Saves while workers and the supervisor get `kill -9` all the time",
-        "10,000 saves, 1,000 and 100 kills or 10 minutes of them (short: 600, 90, 9): 0 lost, corrupt, "
-        "duplicate, overwritten",
+        "10,000 saves, 1,000 and 100 kills (short: 600, 90, 9): 0 lost, corrupt, duplicate, overwritten",
     ),
     Row(
         "storm on file systems",
         "The same on ext4, tmpfs, overlayfs, ntfs-3g and exFAT (FUSE): three formats, gate, durable and not,"
         " clients killed, too",
-        "10,000 images each, 200 and 20 kills or 7 minutes of them (short: 60, 4, 1, on two of them): 0 lost,"
-        " corrupt, twice, stray, segments left",
+        "10,000 images each, 200 and 20 kills (short: 60, 4, 1, on two of them): 0 lost, corrupt, twice, "
+        "stray, segments left",
     ),
     Row("mutations", "The code with one guard taken away", "each is caught by a test"),
     Row("journal", "Journal cut at every byte, bits flipped, zeros behind it", "right prefix, 0 phantoms"),
@@ -211,13 +211,24 @@ def shown(measured: Mapping[str, Any]) -> str:
     return ", ".join([*parts, *([f"0 {' / '.join(zero)}"] if zero else [])])
 
 
+def place_of(where: Mapping[str, str]) -> str:
+    """A machine in words."""
+    return f"{where['system']}, Python {where['python']}, {where['cores']} cores"
+
+
+def elsewhere(figure: Mapping[str, Any], where: Mapping[str, str]) -> str:
+    """Where a figure was measured, if that was not the machine of the page."""
+    place = place_of(figure["where"])
+    return "" if place == place_of(where) else f" ({place})"
+
+
 def render(run: Mapping[str, Any]) -> str:
     """The page from the notes of a run."""
     where = run["machine"]
     form = "long" if run["long"] else "short"
     again = len(run.get("again", []))
     since = f" {again} of its {len(run['tests'])} tests were run again by themselves since." if again else ""
-    place = f"{where['system']}, Python {where['python']}, {where['cores']} cores"
+    place = place_of(where)
     if run.get("load", 0) > int(where["cores"]):
         place += f" shared with other work (load average up to {run['load']})"
     lines = [
@@ -227,7 +238,9 @@ def render(run: Mapping[str, Any]) -> str:
     ]
     for row in ROWS:
         noted = [figure for figure in figures_of(run) if figure["row"] == row.key]
-        cells = [f"{figure['what']}: {shown(figure['measured'])}" for figure in noted]
+        cells = [
+            f"{figure['what']}: {shown(figure['measured'])}{elsewhere(figure, where)}" for figure in noted
+        ]
         missed = [figure["what"] for figure in noted if not figure["ok"]]
         verdict = "not measured here" if not noted else "**missed**" if missed else "met"
         measured = "<br>".join(cells).replace("|", "\\|")
@@ -240,15 +253,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--long", action="store_true", help="the long form, half an hour or so")
     parser.add_argument("--render", action="store_true", help="write the page from the last figures")
+    parser.add_argument("--figures", type=Path, metavar="F", help="note the figures there; write no page")
+    parser.add_argument("--add", type=Path, metavar="F", help="take figures of another machine, and render")
     parser.add_argument("--here", action="store_true", help="use this Python as it is, without .venv")
     args, for_pytest = parser.parse_known_args()  # such as -k storm
-    if not args.render:
+    file = args.figures.absolute() if args.figures else NOTES
+    if args.add:
+        add(file, args.add)
+    elif not args.render:
         if not args.here and Path(sys.prefix) != VENV:
             return in_environment()
-        code = measure(args.long, for_pytest)
-        if code:
+        code = measure(file, args.long, for_pytest)
+        if code or args.figures:
             return code
-    notes = json.loads(NOTES.read_text("utf-8"))
+    notes = json.loads(file.read_text("utf-8"))
     failed = [test for test, noted in notes["tests"].items() if noted["outcome"] == "failed"]
     if failed:
         print("The page stays as it was, for these failed:", *failed, sep="\n  ", file=sys.stderr)
@@ -261,17 +279,26 @@ def main() -> int:
     return 0
 
 
-def measure(long: bool, for_pytest: list[str]) -> int:
-    """Run the tests and note what came of them; returns the exit code of pytest."""
-    VENV.mkdir(exist_ok=True)
-    lines = NOTES.with_suffix(".jsonl")
+def add(file: Path, other: Path) -> None:
+    """Let the figures of another run, on whatever machine, take the place of those of the same tests."""
+    here, there = (json.loads(path.read_text("utf-8")) for path in (file, other))
+    if here["long"] != there["long"]:
+        sys.exit(f"{other} is of the {'long' if there['long'] else 'short'} form, {file} is not.")
+    here["tests"].update(there["tests"])
+    file.write_text(json.dumps(here, indent=1), encoding="utf-8")
+
+
+def measure(file: Path, long: bool, for_pytest: list[str]) -> int:
+    """Run the tests and note what came of them in `file`; returns the exit code of pytest."""
+    file.parent.mkdir(exist_ok=True)
+    lines = file.with_suffix(".jsonl")
     lines.unlink(missing_ok=True)
     started = time.monotonic()
     code = run_tests(long, lines, for_pytest)
     tests: dict[str, Any] = {}
     for line in lines.read_text("utf-8").splitlines() if lines.exists() else []:
         noted = json.loads(line)
-        test = tests.setdefault(noted.pop("test"), {"outcome": "failed", "figures": []})
+        test = tests.setdefault(noted.pop("test"), {"outcome": "failed", "where": machine(), "figures": []})
         if "outcome" in noted:
             test.update(noted)
         else:
@@ -279,20 +306,24 @@ def measure(long: bool, for_pytest: list[str]) -> int:
     load = round(os.getloadavg()[2]) if hasattr(os, "getloadavg") else 0
     seconds = time.monotonic() - started
     run = {"machine": machine(), "long": long, "seconds": seconds, "load": load, "tests": tests}
-    if for_pytest and NOTES.exists():
-        whole = json.loads(NOTES.read_text("utf-8"))
+    if for_pytest and file.exists():
+        whole = json.loads(file.read_text("utf-8"))
         if whole["long"] == long and whole["machine"] == run["machine"]:
             again = sorted({*whole.get("again", []), *(whole["tests"].keys() & tests)})
             seconds, load = seconds + whole["seconds"], max(load, whole.get("load", 0))
             together = {"tests": {**whole["tests"], **tests}, "again": again}
             run = {**whole, **together, "seconds": seconds, "load": load}
-    NOTES.write_text(json.dumps(run, indent=1), encoding="utf-8")
+    file.write_text(json.dumps(run, indent=1), encoding="utf-8")
     return code
 
 
 def figures_of(notes: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All that was measured, in the order of what it is."""
-    figures = [figure for test in notes["tests"].values() for figure in test["figures"]]
+    figures = [
+        {"where": test.get("where", notes["machine"]), **figure}
+        for test in notes["tests"].values()
+        for figure in test["figures"]
+    ]
     return sorted(figures, key=lambda figure: str(figure["what"]))
 
 

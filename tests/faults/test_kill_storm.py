@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import threading
-import time
 from pathlib import Path
 
 from images import Album
@@ -14,24 +13,21 @@ from measured import Figures
 from running_farm import Keeper, RunningFarm, Start, until
 
 from luna_farm.errors import FarmError
+from luna_farm.system import usable_processors
 
-LIMIT_S = 600.0
-"""A storm kills no longer than this."""
-AHEAD = 40
+POOL = max(2, min(8, usable_processors() // 2))
+"""Workers of the farm: one that was killed is followed by another in half a second, and the next kill should
+not wait for that where processors are free."""
+AHEAD = 20 * POOL
 """Images handed over and not waited for: kills shall always hit something."""
 
 
 class Killer(threading.Thread):
-    """Kills a worker that is ready, or now and then the supervisor, until both numbers are reached.
+    """Kills a worker that is ready, or now and then the supervisor, until both numbers are reached; `done`
+    says how many it killed."""
 
-    `limit_s`: it stops then, so that a storm ends on a busy machine, too; `done` says how many it killed.
-    """
-
-    def __init__(
-        self, farm: RunningFarm, keeper: Keeper, workers: int, supervisors: int, limit_s: float
-    ) -> None:
+    def __init__(self, farm: RunningFarm, keeper: Keeper, workers: int, supervisors: int) -> None:
         super().__init__()
-        self._began, self._limit_s = time.monotonic(), limit_s
         self._farm, self._keeper = farm, keeper
         self._plan = ["worker"] * workers + ["supervisor"] * supervisors
         random.Random(1).shuffle(self._plan)
@@ -40,16 +36,13 @@ class Killer(threading.Thread):
 
     @property
     def share(self) -> float:
-        """Of the plan, or of the time, that is over."""
-        passed = (time.monotonic() - self._began) / self._limit_s
-        return min(1.0, max(passed, sum(self.done.values()) / len(self._plan)))
+        """Of the plan that is over."""
+        return sum(self.done.values()) / len(self._plan)
 
     def run(self) -> None:
         try:
             dead: set[int] = set()
             for kind in self._plan:
-                if self.share == 1.0:
-                    return
                 alive = until(lambda: self._fresh(dead), "a worker to kill", 120)
                 victim = random.choice(alive) if kind == "worker" else self._farm.pid
                 dead.add(victim)
@@ -73,14 +66,14 @@ def test_saves_go_on_while_everything_is_killed(
     farm: Start, figures: Figures, tmp_path: Path, long: bool
 ) -> None:
     saves, workers, supervisors = (10_000, 1_000, 100) if long else (600, 90, 9)
-    one = farm(bare=True)
+    one = farm(bare=True, min_workers=POOL, max_workers=POOL)
     one.out.mkdir()
     foreign = {one.out / f"a_I0{number}.png": os.urandom(100) for number in ("", "_00003", "_00100")}
     for path, content in foreign.items():
         path.write_bytes(content)
     album = Album(one.out)
     with Keeper(one) as keeper, one.client() as client:
-        killer = Killer(one, keeper, workers, supervisors, LIMIT_S)
+        killer = Killer(one, keeper, workers, supervisors)
         killer.start()
         waited = 0
         while len(album.promised) < saves or killer.is_alive():

@@ -22,7 +22,6 @@ from storm_client import number_in
 from test_kill_storm import Killer
 
 IMAGES, WORKERS, SUPERVISORS = (10_000, 200, 20) if LONG else (60, 4, 1)
-LIMIT_S = 400.0
 CLIENTS = 3
 IMAGE_MIB = 400 if LONG else 40
 CLIENT_SCRIPT = Path(__file__).parent / "storm_client.py"
@@ -152,7 +151,7 @@ def test_nothing_is_lost_or_made_twice_on(
     clients = Clients(one, tmp_path / "receipts")
     try:
         with Keeper(one) as keeper:
-            killer = Killer(one, keeper, WORKERS, SUPERVISORS, LIMIT_S)
+            killer = Killer(one, keeper, WORKERS, SUPERVISORS)
             killer.start()
             due = 0.0
             until(lambda: len(clients.receipts()) > 0 or not killer.is_alive(), "the first receipt")
