@@ -119,8 +119,8 @@ class FarmClient:
         return self._run(self._policy.report("retry", job, index))
 
     def dismiss(self, job: str | Receipt, index: int | None = None) -> JobReport:
-        """Give up the failed images of a job, or the one with this index: their dead letters, which hold the
-        pixels, are removed. Raises as `cancel`."""
+        """Give up the images of a job that failed, are lost or were never handed over, or the one with this
+        index: dead letters, which hold the pixels of failed ones, are removed. Raises as `cancel`."""
         return self._run(self._policy.report("dismiss", job, index))
 
     def pause(self) -> PauseReport:

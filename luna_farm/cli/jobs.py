@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from luna_farm.cli import options, terminal
@@ -37,9 +38,10 @@ luna-farm cancel a1b2c3d4 0f0f0f0f     of several jobs
 luna-farm cancel a1b2c3d4 --image 2    only this image
 """
 _DISMISS = """
-luna-farm dismiss a1b2c3d4              give its failed images up and remove their dead letters (the pixels)
+luna-farm dismiss a1b2c3d4              give up what could not be saved, and remove its dead letters (pixels)
 luna-farm dismiss a1b2c3d4 --image 2    only this one
 """
+UNSAVED = ("failed", "lost", "missing")
 STATES = ("queued", "running", "done", "failed", "cancelled", "lost")
 _STYLES = {
     "done": "green",
@@ -63,7 +65,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     retry = options.command(subparsers, "retry", "try failed images of a job again", _RETRY)
     retry.add_argument("--no-wait", action="store_true", help="return at once")
     cancel = options.command(subparsers, "cancel", "cancel what is not saved yet of jobs", _CANCEL)
-    dismiss = options.command(subparsers, "dismiss", "give failed images of jobs up", _DISMISS)
+    dismiss = options.command(subparsers, "dismiss", "give up images that could not be saved", _DISMISS)
     for parser in (cancel, dismiss):
         parser.add_argument("job_ids", nargs="+", metavar="ID", help="ids of the jobs, such as a1b2c3d4")
     for parser in (retry, cancel, dismiss):
@@ -109,21 +111,28 @@ def _give_up(farm: FarmClient, args: argparse.Namespace) -> int:
     give_up = farm.cancel if args.command == "cancel" else farm.dismiss
     for job_id in args.job_ids:
         try:
-            done.append(give_up(job_id, args.image))
+            before = farm.job(job_id) if args.command == "dismiss" else None
+            done.append((before, give_up(job_id, args.image)))
         except (UnknownJob, NotPossible) as error:
             print(error, file=sys.stderr)
             problems += 1
     if args.json:
-        terminal.print_json([as_map(report) for report in done])
+        terminal.print_json([as_map(report) for _, report in done])
     else:
-        for report in done:
-            print(f"Job {report.job_id}: {_counted(report)}.")
+        for before, report in done:
+            print(f"Job {report.job_id}: {counted_states(report, before)}.")
     return 1 if problems else 0
 
 
-def _counted(report: JobReport) -> str:
-    """Say how many images are in which state, such as "3 cancelled, 1 saved"."""
+def counted_states(report: JobReport, before: JobReport | None = None) -> str:
+    """Say how many images are in which state, such as "3 cancelled, 1 saved". `before`: the report before
+    images were dismissed."""
     states = Counter(image.state for image in report.images)
+    for old, new in zip(before.images if before else (), report.images, strict=False):
+        if old.state in UNSAVED and new.state not in UNSAVED:
+            states[new.state] -= 1
+            states["dismissed"] += 1
+    states = +states
     return ", ".join(f"{count} {state}" for state, count in states.most_common())
 
 
@@ -171,13 +180,25 @@ def _show(report: JobReport, *, as_json: bool) -> None:
         state = Text(image.state, style=_STYLES.get(image.state, ""))
         table.add_row(str(image.index), state, terminal.size(image.bytes), *times, score, image.path)
     console.print(table)
-    for image in report.images:
-        if image.error:
-            console.print(Text(f"image {image.index}: {image.error}", style="red"))
-        for warning in image.warnings:
-            console.print(Text(f"image {image.index}: {warning}", style="yellow"))
+    for style, numbers, text in _remarks(report):
+        console.print(Text(f"{numbers}: {text}", style=style))
     for warning in report.warnings:
         console.print(Text(warning, style="yellow"))
+
+
+def _remarks(report: JobReport) -> Iterator[tuple[str, str, str]]:
+    """Yield style, images and text of each error and warning: one line for images in a row that have the
+    same one."""
+    told = [("red", image.index, image.error) for image in report.images if image.error]
+    told += [("yellow", image.index, text) for image in report.images for text in image.warnings]
+    at = 0
+    while at < len(told):
+        style, first, text = told[at]
+        at += 1
+        last = first
+        while at < len(told) and told[at] == (style, last + 1, text):
+            at, last = at + 1, last + 1
+        yield style, f"image {first}" if first == last else f"images {first} to {last}", text
 
 
 def as_map(report: JobReport) -> dict[str, Any]:

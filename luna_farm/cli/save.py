@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from luna_farm.cli.farm import connect
 
     with connect(config) as farm:
-        saving = Saving(farm, args.timeout, args.arguments)
+        saving = Saving(farm, args.files, args.timeout, args.arguments)
         shown, task = terminal.progress("Saving", len(args.files))
         try:
             with shown:
@@ -91,6 +91,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
                 _wait_for_archives(farm, saving.reports)
         except KeyboardInterrupt:
             return saving.interrupted()
+        except FarmUnavailable as error:
+            raise FarmUnavailable(f"{error} {saving.not_sent()}".strip(), error.host, error.port) from error
     _print(saving.accepted, saving.reports, as_json=args.json)
     problems = saving.problems + [
         f"{image.path}: {image.error or image.state}" for r in saving.reports for image in _unsaved(r)
@@ -123,6 +125,7 @@ def _save(saving: Saving, args: argparse.Namespace, show: Callable[[int], None])
             raise
         except FarmError as error:
             saving.problems.append(f"{name}: {error}")
+        saving.left.pop(0)
         # Reports of what is finished meanwhile, so that the display moves while files are still read.
         if not args.no_wait:
             saving.collect()

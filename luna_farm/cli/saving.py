@@ -14,6 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from luna_farm.cli import options
+from luna_farm.cli.jobs import counted_states
+from luna_farm.core.counted import counted
 from luna_farm.errors import FarmBusy, FarmDraining, FarmError
 
 if TYPE_CHECKING:
@@ -24,15 +26,25 @@ REASON_S = 1.0
 BUSY_S = 30.0
 """How long a farm may be busy before a file counts as refused, unless --timeout says otherwise."""
 INTERRUPTED = 130
+SETTLED_S = 1.0
+"""How long the farm may take to notice that a hand-over was broken off."""
+NAMED = 5
+"""Files that are listed by name."""
 
 
 class Saving:
-    """Files on their way through `farm`; all of it takes at most `timeout_s` (None: as long as it takes).
+    """`files` on their way through `farm`; all of it takes at most `timeout_s` (None: as long as it takes).
     `arguments` of the command line name the farm."""
 
     def __init__(
-        self, farm: FarmClient, timeout_s: float | None = None, arguments: Sequence[str] = ()
+        self,
+        farm: FarmClient,
+        files: Sequence[str],
+        timeout_s: float | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
+        self.left = list(files)
+        """Files that are not handed over yet; the first one may be half way."""
         self.accepted: list[tuple[str, str]] = []
         """(file, job id)."""
         self.reports: list[JobReport] = []
@@ -99,13 +111,15 @@ class Saving:
         return True
 
     def interrupted(self) -> int:
-        """After Ctrl-C: say what goes on, and cancel it if that is wanted. Returns the exit code."""
-        self.problems.clear()
-        self._take_up("")
-        if len(self.reports) == len(self.accepted):
-            print("Stopped: nothing is left in the farm.", file=sys.stderr)
+        """After Ctrl-C: say what is not saved and what goes on, and cancel that if it is wanted. Returns the
+        exit code."""
+        for problem in self.problems:
+            print(problem, file=sys.stderr)
+        broken_off = self._broken_off()
+        goes_on = self._left() if self._jobs_left() else "Nothing is left in the farm."
+        print(" ".join(filter(None, ("Stopped.", broken_off, self.not_sent(), goes_on))), file=sys.stderr)
+        if not self._jobs_left():
             return INTERRUPTED
-        print(f"\nStopped waiting. {self._left()}", file=sys.stderr)
         if sys.stdin.isatty() and sys.stderr.isatty():
             from rich.console import Console
             from rich.prompt import Confirm
@@ -118,21 +132,50 @@ class Saving:
                 self._cancel()
         return INTERRUPTED
 
-    def _take_up(self, name: str) -> None:
-        """A file was not handed over to its end: the farm goes on with the images that it had by then."""
+    def not_sent(self) -> str:
+        """Say which files were not handed over at all, "" if there are none."""
+        if not self.left:
+            return ""
+        more = f" and {len(self.left) - NAMED} more" if len(self.left) > NAMED else ""
+        return f"Not handed over, so not saved: {', '.join(self.left[:NAMED])}{more}."
+
+    def _broken_off(self) -> str:
+        """Say what is saved of the file whose hand-over was broken off, "" if there is none."""
+        name = self.left[0] if self.left else ""
+        report = self._take_up(name)
+        if report is None:
+            return ""
+        self.left = self.left[1:]
+        had = sum(image.state not in ("filling", "missing") for image in report.images)
+        if had == len(report.images):
+            return ""
+        return (
+            f"Of {name} the farm has {had} of {counted(len(report.images), 'image')};"
+            f" the other {len(report.images) - had} were not handed over, so they are not saved."
+        )
+
+    def _take_up(self, name: str) -> JobReport | None:
+        """A file was not handed over to its end: the farm goes on with the images that it had by then.
+        Returns the report of the job, None if there is none."""
         request_id, self._in_doubt = self._in_doubt, ""
+        until = time.monotonic() + SETTLED_S
         with contextlib.suppress(FarmError):
-            for report in self._farm.jobs() if request_id else ():
-                if report.request_id == request_id and not report.finished:
-                    self.accepted.append((name, report.job_id))
+            while request_id:
+                found = [report for report in self._farm.jobs() if report.request_id == request_id]
+                settled = not any(image.state == "filling" for report in found for image in report.images)
+                if settled or time.monotonic() >= until:
+                    self.accepted += [(name, report.job_id) for report in found if not report.finished]
+                    return found[0] if found else None
+                time.sleep(0.02)
+        return None
 
     def _cancel(self) -> None:
         for job_id in self._jobs_left():
             try:
-                state = self._farm.cancel(job_id).state
+                state = f"Job {job_id}: {counted_states(self._farm.cancel(job_id))}."
             except FarmError as error:  # finished meanwhile
                 state = str(error)
-            print(f"Job {job_id}: {state}", file=sys.stderr)
+            print(state, file=sys.stderr)
 
     def _jobs_left(self) -> list[str]:
         return [job_id for _, job_id in self.accepted[len(self.reports) :]]

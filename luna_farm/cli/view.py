@@ -70,6 +70,8 @@ def status_view(status: Mapping[str, Any], trend: Trend | None = None) -> Render
         parts.append(_destination_table(status["destinations"]))
     if status.get("dead_letters"):
         parts.append(_dead_letters(status["dead_letters"]))
+    if status.get("incomplete_jobs"):
+        parts.append(_incomplete_jobs(status["incomplete_jobs"]))
     parts += [Text(f"Note: {note}", style="yellow") for note in status.get("notes", ())]
     return Group(*parts)
 
@@ -216,6 +218,17 @@ def _dead_letters(letters: Iterable[Mapping[str, Any]]) -> Group:
     lines += [
         Text(f"  {row['job_id']}  {row.get('path', '')}: {row.get('error', '')}") for row in rows[:_LISTED]
     ]
+    if len(rows) > _LISTED:
+        lines.append(Text(f"  and {len(rows) - _LISTED} more"))
+    return Group(*lines)
+
+
+def _incomplete_jobs(rows: Sequence[Mapping[str, Any]]) -> Group:
+    head = f"{counted(len(rows), 'job')} without all images (luna-farm dismiss ID removes it from this list):"
+    lines = [Text(head, style="red")]
+    for row in rows[-_LISTED:]:
+        share = f"{row['images']} of {counted(row['num_images'], 'image')}"
+        lines.append(Text(f"  {row['job_id']}  {share} not saved, such as {row['path']}: {row['error']}"))
     if len(rows) > _LISTED:
         lines.append(Text(f"  and {len(rows) - _LISTED} more"))
     return Group(*lines)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import archives, complete_archives
 from luna_farm.core.archive_names import number_of, series_of, shared
 from luna_farm.core.circuits import UploadState
-from luna_farm.core.completion import image_record
-from luna_farm.core.feed_events import ImageLost
-from luna_farm.core.instructions import Append, Instruction, Publish
+from luna_farm.core.completion import image_record, lose
+from luna_farm.core.instructions import Append, Instruction
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.shards import Shard, ShardState
 from luna_farm.core.state import Farm
@@ -77,7 +75,4 @@ def restore_image(farm: Farm, image: Image, now: float) -> list[Instruction]:
 def _lost_with_record(farm: Farm, image: Image) -> list[Instruction]:
     """The journal does not know the archive any more that an image is in: a power cut took the record."""
     reason = f"The record of its archive {image.uploads[0].archive} is gone; look whether it is in there."
-    image.move(S.LOST)
-    farm.totals["images_failed"] += 1
-    image.result = replace(image.result, path=image.uploads[0].archive, error=reason, code="lost")
-    return [Append((image_record(image),)), Publish(ImageLost(*image.key, image.result.path, reason))]
+    return lose(farm, image, image.uploads[0].archive, reason)

@@ -13,8 +13,8 @@ from typing import Any
 from luna_farm.core import destinations, events
 from luna_farm.core.archives import member_saved
 from luna_farm.core.circuits import Upload, UploadState
-from luna_farm.core.completion import close, image_record, job_record
-from luna_farm.core.feed_events import ArchiveLost, DestinationFailing, ImageFailed, ImageLost
+from luna_farm.core.completion import close, image_record, job_record, lose
+from luna_farm.core.feed_events import ArchiveLost, DestinationFailing, ImageFailed
 from luna_farm.core.instructions import (
     Append,
     CatalogueFailed,
@@ -173,8 +173,5 @@ def _lose(farm: Farm, shard: Shard, error: str, now: float) -> list[Instruction]
     jobs: dict[str, Job] = {}
     for job, image in _packed(farm, shard):
         jobs[job.job_id] = job
-        image.move(S.LOST)
-        farm.totals["images_failed"] += 1
-        image.result = replace(image.result, error=error, code="lost")
-        done += [Append((image_record(image),)), Publish(ImageLost(*image.key, shard.path, error))]
+        done += lose(farm, image, shard.path, error)
     return done + [i for job in jobs.values() for i in close(farm, job, now)]

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import events
-from luna_farm.core.feed_events import ImageFailed, ImageSaved, ImagesMissing, JobDone
+from luna_farm.core.feed_events import ImageFailed, ImageLost, ImageSaved, ImagesMissing, JobDone
 from luna_farm.core.instructions import Append, Bury, CatalogueFailed, Instruction, Publish, Reply
-from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
+from luna_farm.core.job import NOTHING_YET, UNSAVED, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note
 from luna_farm.core.state import Farm
 from luna_farm.errors import ArenaError
@@ -26,7 +26,7 @@ UNSURE = (
     "Records of the journal are missing, and something of its name is there: it may have been saved. Look at"
     " it; a retry saves the image again, under the next free name."
 )
-MISSING = "Its pixels were never handed over: the client ended or stopped before."
+MISSING = "It was never handed over: the program that sends the images ended or stopped before."
 
 
 def image_record(image: Image) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def request_of(job: Job, image: Image) -> dict[str, Any]:
     }
 
 
-def missing(job: Job) -> list[Instruction]:
+def missing(farm: Farm, job: Job) -> list[Instruction]:
     """Name the images of a job that their client never sealed. They were not accepted."""
     left = [image for image in job.images if image.state in (S.FILLING, S.MISSING)]
     for image in left:
@@ -91,8 +91,21 @@ def missing(job: Job) -> list[Instruction]:
         image.result = ImageResult("", path=image.task.path, error=MISSING, code="missing")
     if not left:
         return []
+    farm.totals["images_failed"] += len(left)
     records = tuple(map(image_record, left))
-    return [Append(records), Publish(ImagesMissing(job.job_id, left[0].task.index, len(left)))]
+    # Without workflow and prompt: hundreds of images of one job may be missing.
+    options = job.without_documents()
+    rows = [CatalogueFailed(image.task, options, MISSING) for image in left]
+    return [Append(records), *rows, Publish(ImagesMissing(job.job_id, left[0].task.index, len(left)))]
+
+
+def lose(farm: Farm, image: Image, path: str, reason: str) -> list[Instruction]:
+    """An image that was accepted cannot be saved any more. `path`: where it was going to be."""
+    image.move(S.LOST)
+    farm.totals["images_failed"] += 1
+    image.result = replace(image.result, path=path, error=reason, code="lost")
+    row = CatalogueFailed(image.task, farm.jobs[image.task.job_id].options, reason)
+    return [Append((image_record(image),)), row, Publish(ImageLost(*image.key, path, reason))]
 
 
 def finish(farm: Farm, image: Image) -> list[Instruction]:
@@ -143,7 +156,7 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
         job.state,
         images_saved=job.count(S.SAVED),
         images_discarded=job.count(S.DISCARDED, S.DROPPED),
-        images_failed=job.count(S.FAILED, S.LOST, S.MISSING),
+        images_failed=job.count(*UNSAVED),
         ms=(now - job.accepted_at) * 1e3,
     )
     done.append(Publish(ended))

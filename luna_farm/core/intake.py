@@ -82,9 +82,10 @@ def _reopen(farm: Farm, opened: OpenSubmit, job: Job) -> list[Instruction]:
         error = InvalidRequest.of("images", opened.submit.num_images, allowed)
         return [Reply(opened.client, opened.reply, refusal(error))]
     opened.job_id, opened.job, opened.step = job.job_id, job, Step.CLIENT
-    for image in job.images:
-        if image.state is S.MISSING:
-            farm.take_name(image)
+    left = [image for image in job.images if image.state is S.MISSING]
+    farm.uncount_failed(len(left))
+    for image in left:
+        farm.take_name(image)
     farm.open_jobs[job.job_id] = job
     _open(farm, opened)
     return [Append((job_record(job),))]  # the journal holds open jobs only, and this one was finished
@@ -333,7 +334,7 @@ def _missing(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
     for image in job.images:
         if image.state in (S.FILLING, S.MISSING):
             farm.free_name(image)
-    return [*missing(job), *close(farm, job, now)]
+    return [*missing(farm, job), *close(farm, job, now)]
 
 
 def _forget(farm: Farm, opened: OpenSubmit) -> None:

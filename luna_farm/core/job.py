@@ -56,9 +56,11 @@ TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
     S.DISCARDED: frozenset(),
     S.DROPPED: frozenset(),
     S.CANCELLED: frozenset(),
-    S.LOST: frozenset(),
-    S.MISSING: frozenset({S.QUEUED}),  # the client came back with the same request
+    S.LOST: frozenset({S.CANCELLED}),  # given up
+    S.MISSING: frozenset({S.QUEUED, S.CANCELLED}),  # the client came back with the same request; or given up
 }
+UNSAVED = frozenset({S.FAILED, S.LOST, S.MISSING})
+"""Finished, and not as it was asked for."""
 UNFINISHED = frozenset({S.FILLING, S.QUEUED, S.RUNNING, S.HELD, S.BURYING, S.UPLOADING})
 HISTORY_LENGTH = 32
 _DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
@@ -220,5 +222,10 @@ class Job:
     def forget_metadata(self) -> None:
         """Drop the texts that only the encoding needed: reports are kept, workflows of 100 KB each are
         not."""
-        if any(getattr(self.options, name) for name in _DOCUMENTS):
-            self.options = self.options.with_fields(**dict.fromkeys(_DOCUMENTS, ""))
+        self.options = self.without_documents()
+
+    def without_documents(self) -> SaveOptions:
+        """Return the options without the texts that only the encoding needs."""
+        if not any(getattr(self.options, name) for name in _DOCUMENTS):
+            return self.options
+        return self.options.with_fields(**dict.fromkeys(_DOCUMENTS, ""))

@@ -3,14 +3,15 @@ documents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from luna_farm.core import events, uploads
 from luna_farm.core.completion import close, finish, image_record, job_record
+from luna_farm.core.counted import counted
 from luna_farm.core.feed_events import ImageDismissed
 from luna_farm.core.instructions import Append, Instruction, Publish, RemoveTemps, Reply, Uncatalogue
-from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.job import UNSAVED, Image, ImageState, Job
 from luna_farm.core.leases import busy
 from luna_farm.core.protocol import refusal
 from luna_farm.core.state import Farm, Waiter
@@ -75,8 +76,12 @@ def _cancel(farm: Farm, job: Job, event: events.JobRequested, now: float) -> lis
 
 def _retry(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list[Instruction]:
     """Queue failed images of a job again, from their dead letters."""
+    failed = [image for image in _chosen(job, event.index) if image.state is S.FAILED]
+    if not failed:
+        raise NotPossible(f"{_which(job, event.index)}: {_no_retry(job, event.index)}")
+    _reopen(farm, job, failed)
     done: list[Instruction] = []
-    for image in _reopened(farm, job, event, "to try again"):
+    for image in failed:
         if image.uploads:
             done += uploads.retry(farm, image, now)
             continue
@@ -89,30 +94,51 @@ def _retry(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list
 
 
 def _dismiss(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list[Instruction]:
-    """Give failed images up and remove their dead letters. The reports keep why they failed."""
+    """Give images up that were not saved, and remove their dead letters. The reports keep why."""
+    open_again = job.job_id in farm.submits  # its client came back with what was missing
+    unsaved = [
+        image
+        for image in _chosen(job, event.index)
+        if image.state in UNSAVED and not (open_again and image.state is S.MISSING)
+    ]
+    if not unsaved:
+        why = "it has no failed images to dismiss" if event.index is None else "it has not failed"
+        raise NotPossible(f"{_which(job, event.index)}: {why}.")
+    _reopen(farm, job, unsaved)
     done: list[Instruction] = []
-    for image in _reopened(farm, job, event, "to dismiss"):
+    for image in unsaved:
         done += [Publish(ImageDismissed(*image.key, image.task.path)), Uncatalogue(*image.key)]
-        if image.uploads:
+        if image.state is S.FAILED and image.uploads:
             done += uploads.dismiss(farm, image, now)
-        else:
-            image.move(S.CANCELLED)
+            continue
+        if image.state is S.FAILED:
             done += farm.release_pixels(image)
+        image.move(S.CANCELLED)
     # The record first: with the pixels gone, a successor must not take the image for one to try again.
     ended = [Reply(event.client, event.reply, job.report()), *close(farm, job, now)]
     return [Append((job_record(job),)), *done, *ended]
 
 
-def _reopened(farm: Farm, job: Job, event: events.JobRequested, what_for: str) -> list[Image]:
-    """Return the failed images that a command is about. Their job is open again."""
-    failed = [image for image in _chosen(job, event.index) if image.state is S.FAILED]
-    if not failed:
-        missing = f"it has no failed images {what_for}" if event.index is None else "it has not failed"
-        raise NotPossible(f"{_which(job, event.index)}: {missing}.")
+def _reopen(farm: Farm, job: Job, unsaved: Sequence[Image]) -> None:
     farm.open_jobs[job.job_id] = job
-    # An image that fails twice counts once. Those that failed under a predecessor were never counted.
-    farm.totals["images_failed"] = max(0, farm.totals["images_failed"] - len(failed))
-    return failed
+    farm.uncount_failed(len(unsaved))  # an image that fails twice counts once
+
+
+def _no_retry(job: Job, index: int | None) -> str:
+    """Say why nothing can be tried again: of images without pixels, where these would have to come from."""
+    chosen = _chosen(job, index)
+    missing, lost = (sum(image.state is state for image in chosen) for state in (S.MISSING, S.LOST))
+    if not missing and not lost:
+        return "it has no failed images to try again." if index is None else "it has not failed."
+    what = ", ".join(
+        f"{counted(count, 'image')} {how}"
+        for count, how in ((missing, "never handed over"), (lost, "lost"))
+        if count
+    )
+    return (
+        f"{what}, so the farm has no pixels to try again with. Save again from the source;"
+        f" `luna-farm dismiss {job.job_id}` gives up what is not saved."
+    )
 
 
 def _chosen(job: Job, index: int | None) -> list[Image]:

@@ -18,12 +18,12 @@ from luna_farm.core.completion import (
     close,
     image_record,
     job_record,
+    lose,
     missing,
 )
 from luna_farm.core.dispatch import worker_record
-from luna_farm.core.feed_events import ImageLost
-from luna_farm.core.instructions import Append, Instruction, Publish, RemoveTemps
-from luna_farm.core.job import UNFINISHED, Image, ImageState, Job
+from luna_farm.core.instructions import Append, Instruction, RemoveTemps
+from luna_farm.core.job import UNFINISHED, UNSAVED, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions
 from luna_farm.core.shards import Shard, ShardState
 from luna_farm.core.state import Farm
@@ -204,7 +204,7 @@ def restore(
                 done += uploads.restore(farm, image, probe.spooled, now)
             elif image.state is S.FAILED:
                 farm.keep_pixels(image)
-        done += missing(job) if job.count(S.FILLING) else []
+        done += missing(farm, job) if job.count(S.FILLING) else []
         closed = close(farm, job, now)
         if job.job_id in recovered.reports:
             farm.unkept.pop(job.job_id, None)
@@ -238,18 +238,14 @@ def _resume(farm: Farm, image: Image, probe: DiskProbe, now: float, unsure: bool
             return uploads.begin(farm, image, now)
         image.move(S(result.state))
         return [Append((image_record(image),))]
-    image.move(S.LOST)
-    farm.totals["images_failed"] += 1
     reason = "Its pixels were in memory when the machine stopped, before the file was written."
     if probe.there(image.task.path):
         # After a power cut the journal may lack what happened in the last seconds.
         reason = (
             "Its pixels were in memory when the machine stopped. A file of its name is there; look at it."
         )
-    image.result = ImageResult("", path=image.task.path, error=reason, code="lost")
-    lost = ImageLost(image.task.job_id, image.task.index, image.task.path, reason)
     temps = RemoveTemps(image.task.temp_paths, image.task.root)
-    return [temps, Append((image_record(image),)), Publish(lost)]
+    return [temps, *lose(farm, image, image.task.path, reason)]
 
 
 def catalogue_rows(jobs: Iterable[Job]) -> Iterator[dict[str, Any]]:
@@ -257,7 +253,7 @@ def catalogue_rows(jobs: Iterable[Job]) -> Iterator[dict[str, Any]]:
     lacks."""
     for job in list(jobs):
         for image in job.images:
-            if image.state in (S.SAVED, S.DISCARDED, S.FAILED):
+            if image.state in (S.SAVED, S.DISCARDED) or image.state in UNSAVED:
                 yield _catalogue_row(job, image)
 
 
@@ -266,7 +262,7 @@ def _catalogue_row(job: Job, image: Image) -> dict[str, Any]:
     path, member = result.path or task.path, image.member
     return {
         "path": f"{path}/{member}" if member else path,
-        "state": image.state.value,
+        "state": "failed" if image.state in UNSAVED else image.state.value,
         "job_id": task.job_id,
         "index": task.index,
         "format": task.format,

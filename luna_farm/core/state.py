@@ -199,6 +199,10 @@ class Farm:
         for segment in _outside(image):
             self.segment_users[segment] += 1
 
+    def uncount_failed(self, count: int) -> None:
+        """Images that had failed are tried again or given up. Those of a predecessor were never counted."""
+        self.totals["images_failed"] = max(0, self.totals["images_failed"] - count)
+
     def release_pixels(self, image: Image) -> list[Instruction]:
         """An image needs its pixels no more: free the slot, forget files that are not needed."""
         if image.slot is not None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from luna_farm.core.job import ImageState
+from luna_farm.core.job import UNSAVED, Image, ImageState, Job
 from luna_farm.core.state import Farm
 from luna_farm.core.workers import WorkerState
 
 LISTED_NODES = 100
 LISTED_JOBS = 20
 """Unfinished jobs that the status names, the oldest first."""
+LISTED_INCOMPLETE = 100
+"""Incomplete jobs that the status names, the newest of all."""
 
 
 def status(farm: Farm) -> dict[str, Any]:
     """What the core knows of `status`; the supervisor adds what the system knows."""
+    unsaved = [(job, i) for job in farm.jobs.values() for i in job.images if i.state in UNSAVED]
     return {
         "queue": {
             "jobs": len(farm.open_jobs),
@@ -55,11 +58,24 @@ def status(farm: Farm) -> dict[str, Any]:
                 "error": i.result.error,
                 "code": i.result.code,
             }
-            for job in farm.jobs.values()
-            for i in job.images
+            for job, i in unsaved
             if i.state is ImageState.FAILED
         ],
+        "incomplete_jobs": _incomplete(farm, unsaved),
     }
+
+
+def _incomplete(farm: Farm, unsaved: list[tuple[Job, Image]]) -> list[dict[str, Any]]:
+    """Jobs with images that are missing or lost: these cannot be tried again. `images`: how many there are;
+    `path` and `error`: of the first one."""
+    rows: dict[str, dict[str, Any]] = {}
+    for job, i in unsaved:
+        if i.state is ImageState.FAILED or job.job_id in farm.submits:  # its client came back with the rest
+            continue
+        row = {"job_id": job.job_id, "num_images": job.num_images, "images": 0}
+        row |= {"path": i.result.path or i.task.path, "error": i.result.error}
+        rows.setdefault(job.job_id, row)["images"] += 1
+    return list(rows.values())[-LISTED_INCOMPLETE:]
 
 
 def _nodes(farm: Farm) -> list[dict[str, Any]]:

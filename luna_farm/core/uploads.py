@@ -12,13 +12,12 @@ from typing import Any
 
 from luna_farm.core import archive_names, archive_recovery, archives, complete_archives, events
 from luna_farm.core.circuits import Circuit, Upload, UploadState
-from luna_farm.core.completion import close, image_record, saved_event
+from luna_farm.core.completion import close, image_record, lose, saved_event
 from luna_farm.core.destinations import circuit_at, destination_of
 from luna_farm.core.feed_events import (
     DestinationFailing,
     DestinationRecovered,
     ImageFailed,
-    ImageLost,
     ImageUploading,
 )
 from luna_farm.core.instructions import (
@@ -263,12 +262,8 @@ def restore(farm: Farm, image: Image, spooled: Callable[[str], bool], now: float
 
 
 def _lose(farm: Farm, image: Image, spool: str) -> list[Instruction]:
-    image.move(S.LOST)
-    farm.totals["images_failed"] += 1
-    task = image.task
     reason = f"Its encoded file {spool} is gone or damaged, before every destination had confirmed it."
-    image.result = replace(image.result, path=task.path, error=reason, code="lost")
-    return [Append((image_record(image),)), Publish(ImageLost(task.job_id, task.index, task.path, reason))]
+    return lose(farm, image, image.task.path, reason)
 
 
 def uploader_ready(farm: Farm, event: events.UploaderReady, now: float) -> list[Instruction]:

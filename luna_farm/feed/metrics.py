@@ -131,6 +131,10 @@ def _image_lost(metrics: Metrics, event: Mapping[str, Any]) -> None:
     metrics.images["failed", "lost"] += 1
 
 
+def _images_missing(metrics: Metrics, event: Mapping[str, Any]) -> None:
+    metrics.images["failed", "missing"] += event["count"]
+
+
 def _job_done(metrics: Metrics, event: Mapping[str, Any]) -> None:
     metrics.jobs[event.get("state", "done")] += 1
 
@@ -150,6 +154,7 @@ _COUNTED: Mapping[str, Callable[[Metrics, Mapping[str, Any]], None]] = {
     "image_failed": _image_failed,
     "save_job_done": _job_done,
     "job_lost": _image_lost,
+    "images_missing": _images_missing,
     "worker_started": _worker,
     "worker_reaped": _worker,
     "worker_lost": _worker,

@@ -40,7 +40,7 @@ LINES: dict[str, tuple[int, Callable[[Event], str]]] = {
     "destination_recovered": (logging.WARNING, lambda e: f"{e['destination']} takes files again"),
     "image_dismissed": (
         logging.WARNING,
-        lambda e: f"Image {e['index']} ({e['path']}) is given up, its dead letter removed",
+        lambda e: f"Image {e['index']} ({e['path']}) is given up",
     ),
     "pool_paused": (
         logging.WARNING,

@@ -48,6 +48,7 @@ STATUS = {
         {"path": "/out", "state": "ok", "error": "", "since_s": 0, "free_bytes": 5e9, "total_bytes": 1e10}
     ],
     "dead_letters": [],
+    "incomplete_jobs": [],
     "notes": [],
 }
 
@@ -61,10 +62,12 @@ class FakeFarm:
         self.waited = []
         self.after_wait = "done"
         self.refuse = {}
+        self.broken_off = {}
         self.statuses = []
         self.busy = []
         self.warnings = ()
         self.cancelled = []
+        self.after_cancel = None
         self.unfinished = 0
         self.unfinished_as = "held"
         self.outputs = ()
@@ -90,9 +93,13 @@ class FakeFarm:
         if self.busy:
             raise self.busy.pop(0)
         self.requests.append(request)
+        job_id = f"{len(self.requests):08x}"
+        if request.filename in self.broken_off:
+            given = {"request_id": request.request_id}
+            self.reports[job_id] = report(job_id, *self.broken_off[request.filename], **given)
+            raise KeyboardInterrupt
         if request.filename in self.refuse:
             raise self.refuse[request.filename]
-        job_id = f"{len(self.requests):08x}"
         self.reports[job_id] = report(
             job_id, "queued", [image("waiting", path=f"/out/{request.filename}.png")]
         )
@@ -125,7 +132,7 @@ class FakeFarm:
     def cancel(self, job_id, index=None):
         self.job(job_id)
         self.cancelled.append(job_id if index is None else (job_id, index))
-        self.reports[job_id] = report(job_id, "cancelled")
+        self.reports[job_id] = report(job_id, "cancelled", self.after_cancel)
         return self.reports[job_id]
 
     dismiss = cancel

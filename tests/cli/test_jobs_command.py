@@ -107,6 +107,21 @@ def test_one_image_of_a_job_is_given_up(command, farm, cli):
     assert farm.cancelled == [("a1b2c3d4", 2)]
 
 
+def test_what_is_dismissed_is_called_so(farm, cli):
+    images = [fakes.image("failed"), fakes.image("missing"), fakes.image("saved")]
+    farm.reports = {"a1b2c3d4": fakes.report("a1b2c3d4", "failed", images)}
+    farm.after_cancel = [fakes.image("cancelled"), fakes.image("cancelled"), fakes.image("saved")]
+    assert cli("dismiss", "a1b2c3d4") == (0, "Job a1b2c3d4: 2 dismissed, 1 saved.\n", "")
+
+
+def test_images_in_a_row_with_one_error_have_one_line(farm, cli):
+    gone = [fakes.image("missing", index=n, error="not handed over") for n in range(2, 5)]
+    images = [fakes.image("failed", error="full"), fakes.image("saved", index=1), *gone]
+    farm.reports = {"a1b2c3d4": fakes.report("a1b2c3d4", "failed", images)}
+    _, out, _ = cli("job", "a1b2c3d4")
+    assert out.splitlines()[-2:] == ["image 0: full", "images 2 to 4: not handed over"]
+
+
 @pytest.mark.parametrize(
     "options", [("jobs", "--limit", "0"), ("cancel", "a", "--image", "-1"), ("job", "a", "--timeout", "-1")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -14,6 +15,11 @@ from PIL import Image
 
 from luna_farm.errors import FarmBusy, FarmUnavailable, InvalidRequest
 from luna_farm.imaging import source
+
+spec = importlib.util.spec_from_file_location("cli_conftest", Path(__file__).with_name("conftest.py"))
+fakes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(fakes)
+image = fakes.image
 
 
 @pytest.fixture
@@ -230,6 +236,45 @@ def test_ctrl_c_in_a_script_asks_nothing(farm, cli, sample, monkeypatch):
     farm.unfinished, farm.unfinished_as = 1, KeyboardInterrupt()
     assert cli("save", sample)[0] == 130
     assert farm.cancelled == []
+
+
+def test_ctrl_c_in_the_middle_of_a_file_says_what_of_it_is_saved_and_what_is_not(farm, cli, sample):
+    images = [image("saved"), image("queued"), image("missing"), image("missing")]
+    farm.broken_off = {"a b": ("running", images)}
+    other = sample.with_name("c.png")
+    other.write_bytes(sample.read_bytes())
+    code, _, err = cli("save", sample, other)
+    assert code == 130
+    assert f"Of {sample} the farm has 2 of 4 images; the other 2 were not handed over, so they are not" in err
+    assert f"Not handed over, so not saved: {other}." in err
+    assert "Job 00000001 goes on in the farm" in err
+    farm.broken_off = {"a b": ("failed", [image("saved"), image("missing")])}
+    code, _, err = cli("save", sample)
+    assert "1 of 2 images" in err
+    assert "Nothing is left in the farm." in err
+
+
+def test_ctrl_c_while_the_next_file_is_read(farm, cli, sample, monkeypatch):
+    read = source.read
+
+    def interrupted(path):
+        if path.name == "c.png":
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(source, "read", interrupted)
+    farm.unfinished = 1
+    (sample.parent / "bad.png").write_bytes(b"none")
+    code, _, err = cli("save", sample.with_name("bad.png"), sample, sample.with_name("c.png"))
+    assert code == 130
+    assert "bad.png' cannot be read" in err, "what failed before is said, too"
+    assert f"Not handed over, so not saved: {sample.with_name('c.png')}." in err
+    assert "Job 00000001 goes on" in err
+
+
+def test_a_farm_that_goes_away_leaves_a_list_of_what_it_did_not_get(farm, cli, sample):
+    farm.refuse = {"a b": FarmUnavailable("gone")}
+    assert f"Not handed over, so not saved: {sample}, x.png." in cli("save", sample, "x.png")[2]
 
 
 def test_a_busy_farm_is_waited_for_and_told_after_a_second(farm, cli, sample, monkeypatch):

@@ -67,6 +67,15 @@ def test_failing_folders_dead_letters_notes_and_draining_show(known):
     assert "00000005" not in text
 
 
+def test_jobs_that_lack_images_show(known):
+    why = "It was never handed over."
+    row = {"job_id": "a1b2c3d4", "num_images": 40, "images": 15, "path": "/out/b.png", "error": why}
+    known["incomplete_jobs"] = [row] * 7
+    text = shown(status_view(known))
+    assert "a1b2c3d4  15 of 40 images not saved, such as /out/b.png: It was never" in text
+    assert "and 2 more" in text
+
+
 def test_a_destination_that_fails_says_why_below_the_table(known):
     why = "s3://b does not accept the credentials. Check user and keys in [destinations.NAME]."
     known["upload_spool"] = {"used_bytes": 37_600}

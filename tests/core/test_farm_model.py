@@ -12,6 +12,7 @@ from world import World
 from world_uploads import KINDS
 
 from luna_farm.core import events, instructions
+from luna_farm.core.job import UNSAVED
 from luna_farm.core.leases import QUARANTINE_S
 from luna_farm.core.limits import Limits
 from luna_farm.core.messages import ImageResult
@@ -135,11 +136,15 @@ class FarmLife(RuleBasedStateMachine):
         else:
             self.world.ask(client, events.JobRequested, "wait", self._job(pick), self.world.now + pick % 5)
 
-    @precondition(lambda self: "failed" in self.world.accepted.values())
+    @precondition(lambda self: self._unsaved())
     @rule(client=CLIENTS, pick=ANY, command=st.sampled_from(("retry", "dismiss")), index=INDEX)
     def retry_or_dismiss(self, client: int, pick: int, command: events.JobCommand, index: int | None) -> None:
-        failed = sorted({job_id for (job_id, _), state in self.world.accepted.items() if state == "failed"})
-        self.world.command(client, command, failed[pick % len(failed)], index)
+        unsaved = self._unsaved()
+        self.world.command(client, command, unsaved[pick % len(unsaved)], index)
+
+    def _unsaved(self) -> list[str]:
+        jobs = self.world.farm.jobs.values()
+        return [job.job_id for job in jobs if any(image.state in UNSAVED for image in job.images)]
 
     @rule(client=CLIENTS, paused=st.booleans())
     def pause_or_resume(self, client: int, paused: bool) -> None:

@@ -238,6 +238,14 @@ def test_what_was_sealed_stays_accepted_and_the_rest_is_named_as_missing(how: st
     report = stage.farm.jobs["job-0001"].report()
     assert (report["state"], report["images"][1]["code"]) == ("failed", "missing")
     assert stage.told("save_job_done")[0]["images_failed"] == 2
+    assert stage.status()["totals"]["images_failed"] == 2
+    (row,) = stage.status()["incomplete_jobs"]
+    assert (row["job_id"], row["images"], row["num_images"]) == ("job-0001", 2, 3)
+    assert "never handed over" in row["error"]
+    assert [row.task.index for row in stage.catalogue if isinstance(row, instructions.CatalogueFailed)] == [
+        1,
+        2,
+    ]
 
 
 def test_an_abort_of_nothing_is_passed_over() -> None:
@@ -259,8 +267,11 @@ def test_a_submit_that_is_sent_again_goes_on_with_what_is_missing() -> None:
     first = stage.open("job-0001", batch(batch=3), request_id="request-1")
     stage.seal(first, (stage.lease(3072)["leases"][0]["lease"], 1))
     stage.happens(events.ClientGone(CLIENT, False))
+    assert stage.status()["totals"]["images_failed"] == 2
     again = stage.open("job-0002", batch(batch=3), request_id="request-1")
     assert len(stage.farm.taken) == 3, "the names of the job are its own again"
+    assert (stage.status()["totals"]["images_failed"], stage.status()["incomplete_jobs"]) == (0, [])
+    assert code(stage.ask("dismiss", "job-0001")) == "not_possible", "they are on their way"
     (lease,) = stage.lease(9216)["leases"]
     stage.seal(again, (lease["lease"], 3))
     answer = stage.answer(again)

@@ -42,12 +42,15 @@ def test_only_what_the_table_lists_may_happen_to_an_image(start: ImageState, to:
             subject.move(to)
 
 
-def test_what_is_finished_stays_so_except_for_a_retry_or_a_submit_sent_again() -> None:
+def test_what_is_finished_stays_so_except_for_a_retry_a_submit_sent_again_or_a_dismissal() -> None:
     for state in S:
         if state not in UNFINISHED:
-            given_up = {S.CANCELLED, S.SAVED, S.DISCARDED}
-            again = {S.FAILED: {S.QUEUED, S.UPLOADING} | given_up, S.MISSING: {S.QUEUED}}.get(state, set())
-            assert TRANSITIONS[state] == again
+            again = {
+                S.FAILED: {S.QUEUED, S.UPLOADING, S.CANCELLED, S.SAVED, S.DISCARDED},
+                S.MISSING: {S.QUEUED, S.CANCELLED},
+                S.LOST: {S.CANCELLED},
+            }
+            assert TRANSITIONS[state] == again.get(state, set())
             assert image(state).finished
         else:
             assert not image(state).finished

@@ -81,6 +81,26 @@ def test_a_dismissed_image_is_cancelled_its_dead_letter_removed_and_its_reason_k
     assert code(stage.ask("dismiss", "job-0001")) == "not_possible"
 
 
+def test_what_was_never_handed_over_cannot_be_tried_again_but_dismissed() -> None:
+    stage = Stage()
+    reply = stage.open("job-0001", batch(batch=3))
+    stage.seal(reply, (stage.lease(3072)["leases"][0]["lease"], 1))
+    stage.happens(events.ClientGone(CLIENT, False))
+    stage.workers()
+    stage.finish()
+    refused = stage.ask("retry", "job-0001")
+    assert refused is not None
+    assert "2 images never handed over, so the farm has no pixels" in refused["error"]
+    assert "luna-farm dismiss job-0001" in refused["error"]
+    refused = stage.ask("retry", "job-0001", index=0)
+    assert refused is not None
+    assert "Image 0 of job job-0001 is saved: it has not failed." in refused["error"]
+    stage.ask("dismiss", "job-0001")
+    assert stage.states("job-0001") == ["saved", "cancelled", "cancelled"]
+    assert (stage.status()["totals"]["images_failed"], stage.status()["incomplete_jobs"]) == (0, [])
+    assert stage.catalogue[-2:] == [instructions.Uncatalogue("job-0001", n) for n in (1, 2)]
+
+
 def test_a_dismissed_image_stays_dismissed_after_a_restart() -> None:
     stage = Stage()
     failed(stage)

@@ -103,8 +103,18 @@ def test_images_whose_pixels_are_gone_are_lost_by_name() -> None:
     assert after.told("save_job_done")[0]["state"] == "lost"
     assert after.farm.open_jobs == {}
     assert after.farm.totals["images_failed"] == 1
+    assert [type(row).__name__ for row in after.catalogue] == ["CatalogueFailed"], "`find --failed` shows it"
+    assert [row["state"] for row in recovery.catalogue_rows(after.farm.jobs.values())] == ["saved", "failed"]
+    (row,) = after.status()["incomplete_jobs"]
+    assert (row["images"], row["path"]) == (1, "/out/a_RAW_00002.png")
+    refused = after.ask("retry", "job-0001")
+    assert refused is not None
+    assert "1 image lost" in refused["error"]
     again = after.restarted(Disk(pixels=False))
     assert again.published == [], "that was told before"
+    again.ask("dismiss", "job-0001")
+    assert sorted(again.states("job-0001")) == ["cancelled", "saved"]
+    assert again.status()["incomplete_jobs"] == []
 
 
 def test_of_a_lost_image_it_is_told_that_a_file_of_its_name_is_there() -> None:

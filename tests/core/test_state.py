@@ -29,6 +29,7 @@ def test_a_new_farm_is_empty_and_not_ready() -> None:
         "uploader": {"pid": 0},
         "destinations": [],
         "dead_letters": [],
+        "incomplete_jobs": [],
         "archives": [],
         "open_jobs": [],
         "paused": False,

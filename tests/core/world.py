@@ -54,6 +54,8 @@ class World(Clients, Workers, Checks):
         """Jobs of which failed images were dismissed."""
         self.broken: set[str] = set()
         self.accepted: dict[Key, str] = {}
+        self.missing: set[Key] = set()
+        """Images that were called missing, once or more."""
         self.tags: dict[Key, Key] = {}
         self.receipts: dict[str, str] = {}
         self.retried: Counter[str] = Counter()
@@ -173,7 +175,10 @@ class World(Clients, Workers, Checks):
         elif isinstance(i, do.RemoveSpooled):
             self.outside.removed(self.farm, i.spool)
         elif isinstance(i, do.CatalogueFailed):
-            assert self.accepted[i.task.job_id, i.task.index] == "failed", "a row before its record"
+            key = (i.task.job_id, i.task.index)
+            assert self.accepted.get(key) in ("failed", "lost") or key in self.missing, (
+                "a row before its record"
+            )
         elif isinstance(i, do.Uncatalogue):
             pass
         else:
@@ -216,7 +221,10 @@ class World(Clients, Workers, Checks):
         for image in record["images"]:
             key, state = (record["job_id"], image["index"]), image["state"]
             before = self.accepted.get(key, "filling")
-            assert before not in FINAL or state == before, f"{key} is {state} after it was {before}"
+            given_up = (before, state) == ("lost", "cancelled")
+            assert before not in FINAL or state == before or given_up, (
+                f"{key} is {state} after it was {before}"
+            )
             if state not in ("filling", "missing"):
                 self.accepted[key] = "queued" if state in recovery.RESUMED else state
 
@@ -225,6 +233,7 @@ class World(Clients, Workers, Checks):
         assert before not in FINAL, f"{key} is {state} after it was {before}"
         if state == "missing":
             assert before == "filling", f"{key} was accepted and is called missing"
+            self.missing.add(key)
         else:
             self.accepted[key] = state
 

@@ -88,6 +88,7 @@ class FakeFarm:
         self.bytes = 0
         self.queued_images = 0
         self.dead_letters: list[dict[str, Any]] = []
+        self.incomplete_jobs: list[dict[str, Any]] = []
         self.folders = [
             folder("/home/luna/images/output"),
             folder("/mnt/archive/comfy", free=41 * GB, total=500 * GB),
@@ -135,6 +136,7 @@ class FakeFarm:
             },
             "folders": [dict(row) for row in self.folders],
             "dead_letters": [dict(row) for row in self.dead_letters],
+            "incomplete_jobs": [dict(row) for row in self.incomplete_jobs],
             "limits": {"max_jobs": 10000, "max_images": 512},
             "notes": list(self.notes),
             "open_jobs": list(self.open_jobs),
@@ -151,9 +153,10 @@ class FakeFarm:
         if name in ("pause", "resume"):
             self.paused = name == "pause"
             return {"success": True, "paused": self.paused, "waiting": self.queued_images, "running": 0}
-        if not any(row["job_id"] == job_id for row in self.dead_letters):
+        if not any(row["job_id"] == job_id for row in (*self.dead_letters, *self.incomplete_jobs)):
             raise UnknownJob(f"There is no job {job_id}.", job_id)
         self.dead_letters = [row for row in self.dead_letters if row["job_id"] != job_id]
+        self.incomplete_jobs = [row for row in self.incomplete_jobs if row["job_id"] != job_id]
         return {"job_id": job_id, "state": "queued"}
 
     def event(self, name: str, job_id: str | None, **more: Any) -> dict[str, Any]:

@@ -222,6 +222,26 @@ async def test_the_figure_says_what_needs_attention(screen: Screen, farm: FakeFa
     assert await screen.page.locator("#trouble li").count() == 3
 
 
+async def test_a_job_that_lacks_images_needs_attention_until_it_is_dismissed(
+    screen: Screen, farm: FakeFarm
+) -> None:
+    why = "It was never handed over."
+    row = {"job_id": "cafe0001", "num_images": 40, "images": 15, "path": "/out/b.png", "error": why}
+    farm.incomplete_jobs = [row]
+    farm.dead_letters = [{"job_id": "cafe0001", "error": "no"}]
+    await screen.open(f"#token={TOKEN}")
+    await screen.shows("#f-failed-sub", "1 failed image, 1 incomplete job")
+    await screen.shows("#trouble", f"15 of 40 images not saved: {why}")
+    await screen.page.get_by_role("button", name="Dismiss job cafe0001").click()
+    await screen.shows("#trouble", "It has failed images, too: retry or dismiss these first.")
+    assert farm.acted == [], "their pixels would go with it"
+    farm.dead_letters = []
+    await expect(screen.page.locator("#trouble li")).to_have_count(1)
+    await screen.page.get_by_role("button", name="Dismiss job cafe0001").click()
+    await screen.shows("#f-failed", "0")
+    assert farm.acted == [("dismiss", "cafe0001")]
+
+
 async def test_the_pool_is_paused_and_a_job_cancelled(screen: Screen, farm: FakeFarm) -> None:
     farm.open_jobs = [{"job_id": "cafe0001", "state": "running", "num_images": 40, "unfinished": 12}]
     farm.dead_letters = [{"job_id": "cafe0001"}]

@@ -138,6 +138,17 @@ function dismiss(row, node) {
     trials.set(keyOf(row), { row, text: "Dismissed: its dead letter is removed.", state: "gone" });
   }));
 }
+// Nothing is deleted: of images that are missing or lost the farm has no pixels.
+function dismissJob(job, node) {
+  if (status.dead_letters?.some((letter) => letter.job_id === job.job_id)) return tell(node, "It has failed images, too: retry or dismiss these first.");
+  node.disabled = true;
+  act(login, link, "dismiss", { job_id: job.job_id }, (answer) => {
+    node.disabled = false;
+    put(node.closest("li").querySelector(".answer"), answer.ok ? "Dismissed" : answer.error);
+    say(answer.ok ? `Job ${job.job_id} is dismissed.` : answer.error);
+    link.ask({ type: "get_status" });
+  });
+}
 function cancel(job, node) {
   node.disabled = true;
   act(login, link, "cancel", { job_id: job.job_id }, (answer) => {
@@ -221,6 +232,7 @@ function troubles() {
   }));
   return [
     ...[...rows.values()].reverse().map((row) => ({ ...row, kind: "failed image" })),
+    ...(status.incomplete_jobs ?? []).map((row) => ({ ...row, kind: "incomplete job", error: `${row.images} of ${plural(row.num_images, "image")} not saved: ${row.error}` })),
     ...failing(status.folders, "folder"), ...failing(status.destinations, "destination"),
     ...(status.notes ?? []).map((note) => ({ kind: "note", error: note })),
   ];
@@ -236,13 +248,15 @@ function drawTrouble() {
 }
 function troubleRow(row) {
   const image = row.kind === "failed image" || row.kind === "trial";
-  const facts = image ? [`Job ${row.job_id}`, row.path && fileName(row.path), row.code, row.timestamp && clock(row.timestamp)] : [row.hint];
+  const job = row.kind === "incomplete job";
+  const facts = image || job ? [`Job ${row.job_id}`, row.path && fileName(row.path), row.code, row.timestamp && clock(row.timestamp)] : [row.hint];
   const answer = make("span", "answer faint", row.trial?.text ?? "");
   const acts = row.kind === "trial" ? [button("Hide", `Hide ${about(row)}`, () => { trials.delete(keyOf(row)); dirty = true; }, "quiet")]
-    : image ? [button("Retry", `Retry ${about(row)}`, (node) => retry(row, node)), button("Dismiss", `Dismiss ${about(row)}`, (node) => dismiss(row, node), "quiet")] : [];
+    : image ? [button("Retry", `Retry ${about(row)}`, (node) => retry(row, node)), button("Dismiss", `Dismiss ${about(row)}`, (node) => dismiss(row, node), "quiet")]
+      : job ? [button("Dismiss", `Dismiss job ${row.job_id}`, (node) => dismissJob(row, node), "quiet")] : [];
   return make("li", row.trial?.state === "saved" ? "well" : row.kind === "note" ? "calm" : "",
     make("div", "what", make("strong", "", row.error || "No reason was given."), make("p", "faint", facts.filter(Boolean).join(", "))),
-    ...(image ? [make("div", "act", ...acts, answer)] : []));
+    ...(image || job ? [make("div", "act", ...acts, answer)] : []));
 }
 function drawJobs() {
   const jobs = status.open_jobs ?? [];
