@@ -170,7 +170,8 @@ static void scan_glance(int isa, const strip *s, const row_buffers *b, tile_memo
         sample_matches(isa, s, b, m, t, FILTER_NONE);
 }
 
-/* The first look. Returns whether matches may pay; if not, m->sum tells what runs leave. */
+/* The first look. Returns whether matches may pay; if not, m->sum tells what runs leave. What is not dense is looked at
+ * closely in any case, so it is not searched here. */
 static int glance(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part) {
     tile tiles[GLANCES];
     const int count = place_glances(s, part, tiles);
@@ -180,17 +181,16 @@ static int glance(int isa, const strip *s, const row_buffers *b, tile_memory *m,
         sample_runs(isa, s, b, m, tiles[i]);
     const int asked = s->level < 5, even = flat_share(s, part) >= FLAT, dense = asked && !even && is_dense(sum, QUICK_DENSE);
     const int known = dense ? repetitive_filter(isa, s, b, m, tiles, early) : FILTER_BEST;
-    int hopeful = !dense || known != FILTER_BEST;
-    for (int i = 0; i < early && hopeful; i++)
-        scan_glance(isa, s, b, m, tiles[i], known);
+    int hopeful = !dense || known != FILTER_BEST, searched = 0;
+    for (; dense && searched < early && hopeful; searched++)
+        scan_glance(isa, s, b, m, tiles[searched], known);
     hopeful = hopeful && (!dense || matches_pay(s, sum, QUICK_PAYS));
-    for (int i = early; i < count; i++) {
+    for (int i = early; i < count; i++)
         sample_runs(isa, s, b, m, tiles[i]);
-        if (hopeful)
-            scan_glance(isa, s, b, m, tiles[i], known);
-    }
     if (!asked || even || !is_dense(sum, DENSE_SYMBOLS))
         return 1;
+    for (; searched < count && hopeful; searched++)
+        scan_glance(isa, s, b, m, tiles[searched], known);
     return hopeful && matches_pay(s, sum, SCAN_PAYS[s->level] + GLANCE_PAYS);
 }
 
