@@ -16,10 +16,12 @@ enum { METHOD_RUNS, METHOD_SHORT_RUNS, METHOD_SCAN };
 enum { SECTION_BYTES = 4 << 20, TILES = 10, TILE_SHARE = 8, GLANCES = 6, GLANCE_SHARE = 128, WIDES = 4, WIDE_SHARE = 4 };
 /* Bytes of an image that is sent sooner than any look at it ends, and of one that is looked at by two filters alone. */
 enum { TINY = 512, SMALL = 4096 };
-/* After these tiles, filters that cost so many hundredths of the best one are tried no further. */
-enum { EARLY = 2, EARLY_HOPE = 130, LATE = 5, LATE_HOPE = 110, NONE_GAINS = 97 };
+/* After each tile, filters that cost so many hundredths of the best one are tried no further: the more was seen, the less is
+ * hoped. A band of whole rows shows as much as several tiles. */
+static const u8 HOPE[TILES] = {180, 140, 125, 115, 110, 108, 106, 106, 106, 106}, WIDE_HOPE[WIDES] = {120, 112, 108, 106};
+enum { EARLY = 2, NONE_GAINS = 97 };
 /* Sampling ends when every way of filtering has left so many symbols: then more tells little. */
-enum { ENOUGH_SYMBOLS = 8000 };
+enum { ENOUGH_SYMBOLS = 5000, SETTLED = 85 };
 
 typedef struct {
     int filter; /* FILTER_NONE .. FILTER_PAETH, or FILTER_BEST: each row its own */
@@ -217,6 +219,11 @@ static int is_hopeless(const strip *s, const sample *sum) {
     return hopeless;
 }
 
+/* Whether the one filter that is left beats runs alone by so much that more tiles change nothing. */
+static int is_settled(const strip *s, const sample *sum, unsigned alive) {
+    return whole_cost(&sum->scanned[high_bit(alive)]) * 100 < runs_cost(s, sum) * SETTLED;
+}
+
 static const u8 SCANNED[5] = {FILTER_UP, FILTER_NONE, FILTER_BEST, FILTER_PAETH, FILTER_SUB};
 
 /* Looks at larger tiles in every way. Where nearly nothing is left, the ends of rows count: whole rows, which cost little
@@ -240,8 +247,9 @@ static unsigned look_closely(int isa, const strip *s, const row_buffers *b, tile
             u64 symbols = symbols_of(&sum->scanned[SCANNED[k]]);
             fewest = symbols < fewest ? symbols : fewest;
         }
-        if (i == EARLY || i == LATE)
-            alive = hopeful_filters(sum, alive, i == EARLY ? EARLY_HOPE : LATE_HOPE);
+        alive = hopeful_filters(sum, alive, wide ? WIDE_HOPE[i] : HOPE[i]);
+        if ((wide ? i > 0 : i >= EARLY) && !(alive & (alive - 1)) && is_settled(s, sum, alive))
+            break;
         if ((i == 1 || i == EARLY) && is_hopeless(s, sum))
             break;
         if (fewest > ENOUGH_SYMBOLS)
