@@ -22,6 +22,8 @@ static const u8 HOPE[TILES] = {180, 140, 125, 115, 110, 108, 106, 106, 106, 106}
 enum { EARLY = 2, NONE_GAINS = 97 };
 /* Sampling ends when every way of filtering has left so many symbols: then more tells little. */
 enum { ENOUGH_SYMBOLS = 5000, SETTLED = 85 };
+/* Bands of dense images; of less than BANDS_FROM bytes they would take too much of the time. */
+enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 1 << 20, BAND_HOPE = 1000 };
 
 typedef struct {
     int filter; /* FILTER_NONE .. FILTER_PAETH, or FILTER_BEST: each row its own */
@@ -258,6 +260,42 @@ static unsigned look_closely(int isa, const strip *s, const row_buffers *b, tile
     return alive;
 }
 
+/* A band of a dense image: rows as long as a match reaches, which no small tile is. */
+static tile place_band(const strip *s, section part, size_t number) {
+    const size_t row = s->row_bytes, bytes = (row < BAND_BYTES ? row : BAND_BYTES) / s->pixel_bytes * s->pixel_bytes;
+    const size_t y = part.first + (part.last - part.first - BAND_ROWS) * (2 * number + 1) / (2 * BANDS);
+    return (tile){y, (row - bytes) / s->pixel_bytes / 2 * s->pixel_bytes, BAND_ROWS, bytes};
+}
+
+/* Photographs that were enlarged, or decoded from a lossy file, may repeat themselves a few rows apart, which the small tiles
+ * of the first look do not reach. One band says whether that may be, all of them whether it gains enough; where it does, the
+ * filter is Up or the best of each row, the plan becomes a
+ * search, and the costs in m->scan are those of it. */
+static void look_at_bands(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, plan *p) {
+    sample *sum = &m->sum;
+    const size_t bytes = (part.last - part.first) * s->row_bytes;
+    if (s->level < 3 || s->level > 4 || bytes < BANDS_FROM || part.last - part.first < BANDS * BAND_ROWS ||
+        p->symbols >= PLAIN_SYMBOLS || s->sample_bytes > 1)
+        return;
+    clear_tiles(m, 2 * BANDS * BAND_ROWS * BAND_BYTES);
+    for (size_t i = 0; i < BANDS; i++) {
+        const tile t = place_band(s, part, (i + BANDS / 2) % BANDS); /* the middle first */
+        const size_t n = filter_tile(isa, s, b, m, t, FILTER_BEST), skipped = uncounted(t);
+        add_runs(isa, m, m->stream + skipped, n - skipped, SHORT_RUN, &sum->runs);
+        sum->bytes += n - skipped;
+        sum->other_runs = sum->runs; /* one length of runs is enough to compare with */
+        sample_matches(isa, s, b, m, t, FILTER_UP);
+        if (i == 0 && !matches_pay(s, sum, BAND_HOPE))
+            return;
+        sample_matches(isa, s, b, m, t, FILTER_BEST);
+    }
+    const u64 up = whole_cost(&sum->scanned[FILTER_UP]), best = whole_cost(&sum->scanned[FILTER_BEST]);
+    if ((up < best ? up : best) * 1000 >= runs_cost(s, sum) * SCAN_PAYS[s->level])
+        return;
+    *p = (plan){up < best ? FILTER_UP : FILTER_BEST, METHOD_SCAN, p->symbols, 0};
+    learn_scan_costs(&m->scan, &sum->scanned[p->filter]);
+}
+
 /* Tells the search about the image. In 16-bit gray, high bytes repeat with any low ones between them. */
 static void begin_scan(scanner *scan, const strip *s) {
     scan->pixel_bytes = s->pixel_bytes;
@@ -272,9 +310,11 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     clear_tiles(m, GLANCE_ROWS * GLANCE_BYTES);
     begin_scan(&m->scan, s);
     const int hopeful = glance(isa, s, b, m, part), single = s->level == 1 ? single_filter(isa, s, b, m, part) : FILTER_BEST;
-    const plan by_glance = plan_runs(s, sum, single);
-    if (!hopeful)
+    plan by_glance = plan_runs(s, sum, single);
+    if (!hopeful) {
+        look_at_bands(isa, s, b, m, part, &by_glance);
         return by_glance;
+    }
     const int wide = !is_dense(sum, SPARSE_SYMBOLS);
     const unsigned alive = look_closely(isa, s, b, m, part, wide);
     plan p = plan_runs(s, sum, single);
