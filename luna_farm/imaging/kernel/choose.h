@@ -23,7 +23,7 @@ enum { EARLY = 2, NONE_GAINS = 97 };
 /* Sampling ends when every way of filtering has left so many symbols: then more tells little. */
 enum { ENOUGH_SYMBOLS = 5000, SETTLED = 85 };
 /* Bands of dense images; of less than BANDS_FROM bytes they would take too much of the time. */
-enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 1 << 20, BAND_HOPE = 1000 };
+enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 1 << 20, BAND_HOPE = 1000, FEW_ROWS = 4 };
 
 typedef struct {
     int filter; /* FILTER_NONE .. FILTER_PAETH, or FILTER_BEST: each row its own */
@@ -261,32 +261,39 @@ static unsigned look_closely(int isa, const strip *s, const row_buffers *b, tile
 }
 
 /* A band of a dense image: rows as long as a match reaches, which no small tile is. */
-static tile place_band(const strip *s, section part, size_t number) {
+static tile place_band(const strip *s, section part, size_t number, size_t rows) {
     const size_t row = s->row_bytes, bytes = (row < BAND_BYTES ? row : BAND_BYTES) / s->pixel_bytes * s->pixel_bytes;
-    const size_t y = part.first + (part.last - part.first - BAND_ROWS) * (2 * number + 1) / (2 * BANDS);
-    return (tile){y, (row - bytes) / s->pixel_bytes / 2 * s->pixel_bytes, BAND_ROWS, bytes};
+    const size_t y = part.first + (part.last - part.first - rows) * (2 * number + 1) / (2 * BANDS);
+    return (tile){y, (row - bytes) / s->pixel_bytes / 2 * s->pixel_bytes, rows, bytes};
+}
+
+/* Adds the statistics of a band with runs alone, of one length and after the best filter, and with matches after Up. */
+static void sample_band(int isa, const strip *s, const row_buffers *b, tile_memory *m, tile t) {
+    sample *sum = &m->sum;
+    const size_t n = filter_tile(isa, s, b, m, t, FILTER_BEST), skipped = uncounted(t);
+    add_runs(isa, m, m->stream + skipped, n - skipped, SHORT_RUN, &sum->runs);
+    sum->bytes += n - skipped;
+    sum->other_runs = sum->plain = sum->runs;
+    sample_matches(isa, s, b, m, t, FILTER_UP);
 }
 
 /* Photographs that were enlarged, or decoded from a lossy file, may repeat themselves a few rows apart, which the small tiles
- * of the first look do not reach. One band says whether that may be, all of them whether it gains enough; where it does, the
- * filter is Up or the best of each row, the plan becomes a
- * search, and the costs in m->scan are those of it. */
+ * of the first look do not reach. A few rows say whether that may be, some bands whether it gains enough; where it does, the
+ * filter is Up or the best of each row, the plan becomes a search, and the costs in m->scan are those of it. */
 static void look_at_bands(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, plan *p) {
     sample *sum = &m->sum;
-    const size_t bytes = (part.last - part.first) * s->row_bytes;
-    if (s->level < 3 || s->level > 4 || bytes < BANDS_FROM || part.last - part.first < BANDS * BAND_ROWS ||
-        p->symbols >= PLAIN_SYMBOLS || s->sample_bytes > 1)
+    const size_t rows = part.last - part.first;
+    if (s->level < 3 || s->level > 4 || s->sample_bytes > 1 || rows * s->row_bytes < BANDS_FROM || rows < BANDS * BAND_ROWS ||
+        p->symbols >= PLAIN_SYMBOLS)
         return;
-    clear_tiles(m, 2 * BANDS * BAND_ROWS * BAND_BYTES);
+    clear_tiles(m, BAND_ROWS * BAND_BYTES);
+    sample_band(isa, s, b, m, place_band(s, part, BANDS / 2, FEW_ROWS));
+    if (!matches_pay(s, sum, BAND_HOPE))
+        return;
+    clear_tiles(m, 2 * BAND_ROWS * BAND_BYTES);
     for (size_t i = 0; i < BANDS; i++) {
-        const tile t = place_band(s, part, (i + BANDS / 2) % BANDS); /* the middle first */
-        const size_t n = filter_tile(isa, s, b, m, t, FILTER_BEST), skipped = uncounted(t);
-        add_runs(isa, m, m->stream + skipped, n - skipped, SHORT_RUN, &sum->runs);
-        sum->bytes += n - skipped;
-        sum->other_runs = sum->runs; /* one length of runs is enough to compare with */
-        sample_matches(isa, s, b, m, t, FILTER_UP);
-        if (i == 0 && !matches_pay(s, sum, BAND_HOPE))
-            return;
+        const tile t = place_band(s, part, i, BAND_ROWS);
+        sample_band(isa, s, b, m, t);
         sample_matches(isa, s, b, m, t, FILTER_BEST);
     }
     const u64 up = whole_cost(&sum->scanned[FILTER_UP]), best = whole_cost(&sum->scanned[FILTER_BEST]);
@@ -311,10 +318,10 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     begin_scan(&m->scan, s);
     const int hopeful = glance(isa, s, b, m, part), single = s->level == 1 ? single_filter(isa, s, b, m, part) : FILTER_BEST;
     plan by_glance = plan_runs(s, sum, single);
-    if (!hopeful) {
+    if (!hopeful)
         look_at_bands(isa, s, b, m, part, &by_glance);
+    if (!hopeful)
         return by_glance;
-    }
     const int wide = !is_dense(sum, SPARSE_SYMBOLS);
     const unsigned alive = look_closely(isa, s, b, m, part, wide);
     plan p = plan_runs(s, sum, single);
@@ -341,6 +348,8 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
         p.filter = best;
     } else if (s->level >= 5) { /* all matches will be looked for */
         p.filter = best;
+    } else {
+        look_at_bands(isa, s, b, m, part, &p);
     }
     return p;
 }
