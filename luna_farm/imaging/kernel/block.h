@@ -4,6 +4,7 @@
 #define LUNA_BLOCK_H
 
 #include "codebook.h"
+#include "cpu.h"
 #include "literals.h"
 #ifdef LUNA_AVX512
 #include "lanes_avx512.h"
@@ -143,8 +144,8 @@ static void put_header(bitstream *s, const header *h) {
 }
 
 /* Sends tokens and the end of the block. Where `inline_matches`, data is the bytes as they stand, else only literals. */
-static void put_tokens(bitstream *s, codebook *book, const u8 *data, const token *tokens, size_t count, u64 all_literals,
-                       int inline_matches) {
+INLINE void put_tokens_as(bitstream *s, codebook *book, const u8 *data, const token *tokens, size_t count, u64 all_literals,
+                          const int inline_matches) {
     bitstream local = *s; /* in registers, which a pointer to it would forbid */
     int pairs = all_literals >= PAIRS_PAY;
     if (pairs)
@@ -165,6 +166,31 @@ static void put_tokens(bitstream *s, codebook *book, const u8 *data, const token
     }
     put_bits(&local, book->litlen_code[END_OF_BLOCK], book->litlen_bits[END_OF_BLOCK]);
     *s = local;
+}
+
+static NOINLINE void put_tokens_base(bitstream *s, codebook *book, const u8 *data, const token *tokens, size_t count,
+                                     u64 all_literals, int inline_matches) {
+    put_tokens_as(s, book, data, tokens, count, all_literals, inline_matches);
+}
+
+#ifdef LUNA_DISPATCH
+/* The same with the shifts of BMI2, which take their count from any register: a token is hardly more than shifts. */
+static TARGET_AVX2 NOINLINE void put_tokens_avx2(bitstream *s, codebook *book, const u8 *data, const token *tokens, size_t count,
+                                                 u64 all_literals, int inline_matches) {
+    put_tokens_as(s, book, data, tokens, count, all_literals, inline_matches);
+}
+#endif
+
+static void put_tokens(int isa, bitstream *s, codebook *book, const u8 *data, const token *tokens, size_t count,
+                       u64 all_literals, int inline_matches) {
+#ifdef LUNA_DISPATCH
+    if (isa >= ISA_AVX2) {
+        put_tokens_avx2(s, book, data, tokens, count, all_literals, inline_matches);
+        return;
+    }
+#endif
+    (void)isa;
+    put_tokens_base(s, book, data, tokens, count, all_literals, inline_matches);
 }
 
 /* Stored blocks hold at most 65,535 bytes each. n == 0 gives one empty block, which also fills up to a byte. */
@@ -233,7 +259,7 @@ static void put_block(int isa, bitstream *s, codebook *book, const histogram *h,
             put_tokens_vbmi(s, book, data, n, tokens, covered);
         else
 #endif
-            put_tokens(s, book, data, tokens, count, count_literals(h), 1);
+            put_tokens(isa, s, book, data, tokens, count, count_literals(h), 1);
         if ((u64)(s->at - start.at) * 8 <= stored_bits(n))
             return;
         *s = start; /* the sample misled */

@@ -23,7 +23,7 @@ enum { EARLY = 2, NONE_GAINS = 97 };
 /* Sampling ends when every way of filtering has left so many symbols: then more tells little. */
 enum { ENOUGH_SYMBOLS = 5000, SETTLED = 85 };
 /* Bands of dense images; of less than BANDS_FROM bytes they would take too much of the time. */
-enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 1 << 20, BAND_HOPE = 1000, FEW_ROWS = 4 };
+enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 1 << 20, BAND_HOPE = 1015, FEW_ROWS = 4 };
 
 typedef struct {
     int filter; /* FILTER_NONE .. FILTER_PAETH, or FILTER_BEST: each row its own */

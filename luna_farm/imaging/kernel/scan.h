@@ -246,10 +246,10 @@ static void count_sequence(histogram *h, const sequence *q) {
 
 /* Sends the sequence as a block and empties it; `h` counts it. data[0 .. q->bytes) is what it describes, or NULL where
  * that is no longer at hand. */
-static void put_sequence(bitstream *s, codebook *book, sequence *q, const histogram *h, const u8 *data, int final) {
+static void put_sequence(int isa, bitstream *s, codebook *book, sequence *q, const histogram *h, const u8 *data, int final) {
     q->tokens[q->count] = (token){q->tail, 0, 0};
     if (begin_block(s, book, h, data ? q->bytes : 0, final))
-        put_tokens(s, book, q->literals, q->tokens, q->count + 1, q->literal_count, 0);
+        put_tokens(isa, s, book, q->literals, q->tokens, q->count + 1, q->literal_count, 0);
     else
         put_stored(s, data, q->bytes, final);
     clear_sequence(q);

@@ -114,7 +114,7 @@ static void put_waiting(workspace *w, const u8 *data, size_t n, bitstream *bits,
     histogram h;
     sequence *q = &w->waiting;
     count_sequence(&h, q);
-    put_sequence(bits, w->book, q, &h, q->bytes == n ? data : NULL, final);
+    put_sequence(w->isa, bits, w->book, q, &h, q->bytes == n ? data : NULL, final);
     learn_scan_costs(&w->tiles->scan, &h);
 }
 
