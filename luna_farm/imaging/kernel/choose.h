@@ -20,8 +20,9 @@ enum { TINY = 512, SMALL = 4096 };
  * hoped. A band of whole rows shows as much as several tiles. */
 static const u8 HOPE[TILES] = {180, 140, 125, 115, 110, 108, 106, 106, 106, 106}, WIDE_HOPE[WIDES] = {120, 112, 108, 106};
 enum { EARLY = 2, NONE_GAINS = 97 };
-/* Sampling ends when every way of filtering has left so many symbols: then more tells little. */
-enum { ENOUGH_SYMBOLS = 5000, SETTLED = 85 };
+/* Sampling ends when every way of filtering has left so many symbols, since then more tells little, or when one way alone is
+ * left and comes to less than so many hundredths of runs. Levels from 5 on have the time for more. */
+enum { ENOUGH_SYMBOLS = 5000, MANY_SYMBOLS = 8000, SETTLED = 85 };
 /* Bands of dense images; of less than BANDS_FROM bytes they would take too much of the time. */
 enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 1 << 20, BAND_HOPE = 1015, FEW_ROWS = 4 };
 
@@ -254,7 +255,7 @@ static unsigned look_closely(int isa, const strip *s, const row_buffers *b, tile
             break;
         if ((i == 1 || i == EARLY) && is_hopeless(s, sum))
             break;
-        if (fewest > ENOUGH_SYMBOLS)
+        if (fewest > (s->level < 5 ? ENOUGH_SYMBOLS : MANY_SYMBOLS))
             break;
     }
     return alive;
