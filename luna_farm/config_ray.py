@@ -23,7 +23,7 @@ class RayCluster:
     """A cluster and what its workers take of it.
 
     `address`: "auto" or HOST:PORT of the head. `num_cpus` and `resources`: what one worker needs.
-    `bytes_in_flight`: pixels that may be in the object store at a time. `farm`: a name that no other farm on
+    `bytes_in_flight`: pixels that may be on their way at a time. `farm`: a name that no other farm on
     the cluster has.
     """
 

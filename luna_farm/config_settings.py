@@ -86,7 +86,7 @@ SETTINGS: tuple[Setting, ...] = (
             "further resources that one worker takes of the Ray cluster"),
     Setting("ray_bytes", "pool", "ray_bytes", 512 * _MIB, read.size(_MIB),
             "a size from 1 MiB to 1 PiB such as 512MiB",
-            "pixels in the object store at a time; 0.4 of its size on this machine at most"),
+            "pixels on their way to the cluster; at most 0.4 of Ray's object store on this machine"),
     Setting("arena_bytes", "arena", "bytes", 0, read.size(_MIB, automatic=True),
             "a size from 1 MiB to 1 PiB such as 256MiB, or 0 for the automatic share",
             "shared memory for pixels on their way"),

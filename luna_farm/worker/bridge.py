@@ -34,8 +34,8 @@ from luna_farm.worker.thumbnails import QUIET_S, ThumbnailMaker
 AGAIN_S = 2.0
 """How often it is looked whether the cluster is there."""
 STORE_SHARE = 0.4
-"""Of the object store on this machine that pixels on their way may take; files on their way back take some,
-too."""
+"""Of Ray's object store on this machine that pixels on their way may take; files on their way back take
+some, too."""
 CONNECT_S = 30.0
 """How long connecting may take."""
 HEAD_S = 10.0

@@ -3,7 +3,9 @@
 The one module that imports ray. What Ray says about a failure in a page of text becomes a sentence here.
 Facts about Ray 2.60 that this relies on: `ray.init` exits the process when the head does not answer for a
 minute, so the port is tried first; a driver needs a node on its own machine; actors that are not detached end
-with their driver.
+with their driver; what a call takes and returns travels inside of it up to `max_direct_call_object_size`
+(`RAY_` and this name in the environment of the process that sends), and through the object stores of both
+nodes beyond.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from numpy.typing import NDArray
 
 from luna_farm import __version__
 from luna_farm.config_provenance import Signing
@@ -30,6 +33,13 @@ CALLS = 2
 """Calls of one worker at a time: it encodes an image while it sends the one before."""
 TRIED_S = 3.0
 """How long the head's port may take to answer."""
+INSIDE_BYTES = 20_000_000
+"""Pixels and files up to this size travel inside a call. Through the object stores they take twice as much
+processor time, most of it in the raylets; from 25 MB on the copies of a call are the dearer ones."""
+INSIDE = {
+    "RAY_max_direct_call_object_size": str(INSIDE_BYTES),
+    "RAY_task_rpc_inlined_bytes_limit": str(2 * INSIDE_BYTES),
+}
 
 
 class ClusterError(Exception):
@@ -77,6 +87,7 @@ class Cluster:
         """Of the head, HOST:PORT once that is known."""
         self.store_bytes = 0
         """Size of the object store on this machine."""
+        self._here: Node | None = None
 
     def absent(self) -> str:
         """Return a sentence if there is nothing to connect to, "" if there may be."""
@@ -95,7 +106,7 @@ class Cluster:
         address = known_address(self._given.address) or self._given.address
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters becomes an error here
         # Else a call that comes after the connection is lost would start a cluster of its own.
-        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+        os.environ.update(INSIDE, RAY_ENABLE_AUTO_CONNECT="0")
         import ray
 
         self._ray = ray
@@ -117,6 +128,7 @@ class Cluster:
         self.look()
         here = ray.get_runtime_context().get_node_id()
         row = next(row for row in self._rows if row["NodeID"] == here)
+        self._here = self._nodes[here]
         self.store_bytes = int(row["Resources"].get("object_store_memory", 0))
 
     def look(self) -> None:
@@ -164,6 +176,7 @@ class Cluster:
             "max_task_retries": 0,
             "max_concurrency": CALLS,
             "name": f"{self._generation}-{worker}",
+            "runtime_env": {"env_vars": INSIDE},
         }
         return self._ray.remote(Actor).options(**options).remote(Signing(watermark=signing.watermark))
 
@@ -171,13 +184,11 @@ class Cluster:
         """Ask a worker what it is; returns a reference for `fetch`."""
         return actor.hello.remote()
 
-    def put(self, pixels: Any) -> Any:
-        """Copy pixels into the object store of this node; returns a reference."""
-        return self._ray.put(pixels)
-
-    def encode(self, actor: Any, *args: Any) -> Any:
-        """Have a worker encode; returns a reference for `wait` and `fetch`."""
-        return actor.encode.remote(*args)
+    def encode(self, actor: Any, node: Node | None, pixels: NDArray[Any], *args: Any) -> Any:
+        """Have a worker on `node` encode a copy of pixels; returns a reference for `wait` and `fetch`."""
+        if node == self._here or pixels.nbytes > INSIDE_BYTES:
+            return actor.encode.remote(self._ray.put(pixels), *args)  # no further copy on this machine
+        return actor.encode.remote(pixels, *args)
 
     def wait(self, reference: Any, timeout_s: float) -> None:
         """Return once a call has ended, well or not, and its result is on this machine. Raises NotYet.

@@ -88,8 +88,6 @@ class Sent:
     task: ImageTask
     options: SaveOptions
     call: Any = None
-    pixels: Any = None
-    """The reference to its pixels: they stay in the object store as long as this is held."""
     failed: ImageResult | None = None
     lost: str = ""
     """Why it could not be sent."""
@@ -302,8 +300,8 @@ class Remote:
         return result
 
     def _forget(self, sent: Sent) -> None:
-        """Let the pixels go from the object store."""
-        sent.pixels = sent.call = None
+        """Let Ray forget a call that was answered, and the bytes of its pixels be taken again."""
+        sent.call = None
         self._desk.budget.give(self.number, sent.task.nbytes)
 
     def _gone(self, why: str, *, blameless: bool = False, unfit: bool = False) -> None:
@@ -321,7 +319,7 @@ class Remote:
     # --- the sending thread
 
     def _send(self, task: ImageTask, options: SaveOptions, last: bool) -> None:
-        """Collect what is read on this machine, copy the pixels into the object store, call the actor."""
+        """Collect what is read on this machine, call the actor with a copy of the pixels."""
         crash_point("worker.received")
         desk, sent = self._desk, Sent(task, options)
         prepared = attempt(task, lambda: (desk.view(task), metadata.embed(options, task)))
@@ -339,11 +337,10 @@ class Remote:
         if not self._desk.budget.take(self.number, task.nbytes):
             return  # the worker is gone, and nothing waits for this
         started = time.perf_counter()
-        sent.pixels = cluster.put(pixels)
         if self._at is not None:  # it is before it gets an image
             sent.offer = self._desk.offers.of(self._at.address, task, sent.options)
-        given = (task, sent.options, embedded, sampled, sent.offer)
-        sent.call = cluster.encode(self._actor, sent.pixels, *given)
+        given = (pixels, task, sent.options, embedded, sampled, sent.offer)
+        sent.call = cluster.encode(self._actor, self._at, *given)
         sent.called_at = time.perf_counter()
         sent.put_ms = (sent.called_at - started) * 1e3
         crash_point("ray.sent")

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "engine"), str(ROOT / "tests" / "faults")]
 
@@ -29,7 +31,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "AVIF": {"format": "avif"},
 }
 MIX = ("PNG level 1", "AVIF")
+STEPS = ("gate", "encode", "write", "put", "call", "result")
+PARTS = ("client", "supervisor", "bridge", "ray", "workers")
+"""Whose processor time is measured: "ray" is all of the cluster but the workers."""
 ROUNDS = 2
+MIX_ROUNDS = 3
+MANY = (
+    "Many images, ms of one:    images/s  of local  encode   write    call  supervisor (of local)"
+    "   client   bridge      ray  workers"
+)
 STORE_BYTES = 500_000_000
 
 
@@ -37,11 +47,10 @@ class Run(NamedTuple):
     """One run of one engine."""
 
     seconds: float
-    supervisor_ms: float
-    """CPU of the supervisor for one image."""
-    bridge_ms: float
-    """CPU of the process that stands for the cluster, for one image."""
-    reports: list[Any]
+    cpu_ms: dict[str, float]
+    """Processor time for one image by the processes of PARTS."""
+    steps: dict[str, float]
+    """Medians of STEPS, in ms."""
 
 
 def image(side: int, number: int) -> Any:
@@ -65,6 +74,7 @@ class Farm:
             given |= {"ray_address": nodes.address, "ray_max_workers": far, **nodes.secrets}
             given["ray_num_cpus"] = 0.5  # two farms hold their workers at the same time
         self.engine, self._far = engine, far if engine != "local" else 0
+        self._nodes = nodes
         self._local = local if engine != "ray" else 0
         self.farm = (
             importlib.import_module("running_farm")
@@ -105,21 +115,29 @@ class Farm:
                 )
             reports = [client.wait(receipt.job_id, timeout=600) for receipt in receipts]
         seconds = time.perf_counter() - started
-        supervisor, bridge = (after - was for after, was in zip(self._cpu(), before, strict=True))
+        each = 1e3 / len(images)
+        cpu = {part: (after - before[part]) * each for part, after in self._cpu().items()}
         assert all(report.state == "done" for report in reports)
         for file in self.out.iterdir():
             file.unlink()
-        each = 1e3 / len(images)
-        return Run(seconds, supervisor * each, bridge * each, reports)
+        took = [report.images[0].ms for report in reports]
+        steps = {step: statistics.median(ms.get(step, 0.0) for ms in took) for step in STEPS}
+        return Run(seconds, cpu, steps)
 
-    def _cpu(self) -> tuple[float, float]:
-        import psutil
+    def _cpu(self) -> dict[str, float]:
+        """Seconds of processor time by part."""
+        status = self.farm.status()
+        far = self._nodes.actors() if self._far else []
+        near = [psutil.Process(row["pid"]) for row in status["workers"] if not row.get("node")]
+        cluster = [p for p in self._nodes.processes() if p not in far] if self._far else []
+        bridges = [psutil.Process(row["pid"]) for row in status["bridges"]]
+        here = [psutil.Process()], [psutil.Process(self.farm.pid)], bridges, cluster, [*near, *far]
+        return {part: sum(map(_seconds, processes)) for part, processes in zip(PARTS, here, strict=True)}
 
-        def of(pid: int) -> float:
-            times = psutil.Process(pid).cpu_times()
-            return float(times.user + times.system)
 
-        return of(self.farm.pid), sum(of(row["pid"]) for row in self.farm.status()["bridges"])
+def _seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 @contextmanager
@@ -145,12 +163,43 @@ def farms(cpus: list[float], local: int, engines: list[str]) -> Iterator[dict[st
 
 def overhead(farm: Farm, images: list[Any]) -> None:
     """What one image takes, handed over alone: each step of it."""
-    steps = ("gate", "encode", "write", "put", "call", "result")
     for name in KINDS:
-        reports = [farm.run([pixels], [name]).reports[0].images[0] for pixels in images[:9]]
-        ms = {step: statistics.median(r.ms.get(step, 0.0) for r in reports) for step in steps}
-        row = "  ".join(f"{ms[step]:8.2f}" for step in steps)
+        runs = [farm.run([pixels], [name]).steps for pixels in images[:9]]
+        row = "  ".join(f"{statistics.median(ms[step] for ms in runs):8.2f}" for step in STEPS)
         print(f"  {farm.engine:<6} {name:<13} {row}", flush=True)
+
+
+def many(by_engine: dict[str, Farm], images: list[Any], name: str) -> None:
+    """What many images take: images a second, an image's steps, and where the processor time goes."""
+    runs: dict[str, list[Run]] = {engine: [] for engine in by_engine}
+    for _ in range(ROUNDS):
+        for engine, farm in by_engine.items():
+            runs[engine].append(farm.run(images, [name]))
+    base = min(run.seconds for run in runs["local"])
+    for engine, of in runs.items():
+        best = min(of, key=lambda run: run.seconds)
+        least = {part: min(run.cpu_ms[part] for run in of) for part in PARTS}
+        steps = "".join(f"{best.steps[step]:8.1f}" for step in ("encode", "write", "call"))
+        cpu = "".join(f"{least[part]:9.1f}" for part in PARTS if part != "supervisor")
+        local = min(run.cpu_ms["supervisor"] for run in runs["local"])
+        print(
+            f"  {engine:<6} {name:<12}{len(images) / best.seconds:8.1f} {base / best.seconds:7.2f}x{steps}"
+            f"{least['supervisor']:9.2f} ({least['supervisor'] / local:.2f}x){cpu}",
+            flush=True,
+        )
+
+
+def mix(by_engine: dict[str, Farm], images: list[Any]) -> None:
+    """How long a mix of a fast and a slow format takes with each engine."""
+    took: dict[str, list[float]] = {engine: [] for engine in by_engine}
+    for _ in range(MIX_ROUNDS):
+        for engine, farm in by_engine.items():
+            took[engine].append(farm.run(images, MIX).seconds)
+    least = {engine: min(seconds) for engine, seconds in took.items()}
+    for engine, seconds in least.items():
+        print(f"  {engine:<6} {seconds:8.2f}")
+    ratio = least["auto"] / min(least["local"], least["ray"])
+    print(f"  auto takes {ratio:.2f} of the time of the better one (at most 1.05)")
 
 
 def main() -> int:
@@ -172,34 +221,14 @@ def main() -> int:
         print("One image, ms:              gate    encode     write       put      call    result")
         for farm in by_engine.values():
             overhead(farm, images)
-        print("Many images:          images/s   of local   supervisor ms (of local)   bridge ms")
+        print(MANY)
         for name in KINDS:
-            runs: dict[str, list[Run]] = {engine: [] for engine in by_engine}
-            for _ in range(ROUNDS):
-                for engine, farm in by_engine.items():
-                    runs[engine].append(farm.run(images, [name]))
-            base = min(run.seconds for run in runs["local"])
-            cpu = sum(run.supervisor_ms for run in runs["local"]) / ROUNDS
-            for engine, of in runs.items():
-                best = min(of, key=lambda run: run.seconds)
-                mean = sum(run.supervisor_ms for run in of) / ROUNDS
-                print(
-                    f"  {engine:<6} {name:<13} {len(images) / best.seconds:8.1f} {base / best.seconds:9.2f}x"
-                    f"   {mean:8.2f} ({mean / cpu:.2f}x) {best.bridge_ms:17.2f}",
-                    flush=True,
-                )
+            many(by_engine, images, name)
     with farms(cpus, 2, ["local", "ray", "auto"]) as by_engine:
         for farm in by_engine.values():
             farm.warm(images)
         print(f"A mix of {' and '.join(MIX)}, 2 workers here and {workers} there: seconds")
-        best_of: dict[str, float] = {}
-        for _ in range(ROUNDS):
-            for engine, farm in by_engine.items():
-                took = farm.run(images, MIX).seconds
-                best_of[engine] = min(took, best_of.get(engine, took))
-        for engine, took in best_of.items():
-            print(f"  {engine:<6} {took:8.2f}")
-        print(f"  auto takes {best_of['auto'] / min(best_of['local'], best_of['ray']):.2f} of the better one")
+        mix(by_engine, images)
     return 0
 
 

@@ -28,7 +28,7 @@ from fault_proxy import FaultProxy
 from images import Album
 from measured import Figures
 from nodes import WHY_NOT, RayNodes
-from pools import Kept
+from pools import Kept, images
 from running_farm import RunningFarm, Start, until
 from servers import Server
 from uploading_farm import UploadingFarm
@@ -36,6 +36,7 @@ from uploading_farm import UploadingFarm
 from luna_farm.config_ray import RayCluster
 from luna_farm.engine.pool import WorkerSettings
 from luna_farm.engine.ray import RayPool
+from luna_farm.worker.cluster import INSIDE_BYTES
 from luna_farm_client import JobReport
 
 NODES_OWN = {"ACCESS_KEY_ID": "luna", "SECRET_ACCESS_KEY": "luna-secret-key"}
@@ -115,6 +116,17 @@ async def test_one_that_the_gate_drops_is_no_file(stand: Stand) -> None:
         setattr(stand.images.options, name, value)
     done = await stand.made(worker, 0)
     assert (done.result.state, list(stand.images.out.iterdir())) == ("dropped", [])
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_large_image_becomes_a_file(stand: Stand, tmp_path: Path) -> None:
+    """Beyond INSIDE_BYTES pixels and file go through Ray's object stores."""
+    worker = await stand.worker()
+    with images(tmp_path, 2600) as stand.images:
+        assert stand.images.pixels.nbytes > INSIDE_BYTES
+        done = await stand.made(worker, 0)
+        assert done.result.bytes == (stand.images.out / "0.png").stat().st_size > INSIDE_BYTES
+        stand.pool.forget(stand.images.arena.name)
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -56,11 +56,11 @@ class FakeCluster:
         self.place = threading.Event()
         self.place.set()
         self.small = ""
-        self.put_error: Exception | None = None
+        self.call_error: Exception | None = None
         self.die_at: set[int] = set()
         self.hang_at: set[int] = set()
         self.nodes_live = True
-        self.puts = 0
+        self.calls = 0
         self.actors: list[FakeActor] = []
         self.servers: list[socket.socket] = []
 
@@ -97,14 +97,11 @@ class FakeCluster:
     def hello(self, actor: FakeActor) -> Any:
         return ("hello", actor)
 
-    def put(self, pixels: Any) -> Any:
-        self.puts += 1
-        if self.put_error:
-            raise self.put_error
-        return np.array(pixels)
-
-    def encode(self, actor: FakeActor, *args: Any) -> Any:
-        return ("encode", actor, *args)
+    def encode(self, actor: FakeActor, node: Node | None, pixels: Any, *args: Any) -> Any:
+        self.calls += 1
+        if self.call_error:
+            raise self.call_error
+        return ("encode", actor, np.array(pixels), *args)
 
     def wait(self, reference: Any, timeout_s: float) -> None:
         _, actor, _, task, *_ = reference
@@ -443,7 +440,7 @@ def test_one_without_a_place_says_so_and_goes_on_waiting(
 
 
 def test_an_object_store_that_refuses_costs_the_worker_and_not_the_image(start: Start) -> None:
-    one = start(put_error=RuntimeError("the store is full"))
+    one = start(call_error=RuntimeError("the store is full"))
     one.ready()
     one.image(0)
     assert one.hears("gone")["why"] == "RuntimeError: the store is full"
