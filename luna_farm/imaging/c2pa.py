@@ -199,6 +199,8 @@ def _private(signing: Signing, certificates: list[Any]) -> bytes:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization as s
 
+    from luna_farm.imaging import c2pa_certificate
+
     pem = _read(signing, signing.key, "key")
     try:
         private = s.load_pem_private_key(pem, None)
@@ -207,10 +209,10 @@ def _private(signing: Signing, certificates: list[Any]) -> bytes:
         raise _unusable(signing, f"the key {signing.key} is protected by a password: {how}") from None
     except (ValueError, UnsupportedAlgorithm):
         raise _unusable(signing, f"{signing.key} holds no private key in PEM") from None
-    form = (s.Encoding.DER, s.PublicFormat.SubjectPublicKeyInfo)
-    own = private.public_key().public_bytes(*form)
-    if certificates[0].public_key().public_bytes(*form) != own:
-        belongs = [n for n, one in enumerate(certificates, 1) if one.public_key().public_bytes(*form) == own]
+    own = private.public_key().public_bytes(s.Encoding.DER, s.PublicFormat.SubjectPublicKeyInfo)
+    keys = [c2pa_certificate.key_of(one) for one in certificates]
+    if keys[0] not in (own, b""):  # the certificate of a key that is not known is refused as such
+        belongs = [n for n, one in enumerate(keys, 1) if one == own]
         why = f", but to certificate {belongs[0]} in it, which must come first" if belongs else ""
         raise _unusable(signing, f"the key {signing.key} does not belong to {signing.certificate}{why}")
     # c2pa takes PKCS#8 only; OpenSSL also writes "EC PRIVATE KEY" and "RSA PRIVATE KEY".

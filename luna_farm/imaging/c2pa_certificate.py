@@ -12,8 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import serialization as s
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 
@@ -22,6 +23,7 @@ _CURVES = {
     "secp384r1": ("ES384", hashes.SHA384()),
     "secp521r1": ("ES512", hashes.SHA512()),
 }
+_HASHES = ("sha256", "sha384", "sha512")
 _KEYS = "EC (P-256, P-384, P-521), Ed25519 or RSA of 2048 bits or more"
 _PURPOSES = (
     Usage.EMAIL_PROTECTION,
@@ -70,9 +72,20 @@ def wrong(chain: list[x509.Certificate]) -> str:
     return _of_another_profile(leaf) or _no_chain(chain)
 
 
+def key_of(one: x509.Certificate) -> bytes:
+    """Return the public key of a certificate in DER, b"" for a kind that is not known."""
+    try:
+        return one.public_key().public_bytes(s.Encoding.DER, s.PublicFormat.SubjectPublicKeyInfo)
+    except (UnsupportedAlgorithm, ValueError):
+        return b""
+
+
 def algorithm(leaf: x509.Certificate) -> str:
     """Return C2PA's name of how the key of a certificate signs, "" for a key that it does not take."""
-    public = leaf.public_key()
+    try:
+        public = leaf.public_key()
+    except (UnsupportedAlgorithm, ValueError):  # a curve that the library does not know
+        return ""
     if isinstance(public, ec.EllipticCurvePublicKey):
         return _CURVES[public.curve.name][0] if public.curve.name in _CURVES else ""
     if isinstance(public, rsa.RSAPublicKey) and public.key_size >= 2048:
@@ -131,9 +144,14 @@ def _of_another_profile(leaf: x509.Certificate) -> str:
 def _no_chain(chain: list[x509.Certificate]) -> str:
     """Return which certificate was not issued by the one behind it, "" for none."""
     for one, issuer in pairwise(chain):
+        weak = _weak_hash(one)
+        if weak:
+            return (
+                f"has a signature with {weak} ({_name(one.subject)}); C2PA takes SHA-256, SHA-384 and SHA-512"
+            )
         try:
             one.verify_directly_issued_by(issuer)
-        except (ValueError, TypeError, InvalidSignature):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             return (
                 f"is no chain: {_name(issuer.subject)} did not issue {_name(one.subject)}, which names "
                 f"{_name(one.issuer)}; the owner's own certificate comes first, then its issuer"
@@ -141,10 +159,19 @@ def _no_chain(chain: list[x509.Certificate]) -> str:
     return ""
 
 
+def _weak_hash(one: x509.Certificate) -> str:
+    """Return the name of a hash that C2PA does not take in the signature of a certificate, "" for others."""
+    try:
+        used = one.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return "another hash"
+    return "" if used is None or used.name in _HASHES else used.name.upper().replace("SHA", "SHA-")
+
+
 def _extension(one: x509.Certificate, kind: Any) -> Any:
     try:
         return one.extensions.get_extension_for_class(kind).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         return None
 
 

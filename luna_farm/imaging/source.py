@@ -42,8 +42,6 @@ _SEARCHED = 2**20
 """Bytes of a file in which its marks are looked for."""
 _UNSTATED_MS, _LONGEST_MS = 100, 65_535
 """Of a frame: what programs show where a file states 0, and the most that APNG holds."""
-_REDUCED = 1
-"""Bit of TIFF's NewSubfileType: a smaller copy of another page."""
 
 
 def read(path: Path) -> Source:
@@ -160,7 +158,7 @@ def _frames(image: Image.Image) -> list[int]:
     for number in range(count):
         image.seek(number)
         kind = getattr(image, "tag_v2", {}).get(254, 0)
-        if not kind & _REDUCED:
+        if not kind & source_formats.REDUCED:
             found.append(number)
     return found or [0]
 

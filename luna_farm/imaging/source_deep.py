@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luna_farm.imaging import source_formats as formats
 from luna_farm.imaging.source_formats import Pixels, Source
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_ASSOCIATED = 1
-"""Of TIFF's ExtraSamples: alpha that is multiplied into the colours."""
-
 
 def read(image: Image.Image, data: bytes, frames: list[int], source: Source) -> list[Pixels] | None:
     """Return 16-bit pixels with colours, which Pillow reads in 8 bits; None where there are none."""
     image.seek(frames[0])
+    if image.format == "PNG" and image.mode == "I;16" and isinstance(image.info.get("transparency"), int):
+        return [_with_transparent_gray(image)]
     bits = _bits(image, data)
     if bits <= 8 or image.mode not in ("RGB", "RGBA", "LA", "CMYK"):
         return None
@@ -46,6 +46,15 @@ def read(image: Image.Image, data: bytes, frames: list[int], source: Source) -> 
     return None
 
 
+def _with_transparent_gray(image: Image.Image) -> Pixels:
+    """Return RGBA of 16-bit gray of which one value is transparent (tRNS): Pillow keeps it as gray alone."""
+    gray = np.asarray(image).astype(np.uint16)
+    alpha = np.where(gray == image.info["transparency"], 0, 65_535).astype(np.uint16)
+    return formats.upright(
+        np.dstack([gray, gray, gray, alpha]), int(image.getexif().get(formats.ORIENTATION, 1))
+    )
+
+
 def _of_16_bits(pixels: Pixels, bits: int, image: Image.Image, number: int) -> Pixels:
     """Put a page in order: channels last, full range, alpha not multiplied in, upright.
 
@@ -61,11 +70,9 @@ def _of_16_bits(pixels: Pixels, bits: int, image: Image.Image, number: int) -> P
         pixels = (pixels.astype(np.uint32) * 65_535 // (2**bits - 1)).astype(np.uint16)
     if pixels.shape[2] == 2:
         pixels = pixels[:, :, (0, 0, 0, 1)]
-    if pixels.shape[2] == 4 and _ASSOCIATED in tags.get(338, ()):
-        colours, alpha = pixels[..., :3].astype(np.float32), pixels[..., 3:]
-        plain = np.floor(colours * 65_535 / np.maximum(alpha, 1) + np.float32(0.5)).clip(0, 65_535)
-        pixels = np.concatenate([plain.astype(np.uint16), alpha], axis=2)
-    return upright(pixels, image)
+    if pixels.shape[2] == 4 and formats.ASSOCIATED in tags.get(formats.EXTRA_SAMPLES, ()):
+        pixels = formats.with_plain_alpha(pixels)
+    return formats.upright(pixels, int(image.getexif().get(formats.ORIENTATION, 1)))
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
@@ -76,15 +83,3 @@ def _bits(image: Image.Image, data: bytes) -> int:
         return int(max(getattr(image, "tag_v2", {}).get(258, (8,))))
     at = data.find(b"pixi")
     return data[at + 9] if image.format == "AVIF" and 0 < at < len(data) - 9 else 8
-
-
-def upright(pixels: Pixels, image: Image.Image) -> Pixels:
-    """Turn pixels as the orientation of a file says."""
-    turned = int(image.getexif().get(0x0112, 1))
-    if turned in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if turned in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if turned in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)

@@ -67,16 +67,22 @@ def read(data: bytes) -> Source | None:
 def _tiff(data: bytes) -> Source:
     import imagecodecs
 
+    directories = _directories(data)
     pages: list[Pixels] = []
+    number = 0
     while True:
+        tags = directories[number] if number < len(directories) else {}
         try:
-            pages.append(_in_order(np.array(imagecodecs.tiff_decode(data, index=len(pages)))))
+            page = np.array(imagecodecs.tiff_decode(data, index=number))
         except (IndexError, imagecodecs.TiffError):
             if not pages:
                 raise
             break
+        number += 1
+        if not tags.get(_SUBFILE, 0) & REDUCED:
+            pages.append(_in_order(page, tags))
     alike = len(pages) > 1 and len({(page.shape, page.dtype) for page in pages}) == 1
-    tags = _tags(data)
+    tags = directories[0] if directories else {}
     return Source(
         [np.stack(pages)] if alike and pages[0].ndim == 3 else pages,
         icc=bytes(tags.get(_ICC) or b""),
@@ -87,28 +93,70 @@ def _tiff(data: bytes) -> Source:
     )
 
 
-def _in_order(page: Pixels) -> Pixels:
-    """Return a page with its channels last, and doubles as floats, the most that files hold here."""
-    if page.ndim == 3 and page.shape[2] not in (1, 2, 3, 4) and page.shape[0] in (3, 4):
-        page = np.ascontiguousarray(np.moveaxis(page, 0, 2))
-    return page.astype(np.float32) if page.dtype == np.float64 else page
+def _in_order(page: Pixels, tags: dict[int, Any]) -> Pixels:
+    """Return a page with its channels last, gray with alpha as RGBA, alpha not multiplied in, upright, and
+    doubles as floats, the most that files hold here."""
+    if page.ndim == 3 and page.shape[2] not in (1, 2, 3, 4) and page.shape[0] in (2, 3, 4):
+        page = np.moveaxis(page, 0, 2)
+    if page.dtype == np.float64:
+        page = page.astype(np.float32)
+    if page.ndim == 3 and page.shape[2] == 2:
+        page = page[:, :, (0, 0, 0, 1)]
+    if page.ndim == 3 and page.shape[2] == 4 and ASSOCIATED in tags.get(EXTRA_SAMPLES, ()):
+        page = with_plain_alpha(page)
+    return upright(page, int(tags.get(ORIENTATION, 1)))
 
 
-_ICC, _XMP = 34675, 700
+def with_plain_alpha(pixels: Pixels) -> Pixels:
+    """Return RGBA whose colours have alpha multiplied in with colours that have not."""
+    full = np.float32(np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1)
+    alpha = pixels[..., 3:].astype(np.float32)
+    plain = pixels[..., :3].astype(np.float32) * full / np.where(alpha > 0, alpha, full)
+    if pixels.dtype.kind == "u":
+        plain = np.floor(plain + np.float32(0.5)).clip(0, full)
+    return np.concatenate([plain.astype(pixels.dtype), pixels[..., 3:]], axis=2)
 
 
-def _tags(block: bytes) -> dict[int, Any]:
-    """Return the tags of the first directory of a TIFF or an EXIF block, {} of what is none."""
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn pixels as EXIF or TIFF says that an image stands."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+_ICC, _XMP, _SUBFILE = 34675, 700, 254
+ORIENTATION, EXTRA_SAMPLES = 274, 338
+ASSOCIATED = 1
+"""Of ExtraSamples: alpha that is multiplied into the colours."""
+REDUCED = 1
+"""Bit of NewSubfileType: a smaller copy of another page."""
+
+
+def _directories(block: bytes) -> list[dict[int, Any]]:
+    """Return the tags of each directory of a TIFF or an EXIF block that can be read."""
     from PIL import TiffImagePlugin
 
+    found: list[dict[int, Any]] = []
+    begun: set[int] = set()
     try:
         file = io.BytesIO(block)
         directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if b"+" in block[2:4] else 8))
-        file.seek(directory.next)
-        directory.load(file)
-        return dict(directory)
+        while directory.next and directory.next not in begun:  # a broken file may go in a circle
+            begun.add(directory.next)
+            file.seek(directory.next)
+            directory.load(file)
+            found.append(dict(directory))
     except Exception:  # whatever a foreign file holds, its pixels are worth more
-        return {}
+        return found
+    return found
+
+
+def _tags(block: bytes) -> dict[int, Any]:
+    return next(iter(_directories(block)), {})
 
 
 def _resolution(tags: dict[int, Any]) -> float:

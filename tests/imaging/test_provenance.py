@@ -318,8 +318,37 @@ def _unfit(folder):
     yield r"is no chain: CN=Test Root.* did not issue CN=Test Signer", Signing(*own)
     Path(own[0]).write_text(root + first)
     yield "but to certificate 2 in it, which must come first", Signing(*own)
+    for said, change in _changed_bytes().items():
+        path, key = make(folder / said[:5])
+        Path(path).write_text(_changed(_certificates(path)[0], *change) + _certificates(path)[1])
+        yield said, Signing(path, key)
     old = make(folder / "old", root_days=-1)
     yield r"has a certificate \(CN=Test Root.*\) that expired on", Signing(*old)
+
+
+def _changed_bytes():
+    """Names of algorithms (OIDs) in a certificate, and by what others a certificate may name them."""
+    ecdsa, hashed = (
+        bytes.fromhex("2a8648ce3d0403"),
+        (b"\x02", b"\x01"),
+    )  # with SHA-256, with SHA-224
+    curve = bytes.fromhex("2a8648ce3d030107")
+    return {
+        "another kind of key than EC": (curve, curve[:-1] + b"\x63"),
+        r"has a signature with SHA-224 \(CN=Test Signer": (ecdsa + hashed[0], ecdsa + hashed[1]),
+    }
+
+
+def _changed(pem, old, new):
+    import base64
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization as s
+
+    der = x509.load_pem_x509_certificate(pem.encode()).public_bytes(s.Encoding.DER)
+    assert old in der
+    text = base64.encodebytes(der.replace(old, new)).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n"
 
 
 def _certificates(path):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from luna_farm.errors import InvalidRequest
-from luna_farm.imaging import source, source_deep
+from luna_farm.imaging import source, source_formats
 
 
 def test_a_still_in_front_of_an_animation_is_none_of_its_frames(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_deep_pixels_are_upright_too(tmp_path: Path, orientation: int) -> None:
     image = Image.fromarray(pixels.astype(np.uint8))
     image.getexif()[0x0112] = orientation
     expected = np.asarray(ImageOps.exif_transpose(image))
-    assert np.array_equal(source_deep.upright(pixels, image), expected)
+    assert np.array_equal(source_formats.upright(pixels, orientation), expected)
 
 
 def test_a_profile_of_other_colours_than_the_file_stores_is_left_out(options, task, picture) -> None:  # type: ignore[no-untyped-def]
@@ -193,6 +193,42 @@ def test_tiff_of_16_bits_in_all_its_kinds(tmp_path: Path) -> None:
         (page,) = found.pages
         assert page.shape == expected.shape, name
         assert np.abs(page.astype(int) - expected).max() <= (name == "associated"), name
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_what_a_tiff_says_of_its_pixels_holds_for_every_depth(tmp_path: Path, kind: Any) -> None:
+    full = 65_535 if kind is np.uint16 else 1
+    rgba = (np.random.default_rng(0).random((20, 30, 4)) * full).astype(kind)
+    gray, alpha = rgba[..., :1], rgba[..., 3:]
+    tight = 1 / full if kind is np.uint16 else 1e-6
+    premultiplied = (rgba[..., :3] * (alpha / full)).astype(kind)
+    turned = _tiff(tmp_path / "a.tif", rgba[..., :3], photometric="rgb", extratags=[(274, 3, 1, 6, True)])
+    assert np.array_equal(turned.pages[0], np.rot90(rgba[..., :3], -1))
+    (plain,) = _tiff(
+        tmp_path / "b.tif", np.dstack([premultiplied, alpha]), photometric="rgb", extrasamples=["assocalpha"]
+    ).pages
+    shown = plain[..., :3] * (alpha / full)
+    assert np.abs(shown - premultiplied.astype(float)).max() / full <= tight
+    how: dict[str, Any] = {"photometric": "minisblack", "extrasamples": ["unassalpha"]}
+    (pair,) = _tiff(tmp_path / "c.tif", np.dstack([gray, alpha]), **how).pages
+    assert np.array_equal(pair, np.dstack([gray, gray, gray, alpha]))
+
+
+def test_a_smaller_copy_in_a_tiff_of_floats_is_no_page(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="TIFF of floats is written by tifffile")
+    pytest.importorskip("imagecodecs", reason="TIFF of floats is read by imagecodecs")
+    pixels = np.random.default_rng(0).random((20, 30, 3)).astype(np.float32)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(pixels, photometric="rgb")
+        file.write(pixels[::2, ::2], photometric="rgb", subfiletype=1)
+        file.write(pixels[:9], photometric="rgb")
+    assert [page.shape for page in source.read(tmp_path / "a.tif").pages] == [(20, 30, 3), (9, 30, 3)]
+
+
+def test_one_transparent_gray_of_16_bits_stays_transparent(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[1000, 40_000]], np.uint16)).save(tmp_path / "a.png", transparency=1000)
+    (page,) = source.read(tmp_path / "a.png").pages
+    assert page.tolist() == [[[1000, 1000, 1000, 0], [40_000, 40_000, 40_000, 65_535]]]
 
 
 def test_depth_that_is_lost_is_said(tmp_path: Path) -> None:
