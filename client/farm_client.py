@@ -98,7 +98,8 @@ class FarmClient:
         """Save one image, wait for the file and return its path; a name that exists gets a number.
 
         path: its ending names the format. options: those of SaveRequest. Raises InvalidRequest, EncodeError,
-        FarmBusy, FarmUnavailable."""
+        FarmBusy, FarmUnavailable, and DiskError when the folder or destination has failed for five seconds:
+        the farm keeps the image and goes on trying."""
         return self._run(self._policy.save(pixels, path, options))
 
     def job(self, job: str | Receipt) -> JobReport:

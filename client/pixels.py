@@ -58,7 +58,7 @@ def describe(x: object, *, bit_depth: str = "auto", formats: tuple[str, ...] = (
     pixel.
 
     x: a numpy array or a torch tensor (on any device, contiguous or not) of shape [H, W], [H, W, C] or [B,
-    H, W, C], C = 1, 3 or 4, of uint8, uint16, bool, or of floats 0..1. bit_depth and formats: of the files
+    H, W, C], C = 1, 2, 3 or 4, of uint8, uint16, bool, or of floats 0..1. bit_depth and formats: of the files
     to make; they decide in which type floats travel. Raises InvalidRequest with what was given and what is
     allowed.
     """
@@ -78,7 +78,9 @@ def describe(x: object, *, bit_depth: str = "auto", formats: tuple[str, ...] = (
     else:
         of = type(x)
         hint = " (of a PIL image: numpy.asarray(image))" if of.__module__.startswith("PIL.") else ""
-        what = f"{of.__module__}.{of.__qualname__}"
+        if of.__module__ == "builtins":
+            hint = " (of nested lists: numpy.asarray(pixels))" if isinstance(x, list | tuple) else ""
+        what = x if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
         raise InvalidRequest.of("pixels", what, f"a numpy array or torch tensor{hint}")
     return _measured(tuple(given.shape), _kind(str(given.dtype)), bit_depth, formats)
 
@@ -142,7 +144,7 @@ def spread(x: object) -> Any:
 def with_alpha(x: object, mask: object) -> Any:
     """Return an image or a batch with a mask as its alpha, as a new array.
 
-    x: what `describe` accepts, C = 1, 3 or 4; an alpha that it has is replaced. mask: [H, W] or [B, H, W] of
+    x: what `describe` accepts; an alpha that it has is replaced. mask: [H, W] or [B, H, W] of
     floats, 1 where the image is transparent (ComfyUI's MASK; its JoinImageWithAlpha does the same). One mask
     serves a batch; one of another size is scaled, as ComfyUI does. Raises InvalidRequest.
     """

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from luna_farm.catalogue.rows import CatalogueRow, from_map
 from luna_farm.errors import (
+    DiskError,
     FarmBusy,
     FarmDraining,
     FarmError,
@@ -47,6 +48,9 @@ DRAINING_S = 0.05
 WAIT_STEP_S = 20.0
 """One `wait` message asks for at most so long, so that a lost connection is noticed."""
 STALE_TRIES = 3
+HELD_S = 5.0
+"""`save` waits so long for a folder or destination that fails, and raises then: the farm goes on trying."""
+HELD_STEP_S = 1.0
 FIND_LIMIT = 1000
 """Rows of one answer to `find`."""
 WHEN_BUSY = ("wait", "report")
@@ -187,7 +191,18 @@ class Policy:
     def save(self, pixels: Any, path: str | os.PathLike[str], options: dict[str, Any]) -> Plan[str]:
         """Save one image under a path and return the path once the file is there."""
         receipt = yield from self.submit(request_for(pixels, path, options), "wait")
-        return path_of((yield from self.wait(receipt, None)))
+        fails_since = 0.0
+        while True:
+            report = yield from self.wait(receipt, HELD_STEP_S)
+            if report.finished:
+                return path_of(report)
+            reason = report.trouble
+            fails_since = (fails_since or time.monotonic()) if reason else 0.0
+            if fails_since and time.monotonic() - fails_since >= HELD_S:
+                kept = f"The farm keeps the image and goes on trying, as job {receipt.job_id};"
+                raise DiskError(
+                    f"{reason} {kept} `luna-farm cancel {receipt.job_id}` gives it up.", receipt.paths[0]
+                )
 
     def jobs(self, limit: int) -> Plan[list[JobReport]]:
         """Return the reports of the latest jobs, newest first."""

@@ -11,7 +11,7 @@ from typing import Any
 from luna_farm.core.messages import FORMAT_NAMES
 from luna_farm.core.options import SaveSettings
 from luna_farm.core.outputs import Output
-from luna_farm.errors import EncodeError, InvalidRequest, ProtocolError
+from luna_farm.errors import DiskError, EncodeError, InvalidRequest, ProtocolError
 from luna_farm.locations import Location, check_folder, is_url, parse
 
 Json = Mapping[str, Any] | str | None
@@ -94,8 +94,9 @@ class Receipt:
 class ImageReport:
     """What came of one image.
 
-    `state`: waiting, running, held (its folder cannot be written now), saved, discarded (by the gate, to
-    `_discarded`), dropped, failed, cancelled or lost. `ms`: milliseconds of gate, encode and write.
+    `state`: queued, running, uploading, held (its folder cannot be written now), saved, discarded (by the
+    gate, to `_discarded`), dropped, failed, cancelled, lost, or missing (never handed over). `ms`:
+    milliseconds of gate, encode and write.
     """
 
     index: int
@@ -135,6 +136,18 @@ class JobReport:
     def finished(self) -> bool:
         """Nothing more will happen to it by itself."""
         return self.state not in ("queued", "running")
+
+    @property
+    def trouble(self) -> str:
+        """Why an image cannot be written or sent now, "" if nothing is known to be wrong. The farm goes on
+        trying."""
+        for image in self.images:
+            if image.code == DiskError.code and image.state in ("held", "queued", "running"):
+                return image.error
+            for place in image.outputs:
+                if place["state"] == "waiting" and place["error"]:
+                    return str(place["error"])
+        return ""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -178,9 +191,19 @@ def request_for(pixels: Any, path: str | os.PathLike[str], options: dict[str, An
     image_format = FORMAT_NAMES.get(ending.lower())
     if not stem or image_format is None:
         raise InvalidRequest.of("path", os.fspath(path), f"a name that ends in .{', .'.join(FORMAT_NAMES)}")
-    unknown = sorted(set(options) & {"images", "output_dir", "filename", "save_path"})
-    if unknown:
-        raise InvalidRequest.of(unknown[0], options[unknown[0]], "nothing: the path says it")
+    for option, value in options.items():
+        if option in ("images", "output_dir", "filename", "save_path"):
+            raise InvalidRequest.of(option, value, "nothing: the path says it")
+        if option not in SaveRequest.__dataclass_fields__:
+            import difflib  # only here: a caller without mistakes does without it
+
+            near = difflib.get_close_matches(option, SaveRequest.__dataclass_fields__, 1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise InvalidRequest.of("options", option, f"the options of SaveRequest{meant}")
+    shape = getattr(pixels, "shape", ())
+    if len(shape) == 4 and shape[0] != 1 and not options.get("animation"):
+        allowed = "one image, [H, W] or [H, W, C]; FarmClient.submit saves a batch"
+        raise InvalidRequest.of("pixels.shape", list(shape), allowed)
     return SaveRequest([SaveImage(pixels, format=image_format)], output_dir=folder, filename=stem, **options)
 
 
@@ -196,8 +219,14 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def path_of(report: JobReport) -> str:
-    """Return the path of the one file of a report. Raises EncodeError when there is none."""
+    """Return the path of the one file of a report. Raises EncodeError or DiskError when there is none."""
     (image,) = report.images
-    if image.state not in ("saved", "discarded"):
-        raise EncodeError(f"{image.path} was not saved: {image.error or image.state}")
-    return image.path
+    exists = image.state == "dropped" and image.score is None  # and was left as it is, as `if_exists` says
+    if image.state in ("saved", "discarded") or exists:
+        return image.path
+    if image.state == "dropped":
+        why = f"the quality gate rejected it ({image.score:.2f} is below {image.threshold:.2f})"
+        raise EncodeError(f"{image.path} was not saved: {why}, and on_reject is drop.")
+    if image.code in (DiskError.code, "destination"):
+        raise DiskError(image.error, image.path)
+    raise EncodeError(f"{image.path} was not saved: {image.error or image.state}")

@@ -23,9 +23,11 @@ def find(words: str = "", **filters: object) -> list[object]:
 def save(pixels: object, path: object, **options: object) -> str:
     """Save one image and return its path once the file is there; a name that exists gets a number.
 
-    pixels: a numpy array or torch tensor, [H, W], [H, W, C] or [1, H, W, C], C = 1, 3 or 4. path: its ending
-    names the format. options: those of `luna_farm_client.SaveRequest`, such as `png_compression=9`. Through
-    the farm if one runs, else in this process. Raises InvalidRequest, EncodeError, DiskError.
+    pixels: a numpy array or torch tensor, [H, W], [H, W, C] or [1, H, W, C], C = 1, 2 (gray and alpha), 3 or
+    4. path: its ending names the format. options: those of `luna_farm_client.SaveRequest`, such as
+    `png_compression=9`. Through the farm if one runs, else in this process. Raises InvalidRequest,
+    EncodeError, and DiskError where the folder cannot be written: a farm keeps the image then and goes on
+    trying.
     """
     from importlib import import_module
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from farm_process import FarmProcess
 from PIL import Image
 
 import luna_farm
-from luna_farm.errors import InvalidRequest
-from luna_farm_client import AsyncFarmClient, FarmClient
+from luna_farm.errors import DiskError, EncodeError, InvalidRequest
+from luna_farm_client import AsyncFarmClient, FarmClient, policy
 from luna_farm_client.requests import request_for
 
 PIXELS = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
@@ -31,6 +33,54 @@ def test_through_a_farm(shared_farm: FarmProcess, tmp_path: Path) -> None:
         assert path == str(tmp_path / "new" / "x.png")
         assert farm.save(PIXELS, tmp_path / "new" / "x.png") == str(tmp_path / "new" / "x_00001.png")
     assert np.array_equal(np.asarray(Image.open(path)), PIXELS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: /proc is a folder that takes no file")
+def test_a_folder_that_cannot_be_written_raises_and_the_farm_keeps_the_image(
+    shared_farm: FarmProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "HELD_S", 0.0)
+    monkeypatch.setattr(policy, "HELD_STEP_S", 0.05)
+    with shared_farm.client() as farm:
+        with pytest.raises(DiskError, match=r"Cannot write /proc/nope/x[.]png: No such file") as refused:
+            farm.save(PIXELS, "/proc/nope/x.png")
+        job = farm.jobs(limit=1)[0]
+        assert f"The farm keeps the image and goes on trying, as job {job.job_id};" in str(refused.value)
+        assert not job.finished
+        farm.cancel(job)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: /proc is a folder that takes no file")
+@pytest.mark.usefixtures("no_farm")
+def test_without_a_farm_a_folder_that_cannot_be_written_is_the_same_error() -> None:
+    with pytest.raises(DiskError, match=r"^Cannot write /proc/nope/x[.]png: No such file"):
+        luna_farm.save(PIXELS, "/proc/nope/x.png")
+
+
+@pytest.mark.usefixtures("no_farm")
+def test_what_is_no_file_in_the_end_says_why(tmp_path: Path) -> None:
+    path = luna_farm.save(PIXELS, tmp_path / "x.png")
+    assert luna_farm.save(PIXELS, tmp_path / "x.png", if_exists="skip") == path, "the file is there"
+    with pytest.raises(EncodeError, match=r"the quality gate rejected it \(0.00 is below 0.30\)"):
+        luna_farm.save(PIXELS * 0, tmp_path / "y.png", quality_gate="both", on_reject="drop")
+
+
+@pytest.mark.usefixtures("no_farm")
+@pytest.mark.parametrize(
+    ("pixels", "options", "message"),
+    [
+        (np.zeros((2, 8, 8, 3), np.uint8), {}, r"FarmClient.submit saves a batch"),
+        (PIXELS, {"lossy_qualty": 3}, "did you mean lossy_quality"),
+        (None, {}, "^pixels: None is not allowed"),
+        ([[1, 2]], {}, r"^pixels: \[\[1, 2\]\] is not allowed; .*numpy.asarray"),
+    ],
+)
+def test_what_cannot_be_saved_as_one_image_is_refused_in_a_sentence(
+    tmp_path: Path, pixels: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        luna_farm.save(pixels, tmp_path / "x.png", **options)
+    assert list(tmp_path.glob("*.png")) == []
 
 
 @pytest.mark.usefixtures("no_farm")
