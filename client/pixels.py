@@ -80,8 +80,8 @@ def describe(x: object, *, bit_depth: str = "auto", formats: tuple[str, ...] = (
         hint = " (of a PIL image: numpy.asarray(image))" if of.__module__.startswith("PIL.") else ""
         if of.__module__ == "builtins":
             hint = " (of nested lists: numpy.asarray(pixels))" if isinstance(x, list | tuple) else ""
-        what = x if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
-        raise InvalidRequest.of("pixels", what, f"a numpy array or torch tensor{hint}")
+        shown = x if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
+        raise InvalidRequest.of("pixels", shown, f"a numpy array or torch tensor{hint}")
     return _measured(tuple(given.shape), _kind(str(given.dtype)), bit_depth, formats)
 
 

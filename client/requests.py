@@ -200,7 +200,7 @@ def request_for(pixels: Any, path: str | os.PathLike[str], options: dict[str, An
             near = difflib.get_close_matches(option, SaveRequest.__dataclass_fields__, 1)
             meant = f" (did you mean {near[0]}?)" if near else ""
             raise InvalidRequest.of("options", option, f"the options of SaveRequest{meant}")
-    shape = getattr(pixels, "shape", ())
+    shape: Any = getattr(pixels, "shape", ())
     if len(shape) == 4 and shape[0] != 1 and not options.get("animation"):
         allowed = "one image, [H, W] or [H, W, C]; FarmClient.submit saves a batch"
         raise InvalidRequest.of("pixels.shape", list(shape), allowed)

@@ -86,9 +86,7 @@ def folder(name: str, place: Place) -> list[Finding]:
 
 
 def _advice(name: str) -> str:
-    return (
-        f"Give this user the right to write there, or choose another folder: --{name.replace(' ', '-')} PATH."
-    )
+    return f"To use another folder: --{name.replace(' ', '-')} PATH."  # the error says what may be done there
 
 
 def state_kind(place: Place) -> list[Finding]:
@@ -170,7 +168,7 @@ def _try_writing(folder: Path) -> tuple[Way | None, str]:
             str(path), [bytes(4096)], output_dir=str(path.parent), temp_name=trial, fsync=True
         )
     except DiskError as refused:
-        return None, str(refused)
+        return None, str(refused).replace(refused.path or str(path), str(folder))
     with contextlib.suppress(OSError):
         os.unlink(published.path)
     return writer.way_of(str(path.parent)), ""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from luna_farm.errors import FarmError
+from luna_farm.system import disk_error
 
 READY_WITHIN_S = 30.0
 _POLL_S = 0.01
@@ -98,9 +99,12 @@ def _ready(
             place = {name: endpoint[name] for name in ("host", "port", "feed_port", "pid")}
             return Launched(process, **place, open_after_s=time.monotonic() - started)
         if process.poll() is not None:
-            raise LaunchFailed(_said(state_dir), process.returncode)
+            why = _said(state_dir) or _silent_end(process.returncode, state_dir / OUTPUT_FILE)
+            raise LaunchFailed(why, max(1, process.returncode))
         time.sleep(_POLL_S)
-    raise LaunchFailed(f"The farm did not answer within {READY_WITHIN_S:.0f} s; it said: {_said(state_dir)}")
+    said = _said(state_dir)
+    told = f"it said: {said}" if said else "`luna-farm start` without --detach shows what it waits for."
+    raise LaunchFailed(f"The farm did not answer within {READY_WITHIN_S:.0f} s; {told}")
 
 
 def _spawn(arguments: Sequence[str], output: Path, environ: dict[str, str] | None) -> subprocess.Popen[bytes]:
@@ -129,6 +133,20 @@ def _answers(endpoint: dict[str, Any]) -> bool:
 
 
 def _said(state_dir: Path) -> str:
-    """Return the last line that the new process wrote."""
+    """Return the last line that the new process wrote, "" for none."""
     lines = (state_dir / OUTPUT_FILE).read_text("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else "nothing"
+    return lines[-1] if lines else ""
+
+
+def _silent_end(code: int, output: Path) -> str:
+    """Say why a process ended that wrote nothing: what it had to say may have found no room on the disk."""
+    if code < 0:
+        return f"The farm was ended by {signal.Signals(-code).name} while it started; see the system log."
+    try:
+        with output.open("wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return str(disk_error("write", output, error))
+    return f"The farm ended with code {code}; `luna-farm start` without --detach shows everything."

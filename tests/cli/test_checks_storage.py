@@ -123,6 +123,19 @@ def test_how_files_get_their_names_is_found_out_by_trying(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_full_disk_is_named_with_the_folder_and_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str, *_: object, **__: object) -> None:
+        raise system.disk_error("write", path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    monkeypatch.setattr(writer, "publish", full)
+    (finding,) = checks.folder("output dir", checks.look(tmp_path))
+    assert finding.text.startswith(f"Cannot write {tmp_path}: No space left on device")
+    assert "Free some space" in finding.text
+    assert finding.advice == "To use another folder: --output-dir PATH."
+
+
 def test_a_file_system_that_does_not_answer_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

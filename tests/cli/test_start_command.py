@@ -185,10 +185,33 @@ def test_a_process_that_does_not_answer_in_time_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "_spawn", lambda arguments, output, environ: child)
     monkeypatch.setattr(launch, "READY_WITHIN_S", 0.0)
     (tmp_path / launch.OUTPUT_FILE).write_text("")
-    with pytest.raises(launch.LaunchFailed, match="it said: nothing"):
+    with pytest.raises(launch.LaunchFailed, match="shows what it waits for"):
         launch.launch([], tmp_path)
     child.stdin.close()
     assert child.returncode is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: /dev/full stands for a full disk")
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ("sys.exit(1)", "Cannot write .*start[.]log: No space left on device .* Free some space"),
+        ("os.kill(os.getpid(), 9)", "ended by SIGKILL while it started"),
+    ],
+)
+def test_a_process_that_could_say_nothing_is_explained(end, message, tmp_path, monkeypatch):
+    child = subprocess.Popen([sys.executable, "-c", f"import os, sys; {end}"])
+    child.wait()
+
+    def spawn(arguments, output, environ):
+        output.symlink_to("/dev/full")
+        return child
+
+    monkeypatch.setattr(launch, "_spawn", spawn)
+    monkeypatch.setattr(launch, "_said", lambda state_dir: "")
+    with pytest.raises(launch.LaunchFailed, match=message) as caught:
+        launch.launch([], tmp_path)
+    assert caught.value.exit_code == 1
 
 
 def test_an_endpoint_of_an_earlier_farm_is_not_mistaken_for_the_new_one(tmp_path, monkeypatch):
