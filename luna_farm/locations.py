@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from luna_farm.errors import InvalidRequest
 
@@ -98,6 +99,7 @@ class Location:
         return not other.prefix or f"{self.prefix}/".startswith(f"{other.prefix}/")
 
 
+@lru_cache(maxsize=256)
 def parse(field: str, url: str) -> Location:
     """Return the place that a URL names. Raises InvalidRequest; user, password and query are not repeated.
 

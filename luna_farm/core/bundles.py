@@ -133,12 +133,10 @@ def _take(farm: Farm, bundle: OpenBundle) -> None:
     for opened, job in zip(bundle.opened, bundle.jobs, strict=True):
         for index, image in enumerate(job.images):
             at = at if opened.submit.batch_of(index)[1] else aligned(at)
-            image.task = image.task.with_fields(
-                segment=slot.segment or farm.segment,
-                offset=slot.offset + at,
-                flaws=bundle.flaws[count] if bundle.flaws else 0,
-                file_time_ns=bundle.file_time_ns and bundle.file_time_ns + count * FILE_STEP_NS,
-            )
+            task = image.task
+            task.segment, task.offset = slot.segment or farm.segment, slot.offset + at
+            task.flaws = bundle.flaws[count] if bundle.flaws else 0
+            task.file_time_ns = bundle.file_time_ns and bundle.file_time_ns + count * FILE_STEP_NS
             image.slot = slot.number
             at, count = at + image.task.nbytes, count + 1
 

@@ -170,22 +170,23 @@ def _forget_old(farm: Farm) -> None:
     was cancelled while its submit is open as long as that. The last one is kept however large it is: its
     client may be about to ask for it."""
     kept = farm.limits.kept_reports
-
-    def within() -> bool:
-        return len(farm.finished_order) <= kept and farm.kept_images <= kept * IMAGES_A_REPORT
-
-    if within():
-        return
-    for job_id in list(farm.finished_order)[: -1 if kept else None]:
-        if within():
-            return
+    reports, images = len(farm.finished_order), farm.kept_images
+    last = next(reversed(farm.finished_order), None) if kept else None
+    old: list[str] = []
+    for job_id, count in farm.finished_order.items():
+        if (reports <= kept and images <= kept * IMAGES_A_REPORT) or job_id == last:
+            break
         job = farm.jobs.get(job_id)
         if job_id in farm.submits or (
             job is not None and job_id not in farm.open_jobs and job.count(S.FAILED)
         ):
             continue
+        old.append(job_id)
+        reports, images = reports - 1, images - count
+    for job_id in old:
         farm.kept_images -= farm.finished_order.pop(job_id)
         farm.unkept.pop(job_id, None)
+        job = farm.jobs.get(job_id)
         if job is not None and job_id not in farm.open_jobs:
             del farm.jobs[job_id]
             farm.requests.pop(job.request_id, None)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from luna_farm.core.circuits import UPLOADS, Circuit
+from luna_farm.core.limits import DestinationLimits
 from luna_farm.core.state import Farm
 from luna_farm.errors import InvalidRequest
 from luna_farm.locations import belongs_to, is_url, parse
@@ -10,7 +13,11 @@ from luna_farm.locations import belongs_to, is_url, parse
 
 def destination_of(farm: Farm, root: str) -> tuple[str, int, float]:
     """Return the name of a destination, its uploads at a time and its time limit in seconds."""
-    destinations = farm.limits.destinations
+    return _destination_of(farm.limits.destinations, root)
+
+
+@lru_cache(maxsize=256)
+def _destination_of(destinations: tuple[DestinationLimits, ...], root: str) -> tuple[str, int, float]:
     if not is_url(root):
         return root, UPLOADS, 0.0
     try:

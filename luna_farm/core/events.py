@@ -1,7 +1,8 @@
 """What happens to the farm: the events that `farm.handle` takes. Facts only, no behaviour.
 
 `client` numbers a connection, `reply` a request on it, `worker` a worker process. An event with an `error`
-that is not None says that the instruction before it failed.
+that is not None says that the instruction before it failed. They are not changed once they are made, but not
+frozen: a frozen class takes three times as long to make.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from luna_farm.errors import FarmError
 # --- from clients
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class LeaseRequested:
     """A client requests slots of `sizes` bytes."""
 
@@ -25,7 +26,7 @@ class LeaseRequested:
     sizes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class LeasesReturned:
     """A client returns unused leases."""
 
@@ -33,7 +34,7 @@ class LeasesReturned:
     leases: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Submitted:
     """A submit arrived and passed the schema. Its pixels follow as `Sealed` events with the same `reply`."""
 
@@ -43,7 +44,7 @@ class Submitted:
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ManySubmitted:
     """Several submits arrived in one message. The pixels of all follow in one `Sealed` with one part."""
 
@@ -54,7 +55,7 @@ class ManySubmitted:
     want: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Sealed:
     """The pixels of the next images of the submit `reply` are complete in the leased slots of `parts`.
 
@@ -67,7 +68,7 @@ class Sealed:
     time_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Aborted:
     """A client seals nothing more for the submit `reply`. What it has sealed stays accepted."""
 
@@ -75,7 +76,7 @@ class Aborted:
     reply: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ClientGone:
     """A connection ended. `may_write`: its process may live and still be writing into its slots."""
 
@@ -86,7 +87,7 @@ class ClientGone:
 JobCommand = Literal["wait", "cancel", "retry", "dismiss"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class JobRequested:
     """A client waits for a job (until the monotonic time `until`, in seconds), cancels or retries its
     images, or gives up those that failed. `index`: of one image; None: of all."""
@@ -99,7 +100,7 @@ class JobRequested:
     index: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PauseRequested:
     """A client pauses the pool, or (`paused` False) lets it go on."""
 
@@ -111,7 +112,7 @@ class PauseRequested:
 # --- results of instructions
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class NamesReserved:
     """Free final paths were found for the images of a job, in order; `warnings` come from the templates.
 
@@ -127,7 +128,7 @@ class NamesReserved:
     error: FarmError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class SegmentCreated:
     """A segment of its own exists for one image that is larger than the arena."""
 
@@ -138,7 +139,7 @@ class SegmentCreated:
     error: FarmError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PixelsSpooled:
     """Pixels of a durable job are synced to disk: one file segment for each part, in order."""
 
@@ -147,7 +148,7 @@ class PixelsSpooled:
     error: FarmError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PixelsMoved:
     """The pixels of an image that has to wait are synced to disk, in the file segment `segment`."""
 
@@ -157,7 +158,7 @@ class PixelsMoved:
     error: FarmError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Journaled:
     """The records of a job that was waiting for them are in the journal: they survive."""
 
@@ -165,7 +166,7 @@ class Journaled:
     error: FarmError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Buried:
     """The pixels of an image are in the dead letters: `segment` and `offset` say where."""
 
@@ -179,7 +180,7 @@ class Buried:
 # --- from workers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class WorkerReady:
     """A worker can take images. `pid` is the process of this machine that writes its files, `created` its
     start time as the system gives it, for the fence.
@@ -194,7 +195,7 @@ class WorkerReady:
     node_pid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class WorkerGone:
     """A worker process has ended **and was collected**; nothing of it can write any more.
 
@@ -207,7 +208,7 @@ class WorkerGone:
     blameless: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PoolFailed:
     """No worker of a pool can be had now. That is over as soon as one is ready."""
 
@@ -215,7 +216,7 @@ class PoolFailed:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ImageFinished:
     """A worker reports the result of an image."""
 
@@ -228,7 +229,7 @@ class ImageFinished:
 # --- from the uploader
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class UploaderReady:
     """The uploader process runs. `created` is its start time as the system gives it, for the fence."""
 
@@ -236,7 +237,7 @@ class UploaderReady:
     created: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class UploadFinished:
     """A destination has stored an upload under `name`, or with an `error` it has not.
 
@@ -254,7 +255,7 @@ class UploadFinished:
     wait_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ShardPublished:
     """A shard has the name `path`, or lies whole in the spool of uploads as `spool`; with an `error` neither.
     `decision`: "fail" when its file is gone, "interrupted" when the uploader ended."""
@@ -270,12 +271,12 @@ class ShardPublished:
 # --- from the supervisor itself
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class DrainRequested:
     """Accept no more jobs, finish what was accepted, end the workers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Tick:
     """Time has passed."""
 

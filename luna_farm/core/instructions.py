@@ -1,5 +1,5 @@
 """What the farm decides: the instructions that `farm.handle` returns. The supervisor executes them in
-order."""
+order. They are not changed once they are made, but not frozen, as in `events.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from luna_farm.core.pools import NEAR
 from luna_farm.core.shards import ShardPlace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Reply:
     """Answer request `reply` of connection `client`."""
 
@@ -21,7 +21,7 @@ class Reply:
     message: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ReserveNames:
     """Find free final paths for `relatives` (below `output_dir`); the result is NamesReserved."""
 
@@ -35,7 +35,7 @@ class ReserveNames:
     mirrors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class CreateSegment:
     """Create a segment for one image that is larger than the arena; the result is SegmentCreated."""
 
@@ -44,7 +44,7 @@ class CreateSegment:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class SpoolPixels:
     """Copy the pixels at `places` (segment, offset, bytes) to disk and sync them; the result is
     PixelsSpooled."""
@@ -55,7 +55,7 @@ class SpoolPixels:
     """What each of them is, in the same order (`completion.request_of`): kept in its file."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class MovePixels:
     """Copy the pixels of an image that has to wait to disk and sync them; the result is PixelsMoved."""
 
@@ -63,7 +63,7 @@ class MovePixels:
     request: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Append:
     """Append records to the journal. With a `job_id` that job waits for them: the result is Journaled, and
     the records are synced first if `sync`. Without one they are written as soon as the disk allows."""
@@ -73,7 +73,7 @@ class Append:
     sync: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Dispatch:
     """Hand an image to a worker."""
 
@@ -82,7 +82,7 @@ class Dispatch:
     options: SaveOptions
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class RemoveTemps:
     """Remove the temporary files below `root` that an attempt may have left whose image is given up."""
 
@@ -90,7 +90,7 @@ class RemoveTemps:
     root: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Spawn:
     """Start a worker of a pool under this number."""
 
@@ -98,7 +98,7 @@ class Spawn:
     pool: str = NEAR
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class EndWorker:
     """Ask an idle worker to end, or end one that makes no progress by `force`."""
 
@@ -107,7 +107,7 @@ class EndWorker:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Bury:
     """Write an image to the dead letters; the result is Buried."""
 
@@ -116,14 +116,14 @@ class Bury:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Forget:
     """Remove a segment (spooled pixels, a dead letter, a segment of one image) that is no longer needed."""
 
     segment: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class StartUpload:
     """Send a spooled file; the result is UploadFinished. `again`: an earlier try may have stored it."""
 
@@ -138,7 +138,7 @@ class StartUpload:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class AddMember:
     """Append a spooled image to a shard under `name`, or the next free one; the result is UploadFinished.
     `again`: an earlier try may have done it."""
@@ -153,7 +153,7 @@ class AddMember:
     shard: ShardPlace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PublishShard:
     """Give a shard of `members` images its final name, or put it into the spool of uploads if that is a URL.
     The result is ShardPublished. Not before the journal is on the disk: it says what is in the shard."""
@@ -163,14 +163,14 @@ class PublishShard:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class RemoveSpooled:
     """Remove a file of the upload spool that every destination has confirmed."""
 
     spool: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Catalogue:
     """Put a finished image into the catalogue, after the journal. `row`: as its worker packed it; `path`:
     where the file is, if its worker could not know."""
@@ -179,7 +179,7 @@ class Catalogue:
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class CatalogueFailed:
     """Put an image into the catalogue that has failed."""
 
@@ -188,7 +188,7 @@ class CatalogueFailed:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Uncatalogue:
     """Remove the row of a failed image that was given up."""
 
@@ -196,7 +196,7 @@ class Uncatalogue:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Publish:
     """Send an event to the feed, the metrics and the log."""
 

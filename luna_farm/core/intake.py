@@ -197,9 +197,9 @@ def _take_parts(farm: Farm, opened: OpenSubmit) -> tuple[tuple[str, int, int], .
                 farm.slots.done_with(slot.number)
                 continue
             segment, offset = slot.segment or farm.segment, slot.offset + place * size
-            bad = flaws[place] if flaws else 0
-            at = file_time and file_time + place * FILE_STEP_NS
-            image.task = image.task.with_fields(segment=segment, offset=offset, flaws=bad, file_time_ns=at)
+            task = image.task  # nothing but this image knows it yet
+            task.segment, task.offset, task.flaws = segment, offset, flaws[place] if flaws else 0
+            task.file_time_ns = file_time and file_time + place * FILE_STEP_NS
             image.slot, image.result = slot.number, NOTHING_YET
             opened.taking.append(image)
             places.append((segment, offset, size))

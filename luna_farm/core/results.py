@@ -53,21 +53,19 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
     job = farm.jobs[image.task.job_id]
     if len(farm.pools) > 1:  # else nothing is decided by them
         farm.costs.add(image.task, job.options, result.ms or {})
-    if result.thumbnail or result.row:  # of the row only uploads have need later
-        kept_row = result.row if result.uploads else b""
-        image.result = result.with_fields(thumbnail=b"", row=kept_row)
-    else:
-        image.result = result
+    image.result, thumbnail, row = result, result.thumbnail, result.row
+    # It came from the pipe, and nothing else knows it. Of the row only uploads have need later.
+    result.thumbnail, result.row = b"", row if result.uploads else b""
     if result.uploads:
         return _spooled(farm, worker, image, result, now)
     image.move(S(result.state))
     farm.count_saved(result)
     done: list[Instruction] = [Append((image_record(image),))]
     done += finish(farm, image)
-    done += [Catalogue(result.row)] if result.row else []
+    done += [Catalogue(row)] if row else []
     if result.state != "dropped":
         done += folder_works(farm, image)
-    done += _published(job, image, worker, result, now)
+    done += _published(job, image, worker, thumbnail, now)
     return done + close(farm, job, now)
 
 
@@ -78,16 +76,16 @@ def _spooled(farm: Farm, worker: Worker, image: Image, result: ImageResult, now:
     return [*begun, *farm.release_pixels(image), *folder_works(farm, image)]
 
 
-def _published(job: Job, image: Image, worker: Worker, result: ImageResult, now: float) -> list[Instruction]:
+def _published(job: Job, image: Image, worker: Worker, thumbnail: bytes, now: float) -> list[Instruction]:
     """What the feed publishes of one finished image."""
-    task = image.task
+    task, result = image.task, image.result
     done: list[Instruction] = []
     if result.state != "saved" and result.score is not None:
         about = (task.job_id, task.index, result.path, task.format, task.width, task.height, result.score)
         rejected = ImageRejected(
-            *about, result.threshold, job.options.on_reject, worker.pid, thumbnail=result.thumbnail
+            *about, result.threshold, job.options.on_reject, worker.pid, thumbnail=thumbnail
         )
         done.append(Publish(rejected))
     if result.path and result.state != "dropped":  # a file that was there already was not saved
-        done.append(Publish(saved_event(image, now, worker.pid, result.thumbnail)))
+        done.append(Publish(saved_event(image, now, worker.pid, thumbnail)))
     return done

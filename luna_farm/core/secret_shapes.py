@@ -220,6 +220,20 @@ SHAPES: tuple[Shape, ...] = (
 
 _MARKED = [(mark, shape) for shape in SHAPES for mark in shape.marks]
 
+
+def _any_of(words: Iterable[str]) -> str:
+    """Return a pattern that finds any of some words; what they begin with in common is looked for once."""
+    rest: dict[str, list[str]] = {}
+    for word in words:
+        if not word:
+            return ""
+        rest.setdefault(word[0], []).append(word[1:])
+    return "(?:" + "|".join(re.escape(first) + _any_of(more) for first, more in rest.items()) + ")"
+
+
+_ANY_MARK = re.compile(_any_of(mark for mark, _ in _MARKED))
+"""Most names hold none, which this finds in a tenth of the time that looking for each takes."""
+
 # `name: value`, `name=value` and `"name": "value"` in a text: headers, addresses, JSON (in JSON), shell.
 _ASSIGNED = re.compile(
     r"""(?:\\{0,8}(?P<quoted>["']))?(?<![A-Za-z0-9_])(?P<name>[A-Za-z_][\w.-]{0,60})(?(quoted)\\{0,8}["'])\]?
@@ -238,6 +252,8 @@ _IN_TAG = re.compile(r"(?:<(?:lora|lyco|hypernet|lbw)[:\w]*:[^<>]*|embedding:\S*
 def shapes_in(document: str) -> tuple[Shape, ...]:
     """Return the shapes that a text may hold: a quick look that errs on the side of too many."""
     lower = document.lower()
+    if not _ANY_MARK.search(lower):
+        return ()
     return tuple(dict.fromkeys([shape for mark, shape in _MARKED if mark in lower]))
 
 

@@ -81,12 +81,12 @@ class Pool(Protocol):
 
 def image_message(task: ImageTask, options: SaveOptions, *, last: bool) -> dict[str, Any]:
     """Return the message that hands an image to a worker."""
-    return {"t": "image", "task": task.brief_map(), "options": options.brief_map(), "last": last}
+    return {"t": "image", "task": task.values(), "options": options.values(), "last": last}
 
 
 def finished(worker: int, message: dict[str, Any]) -> events.ImageFinished:
     """Return the event of a worker's result."""
-    result = ImageResult.from_map(message["result"])
+    result = ImageResult.from_values(message["result"])
     crash_point("supervisor.result_received")
     return events.ImageFinished(worker, message["job_id"], message["index"], result)
 

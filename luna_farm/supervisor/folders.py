@@ -38,6 +38,8 @@ MAX_ASKING = 32
 SPACE_FRESH_S = 5.0
 MOUNT_FRESH_S = 1.0
 """How long it is believed on which disk a folder lies."""
+STILL_THERE_S = 0.05
+"""How long it is believed that a disk is still there: in a burst it need not be asked for each image."""
 MAX_KNOWN = 1024
 
 
@@ -53,8 +55,8 @@ class Folders:
         self._handle_event = handle_event
         self._local: set[str] = set()
         self._asking: Counter[str] = Counter()
-        self._mounts: dict[str, tuple[str, float]] = {}
-        """Folder -> the mount point of its disk, and when it was looked up."""
+        self._mounts: dict[str, tuple[str, float, float]] = {}
+        """Folder -> the mount point of its disk, when it was looked up, and when it was there last."""
         self._space: dict[str, tuple[int, int]] = {}
         self._space_at: dict[str, float] = {}
 
@@ -165,13 +167,17 @@ class Folders:
     def _mount(self, folder: str) -> tuple[str, bool]:
         """Return the mount point of the disk that the files of a folder belong on, and whether it is there:
         the one it was on when it was used last, also after that was unmounted."""
-        mount, at = self._mounts.get(folder, ("", 0.0))
-        now, there = time.monotonic(), mounts.is_there(mount)
-        if there and (now - at >= MOUNT_FRESH_S or not at):
-            mount = mounts.mount_of(folder)
+        mount, at, seen_at = self._mounts.get(folder, ("", 0.0, 0.0))
+        now = time.monotonic()
+        if seen_at and now - seen_at < STILL_THERE_S:
+            return mount, True
+        there = mounts.is_there(mount)
+        if there:
+            if now - at >= MOUNT_FRESH_S or not at:
+                mount, at = mounts.mount_of(folder), now
             if len(self._mounts) >= MAX_KNOWN:
                 self._mounts.clear()
-            self._mounts[folder] = mount, now
+            self._mounts[folder] = mount, at, now
         return mount, there
 
     def space(self, path: str, now: float) -> tuple[int, int]:
@@ -216,9 +222,10 @@ def _free_keys(root: str, group: Sequence[str], taken: Container[str]) -> list[s
     number = 0
     if COUNTER in group[0] or is_taken(0):
         number = names.first_free(f"{root}/{group[0]}", is_taken)
-    for key in keys(number):
-        check_key("save_path", parse("output_dir", key).prefix)
-    return keys(number)
+    free, at = keys(number), len(parse("output_dir", root).base) + 1
+    for key in free:
+        check_key("save_path", key[at:])
+    return free
 
 
 def _unmounted(folder: str, mount: str) -> str:

@@ -191,7 +191,8 @@ class Bridge:
         if worker is None:
             return  # it is gone, and the message that says so is on its way
         if kind == "image":
-            task, options = ImageTask.from_map(message["task"]), SaveOptions.from_map(message["options"])
+            task = ImageTask.from_values(message["task"])
+            options = SaveOptions.from_values(message["options"])
             worker.dispatch(task, options, message["last"])
         elif kind == "retire":
             worker.retire(message["why"])

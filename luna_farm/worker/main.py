@@ -146,8 +146,8 @@ class Worker:
     def _image(self, message: dict[str, Any]) -> None:
         crash_point("worker.received")
         self._worked = True
-        task = ImageTask.from_map(message["task"])
-        options = SaveOptions.from_map(message["options"])
+        task = ImageTask.from_values(message["task"])
+        options = SaveOptions.from_values(message["options"])
         elsewhere = is_url(task.root) or bool(task.archive)  # no file that could be read later
         sampled = self._thumbnails is not None and (message["last"] or elsewhere)
         made = attempt(task, lambda: self._encoded(task, options, sampled))
@@ -194,5 +194,5 @@ class Worker:
 
     def _report(self, task: ImageTask, result: ImageResult) -> None:
         key = {"job_id": task.job_id, "index": task.index}
-        self._send({"t": "result", **key, "result": result.brief_map()})
+        self._send({"t": "result", **key, "result": result.values()})
         crash_point("worker.reported")

@@ -258,7 +258,7 @@ class Remote:
         if result.ms is not None:
             result = replace(result, ms={**result.ms, **ms})
         key = {"job_id": sent.task.job_id, "index": sent.task.index}
-        self._desk.say({"t": "result", "worker": self.number, **key, "result": result.to_map()})
+        self._desk.say({"t": "result", "worker": self.number, **key, "result": result.values()})
         with self._lock:
             self._writing = False
 

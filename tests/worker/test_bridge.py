@@ -19,7 +19,7 @@ from luna_farm import __version__
 from luna_farm.config_provenance import UNSIGNED
 from luna_farm.config_ray import RayCluster
 from luna_farm.core import frames
-from luna_farm.core.messages import ImageTask, SaveOptions
+from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.storage.allowed import ANYWHERE
 from luna_farm.storage.sinks.refusals import refusal
 from luna_farm.storage.sinks.sink import Stored, Upload
@@ -174,6 +174,10 @@ class Conversation:
         assert message["t"] == kind, message
         return message
 
+    def result(self) -> dict[str, Any]:
+        """The result of an image, which has to be the next message."""
+        return ImageResult.from_values(self.hears("result")["result"]).to_map()
+
     def image(self, index: int, worker: int = 1, side: int = 16, root: str = "") -> None:
         pixels = self.out.parent / f"{index}.npy"
         np.save(pixels, np.full((side, side, 3), index, np.uint8))
@@ -183,7 +187,7 @@ class Conversation:
             root=root or str(self.out),
         )
         options = SaveOptions(output_dir=root or str(self.out))
-        self.say("image", worker, task=task.to_map(), options=options.to_map(), last=False)
+        self.say("image", worker, task=task.values(), options=options.values(), last=False)
 
     def ready(self, worker: int = 1) -> None:
         self.say("spawn", worker)
@@ -232,7 +236,7 @@ def test_an_image_is_encoded_there_and_written_here(start: Start) -> None:
     one = start()
     one.ready()
     one.image(0)
-    result = one.hears("result")["result"]
+    result = one.result()
     assert (result["state"], (one.out / "0.png").stat().st_size) == ("saved", result["bytes"])
     assert {"put", "call", "result", "encode", "write"} <= set(result["ms"])
     one.say("retire", 1, why="idle")
@@ -256,17 +260,17 @@ def test_an_image_for_an_object_store_is_sent_there_or_spooled_here(
     one = start()
     one.ready()
     one.image(0, root="s3://bucket/x")
-    result = one.hears("result")["result"]
+    result = one.result()
     (target,) = result["uploads"]
     assert (result["state"], target["name"], target["bytes"]) == ("saved", "0.png", result["bytes"])
     assert msgpack.unpackb(result["row"])["crc32"] == target["crc32"]
     refused.append(refusal("s3://bucket", "no_credentials"))
     one.image(1, root="s3://bucket/x")
     assert "cannot send to s3://bucket" in one.hears("news")["text"]
-    result = one.hears("result")["result"]
+    result = one.result()
     assert ("bytes" in result["uploads"][0], result["spool_bytes"]) == (False, result["bytes"])
     one.image(2, root="s3://bucket/x")
-    assert one.hears("result")["result"]["uploads"][0]["spool"]
+    assert one.result()["uploads"][0]["spool"]
 
 
 def test_until_there_is_a_cluster_workers_wait_and_may_end(start: Start) -> None:
