@@ -159,6 +159,8 @@ class DiskError(FarmError):
         super().__init__(message)
         self.path = path
         self.errno = errno
+        self.noted: Mapping[str, Any] | None = None
+        """What a file is known by that may have its name nevertheless, for the next attempt."""
 
 
 class ArenaError(FarmError):

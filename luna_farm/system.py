@@ -251,8 +251,9 @@ def raise_open_file_limit() -> None:
 # --- files --------------------------------------------------------------------------------------------------
 
 
-_NO_SYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY})
+NO_SYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.ENOTTY})
 """What file systems say that cannot sync a file or a folder."""
+_NO_FOLDER_SYNC = NO_SYNC | {errno.EACCES, errno.EPERM}
 
 
 def sync_data(fd: int) -> None:
@@ -268,13 +269,13 @@ def sync_data(fd: int) -> None:
         else:
             os.fsync(fd)
     except OSError as error:
-        if error.errno not in _NO_SYNC:
+        if error.errno not in NO_SYNC:
             raise
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:
     """Return once the names in a folder are on the disk. Windows: nothing to do, NTFS journals its names;
-    file systems that refuse to sync a folder (EINVAL, some network ones) are taken at their word."""
+    file systems that do not sync folders (EINVAL, EPERM, some network ones) are taken at their word."""
     if sys.platform == "win32":
         return
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -289,7 +290,7 @@ def sync_open_folder(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno not in _NO_SYNC:
+        if error.errno not in _NO_FOLDER_SYNC:
             raise
 
 

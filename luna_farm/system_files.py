@@ -23,6 +23,11 @@ FOLDER_FLAGS = ROOT_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 """How a folder below it is opened."""
 
 
+WALK_INSTEAD = frozenset({errno.ENOSYS, errno.EPERM, errno.EAGAIN, errno.EINVAL, errno.E2BIG, errno.EXDEV})
+"""Errors of openat2 after which each folder is opened by itself. EAGAIN: something was renamed meanwhile.
+EPERM: forbidden by a container's filter."""
+
+
 def open_folder_beneath(root_fd: int, parts: Sequence[str]) -> int:
     """Open the folder `parts` below an open one for reading, such that no part is a symbolic link.
 
@@ -69,8 +74,7 @@ def _openat2() -> Callable[[int, bytes], int | None] | None:
         if fd >= 0:
             return fd
         code = ctypes.get_errno()
-        # EAGAIN: something was renamed meanwhile. EPERM: forbidden by a container's filter.
-        if code in (errno.ENOSYS, errno.EPERM, errno.EAGAIN, errno.EINVAL, errno.E2BIG, errno.EXDEV):
+        if code in WALK_INSTEAD:
             return None
         raise OSError(code, os.strerror(code), os.fsdecode(relative))
 

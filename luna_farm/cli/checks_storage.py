@@ -19,7 +19,7 @@ from luna_farm.cli.terminal import size
 from luna_farm.core.messages import temp_name
 from luna_farm.errors import DiskError
 from luna_farm.storage import writer
-from luna_farm.storage.writer import Way
+from luna_farm.storage.ways import Way
 from luna_farm.supervisor.state_dir import JOURNAL, TOKEN
 
 SCARCE_BYTES = 100 << 20

@@ -30,14 +30,15 @@ def disk_failed(farm: Farm, image: Image, result: ImageResult, now: float) -> li
     """An image cannot be written now: hold it. The folder is suspected unless it has written others since
     this image failed before."""
     hold(farm, image)
-    image.result = replace(result, state="")
-    image.task = replace(image.task, recovered=True, noted=None)
+    image.result = replace(result, state="", noted=None)
+    image.task = replace(image.task, recovered=True, noted=result.noted)
     image.failures += 1
     image.retry_at = now + pause_s(image.failures)
     path = folder_of(image)
     folder = farm.folders.get(path)
-    # A successor must know as well which of several files are published.
-    done: list[Instruction] = [Append((image_record(image),))] if result.files else []
+    # A successor must know as well what is published, and what may be.
+    known = result.files or result.noted
+    done: list[Instruction] = [Append((image_record(image),))] if known else []
     if folder is None and image.failures == 1:
         folder = farm.folders[path] = FailingFolder(path, result.error, now)
         done.append(Publish(FolderFailing(image.task.job_id, path, result.error)))

@@ -127,7 +127,11 @@ class Note(Message):
         """Return what an attempt that died noted last of the file of a task, or of the `kind` of file that
         goes with it."""
         given = (task.noted or {}).get(temp_name(task.job_id, task.index, kind))
-        return cls.from_map(given) if given else None
+        return cls.from_map(given) if given and given["name"] else None
+
+    def withdrawn(self) -> Note:
+        """Return the note that takes its place once the file has no name for certain."""
+        return replace(self, name="")
 
     def is_of(self, task: ImageTask) -> bool:
         """Whether it is about the file of a task, or one that goes with it."""
@@ -268,3 +272,5 @@ class ImageResult(Message):
     """Bytes of those files in the spool."""
     files: tuple[Mapping[str, Any], ...] = ()
     """Of an image with several: those that are published, `number`, `path` and `bytes` of each."""
+    noted: Mapping[str, Any] | None = None
+    """Of a failed one: temporary name -> map of the `Note` of a file that may have its name nevertheless."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgpack
@@ -26,7 +28,7 @@ NOTES = 64
 """How many notes of one worker are kept; the results of all older ones are in the journal, unless its disk
 has refused that many records."""
 
-_HEAD = struct.Struct(">IIQ")  # crc32 of the rest, payload bytes, number of the note
+_HEAD = struct.Struct(">IIQ")  # crc32 of the rest, payload bytes, when it was made (monotonic ns)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _SAFE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -38,6 +40,7 @@ class Notes:
         """Make the file. A state folder that refuses costs the memory of a crash, not the image."""
         self._path = path
         self._count = 0
+        self._last = 0
         self._fd = -1
         self._open()
 
@@ -56,7 +59,8 @@ class Notes:
         if self._fd < 0:
             return
         payload: bytes = msgpack.packb(note.to_map(), unicode_errors="surrogateescape")
-        rest = struct.pack(">IQ", len(payload), self._count) + payload
+        self._last = max(self._last + 1, time.monotonic_ns())  # notes of other workers may be older or newer
+        rest = struct.pack(">IQ", len(payload), self._last) + payload
         if len(rest) + 4 > NOTE_BYTES:
             return
         try:
@@ -77,6 +81,20 @@ class Notes:
 
 def read(path: str | os.PathLike[str]) -> list[Note]:
     """Return the notes in a file, the oldest first; whatever is no whole note is passed over."""
+    return _in_order(_numbered(path))
+
+
+def read_all(folder: str | os.PathLike[str]) -> list[Note]:
+    """Return the notes of all workers of a farm that is gone, the oldest first: an image that waited for its
+    disk may have been with several."""
+    return _in_order(pair for path in _files(folder) for pair in _numbered(path))
+
+
+def _in_order(numbered: Iterable[tuple[int, Note]]) -> list[Note]:
+    return [note for _, note in sorted(numbered, key=lambda pair: pair[0])]
+
+
+def _numbered(path: str | os.PathLike[str]) -> list[tuple[int, Note]]:
     try:
         data = Path(path).read_bytes()
     except OSError:
@@ -91,12 +109,7 @@ def read(path: str | os.PathLike[str]) -> list[Note]:
         if length and len(rest) == _HEAD.size - 4 + length and checksum == zlib.crc32(rest):
             given = msgpack.unpackb(slot[_HEAD.size : _HEAD.size + length], unicode_errors="surrogateescape")
             found.append((number, Note.from_map(given)))
-    return [note for _, note in sorted(found, key=lambda pair: pair[0])]
-
-
-def read_all(folder: str | os.PathLike[str]) -> list[Note]:
-    """Return the notes of all workers of a farm that is gone."""
-    return [note for path in _files(folder) for note in read(path)]
+    return found
 
 
 def remove_all(folder: str | os.PathLike[str]) -> None:

@@ -3,27 +3,27 @@
 The file is written without a name, or under a temporary one, and synced; then it is given its final name in
 a way that fails if that exists; then the folder is synced. Before the name is given, the worker notes which
 file gets which name (`notes.py`): after a crash the note shows whether the file was published. Which of the
-WAYS to give a name a folder takes is found out by trying, once for each file system. This module must never
-open a path that it did not walk without links, never replace a file, never retry a sync.
+ways to give a name a folder takes is found out by trying, and what each error means is a table (`ways.py`).
+This module must never open a path that it did not walk without links, never replace a file, never retry a
+sync.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import dataclass
 
-from luna_farm.core.filenames import with_number
 from luna_farm.core.messages import Note
 from luna_farm.core.messages import temp_name as temp_name
 from luna_farm.errors import InvalidRequest
 from luna_farm.storage.allowed import ANYWHERE, Allowed
 from luna_farm.storage.folder import Folder
-from luna_farm.storage.names import first_free, parts_below
+from luna_farm.storage.names import parts_below
+from luna_farm.storage.naming import File, Named, NotThisWay, give_name, take_back
+from luna_farm.storage.ways import Then, Way, then
 from luna_farm.system import disk_error, sync_data
 from luna_farm.testing.faults import crash_point, half_write
 
@@ -32,35 +32,12 @@ Buffer = bytes | bytearray | memoryview
 _IOV_MAX = 1024
 
 
-class Way(IntEnum):
-    """How a file gets its name, the best way first. None of them replaces a file.
+WAY_FRESH_S = 300.0
+"""How long a way other than the best is kept before the better ones are tried again: an error may pass, and
+the number of a device is used again after an unmount."""
 
-    UNNAMED: a file without a name is linked, so that a crash leaves nothing (O_TMPFILE, Linux). LINK: a
-    temporary file is linked and its temporary name removed. RENAME: it is renamed by a call that replaces
-    nothing (exFAT, FAT, many network folders). CLAIM: an empty file of our own takes the name, and the
-    rename replaces that one; for an instant, or until the next start if the process dies in it, the file of
-    that name is empty (FUSE file systems without links).
-    """
-
-    UNNAMED = 0
-    LINK = 1
-    RENAME = 2
-    CLAIM = 3
-
-
-REFUSED = frozenset(
-    {
-        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP),
-        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, getattr(errno, "ESTALE", errno.EIO)),
-    }
-)
-"""Errors that say that this file or disk is refused now. After any other one the next way is tried: file
-systems report a missing link() as EPERM, EOPNOTSUPP, ENOSYS, EMLINK, EINVAL, EACCES, EXDEV, EIO or ENOTTY;
-sandboxes that cannot link an open file say ENOENT."""
-
-_ways: dict[int, Way] = {}
-"""Device number -> the first way that worked there. Numbers are used again after an unmount: a way that
-stopped working is left for the next one."""
+_ways: dict[int, tuple[Way, float]] = {}
+"""Device number -> the first way that worked there, and when (monotonic)."""
 
 
 @dataclass(slots=True)
@@ -69,20 +46,6 @@ class Published:
 
     path: str
     bytes: int
-
-
-@dataclass(slots=True)  # not frozen, here and below: that takes three times as long to make
-class _File:
-    """What is published: its wanted name, its temporary one, its content, and how careful to be."""
-
-    name: str
-    temp: str
-    views: list[memoryview]
-    fsync: bool
-    note: Callable[[Note], None] | None
-    time_ns: int = 0
-    claimed: str = ""
-    """The name that an attempt before took by an empty file and died."""
 
 
 def publish(
@@ -106,18 +69,20 @@ def publish(
     `fsync`: on disk before this returns. `time_ns`: time of modification of the file, 0 for now.
     `allowed`: whether folders of the path may be links. Raises InvalidRequest for a path that is not below
     `output_dir`,
-    DiskError for everything that a disk may refuse; no file is left behind then.
+    DiskError for everything that a disk may refuse; no file is left behind then, or, where the disk refuses
+    that as well, `DiskError.noted` is what the next attempt has to be given as `noted`.
     """
     *folders, name = parts_below(path, output_dir)
     _check_temp(temp_name)
     views = [memoryview(buffer).cast("B") for buffer in buffers]
-    file = _File(name, temp_name, views, fsync, note, time_ns)
+    file = File(name, temp_name, views, fsync, note, time_ns, noted=noted)
     try:
         with Folder.open(output_dir, folders, create=True, sync=fsync, allowed=allowed) as folder:
             known = _published(folder, noted) if noted else None
             if replace:
                 known = _replace(folder, file)
             elif known is None:
+                file.noted = None
                 known = _publish(folder, file, noted)
             else:
                 folder.discard(temp_name)
@@ -125,7 +90,10 @@ def publish(
                     folder.sync()
             return _report(path, known)
     except OSError as error:
-        raise disk_error("write", path, error) from error
+        failed = disk_error("write", path, error)
+        if file.noted:
+            failed.noted = {temp_name: file.noted.to_map()}
+        raise failed from error
     except UnicodeEncodeError as error:
         needed = f"a name that the file system can hold ({error.reason})"
         raise InvalidRequest.of("path", path, needed) from error
@@ -170,8 +138,8 @@ def remove_temp(path: str, output_dir: str, allowed: Allowed = ANYWHERE) -> None
 
 def way_of(folder: str) -> Way | None:
     """Return how files get their names in a folder, None until one was published on its file system."""
-    with suppress(OSError):
-        return _ways.get(os.stat(folder).st_dev)
+    with suppress(OSError, KeyError):
+        return _ways[os.stat(folder).st_dev][0]
     return None
 
 
@@ -180,29 +148,21 @@ def _check_temp(name: str) -> None:
         raise InvalidRequest.of("temp_name", name, "a name made by temp_name()")
 
 
-@dataclass(slots=True)
-class _Named:
-    """A file under its final name."""
-
-    name: str
-    size: int
-
-
-def _report(path: str, named: _Named) -> Published:
+def _report(path: str, named: Named) -> Published:
     return Published(path[: -len(os.path.basename(path))] + named.name, named.size)
 
 
-def _published(folder: Folder, noted: Note) -> _Named | None:
+def _published(folder: Folder, noted: Note) -> Named | None:
     """Return the noted file if it has its name, or another one that a person gave it since."""
     if noted.moved:
         status = folder.stat(noted.name)
         gone = folder.stat(noted.temp) is None
-        return _Named(noted.name, noted.size) if gone and status and status.st_size == noted.size else None
+        return Named(noted.name, noted.size) if gone and status and status.st_size == noted.size else None
     if _is_noted(folder.stat(noted.name), noted):
-        return _Named(noted.name, noted.size)
+        return Named(noted.name, noted.size)
     for other in folder.named(noted.inode):
         if other != noted.temp and _is_noted(folder.stat(other), noted):
-            return _Named(other, noted.size)
+            return Named(other, noted.size)
     return None  # not published, or moved out of the folder: written once more rather than lost
 
 
@@ -212,14 +172,15 @@ def _is_noted(status: os.stat_result | None, noted: Note) -> bool:
 
 
 def _first_way(device: int) -> Way:
-    return _ways.get(device, Way.UNNAMED)
+    way, since = _ways.get(device, (Way.UNNAMED, 0.0))
+    return way if way is Way.UNNAMED or time.monotonic() - since < WAY_FRESH_S else Way.UNNAMED
 
 
-def _replace(folder: Folder, file: _File) -> _Named:
+def _replace(folder: Folder, file: File) -> Named:
     """Write a file and rename it over what has its name, if anything does; doing it twice is harmless."""
     fd = _create(folder, file.temp, Way.LINK)
     try:
-        named = _Named(file.name, _fill(fd, file))
+        named = Named(file.name, _fill(folder, fd, file))
         folder.replace(file.temp, file.name)
         if file.fsync:
             folder.sync()
@@ -227,51 +188,57 @@ def _replace(folder: Folder, file: _File) -> _Named:
         folder.discard(file.temp)
         raise
     finally:
-        os.close(fd)
+        _close(fd)
     return named
 
 
-def _publish(folder: Folder, file: _File, noted: Note | None) -> _Named:
+def _publish(folder: Folder, file: File, noted: Note | None) -> Named:
     way = _first_way(folder.device)
     if way is Way.UNNAMED:
         try:
             return _write(folder, file, way)
-        except _NotThisWay:
+        except NotThisWay:
             way = Way.LINK
     if noted and noted.moved and (status := folder.stat(noted.name)) and not status.st_size:
-        file, way = replace(file, claimed=noted.name), Way.CLAIM
+        file.claimed, way = noted.name, Way.CLAIM
     return _write(folder, file, way)
 
 
-class _NotThisWay(Exception):
-    """This file system does not give names in this way."""
-
-
-def _write(folder: Folder, file: _File, way: Way) -> _Named:
+def _write(folder: Folder, file: File, way: Way) -> Named:
     """Write a file and give it its name, in this way or, once it has a temporary name, a worse one."""
     fd = _create(folder, file.temp, way)
     named = None
     try:
-        size = _fill(fd, file)
-        named, way = _give_name(folder, fd, file, way, size)
+        size = _fill(folder, fd, file)
+        named, way = give_name(folder, fd, file, way, size)
         crash_point("writer.named")
         if way is Way.LINK:
             folder.discard(file.temp)
         if file.fsync:
             if way is Way.UNNAMED and not os.major(folder.device):
-                sync_data(fd)  # btrfs does not log a file that has no name yet
+                _sync(folder, fd, file)  # btrfs does not log a file that has no name yet
             folder.sync()
         crash_point("writer.folder_synced")
     except BaseException:
-        if named and folder.is_file(named.name, fd):
-            folder.discard(named.name)
-        if way is not Way.UNNAMED:
-            folder.discard(file.temp)
+        take_back(folder, fd, file, named)
         raise
     finally:
-        os.close(fd)
-    _ways[folder.device] = way
+        _close(fd)
+    _remember(folder.device, way)
     return named
+
+
+def _remember(device: int, way: Way) -> None:
+    now = time.monotonic()
+    known, since = _ways.get(device, (None, 0.0))
+    if known is not way or now - since >= WAY_FRESH_S:
+        _ways[device] = way, now
+
+
+def _close(fd: int) -> None:
+    """Close a file that is written and synced, or given up. `_fill` has asked already what that says."""
+    with suppress(OSError):
+        os.close(fd)
 
 
 def _create(folder: Folder, temp: str, way: Way) -> int:
@@ -279,17 +246,17 @@ def _create(folder: Folder, temp: str, way: Way) -> int:
         try:
             return folder.create_unnamed()
         except OSError as error:
-            if error.errno in REFUSED:
+            if then("open unnamed", error) is Then.HOLD:
                 raise
-            raise _NotThisWay from error
+            raise NotThisWay from error
     try:
         return folder.create(temp)
     except FileExistsError:
-        folder.unlink(temp)  # half a file, left by a crash
+        folder.discard(temp)  # half a file, left by a crash
         return folder.create(temp)
 
 
-def _fill(fd: int, file: _File) -> int:
+def _fill(folder: Folder, fd: int, file: File) -> int:
     """Write everything and sync; return the size in bytes."""
     crash_point("writer.created")
     half_write("writer.half_written", fd, file.views[-1] if file.views else b"")
@@ -300,10 +267,32 @@ def _fill(fd: int, file: _File) -> int:
             now = time.time_ns()
             os.utime(fd, ns=(now, file.time_ns or now))
     if file.fsync:
-        sync_data(fd)
+        _sync(folder, fd, file)
     os.close(os.dup(fd))  # some network folders report a full disk at close: before the file has its name
     crash_point("writer.synced")
     return size
+
+
+def _sync(folder: Folder, fd: int, file: File) -> None:
+    try:
+        sync_data(fd)
+    except OSError as error:
+        if then("fsync", error) is not Then.TRY_EMPTY or _syncs(folder, file.temp):
+            raise
+
+
+def _syncs(folder: Folder, temp: str) -> bool:
+    """Whether a file without content can be synced; else the call is refused as such, whatever the file."""
+    name = temp.replace(".tmp", "-empty.tmp")
+    fd = folder.create(name)
+    try:
+        sync_data(fd)
+    except OSError as error:
+        return then("fsync", error) is not Then.TRY_EMPTY
+    finally:
+        _close(fd)
+        folder.discard(name)
+    return True
 
 
 def write_all(fd: int, views: Sequence[memoryview]) -> int:
@@ -318,53 +307,3 @@ def write_all(fd: int, views: Sequence[memoryview]) -> int:
         if written:
             pending[0] = pending[0][written:]
     return size
-
-
-def _give_name(folder: Folder, fd: int, file: _File, way: Way, size: int) -> tuple[_Named, Way]:
-    """Give the file, open as `fd`, its name or the next free number behind it; return the way that worked."""
-    candidate = file.claimed or file.name
-    while True:
-        if file.note:
-            status = os.fstat(fd)
-            moved = way > Way.LINK
-            file.note(Note(file.temp, candidate, status.st_ino, size, status.st_mtime_ns, moved))
-            crash_point("writer.noted")
-        try:
-            _give(folder, fd, file, candidate, way)
-            return _Named(candidate, size), way
-        except FileExistsError:
-            number = first_free(
-                folder.path + file.name, lambda n: folder.stat(with_number(file.name, n)) is not None
-            )
-            candidate = with_number(file.name, number)
-        except OSError as error:
-            if folder.is_file(candidate, fd):  # NFS: it was done, the answer got lost, the repetition failed
-                return _Named(candidate, size), way
-            if error.errno in REFUSED or way is Way.CLAIM:
-                raise
-            if way is Way.UNNAMED:
-                raise _NotThisWay from error
-            way = Way(way + 1)
-
-
-def _give(folder: Folder, fd: int, file: _File, name: str, way: Way) -> None:
-    """Give one name in one way. Raises FileExistsError if it is taken."""
-    if way <= Way.LINK:
-        try:
-            folder.link(fd, file.temp, name)
-        except FileExistsError:
-            if not folder.is_file(name, fd):  # else it was done, see above
-                raise
-    elif not folder.is_file(file.temp, fd):  # another process put a file of its own there
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file.temp)
-    elif way is Way.RENAME:
-        folder.rename(file.temp, name)
-    else:
-        if name != file.claimed:
-            os.close(folder.create(name))
-            crash_point("writer.claimed")
-        try:
-            folder.replace(file.temp, name)
-        except OSError:
-            folder.discard(name)
-            raise

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from luna_farm.core.messages import ImageResult, ImageTask
-from luna_farm.errors import FarmError
+from luna_farm.errors import DiskError, FarmError
 
 T = TypeVar("T")
 
@@ -16,7 +16,8 @@ def attempt(task: ImageTask, work: Callable[[], T]) -> T | ImageResult:
     try:
         return work()
     except FarmError as error:
-        return ImageResult("failed", path=task.path, error=str(error), code=error.code)
+        noted = error.noted if isinstance(error, DiskError) else None
+        return ImageResult("failed", path=task.path, error=str(error), code=error.code, noted=noted)
     except MemoryError:
         return ImageResult(
             "failed", path=task.path, error="There is not enough memory to encode it.", code="memory"

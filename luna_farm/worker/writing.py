@@ -17,7 +17,7 @@ from typing import Any
 
 from luna_farm.catalogue import images
 from luna_farm.core.messages import ImageResult, Note, output_part
-from luna_farm.errors import FarmError, InvalidRequest
+from luna_farm.errors import DiskError, FarmError, InvalidRequest
 from luna_farm.imaging import checksum
 from luna_farm.locations import is_url
 from luna_farm.storage import mounts, writer
@@ -169,8 +169,9 @@ def _published(made: Made, publish: Publish) -> ImageResult:
         except FarmError as error:
             if not done:
                 raise
-            files = tuple(done.values())
-            return ImageResult("failed", path=file.path, error=str(error), code=error.code, files=files)
+            failed = ImageResult("failed", path=file.path, error=str(error), code=error.code)
+            noted = error.noted if isinstance(error, DiskError) else None
+            return failed.with_fields(files=tuple(done.values()), noted=noted)
         done[file.number] = {"number": file.number, "path": at.path, "bytes": at.bytes}
     first = done[0]
     files = tuple(done[file.number] for file in made.files) if len(made.files) > 1 else ()

@@ -20,7 +20,7 @@ from luna_farm.cli.findings import FINE, NOTE, PROBLEM
 from luna_farm.errors import DiskError
 from luna_farm.storage import writer
 from luna_farm.storage.folder import Folder
-from luna_farm.storage.writer import Way
+from luna_farm.storage.ways import Way
 
 GIB = 1 << 30
 GOOD = Place(Path("/out"), True, "", 50 * GIB, 100 * GIB, 1_000_000, Way.UNNAMED, "ext4")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from stage import CLIENT, Stage, batch, code
 
@@ -347,6 +349,21 @@ def test_the_notes_of_a_dead_worker_go_with_its_images_and_into_the_journal() ->
     stage.finish(state="failed", code="disk", error="full")
     stage.tick(1.0)
     assert stage.dispatched[-1].task.noted is None, "a write that was refused leaves nothing behind"
+
+
+def test_a_file_that_may_be_there_although_its_write_failed_is_looked_for_by_the_next_attempt() -> None:
+    stage = Stage(max_workers=1)
+    stage.workers()
+    stage.submit("job-0001")
+    note = Note(".luna-job-0001-0.tmp", "a.png", 1, 2, 3)
+    noted = {note.temp: note.to_map()}
+    stage.finish(state="failed", code="disk", error="read-only", noted=noted)
+    assert stage.restarted().farm.jobs["job-0001"].images[0].task.noted == noted
+    stage.tick(1.0)
+    task = stage.dispatched[-1].task
+    assert Note.of(task) == note
+    gone = {note.temp: note.withdrawn().to_map()}
+    assert Note.of(replace(task, noted=gone)) is None
 
 
 # --- stopping

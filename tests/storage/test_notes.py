@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def test_the_newest_are_kept_in_order_and_the_file_does_not_grow(tmp_path: Path)
     notes.remove_all(tmp_path)
     assert notes.read_all(tmp_path) == notes.read_all(tmp_path / "gone") == []
     notes.remove(tmp_path / "1")
+
+
+def test_the_notes_of_several_workers_are_in_the_order_in_which_they_were_made(tmp_path: Path) -> None:
+    """An image that waits for its disk is with one worker after the other: what the last one noted counts."""
+    first, second = Notes(tmp_path / "9"), Notes(tmp_path / "10")
+    made = [note(0), replace(note(0), name="later"), replace(note(0), name="last")]
+    for worker, one in zip((first, second, first), made, strict=True):
+        worker.write(one, sync=False)
+    assert notes.read_all(tmp_path) == made
 
 
 def test_any_name_of_a_file_can_be_noted(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from publishing import TEMP, fail, files, linux_only, posix_only, publish
 from luna_farm.errors import DiskError, InvalidRequest
 from luna_farm.storage import writer
 from luna_farm.storage.folder import Folder
-from luna_farm.storage.writer import Published, Way
+from luna_farm.storage.ways import DECISIONS, Then, Way
+from luna_farm.storage.writer import Published
 
 # --- the road ---------------------------------------------------------------------------------------------
 
@@ -133,7 +134,8 @@ def test_removing_tells_what_the_disk_refuses(tmp_path: Path, monkeypatch: pytes
 
 # --- ways to give a name ----------------------------------------------------------------------------------
 
-NUMBERS = sorted({number for number in errno.errorcode if number not in {*writer.REFUSED, errno.EEXIST}})
+REFUSED = sorted(number for number, after in DECISIONS["link"].items() if after is Then.HOLD)
+NUMBERS = sorted({*errno.errorcode} - {*REFUSED, errno.EEXIST})
 
 
 def without(patch: pytest.MonkeyPatch, way: Way, number: int = errno.EOPNOTSUPP) -> None:
@@ -174,7 +176,7 @@ def test_of_a_folder_that_is_not_there_no_way_is_known(tmp_path: Path) -> None:
     assert writer.way_of(str(tmp_path / "gone")) is None
 
 
-@pytest.mark.parametrize("number", sorted(writer.REFUSED), ids=lambda number: errno.errorcode[number])
+@pytest.mark.parametrize("number", REFUSED, ids=lambda number: errno.errorcode[number])
 @pytest.mark.parametrize("method", ["create_unnamed", "link"])
 def test_a_disk_that_refuses_is_no_missing_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, method: str

@@ -17,7 +17,8 @@ from publishing import TEMP, fail, files, noted, posix_only, publish
 from luna_farm.errors import DiskError
 from luna_farm.storage import writer
 from luna_farm.storage.folder import Folder
-from luna_farm.storage.writer import Published, Way
+from luna_farm.storage.ways import Way
+from luna_farm.storage.writer import Published
 
 # --- after a crash ----------------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ def note_after_naming() -> None:
 
 def exists_then_rename() -> None:
     """Names are looked at first and taken later, as most programs do."""
-    from luna_farm.storage import writer
+    from luna_farm.storage import naming, ways, writer
 
     def give(folder: Any, fd: int, file: Any, name: str, way: Any) -> None:
         if folder.stat(name) is not None:
@@ -87,8 +87,8 @@ def exists_then_rename() -> None:
         time.sleep(0.001)  # on a quiet machine the others would seldom meet this moment
         folder.replace(file.temp, name)
 
-    writer._give = give
-    writer._first_way = lambda device: writer.Way.LINK
+    naming._give = give
+    writer._first_way = lambda device: ways.Way.LINK
 
 
 def no_links() -> None:
