@@ -138,14 +138,13 @@ def _claim(folder: Folder, file: File, name: str) -> None:
 
 
 def take_back(folder: Folder, fd: int, file: File, named: Named | None) -> None:
-    """Remove the name and the temporary one after an error. What is not there for certain is noted no more:
-    a successor must not take a file of another program for it."""
+    """Remove the name after an error. What is not there for certain is noted no more: a successor must not
+    take a file of another program for it."""
     left = True
     with suppress(OSError):
         left = _may_have_name(folder, fd, file, named)
         if file.claimed and (status := folder.stat(file.claimed)) and not status.st_size:
             folder.unlink(file.claimed)
-    folder.discard(file.temp)
     if left or not file.noted:
         return
     if file.note:

@@ -221,9 +221,10 @@ def _write(folder: Folder, file: File, way: Way) -> Named:
         crash_point("writer.folder_synced")
     except BaseException:
         take_back(folder, fd, file, named)
-        raise
-    finally:
         _close(fd)
+        folder.discard(file.temp)  # closed first: libfuse removes an open file by a rename, which may fail
+        raise
+    _close(fd)
     _remember(folder.device, way)
     return named
 

@@ -1,6 +1,7 @@
 """A FUSE file system that has no hard links: python linkless.py BACKING MOUNT ERRNO_FILE
 
-Everything is passed on to the folder BACKING, but `link` fails with the number in ERRNO_FILE. Which libfuse
+Everything is passed on to the folder BACKING, but operations fail as ERRNO_FILE says: "link 1,rename 5" names
+each with its error, and `link` always fails. "rename_over" is a rename to a name that exists. Which libfuse
 serves it is the choice of FUSE_LIBRARY_PATH: with libfuse 2 a rename that must not replace is refused, too.
 """
 
@@ -27,6 +28,13 @@ class Linkless(mfusepy.Operations):
     def _at(self, path: str) -> str:
         return self._backing + path
 
+    def _refuse(self, operation: str) -> None:
+        """Fail as the file says."""
+        with open(self._errno_file, encoding="ascii") as file:
+            errors = dict(pair.split() for pair in file.read().split(","))
+        if operation in errors:
+            raise mfusepy.FuseOSError(int(errors[operation]) or errno.ENOSYS)
+
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         status = os.lstat(self._at(path))
         names = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size", "st_ino")
@@ -41,6 +49,7 @@ class Linkless(mfusepy.Operations):
             yield name, self.getattr(f"{path}/{name}"), 0
 
     def mkdir(self, path: str, mode: int) -> int:
+        self._refuse("mkdir")
         os.mkdir(self._at(path), mode)
         return 0
 
@@ -49,6 +58,7 @@ class Linkless(mfusepy.Operations):
         return 0
 
     def create(self, path: str, mode: int, fi: Any = None) -> int:
+        self._refuse("create")
         return os.open(self._at(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
 
     def open(self, path: str, flags: int) -> int:
@@ -58,6 +68,7 @@ class Linkless(mfusepy.Operations):
         return os.pread(fh, size, offset)
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
+        self._refuse("write")
         return os.pwrite(fh, data, offset)
 
     def truncate(self, path: str, length: int, fh: int | None = None) -> int:
@@ -65,7 +76,16 @@ class Linkless(mfusepy.Operations):
         return 0
 
     def fsync(self, path: str, datasync: int, fh: int) -> int:
+        self._refuse("fsync")
         os.fsync(fh)
+        return 0
+
+    def fsyncdir(self, path: str, datasync: int, fh: int) -> int:
+        self._refuse("fsyncdir")
+        return 0
+
+    def flush(self, path: str, fh: int) -> int:
+        self._refuse("flush")
         return 0
 
     def release(self, path: str, fh: int) -> int:
@@ -77,10 +97,14 @@ class Linkless(mfusepy.Operations):
         return 0
 
     def rename(self, old: str, new: str) -> int:
+        self._refuse("rename")
+        if os.path.lexists(self._at(new)):
+            self._refuse("rename_over")
         os.rename(self._at(old), self._at(new))
         return 0
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> int:
+        self._refuse("utimens")
         os.utime(self._at(path), ns=times)
         return 0
 
@@ -90,9 +114,8 @@ class Linkless(mfusepy.Operations):
         return {f"f_{name}": getattr(found, f"f_{name}") for name in names}
 
     def link(self, target: str, source: str) -> int:
-        with open(self._errno_file, encoding="ascii") as file:
-            number = int(file.read())
-        raise mfusepy.FuseOSError(number or errno.ENOSYS)
+        self._refuse("link")
+        raise mfusepy.FuseOSError(errno.EPERM)
 
 
 if __name__ == "__main__":

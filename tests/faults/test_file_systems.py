@@ -16,6 +16,8 @@ import pytest
 from measured import LONG, PATIENCE_S, Figures
 
 from luna_farm.cli import checks_storage
+from luna_farm.core.messages import Note
+from luna_farm.errors import DiskError
 from luna_farm.storage import writer
 from luna_farm.storage.ways import DECISIONS, Way
 
@@ -38,14 +40,16 @@ for n in range(count):
 
 
 class Disk:
-    """A mounted file system. `refuse(number)`: from now on link() fails with this error."""
+    """A mounted file system. `refuse("rename", number)`: from now on that operation fails with this error."""
 
     def __init__(self, folder: Path, errno_file: Path) -> None:
         self.folder = folder
         self._errno_file = errno_file
 
-    def refuse(self, number: int) -> None:
-        self._errno_file.write_text(str(number))
+    def refuse(self, operation: str, number: int) -> None:
+        new = self._errno_file.with_suffix(".new")
+        new.write_text(f"{operation} {number}")
+        new.replace(self._errno_file)
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     servers: list[subprocess.Popen[bytes]] = []
     loops: list[str] = []
     monkeypatch.setattr(writer, "_ways", {})  # the next mount may have the device number of the last one
-    errno_file.write_text(str(errno.EPERM))
+    errno_file.write_text(f"link {errno.EPERM}")
 
     def start(command: list[str | Path], **environ: str) -> None:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -187,7 +191,7 @@ def test_whatever_error_a_missing_link_gives(
     out = mounted.folder
     for number in NUMBERS:
         monkeypatch.setattr(writer, "_ways", {})
-        mounted.refuse(number)
+        mounted.refuse("link", number)
         name = f"{out}/{number}.png"
         for content in (b"first", b"second"):
             writer.publish(
@@ -199,3 +203,79 @@ def test_whatever_error_a_missing_link_gives(
             number
         ]
     assert not list(out.glob(".*"))
+
+
+class Attempts:
+    """One image on a disk, published again after each failure, as a worker does it."""
+
+    def __init__(self, out: Path, number: int) -> None:
+        self.out, self._number = out, number
+        self.noted: Note | None = None
+
+    def attempt(self) -> int:
+        """Return the error, 0 once it is published."""
+        temp = writer.temp_name("job", self._number)
+        name = f"{self.out}/{self._number}.png"
+        given = {"output_dir": str(self.out), "temp_name": temp, "fsync": True, "note": lambda note: None}
+        try:
+            self.path = writer.publish(name, [b"whole"], noted=self.noted, **given).path
+        except DiskError as error:
+            self.noted = Note.from_map(error.noted[temp]) if error.noted else None
+            return error.errno
+        return 0
+
+
+SAVED_THOUGH = {"utimens", "rename_over"}
+"""Operations whose errors, whatever they are, cost nothing."""
+NO_CALL = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY}
+"""Errors of a sync that say that there is none. Of ENOSYS the kernel asks no second time."""
+SYNCED_THOUGH = {
+    "fsync": NO_CALL | {errno.EACCES, errno.EPERM},
+    "fsyncdir": NO_CALL | {errno.EACCES, errno.EPERM},
+}
+TRIED = sorted(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV, errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP),
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EBUSY, errno.EMLINK, errno.ETIMEDOUT),
+        *(
+            errno.ENOTEMPTY,
+            errno.EISDIR,
+            errno.ESTALE,
+            errno.EFBIG,
+            errno.ENXIO,
+            errno.ENODEV,
+            errno.ENOTCONN,
+        ),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "operation", ["rename", "rename_over", "utimens", "fsync", "fsyncdir", "flush", "create", "write"]
+)
+@pytest.mark.parametrize("kind", LIBRARIES)
+def test_an_operation_that_fails_holds_the_image_or_costs_nothing(
+    kind: str, operation: str, disk: Callable[[str], Disk], monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
+    mounted = disk(kind)
+    held = saved = 0
+    for number in TRIED:
+        monkeypatch.setattr(writer, "_ways", {})
+        out = mounted.folder / str(number)
+        out.mkdir()
+        image = Attempts(out, number)
+        mounted.refuse(operation, number)
+        error = image.attempt()
+        name = errno.errorcode[number]
+        may_be_saved = operation in SAVED_THOUGH or number in SYNCED_THOUGH.get(operation, ())
+        if operation == "rename_over" and error:  # one that says nothing about replacing
+            may_be_saved = number in NO_CALL | {errno.EACCES, errno.EPERM, errno.ENOTEMPTY}
+        assert (error == 0) is may_be_saved, (name, error)
+        held, saved = held + (error != 0), saved + (error == 0)
+        if error:
+            assert os.listdir(out) == [], name
+            mounted.refuse("link", errno.EPERM)
+            assert image.attempt() == 0, name
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == {f"{number}.png": b"whole"}, name
+    what = f"{operation} failing with each of {len(TRIED)} errors, {kind} by FUSE"
+    figures.none("names", what, held_then_saved=held, saved_at_once=saved, lost=0, twice=0, stray=0)
