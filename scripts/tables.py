@@ -81,6 +81,24 @@ def errors() -> str:
     return text
 
 
+def decisions() -> str:
+    """Return what each error of each call on the way of a file to its name leads to."""
+    import errno
+
+    from luna_farm.storage.ways import DECISIONS, OTHER, Then
+
+    text = row("call", "error", "what follows") + "| --- " * 3 + "|\n"
+    for call, after in DECISIONS.items():
+        found: dict[Then, list[str]] = {}
+        for number, then in sorted(after.items(), key=lambda pair: pair[0] == OTHER):
+            named = errno.errorcode.get(number, "any other" if len(after) > 1 else "any")
+            # Two names of one error on Linux, two errors on macOS.
+            found.setdefault(then, []).append(named.replace("EOPNOTSUPP", "ENOTSUP"))
+        for then, names in found.items():
+            text += row(call, ", ".join(sorted({*names})), then.value)
+    return text
+
+
 def kinds() -> Iterator[type[FarmError]]:
     """Return every class of error that has a code of its own, those of all packages."""
     import luna_farm
@@ -106,6 +124,7 @@ MADE: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("configuration.md", settings),
     "options": ("protocol.md", options),
     "errors": ("troubleshooting.md", errors),
+    "decisions": ("names.md", decisions),
 }
 
 

@@ -37,6 +37,7 @@ class Then(Enum):
 
     HOLD = "the image waits, is written anew later, and the report says why"
     NEXT_WAY = "the next way to give a name is tried"
+    FREE = "the name is free"
     NEXT_NUMBER = "the name gets the next free number"
     ANEW = "what a crash left under the temporary name is removed, and the file made again"
     NO_SYNC = "the file system has no sync; it is taken at its word"
@@ -77,7 +78,7 @@ DECISIONS: Mapping[str, Mapping[int, Then]] = {
     },
     # Some network folders report a full disk only here: asked before the file has its name.
     "close": {OTHER: Then.HOLD},
-    "stat": {errno.ENOENT: Then.GO_ON, OTHER: Then.HOLD},
+    "stat": {errno.ENOENT: Then.FREE, OTHER: Then.HOLD},
     # A missing link() is reported as EPERM, EOPNOTSUPP, ENOSYS, EMLINK, EINVAL, EACCES, EXDEV, EIO or ENOTTY,
     # by sandboxes that cannot link an open file as ENOENT.
     "link": {
