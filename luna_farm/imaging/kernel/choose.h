@@ -16,15 +16,14 @@ enum { METHOD_RUNS, METHOD_SHORT_RUNS, METHOD_SCAN };
 enum { SECTION_BYTES = 4 << 20, TILES = 10, TILE_SHARE = 8, GLANCES = 6, GLANCE_SHARE = 128, WIDES = 4, WIDE_SHARE = 4 };
 /* Bytes of an image that is sent sooner than any look at it ends, and of one that is looked at by two filters alone. */
 enum { TINY = 512, SMALL = 4096 };
-/* After each tile, filters that cost so many hundredths of the best one are tried no further: the more was seen, the less is
- * hoped. A band of whole rows shows as much as several tiles. */
-static const u8 HOPE[TILES] = {180, 140, 125, 115, 110, 108, 106, 106, 106, 106}, WIDE_HOPE[WIDES] = {120, 112, 108, 106};
-enum { EARLY = 2, NONE_GAINS = 97 };
+/* Filters are tried no further if they cost more than the best one by one part in NEAR, and one in MISLED of what is left to
+ * see. */
+enum { NEAR = 24, MISLED = 12, EARLY = 2, NONE_GAINS = 97 };
 /* Sampling ends when every way of filtering has left so many symbols, since then more tells little, or when one way alone is
- * left and comes to less than so many hundredths of runs. Levels from 5 on have the time for more. */
-enum { ENOUGH_SYMBOLS = 5000, MANY_SYMBOLS = 8000, SETTLED = 85 };
+ * left and comes to less than so many hundredths of runs. */
+enum { ENOUGH_SYMBOLS = 8000, SETTLED = 85 };
 /* Bands of dense images; of less than BANDS_FROM bytes they would take too much of the time. */
-enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 1 << 20, BAND_HOPE = 1015, FEW_ROWS = 4 };
+enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 2 << 20, BAND_HOPE = 1015, FEW_ROWS = 4 };
 
 typedef struct {
     int filter; /* FILTER_NONE .. FILTER_PAETH, or FILTER_BEST: each row its own */
@@ -183,7 +182,7 @@ static int glance(int isa, const strip *s, const row_buffers *b, tile_memory *m,
     const int early = count < 2 * QUICK_GLANCES ? 1 : QUICK_GLANCES;
     sample *sum = &m->sum;
     for (int i = 0; i < early; i++)
-        sample_runs(isa, s, b, m, tiles[i]);
+        sample_runs(isa, s, b, m, tiles[i], 1);
     const int asked = s->level < 5, even = flat_share(s, part) >= FLAT, dense = asked && !even && is_dense(sum, QUICK_DENSE);
     const int known = dense ? repetitive_filter(isa, s, b, m, tiles, early) : FILTER_BEST;
     int hopeful = !dense || known != FILTER_BEST, searched = 0;
@@ -191,7 +190,7 @@ static int glance(int isa, const strip *s, const row_buffers *b, tile_memory *m,
         scan_glance(isa, s, b, m, tiles[searched], known);
     hopeful = hopeful && (!dense || matches_pay(s, sum, QUICK_PAYS));
     for (int i = early; i < count; i++)
-        sample_runs(isa, s, b, m, tiles[i]);
+        sample_runs(isa, s, b, m, tiles[i], 1);
     if (!asked || even || !is_dense(sum, DENSE_SYMBOLS))
         return 1;
     for (; searched < count && hopeful; searched++)
@@ -199,8 +198,14 @@ static int glance(int isa, const strip *s, const row_buffers *b, tile_memory *m,
     return hopeful && matches_pay(s, sum, SCAN_PAYS[s->level] + GLANCE_PAYS);
 }
 
-/* Those of the filters that are alive whose cost is at most so many hundredths of the least. */
-static unsigned hopeful_filters(const sample *sum, unsigned alive, u64 hundredths) {
+/* What the larger tiles told: the filters that were tried to the end, and what runs leave of the tiles that they saw. */
+typedef struct {
+    unsigned alive;
+    u64 runs;
+} closer_look;
+
+/* Those of the filters that are alive which may still be the best one when the tiles that are left are seen, too. */
+static unsigned hopeful_filters(const sample *sum, unsigned alive, u64 left) {
     u64 cost[FILTER_COUNT + 1], least = ~0ull;
     unsigned hopeful = 0;
     for (int f = 0; f <= FILTER_COUNT; f++) {
@@ -208,57 +213,80 @@ static unsigned hopeful_filters(const sample *sum, unsigned alive, u64 hundredth
         least = cost[f] < least ? cost[f] : least;
     }
     for (int f = 0; f <= FILTER_COUNT; f++)
-        if (cost[f] <= least / 100 * hundredths)
+        if (cost[f] <= least + least / NEAR + left / MISLED)
             hopeful |= 1u << f;
     return hopeful;
 }
 
 /* Whether no filter comes near what runs alone leave. */
-static int is_hopeless(const strip *s, const sample *sum) {
-    u64 runs = filtered_cost(s, sum);
+static int is_hopeless(const strip *s, const sample *sum, u64 runs) {
     int hopeless = s->level < 5 && is_dense(sum, SPARSE_SYMBOLS);
     for (int f = 0; f <= FILTER_COUNT; f++)
         hopeless = hopeless && (f == FILTER_AVERAGE || whole_cost(&sum->scanned[f]) * 1000 > runs * QUICK_PAYS);
     return hopeless;
 }
 
-/* Whether the one filter that is left beats runs alone by so much that more tiles change nothing. */
-static int is_settled(const strip *s, const sample *sum, unsigned alive) {
-    return whole_cost(&sum->scanned[high_bit(alive)]) * 100 < runs_cost(s, sum) * SETTLED;
+/* Whether one filter is left that beats runs by enough even if it gains nothing on the tiles that are left. */
+static int is_settled(const sample *sum, unsigned alive, u64 left, u64 all) {
+    return !(alive & (alive - 1)) && (whole_cost(&sum->scanned[high_bit(alive)]) + left) * 100 < all * SETTLED;
 }
 
 static const u8 SCANNED[5] = {FILTER_UP, FILTER_NONE, FILTER_BEST, FILTER_PAETH, FILTER_SUB};
 
-/* Looks at larger tiles in every way. Where nearly nothing is left, the ends of rows count: whole rows, which cost little
- * then. Two filters are as much as a small image is worth. Returns those that were tried to the end. */
-static unsigned look_closely(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, int wide) {
-    sample *sum = &m->sum;
+/* Places larger tiles, or bands of whole rows, and adds their statistics with runs alone; `bits` is what those leave of each.
+ * Orders them by it: what costs most decides, wherever in the image it is. Returns how many. */
+static int place_tiles(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, int wide, tile *tiles, u64 *bits) {
     const int small = s->level < 5 && (part.last - part.first) * s->row_bytes < NARROW_BELOW;
     const size_t rows = wide ? WIDE_ROWS : TILE_ROWS, bytes = wide ? WIDE_BYTES : small ? NARROW_BYTES : TILE_BYTES;
     const int count = count_tiles(s, part, rows, bytes, wide ? WIDE_SHARE : TILE_SHARE, wide ? WIDES : TILES);
-    const int few = s->level < 5 && stream_bytes(s) <= SMALL;
-    unsigned alive = few ? 1u << FILTER_UP | 1u << FILTER_NONE : (1u << (FILTER_COUNT + 1)) - 1;
+    u64 sum = 0;
     clear_tiles(m, 4 * rows * bytes); /* few places meet in the table, as in that of the whole image */
     for (int i = 0; i < count; i++) {
-        tile t = place_tile(s, part, i, count, rows, bytes);
+        const tile t = place_tile(s, part, i, count, rows, bytes);
+        int at = i;
+        sample_runs(isa, s, b, m, t, !wide);
+        if (wide) /* there is hardly anything to be sent as it is */
+            m->sum.plain = m->sum.runs;
+        const u64 all = runs_cost(s, &m->sum), one = all > sum ? all - sum : 0;
+        for (; at > 0 && bits[at - 1] < one; at--)
+            tiles[at] = tiles[at - 1], bits[at] = bits[at - 1];
+        tiles[at] = t, bits[at] = one;
+        sum = all;
+    }
+    return count;
+}
+
+/* Looks at larger tiles in every way. Where nearly nothing is left, the ends of rows count: whole rows, which cost little
+ * then. Two filters are as much as a small image is worth. */
+static closer_look look_closely(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, int wide) {
+    sample *sum = &m->sum;
+    tile tiles[TILES];
+    u64 bits[TILES], seen = 0;
+    const int few = s->level < 5 && stream_bytes(s) <= SMALL;
+    const int count = place_tiles(isa, s, b, m, part, wide, tiles, bits);
+    const u64 all = runs_cost(s, sum);
+    closer_look look = {few ? 1u << FILTER_UP | 1u << FILTER_NONE : (1u << (FILTER_COUNT + 1)) - 1, all};
+    for (int i = 0; i < count; i++) {
         u64 fewest = ~0ull;
-        sample_runs(isa, s, b, m, t);
         for (int k = 0; k < 5; k++) {
-            if (!(alive >> SCANNED[k] & 1))
+            if (!(look.alive >> SCANNED[k] & 1))
                 continue;
-            sample_matches(isa, s, b, m, t, SCANNED[k]);
+            sample_matches(isa, s, b, m, tiles[i], SCANNED[k]);
             u64 symbols = symbols_of(&sum->scanned[SCANNED[k]]);
             fewest = symbols < fewest ? symbols : fewest;
         }
-        alive = hopeful_filters(sum, alive, wide ? WIDE_HOPE[i] : HOPE[i]);
-        if ((wide ? i > 0 : i >= EARLY) && !(alive & (alive - 1)) && is_settled(s, sum, alive))
+        seen += bits[i];
+        look.runs = i + 1 < count ? seen : all;
+        const u64 left = all - look.runs;
+        look.alive = hopeful_filters(sum, look.alive, left);
+        if (i > 0 && is_settled(sum, look.alive, left, all))
             break;
-        if ((i == 1 || i == EARLY) && is_hopeless(s, sum))
+        if ((i == 1 || i == EARLY) && is_hopeless(s, sum, look.runs))
             break;
-        if (fewest > (s->level < 5 ? ENOUGH_SYMBOLS : MANY_SYMBOLS))
+        if (fewest > ENOUGH_SYMBOLS)
             break;
     }
-    return alive;
+    return look;
 }
 
 /* A band of a dense image: rows as long as a match reaches, which no small tile is. */
@@ -324,7 +352,7 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     if (!hopeful)
         return by_glance;
     const int wide = !is_dense(sum, SPARSE_SYMBOLS);
-    const unsigned alive = look_closely(isa, s, b, m, part, wide);
+    const closer_look look = look_closely(isa, s, b, m, part, wide);
     plan p = plan_runs(s, sum, single);
     if (s->level <= 2) { /* the closer look has no single filters */
         p.filter = by_glance.filter;
@@ -333,7 +361,7 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     int best = SCANNED[0];
     u64 least = ~0ull;
     for (int k = 0; k < 5; k++) {
-        u64 cost = alive >> SCANNED[k] & 1 ? whole_cost(&sum->scanned[SCANNED[k]]) : ~0ull;
+        u64 cost = look.alive >> SCANNED[k] & 1 ? whole_cost(&sum->scanned[SCANNED[k]]) : ~0ull;
         if (SCANNED[k] == FILTER_NONE && p.symbols < DENSE_SYMBOLS) /* it gains more than others from what is before a tile */
             cost = cost / 100 * NONE_GAINS;
         if (cost < least) {
@@ -342,7 +370,7 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
         }
     }
     u64 pays = p.symbols < SPARSE_SYMBOLS ? SPARSE_SCAN_PAYS : SCAN_PAYS[s->level];
-    if (least * 1000 < runs_cost(s, sum) * pays) {
+    if (least * 1000 < look.runs * pays) {
         p.method = METHOD_SCAN;
         p.plain_may_pay = 0;
         learn_scan_costs(&m->scan, &sum->scanned[best]);

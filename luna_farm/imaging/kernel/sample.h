@@ -132,16 +132,18 @@ static void add_runs(int isa, tile_memory *m, u8 *data, size_t n, int least, his
     add_histogram(h, &one);
 }
 
-/* Adds the statistics of a tile with runs alone, after the best filter of each row and unfiltered. Returns the bytes that
- * were counted. */
-static size_t sample_runs(int isa, const strip *s, const row_buffers *b, tile_memory *m, tile t) {
-    const size_t skipped = uncounted(t), n = filter_tile(isa, s, b, m, t, FILTER_NONE) - skipped;
+/* Adds the statistics of a tile with runs alone, after the best filter of each row and, if asked, unfiltered. Returns the bytes
+ * that were counted. */
+static size_t sample_runs(int isa, const strip *s, const row_buffers *b, tile_memory *m, tile t, int plain) {
+    const size_t skipped = uncounted(t), n = filter_tile(isa, s, b, m, t, FILTER_BEST) - skipped;
     u8 *data = m->stream + skipped;
-    add_runs(isa, m, data, n, SHORT_RUN, &m->sum.plain);
-    filter_tile(isa, s, b, m, t, FILTER_BEST);
     add_runs(isa, m, data, n, SHORT_RUN, &m->sum.runs);
     add_runs(isa, m, data, n, s->level > 2 ? SHORTEST_RUN : LONG_RUN, &m->sum.other_runs);
     m->sum.bytes += n;
+    if (plain) {
+        filter_tile(isa, s, b, m, t, FILTER_NONE);
+        add_runs(isa, m, data, n, SHORT_RUN, &m->sum.plain);
+    }
     return n;
 }
 
