@@ -6,6 +6,7 @@ The way goes from a sampler along its `model` inputs to the loader; what adds Lo
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,7 +95,7 @@ def _loras(graph: Graph, key: str, depth: int = 0) -> list[Lora]:
     alone = graph.word(key, "lora_name") or (graph.word(key, "lora") if not stack else "")
     if alone:
         strength = graph.number(key, *_STRENGTHS)
-        made.append(Lora(alone, 1.0 if strength is None else float(strength)))
+        made.append(Lora(alone, to_float(strength, 1.0)))
     for name, value in inputs.items():
         number = re.fullmatch(r"(?:lora_name|lora|LORA)_(\d{1,2})(?:_name)?", name)
         if isinstance(value, dict) and isinstance(value.get("lora"), str):
@@ -109,7 +110,7 @@ def _loras(graph: Graph, key: str, depth: int = 0) -> list[Lora]:
                 *(f"lora_{number[1]}_{kind}" for kind in ("strength", "model_strength")),
             )
             if not off and (most is None or int(number[1]) <= most):
-                made.append(Lora(value, 1.0 if strength is None else float(strength)))
+                made.append(Lora(value, to_float(strength, 1.0)))
         elif name == "loras" and isinstance(value, dict) and isinstance(value.get("__value__"), list):
             for one in value["__value__"]:
                 if isinstance(one, dict) and isinstance(one.get("name"), str) and one.get("active", True):
@@ -127,8 +128,9 @@ def add_lora(loras: list[Lora], name: str, strength: float) -> None:
 
 
 def to_float(value: Any, default: float) -> float:
-    """Return a number, `default` for what is none."""
+    """Return a finite number, `default` for what is none."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return default
+    return number if math.isfinite(number) else default

@@ -357,15 +357,19 @@ def test_a_graph_without_a_sampler_says_nothing() -> None:
 
 def test_numbers_as_texts() -> None:
     assert (to_float("0.5", 1.0), to_float(None, 1.0), to_float("", 2.0)) == (0.5, 1.0, 2.0)
+    for none in (10**400, "nan", float("inf"), "9" * 400):
+        assert to_float(none, 1.0) == 1.0
 
 
 KEYS = st.sampled_from(["1", "2", "3", "x"])
 NAMES = st.sampled_from(
     ["model", "steps", "seed", "positive", "negative", "latent_image", "images", "text", "sigmas", "sampler",
-     "guider", "lora_1", "lora_name", "lora_stack", "conditioning_1", "conditioning_2", "switch", "on_true",
+     "guider", "lora_1", "lora_name", "lora_stack",
+     "strength", "strength_1", "conditioning_1", "conditioning_2", "switch", "on_true",
      "noise", "vae", "clip"]
 )  # fmt: skip
-PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+HUGE = st.sampled_from([10**400, -(10**400)])  # JSON has them, floats have not
+PLAIN = st.none() | st.booleans() | st.integers() | HUGE | st.floats() | st.text(max_size=5)
 VALUES = (
     PLAIN | st.tuples(KEYS, st.integers(0, 2)).map(list) | st.lists(PLAIN) | st.dictionaries(NAMES, PLAIN)
 )

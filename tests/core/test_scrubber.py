@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import random
@@ -44,6 +45,17 @@ def test_innocent_texts_stay(text):
 def test_innocent_fields_stay(field, value):
     document = {"1": {"inputs": {field: value}}, "2": {"inputs": {"text": value}}}
     assert clean(document) == [document]
+
+
+@pytest.mark.parametrize("begin", ["", "data:image/png;base64,"])
+def test_images_and_arrays_in_base64_stay(begin):
+    """Their zeros look like a key of Twitter, and other stretches between "+" and "/" like one of Meta."""
+    rng = random.Random(3)
+    sparse = b"".join(bytes(rng.randrange(10, 30)) + rng.randbytes(90) for _ in range(300))
+    words = ["+".join(("EAA" + "".join(rng.choices(ALNUM, k=120)), "x")) for _ in range(20)]
+    for text in (base64.b64encode(sparse).decode(), "a/" + "/".join(words)):
+        document = {"1": {"inputs": {"image": begin + text, "mask": [text]}}}
+        assert clean(document) == [document]
 
 
 def test_a_secret_that_comes_through_links_is_one_where_it_stands():
