@@ -278,7 +278,7 @@ class AsyncFarmClient:
             connection = self._idle.pop()
         else:
             connection = await AsyncConnection.open(self.endpoint, self._policy.timeout, self._segments)
-            self._policy.was_there = True
+            self._policy.connected(connection.session)
         try:
             yield connection
         finally:

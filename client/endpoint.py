@@ -82,20 +82,22 @@ class Endpoint:
         port = found.get("feed_port")
         return f"{scheme}://{name}:{int(port)}/gallery?job={job_id}" if port else ""
 
-    def _found(self) -> dict[str, Any]:
-        """Return what the state folder tells of the farm at this address, {} if that is another one."""
+    def _found(self, state_dir: str = "") -> dict[str, Any]:
+        """Return what a state folder, by default that of the client, tells of the farm at this address, {} if
+        that is another one."""
         try:
-            found = json.loads((self.state_dir / "endpoint.json").read_text("utf-8"))
+            found = json.loads(Path(state_dir or self.state_dir, "endpoint.json").read_text("utf-8"))
             mine = config.is_loopback(self.host) and found["port"] == self.port
         except (OSError, ValueError, KeyError, TypeError):
             return {}
         return dict(found) if mine else {}
 
-    def ended(self) -> tuple[str, float]:
+    def ended(self, state_dir: str = "") -> tuple[str, float]:
         """Return a sentence if the farm at this address has ended and no service manager starts it again, and
-        for how many seconds to wait for it all the same; ("", 0.0) if it may be restarting, or is none of
-        this state folder."""
-        found = self._found()
+        for how many seconds to wait for it all the same; ("", 0.0) if it may be restarting, or if that is not
+        known. `state_dir`: the state folder of the farm that was there, as it said; one on another machine,
+        or in a container, is none of here."""
+        found = self._found(state_dir)
         try:
             pid, managed, stopped = int(found["pid"]), bool(found["managed"]), bool(found.get("stopped"))
         except (ValueError, KeyError, TypeError):

@@ -230,7 +230,7 @@ class FarmClient:
         if connection is None:
             connection = Connection(self.endpoint, self._policy.timeout, self._segments)
             self._open.add(connection)
-            self._policy.was_there = True
+            self._policy.connected(connection.session)
         try:
             yield connection
         finally:

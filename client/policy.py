@@ -72,16 +72,23 @@ class Policy:
     for good."""
 
     def __init__(
-        self, timeout: float, restart_s: float | None, ended: Callable[[], tuple[str, float]]
+        self, timeout: float, restart_s: float | None, ended: Callable[[str], tuple[str, float]]
     ) -> None:
         self.timeout = timeout
         self._restart_s = min(RESTART_S if restart_s is None else restart_s, timeout)
-        self._ended = ended if restart_s is None else lambda: ("", 0.0)
+        self._ended = ended if restart_s is None else lambda state_dir: ("", 0.0)
+        self._state_dir = ""
+        """Of the farm that was there."""
         self.reused = False
         """The connection of the last `Use` was there before: of a farm that another may have followed."""
         self.was_there = False
         """A connection was made once: a farm that is away now may be restarting."""
         self.closed = False
+
+    def connected(self, session: Session) -> None:
+        """A connection was made."""
+        self.was_there = True
+        self._state_dir = session.state_dir
 
     def use(self, steps: Callable[[Session], Steps]) -> Plan[Any]:
         """Run steps on a connection; when a farm that was there is away, try again until it is back."""
@@ -99,7 +106,7 @@ class Policy:
                 late = not stale and now + pause > since + self._restart_s
                 if not self.was_there or self.closed or late:
                     raise
-                why, wait_s = self._ended()
+                why, wait_s = self._ended(self._state_dir)
                 if why and isinstance(error, FarmUnavailable) and not stale and now >= since + wait_s:
                     raise FarmUnavailable(why, error.host, error.port) from error
             yield Sleep(pause)

@@ -71,6 +71,8 @@ class Session:
     answered_at: float = 0.0
     """Monotonic time of the last receipt."""
     last_id: int = 0
+    state_dir: str = ""
+    """State folder of the farm, on its machine; "" for one that does not tell."""
 
     def call(self, message: dict[str, Any], timeout: float | None = None) -> Steps:
         """Send one message and return its answer."""
@@ -82,6 +84,7 @@ class Session:
         """Say hello; find out whether this process can map the arena."""
         answer = yield from self.call(protocol.hello(token, os.getpid()))
         self.limits = dict(answer["limits"])
+        self.state_dir = str(answer.get("state_dir", ""))
         arena = answer["arena"]
         try:
             self.shared = str(self.segments.arena(arena["segment"]).uuid) == arena["uuid"]

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Protocol, get_args
 
 from luna_farm import __version__
+from luna_farm.config import Config
 from luna_farm.core import events, fields, schema
 from luna_farm.core.job_requests import unknown
 from luna_farm.core.leases import CHANNELS, MAX_LEASES
@@ -39,6 +40,7 @@ MAX_LISTED = 10_000
 class Shell(Protocol):
     """What commands need of the supervisor."""
 
+    config: Config
     farm: Farm
     arena: Arena
     finder: Finder
@@ -97,6 +99,7 @@ class Commands:
             "protocol": NAME,
             "version": VERSION,
             "server": __version__,
+            "state_dir": str(self._shell.config.state_dir.absolute()),
             "arena": {"segment": arena.name, "bytes": arena.size, "uuid": str(arena.uuid)},
             "limits": self._shell.farm.limits.of_request(),
         }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -266,14 +267,20 @@ def test_a_restart_of_the_farm_goes_unnoticed(start_farm: Start, tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_farm_that_has_ended_is_told_at_once(
-    start_farm: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+    start_farm: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, own: bool
 ) -> None:
-    """For every request, also of a client that was connected: this farm is not started again."""
+    """For every request, also of a client that was connected, and of one that has another state folder: this
+    farm is not started again."""
     monkeypatch.setattr(policy, "RESTART_S", 1e6)
     process = start_farm()
     with process.client(timeout=1e6) as farm:
+        if not own:
+            token = farm.endpoint.token()
+            farm.endpoint = replace(farm.endpoint, state_dir=tmp_path / "other", given_token=token)
+            farm._policy._ended = farm.endpoint.ended
         receipt = farm.submit(request(tmp_path, sample()))
         farm.wait(receipt)
         getattr(process, end)()
