@@ -160,19 +160,32 @@ class Outgoing:
         return "animation_fps" in self.fields
 
     @property
+    def may_be_early(self) -> bool:
+        """Whether its receipt may come before its seal."""
+        return not self.fields.get("durable") and self.fields.get("archive", "none") == "none"
+
+    @property
     def text_bytes(self) -> int:
         """About how much of a message it takes."""
         texts = (*self.fields.values(), *self.of_images, *self.outputs)
         return 256 * len(self.infos) + sum(len(text) for text in texts if isinstance(text, str))
 
     @property
+    def images(self) -> int:
+        """Images that it becomes; a moving one is one."""
+        return len(self.infos) if self.moving else sum(info.batch for info in self.infos)
+
+    @property
     def sizes(self) -> list[int]:
         """Bytes of each slot that is needed."""
         return [piece.nbytes for piece in self.pieces]
 
-    def message(self, want: Sequence[int] = (), *, here: bool = True) -> dict[str, Any]:
+    def message(
+        self, want: Sequence[int] = (), into: Sequence[int] = (), *, here: bool = True
+    ) -> dict[str, Any]:
         """Return the submit. `want`: sizes of the leases that its receipt shall bring; the next submit of a
-        node is mostly like this one. `here`: the files will lie on this host."""
+        node is mostly like this one. `into`: the leases of its images, for a receipt before the seal. `here`:
+        the files will lie on this host."""
         images = [
             {
                 "affix": checks.affix(image.affix),
@@ -188,8 +201,10 @@ class Outgoing:
         ]
         beside = here and not is_url(self.fields.get("output_dir", ""))
         said = [*([oversize.sentence(self.left, beside)] if self.left else []), *self.told]
-        told = {"told": said[: schema.MAX_SENTENCES]} if said else {}
-        return {**self.fields, **told, "cmd": "save_images_async", "images": images, "want": list(want)}
+        more: dict[str, Any] = {"told": said[: schema.MAX_SENTENCES]} if said else {}
+        if into:
+            more["into"] = list(into)
+        return {**self.fields, **more, "cmd": "save_images_async", "images": images, "want": list(want)}
 
 
 def _shape(info: PixelInfo, moving: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 from luna_farm.core import protocol
 from luna_farm.core.schema import ALIGNMENT, MOST_TOGETHER, aligned
 from luna_farm.errors import ArenaError, FarmBusy, FarmUnavailable
+from luna_farm.storage import marks
 from luna_farm.storage.arena import Arena
 from luna_farm_client import oversize
 from luna_farm_client.conversion import Flaws
@@ -65,6 +66,8 @@ class Session:
 
     segments: MappedSegments
     shared: bool = False
+    early: bool = False
+    """The farm may send receipts before the seal."""
     limits: dict[str, int] = field(default_factory=dict)
     spare: list[Lease] = field(default_factory=list)
     warm_bytes: int = 0
@@ -85,6 +88,7 @@ class Session:
         answer = yield from self.call(protocol.hello(token, os.getpid()))
         self.limits = dict(answer["limits"])
         self.state_dir = str(answer.get("state_dir", ""))
+        self.early = bool(answer.get("early"))
         arena = answer["arena"]
         try:
             self.shared = str(self.segments.arena(arena["segment"]).uuid) == arena["uuid"]
@@ -108,28 +112,35 @@ class Session:
         """
         self._forget_cold_memory()
         windows = list(_windows(out.pieces, self.limits["arena_bytes"]))
-        leases = yield from self._lease(windows[0])
+        fits = self.shared and len(windows) == 1 and out.nbytes <= self.limits["arena_bytes"] // WINDOW_SHARE
+        marked = fits and LARGE_BYTES <= out.nbytes <= SEAL_BYTES and len(out.pieces) == out.images
+        sizes = [size + marks.MARK_BYTES for size in out.sizes] if marked else out.sizes
+        leases = yield from self._lease(sizes if fits else [piece.nbytes for piece in windows[0]])
         alone = time.monotonic() - self.answered_at > BURST_S
         number = self._next_id()
-        fits = out.nbytes <= self.limits["arena_bytes"] // WINDOW_SHARE
-        want = out.sizes if self.shared and len(windows) == 1 and fits else []
         overlap = self.shared and alone and out.nbytes >= LARGE_BYTES
-        yield Send({**out.message(want, here=self.shared), "id": number}, flush=overlap)
+        into = list(leases) if marked and overlap and self.early and out.may_be_early else []
+        for lease in into:
+            marks.begin(self._mark(lease))
+        submit = out.message(sizes if fits else [], [lease.lease for lease in into], here=self.shared)
+        yield Send({**submit, "id": number}, flush=overlap)
         for window in windows:
             if window is not windows[0]:
                 yield Receive(number, wait=False)  # raises when the submit was refused meanwhile
             try:
                 if window is not windows[0]:
-                    leases = yield from self._lease_patiently(window, max(busy_s, later_s))
-                yield from self._fill(number, window, leases)
+                    sizes = [piece.nbytes for piece in window]
+                    leases = yield from self._lease_patiently(sizes, max(busy_s, later_s))
+                answer = yield from self._fill(number, window, leases, marked=bool(into))
             except FarmUnavailable:
                 raise
             except Exception:
                 self.spare += leases  # those that were not sealed are ours again
-                yield Send({"cmd": "abort", "id": number})
-                yield from _ignore_answer(number)
+                yield from self._give_up(number)
                 raise
-        answer = yield Receive(number)
+        answer = answer or (yield Receive(number))
+        if any(marks.given_up(self._mark(lease), lease.lease) for lease in into):
+            raise FarmUnavailable("The farm ended while the images were being handed over.", "", 0)
         self.answered_at = time.monotonic()
         self.spare += [Lease(**lease) for lease in answer["leases"]]
         receipt = Receipt.from_answer(answer)
@@ -146,7 +157,7 @@ class Session:
         self._forget_cold_memory()
         outs = outs[:count]
         offsets, total = _layout(outs)
-        leases = yield from self._lease([Piece(None, 1, total)])
+        leases = yield from self._lease([total])
         number = self._next_id()
         requests = [out.message(here=self.shared) for out in outs]
         want = [total] if self.shared else []
@@ -157,8 +168,7 @@ class Session:
             raise
         except Exception:
             self.spare += leases
-            yield Send({"cmd": "abort", "id": number})
-            yield from _ignore_answer(number)
+            yield from self._give_up(number)
             raise
         yield Send(seal, payload)
         answer = yield Receive(number)
@@ -195,6 +205,15 @@ class Session:
             return seal, ()
         return {**seal, "inline": True, "sizes": [total]}, [into]
 
+    def _give_up(self, number: int) -> Steps:
+        """Abort a submit, and pass over what is answered to it."""
+        yield Send({"cmd": "abort", "id": number})
+        try:
+            while "aborted" not in (answer := (yield Receive(number))):  # what was on its way
+                self.spare += [Lease(**lease) for lease in answer.get("leases", ())]
+        except Exception:
+            return
+
     def _forget_cold_memory(self) -> None:
         """Decided once per hand-over: what this one warms is warm until its end."""
         if time.monotonic() - self.answered_at > COLD_S:
@@ -204,10 +223,9 @@ class Session:
         self.last_id += 1
         return self.last_id
 
-    def _lease(self, pieces: Sequence[Piece]) -> Steps:
-        """Return leases for all pieces: prefetched ones if they fit, else new ones. Raises FarmBusy,
+    def _lease(self, sizes: list[int]) -> Steps:
+        """Return leases of these sizes in bytes: prefetched ones if they fit, else new ones. Raises FarmBusy,
         TooLarge."""
-        sizes = [piece.nbytes for piece in pieces]
         leases = self._take(sizes)
         if leases is not None:
             return leases
@@ -217,13 +235,13 @@ class Session:
         answer = yield from self.call({"cmd": "lease", "sizes": sizes})
         return [Lease(**lease) for lease in answer["leases"]]
 
-    def _lease_patiently(self, pieces: Sequence[Piece], busy_s: float) -> Steps:
+    def _lease_patiently(self, sizes: list[int], busy_s: float) -> Steps:
         """As `_lease`, but wait while earlier images are saved."""
         deadline = time.monotonic() + busy_s
         pause = FIRST_PAUSE_S
         while True:
             try:
-                return (yield from self._lease(pieces))
+                return (yield from self._lease(sizes))
             except FarmBusy:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -244,15 +262,21 @@ class Session:
         self.spare = left
         return taken
 
-    def _fill(self, number: int, pieces: Sequence[Piece], leases: list[Lease]) -> Steps:
+    def _fill(self, number: int, pieces: Sequence[Piece], leases: list[Lease], marked: bool) -> Steps:
         """Copy the pieces into their slots and seal them; the leases of those that were sealed leave the
-        list."""
+        list. `marked`: the marks in the slots say so, if the farm does not ask for a seal."""
         for group in _sealed_together(pieces):
             payload = [] if self.shared else [memoryview(bytearray(piece.nbytes)) for piece in group]
             found = yield Copy(partial(self._copy, group, leases[: len(group)], payload))
             flaws = found or [{}] * len(group)
             sealed = list(zip(group, leases, strict=False))
             del leases[: len(group)]
+            if marked:
+                for (_, lease), bad in zip(sealed, flaws, strict=True):
+                    marks.complete(self._mark(lease), lease.lease, sum(bad.values()))
+                receipt = yield Receive(number)
+                if "seal" not in receipt:
+                    return receipt
             yield Send(self._seal(number, sealed, flaws), payload)
 
     def _seal(
@@ -283,6 +307,10 @@ class Session:
         self.segments.about_to_fill(arena, piece.pixels)
         self._warm(arena, lease)
         return arena.view(lease.offset, piece.nbytes)
+
+    def _mark(self, lease: Lease) -> memoryview:
+        at = lease.offset + lease.size - marks.MARK_BYTES
+        return self.segments.arena(lease.segment).view(at, marks.MARK_BYTES)
 
     def _warm(self, arena: Arena, lease: Lease) -> None:
         """Map what was not mapped yet in one go: page faults one by one cost ten times as much."""
@@ -347,10 +375,3 @@ def _counts(piece: Piece, found: Flaws) -> list[list[int]]:
     if piece.images == 1:
         return [[sum(found.values())]]
     return [[found.get(index, 0) for index in range(piece.images)]]
-
-
-def _ignore_answer(number: int) -> Steps:
-    try:
-        yield Receive(number)
-    except Exception:
-        return

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from luna_farm.core import archive_names, events, filenames, new_jobs, uploads
+from luna_farm.core import archive_names, early, events, filenames, new_jobs, uploads
 from luna_farm.core.completion import close, job_record, missing, request_of, whole_record
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
@@ -88,7 +88,8 @@ def _reopen(farm: Farm, opened: OpenSubmit, job: Job) -> list[Instruction]:
         farm.take_name(image)
     farm.open_jobs[job.job_id] = job
     _open(farm, opened)
-    return [Append((job_record(job),))]  # the journal holds open jobs only, and this one was finished
+    done = early.ask_for_seal(opened)
+    return [Append((job_record(job),)), *done]  # the journal holds open jobs only, and this one was finished
 
 
 def objection(farm: Farm, event: events.Submitted, known: Job | None) -> FarmError | None:
@@ -114,7 +115,8 @@ def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[
     if event.error is not None:
         return _fail(farm, opened, event.error, now)
     new_jobs.make_job(farm, opened, event)
-    return _accept(farm, opened, now)
+    done = early.begin(farm, opened)
+    return [*done, *_accept(farm, opened, now)]
 
 
 def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
@@ -177,7 +179,7 @@ def _accept(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
         assert job is not None, "parts are taken once the names are reserved"
         requests = tuple(request_of(job, image) for image in opened.taking)
         return [SpoolPixels(opened.job_id, places, requests)]
-    return _journal(farm, opened)
+    return _journal(farm, opened, now)
 
 
 def _take_parts(farm: Farm, opened: OpenSubmit) -> tuple[tuple[str, int, int], ...]:
@@ -200,6 +202,7 @@ def _take_parts(farm: Farm, opened: OpenSubmit) -> tuple[tuple[str, int, int], .
             task = image.task  # nothing but this image knows it yet
             task.segment, task.offset, task.flaws = segment, offset, flaws[place] if flaws else 0
             task.file_time_ns = file_time and file_time + place * FILE_STEP_NS
+            task.mark = ()
             image.slot, image.result = slot.number, NOTHING_YET
             opened.taking.append(image)
             places.append((segment, offset, size))
@@ -213,10 +216,10 @@ def pixels_spooled(farm: Farm, event: events.PixelsSpooled, now: float) -> list[
         return _fail(farm, opened, event.error, now)
     for image, segment in zip(opened.taking, event.segments, strict=True):
         image.spool, image.spool_offset = segment, 0
-    return _journal(farm, opened)
+    return _journal(farm, opened, now)
 
 
-def _journal(farm: Farm, opened: OpenSubmit) -> list[Instruction]:
+def _journal(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
     opened.step = Step.JOURNAL
     job = opened.job
     assert job is not None, "a job is made before it is journaled"
@@ -225,6 +228,8 @@ def _journal(farm: Farm, opened: OpenSubmit) -> list[Instruction]:
     known = job.job_id in farm.jobs
     # Whole records: a compaction meanwhile may have written the image as it was before.
     records = tuple(map(whole_record, opened.taking)) if known else (job_record(job),)
+    if opened.early:  # the marks accepted them: a journal that cannot be written now has the job already
+        return [Append(records), *_queue(farm, opened, now)]
     return [Append(records, job.job_id, sync=job.options.durable)]
 
 
@@ -235,6 +240,15 @@ def journaled(farm: Farm, event: events.Journaled, now: float) -> list[Instructi
     assert job is not None, "a job is made before it is journaled"
     if event.error is not None:
         return _fail(farm, opened, not_journaled(farm, event.error), now)
+    if opened.early and job.job_id not in farm.jobs:
+        opened.step = Step.CLIENT
+        return [*early.journaled(farm, opened, now), *_accept(farm, opened, now)]
+    return _queue(farm, opened, now)
+
+
+def _queue(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
+    job = opened.job
+    assert job is not None, "a job is made before it is journaled"
     done = accepted(farm, job, opened.taking, now)
     opened.taking, opened.step = [], Step.CLIENT
     # The receipt goes out first: its client waits for it.
@@ -249,10 +263,10 @@ def not_journaled(farm: Farm, error: FarmError) -> FarmError:
 def accepted(farm: Farm, job: Job, images: Sequence[Image], now: float) -> list[Instruction]:
     """Images of a job are in the journal: queue them. Returns what the feed gets to know."""
     done: list[Instruction] = []
-    if job.job_id not in farm.jobs:
+    if job.early or job.job_id not in farm.jobs:
         farm.jobs[job.job_id] = job
         farm.totals["jobs"] += 1
-        job.accepted_at = now
+        job.accepted_at, job.early = now, False
         done.append(Publish(JobQueued(job.job_id, len(job.images), tuple(i.task.path for i in job.images))))
     farm.open_jobs[job.job_id] = job
     for image in images:
@@ -270,7 +284,7 @@ def _end_if_over(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction
     if not opened.complete:
         return _missing(farm, opened, now)
     done: list[Instruction] = []
-    if opened.listening:  # else its leases would be granted to a client that has left
+    if opened.listening and not opened.early:  # else its leases would be granted to a client that has left
         answer = new_jobs.receipt(farm, job, opened.client, opened.submit.want)
         done.append(Reply(opened.client, opened.reply, answer))
     # A job whose last images were cancelled before they were sealed has no other end.
@@ -331,6 +345,8 @@ def _missing(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
         for image in job.images if job else ():
             farm.free_name(image)
         return []
+    if job.early and early.came_to_nothing(job):
+        return early.withdraw(farm, job)
     for image in job.images:
         if image.state in (S.FILLING, S.MISSING):
             farm.free_name(image)

@@ -178,6 +178,8 @@ class Job:
     warnings: tuple[str, ...] = ()
     started: bool = False
     """`save_started` was published."""
+    early: bool = False
+    """Its receipt was sent, and no image is sealed yet (`early.py`)."""
 
     @property
     def num_images(self) -> int:

@@ -193,6 +193,9 @@ class ImageTask(Message):
     noted: Mapping[str, Any] | None = None
     """Temporary name -> map of the `Note` that an attempt left which ended before its result was
     journaled."""
+    mark: tuple[int, ...] = ()
+    """Of an image whose receipt came before its seal: its lease, and where in `segment` the mark lies that
+    says whether its pixels are complete (`core/early.py`)."""
 
     @property
     def paths(self) -> tuple[str, ...]:

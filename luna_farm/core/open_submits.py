@@ -53,6 +53,8 @@ class OpenSubmit:
     """Images on their way into the journal."""
     listening: bool = True
     """The client waits for the receipt; false once it has left or aborted."""
+    early: bool = False
+    """The job is or was journaled before its images were sealed, and the receipt sent (`early.py`)."""
     bundle: OpenBundle | None = None
     """The requests that it came with, in one message."""
 

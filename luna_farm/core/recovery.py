@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from luna_farm.core import archive_recovery, shards, uploads
+from luna_farm.core import archive_recovery, early, shards, uploads
 from luna_farm.core.completion import (
     UNSURE,
     attempted,
@@ -101,6 +101,8 @@ def _replay(recovered: RecoveredState, record: dict[str, Any]) -> None:
         if index < 0:
             raise IndexError(index)
         images[index] = _image(record, images[index])
+    elif kind == "withdrawn":
+        recovered.jobs.pop(record["job_id"], None)
     elif kind == "shard":
         shard = shards.of_record(record)
         recovered.shards[shard.shard_id] = shard
@@ -177,6 +179,10 @@ class DiskProbe(Protocol):
     def spooled(self, path: str) -> bool:
         """Whether a file of the upload spool is there and whole."""
 
+    def sealed(self, task: ImageTask) -> int | None:
+        """Give an image up whose client may still be copying it, unless its mark says that its pixels are
+        complete: then return how many of their values were flawed."""
+
     def there(self, path: str) -> bool:
         """Whether something lies under a name that was free when it was reserved."""
 
@@ -191,6 +197,8 @@ def restore(
     done: list[Instruction] = []
     archive_recovery.restore_shards(farm, list(recovered.shards.values()), probe.spooled, now)
     for job in [*recovered.reports.values(), *recovered.jobs.values()]:
+        if _comes_to_nothing(job, probe):
+            continue
         farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
         farm.requests[job.request_id] = job.job_id
         job.accepted_at = now
@@ -211,6 +219,24 @@ def restore(
         elif _news(job):
             done += closed
     return done
+
+
+def _comes_to_nothing(job: Job, probe: DiskProbe) -> bool:
+    """Accept the images of a job whose receipt was sent before their seal, if all their marks are set or
+    their memory is gone; say whether there is nothing of it to take up."""
+    marked = [image for image in job.images if image.state is S.FILLING and image.task.mark]
+    if not marked:
+        return False
+    if all(probe.readable(image.task.segment) for image in marked):
+        flaws = [probe.sealed(image.task) for image in marked]  # each is asked: that gives it up
+    else:
+        flaws = [0] * len(marked)  # they are lost, or found by the notes of the workers
+    if None in flaws and not any(probe.published(image.task) for image in marked):
+        return early.came_to_nothing(job)
+    for image, count in zip(marked, flaws, strict=True):
+        image.task = image.task.with_fields(mark=(), flaws=count or 0)
+        image.move(S.QUEUED)
+    return False
 
 
 def _shows(job: Job, image: Image, probe: DiskProbe) -> bool:

@@ -61,6 +61,8 @@ class Submit:
     batches: tuple[Batch, ...]
     want: tuple[int, ...] = ()
     told: tuple[str, ...] = ()
+    into: tuple[int, ...] = ()
+    """Leases that the images are being copied into, one each: the receipt may come before the seal."""
     _ends: tuple[int, ...] = field(init=False, compare=False)
     """How many images the batches hold up to and including each."""
 
@@ -224,7 +226,8 @@ def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mappin
     want = sizes(given, "want", limits["max_images"], limits["arena_bytes"])
     shared = options(given, defaults)
     batches = tuple(with_outputs(batch, shared) for batch in batches)
-    return Submit(own_id, shared, batches, want, sentences(given, "told"))
+    into = sizes(given, "into", limits["max_images"], 2**62) if "into" in given else ()
+    return Submit(own_id, shared, batches, want, sentences(given, "told"), into)
 
 
 def submit_many(

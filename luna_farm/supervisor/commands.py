@@ -26,6 +26,7 @@ from luna_farm.storage.arena import Arena, Segments
 from luna_farm.supervisor.connection import ClientConnection
 from luna_farm.supervisor.dashboard import Dashboard
 from luna_farm.supervisor.finder import Finder
+from luna_farm.supervisor.marked import Marked
 from luna_farm.testing.faults import crash_point
 
 log = logging.getLogger("luna_farm.commands")
@@ -69,6 +70,7 @@ class Commands:
     def __init__(self, shell: Shell, defaults: Mapping[str, Any]) -> None:
         self._shell = shell
         self._defaults = defaults
+        self._marked = Marked(shell)
         self._marks: set[str] = set()
         """Kinds of provenance that were logged."""
         self._table: dict[str, Callable[[ClientConnection, int, dict[str, Any]], dict[str, Any] | None]] = {
@@ -102,10 +104,12 @@ class Commands:
             "state_dir": str(self._shell.config.state_dir.absolute()),
             "arena": {"segment": arena.name, "bytes": arena.size, "uuid": str(arena.uuid)},
             "limits": self._shell.farm.limits.of_request(),
+            "early": True,
         }
 
     def gone(self, connection: ClientConnection) -> None:
-        """A client is gone."""
+        """A client is gone. What it had copied by then counts, if it has its receipt."""
+        self._marked.give_up(connection.number)
         self._shell.handle_event(events.ClientGone(connection.number, connection.may_write))
 
     def message(self, connection: ClientConnection, message: dict[str, Any]) -> None:
@@ -113,6 +117,8 @@ class Commands:
         reply = message.get("id", 0)
         if type(reply) is not int:
             raise ProtocolError("`id` must be a whole number.")
+        if self._shell.farm.submitting:
+            self._marked.look()
         name = schema.command(message)
         run = self._table.get(name)
         if run is None:
@@ -144,6 +150,7 @@ class Commands:
         self._log_first_marks(submit.options.provenance)
         crash_point("supervisor.submitted")
         self._shell.handle_event(events.Submitted(connection.number, reply, submit, self._fresh_id()))
+        self._marked.expect()
 
     def _submit_many(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
         farm = self._shell.farm
