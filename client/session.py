@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from luna_farm.core import protocol
-from luna_farm.core.schema import ALIGNMENT, MOST_TOGETHER, aligned
 from luna_farm.errors import ArenaError, FarmBusy, FarmUnavailable
 from luna_farm.storage import marks
 from luna_farm.storage.arena import Arena
 from luna_farm_client import oversize
 from luna_farm_client.conversion import Flaws
+from luna_farm_client.grouping import SEAL_BYTES, WINDOW_SHARE, layout, sealed_together, together, windows_of
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.outgoing import Outgoing, Piece
 from luna_farm_client.pixels import copy_into, copy_together
@@ -37,15 +37,6 @@ COLD_S = 30.0
 """After so long without a hand-over the farm may have given memory back and taken other memory for it."""
 BURST_S = 0.005
 """So soon after the last receipt the farm is busy anyway, and one write costs it less than two."""
-SEAL_BYTES = 32 * 2**20
-"""After so many bytes a seal is sent, so that workers begin while the next images are copied. With 8 MiB the
-hand-over of five images of 1024x1024 took 1.8 times as long on two cores, since the workers compete with the
-copy."""
-WINDOW_SHARE = 4
-"""1 / WINDOW_SHARE of the arena is what one submit leases at a time."""
-WINDOW_LEASES = 256
-TEXTS_TOGETHER = 8 * 2**20
-"""Bytes of metadata of the requests in one message: half of what a frame holds."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05
 """Between two requests for room in the middle of a batch."""
 
@@ -111,7 +102,7 @@ class Session:
         wait `busy_s` or `later_s` seconds for room, whichever is longer: a part is accepted by then.
         """
         self._forget_cold_memory()
-        windows = list(_windows(out.pieces, self.limits["arena_bytes"]))
+        windows = list(windows_of(out.pieces, self.limits["arena_bytes"]))
         fits = self.shared and len(windows) == 1 and out.nbytes <= self.limits["arena_bytes"] // WINDOW_SHARE
         marked = fits and LARGE_BYTES <= out.nbytes <= SEAL_BYTES and len(out.pieces) == out.images
         sizes = [size + marks.MARK_BYTES for size in out.sizes] if marked else out.sizes
@@ -119,10 +110,8 @@ class Session:
         alone = time.monotonic() - self.answered_at > BURST_S
         number = self._next_id()
         overlap = self.shared and alone and out.nbytes >= LARGE_BYTES
-        into = list(leases) if marked and overlap and self.early and out.may_be_early else []
-        for lease in into:
-            marks.begin(self._mark(lease))
-        submit = out.message(sizes if fits else [], [lease.lease for lease in into], here=self.shared)
+        into = [*map(self._mark, leases)] if marked and overlap and self.early and out.may_be_early else []
+        submit = out.message(sizes if fits else [], [mark.lease for mark in into], here=self.shared)
         yield Send({**submit, "id": number}, flush=overlap)
         for window in windows:
             if window is not windows[0]:
@@ -131,7 +120,7 @@ class Session:
                 if window is not windows[0]:
                     sizes = [piece.nbytes for piece in window]
                     leases = yield from self._lease_patiently(sizes, max(busy_s, later_s))
-                answer = yield from self._fill(number, window, leases, marked=bool(into))
+                answer = yield from self._fill(number, window, leases, into)
             except FarmUnavailable:
                 raise
             except Exception:
@@ -139,7 +128,7 @@ class Session:
                 yield from self._give_up(number)
                 raise
         answer = answer or (yield Receive(number))
-        if any(marks.given_up(self._mark(lease), lease.lease) for lease in into):
+        if any(mark.given_up for mark in into):
             raise FarmUnavailable("The farm ended while the images were being handed over.", "", 0)
         self.answered_at = time.monotonic()
         self.spare += [Lease(**lease) for lease in answer["leases"]]
@@ -151,12 +140,12 @@ class Session:
     def submit_many(self, outs: Sequence[Outgoing], busy_s: float, later_s: float = 0.0) -> Steps:
         """Hand over as many of the requests as fit into one message; returns their receipts, at least one."""
         most = self.limits["arena_bytes"] // WINDOW_SHARE
-        count = _together(outs, most)
+        count = together(outs, most)
         if count < 2:
             return [(yield from self.submit(outs[0], busy_s, later_s))]
         self._forget_cold_memory()
         outs = outs[:count]
-        offsets, total = _layout(outs)
+        offsets, total = layout(outs)
         leases = yield from self._lease([total])
         number = self._next_id()
         requests = [out.message(here=self.shared) for out in outs]
@@ -262,22 +251,25 @@ class Session:
         self.spare = left
         return taken
 
-    def _fill(self, number: int, pieces: Sequence[Piece], leases: list[Lease], marked: bool) -> Steps:
+    def _fill(
+        self, number: int, pieces: Sequence[Piece], leases: list[Lease], into: Sequence[marks.Mark]
+    ) -> Steps:
         """Copy the pieces into their slots and seal them; the leases of those that were sealed leave the
-        list. `marked`: the marks in the slots say so, if the farm does not ask for a seal."""
-        for group in _sealed_together(pieces):
+        list. `into`: the marks that say so, unless the farm asks for a seal. Returns the receipt then."""
+        for group in sealed_together(pieces):
             payload = [] if self.shared else [memoryview(bytearray(piece.nbytes)) for piece in group]
             found = yield Copy(partial(self._copy, group, leases[: len(group)], payload))
             flaws = found or [{}] * len(group)
             sealed = list(zip(group, leases, strict=False))
             del leases[: len(group)]
-            if marked:
-                for (_, lease), bad in zip(sealed, flaws, strict=True):
-                    marks.complete(self._mark(lease), lease.lease, sum(bad.values()))
+            if into:
+                for mark, bad in zip(into, flaws, strict=True):
+                    mark.complete(sum(bad.values()))
                 receipt = yield Receive(number)
                 if "seal" not in receipt:
                     return receipt
             yield Send(self._seal(number, sealed, flaws), payload)
+        return None
 
     def _seal(
         self, number: int, sealed: Sequence[tuple[Piece, Lease]], flaws: Sequence[Flaws]
@@ -308,9 +300,11 @@ class Session:
         self._warm(arena, lease)
         return arena.view(lease.offset, piece.nbytes)
 
-    def _mark(self, lease: Lease) -> memoryview:
+    def _mark(self, lease: Lease) -> marks.Mark:
         at = lease.offset + lease.size - marks.MARK_BYTES
-        return self.segments.arena(lease.segment).view(at, marks.MARK_BYTES)
+        mark = marks.Mark(self.segments.arena(lease.segment).view(at, marks.MARK_BYTES), lease.lease)
+        mark.begin()
+        return mark
 
     def _warm(self, arena: Arena, lease: Lease) -> None:
         """Map what was not mapped yet in one go: page faults one by one cost ten times as much."""
@@ -318,54 +312,6 @@ class Session:
         if end > self.warm_bytes:
             arena.warm(self.warm_bytes, end - self.warm_bytes)
             self.warm_bytes = end
-
-
-def _together(outs: Sequence[Outgoing], most: int) -> int:
-    """Return how many of the requests, from the first on, go into one message and `most` bytes of memory."""
-    size = texts = 0
-    for count, out in enumerate(outs):
-        size += out.nbytes + ALIGNMENT * len(out.infos)
-        texts += out.text_bytes
-        if count >= MOST_TOGETHER or size > most or texts > TEXTS_TOGETHER or out.moving:
-            return count
-    return len(outs)
-
-
-def _layout(outs: Sequence[Outgoing]) -> tuple[list[int], int]:
-    """Return where the images of each batch begin in a slot that all share, and the size of it."""
-    offsets, at = [], 0
-    for out in outs:
-        for info in out.infos:
-            offsets.append(aligned(at))
-            at = offsets[-1] + info.nbytes
-    return offsets, at
-
-
-def _windows(pieces: Sequence[Piece], arena_bytes: int) -> Generator[list[Piece], None, None]:
-    """Group pieces into what is leased together."""
-    window: list[Piece] = []
-    size = 0
-    for piece in pieces:
-        if window and (size + piece.nbytes > arena_bytes // WINDOW_SHARE or len(window) >= WINDOW_LEASES):
-            yield window
-            window, size = [], 0
-        window.append(piece)
-        size += piece.nbytes
-    yield window
-
-
-def _sealed_together(pieces: Sequence[Piece]) -> Generator[list[Piece], None, None]:
-    """Group pieces into what one seal says is complete."""
-    group: list[Piece] = []
-    size = 0
-    for piece in pieces:
-        group.append(piece)
-        size += piece.nbytes
-        if size >= SEAL_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _counts(piece: Piece, found: Flaws) -> list[list[int]]:

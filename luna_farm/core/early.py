@@ -18,11 +18,8 @@ from luna_farm.core.job_requests import unknown
 from luna_farm.core.new_jobs import receipt
 from luna_farm.core.open_submits import OpenSubmit, Step
 from luna_farm.core.protocol import refusal
-from luna_farm.core.slots import Slot
+from luna_farm.core.slots import MARK_BYTES, Slot
 from luna_farm.core.state import Farm
-
-MARK_BYTES = 64
-"""At the end of a slot, behind the pixels."""
 
 
 def begin(farm: Farm, opened: OpenSubmit) -> list[Instruction]:

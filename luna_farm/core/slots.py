@@ -16,6 +16,9 @@ from enum import Enum
 ALIGN = 4096
 """Slots start on a page, so that a view of one never shares a cache line or a page with another."""
 
+MARK_BYTES = 64
+"""At the end of a slot, behind the pixels, where a client says that they are complete (`early.py`)."""
+
 
 class SlotState(Enum):
     """Life of a slot. FILLING: leased, its client may write into it. SEALED: its images are accepted or about

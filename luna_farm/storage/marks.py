@@ -1,4 +1,4 @@
-"""Marks behind the pixels in a slot: complete, says the client; given up, says the farm (`core/early.py`).
+"""The mark behind the pixels in a slot: complete, says the client; given up, says the farm (`core/early.py`).
 
 One of them always sees the other: each sets its own word first and then reads that of the other. Between the
 two lie a system call or some hundred steps of the interpreter, during which a processor finishes its writes.
@@ -8,38 +8,48 @@ Must never be relied on beyond the machine that shares the memory.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
-from luna_farm.core.early import MARK_BYTES as MARK_BYTES
+from luna_farm.core.slots import MARK_BYTES as MARK_BYTES
 
-_LEASE = struct.Struct("<Q")
+_WORD = struct.Struct("<Q")
 _COMPLETE_AT, _GIVEN_UP_AT, _FLAWS_AT = 0, 8, 16
 
 
-def begin(mark: memoryview) -> None:
-    """Before the pixels of a lease are written: what was said of an earlier try does not count."""
-    mark[_COMPLETE_AT : _COMPLETE_AT + 8] = bytes(8)
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The last MARK_BYTES of a slot, for one of its leases: what was said of another counts for nothing."""
 
+    view: memoryview
+    lease: int
 
-def complete(mark: memoryview, lease: int, flawed: int) -> None:
-    """Say that the pixels of a lease are all there; `flawed` of their values were NaN or infinite."""
-    mark[_FLAWS_AT : _FLAWS_AT + 8] = _LEASE.pack(flawed)
-    mark[_COMPLETE_AT : _COMPLETE_AT + 8] = _LEASE.pack(lease)
+    def begin(self) -> None:
+        """The pixels are about to be written, perhaps once more."""
+        self._set(_COMPLETE_AT, 0)
 
+    def complete(self, flaws: int) -> None:
+        """The pixels are all there; `flaws` of their values were NaN or infinite."""
+        self._set(_FLAWS_AT, flaws)
+        self._set(_COMPLETE_AT, self.lease)
 
-def flaws(mark: memoryview, lease: int) -> int | None:
-    """Return the number of flaws once the pixels of a lease are all there, None before."""
-    if _LEASE.unpack_from(mark, _COMPLETE_AT)[0] != lease:
-        return None
-    found: int = _LEASE.unpack_from(mark, _FLAWS_AT)[0]
-    return found
+    @property
+    def given_up(self) -> bool:
+        """Whether the farm gave the lease up; it may have seen that the pixels are complete all the same."""
+        return self._get(_GIVEN_UP_AT) == self.lease
 
+    @property
+    def flaws(self) -> int | None:
+        """The number of flaws once the pixels are complete, None before."""
+        return self._get(_FLAWS_AT) if self._get(_COMPLETE_AT) == self.lease else None
 
-def given_up(mark: memoryview, lease: int) -> bool:
-    """Whether the farm gave the lease up before it saw that its pixels are there."""
-    return _LEASE.unpack_from(mark, _GIVEN_UP_AT)[0] == lease
+    def give_up(self) -> int | None:
+        """Give the lease up, unless its pixels are complete: then return the number of flaws."""
+        self._set(_GIVEN_UP_AT, self.lease)
+        return self.flaws
 
+    def _set(self, at: int, value: int) -> None:
+        self.view[at : at + _WORD.size] = _WORD.pack(value)
 
-def give_up(mark: memoryview, lease: int) -> int | None:
-    """Give a lease up, unless its pixels are all there: then return the number of flaws."""
-    mark[_GIVEN_UP_AT : _GIVEN_UP_AT + 8] = _LEASE.pack(lease)
-    return flaws(mark, lease)
+    def _get(self, at: int) -> int:
+        (value,) = _WORD.unpack_from(self.view, at)
+        return int(value)

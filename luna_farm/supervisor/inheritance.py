@@ -23,7 +23,8 @@ from luna_farm.core.messages import ImageResult, ImageTask, Note, SaveOptions, o
 from luna_farm.core.typed import typed
 from luna_farm.errors import ArenaError, FarmError
 from luna_farm.locations import is_url
-from luna_farm.storage import arena, files, marks, notes, upload_spool, writer
+from luna_farm.storage import arena, files, notes, upload_spool, writer
+from luna_farm.storage.marks import MARK_BYTES, Mark
 from luna_farm.supervisor import state_dir
 from luna_farm.supervisor.services import Services
 
@@ -196,7 +197,7 @@ class Inheritance:
         """Give an image up whose client may still be copying it; the number of its flaws if it is whole."""
         lease, at = task.mark
         try:
-            return marks.give_up(self._services.segments.view(task.segment, at, marks.MARK_BYTES), lease)
+            return Mark(self._services.segments.view(task.segment, at, MARK_BYTES), lease).give_up()
         except ArenaError:
             return None
 

@@ -18,8 +18,8 @@ from luna_farm.core.open_submits import OpenSubmit
 from luna_farm.core.schema import Part
 from luna_farm.core.state import Farm
 from luna_farm.errors import ArenaError
-from luna_farm.storage import marks
 from luna_farm.storage.arena import Segments
+from luna_farm.storage.marks import MARK_BYTES, Mark
 
 FIRST_S, LONGEST_S = 0.001, 0.02
 """Pauses between two looks while a client copies."""
@@ -69,22 +69,22 @@ class Marked:
         """Have the images counted whose clients are done."""
         for opened in list(self._shell.farm.submitting.values()):
             if _is_early(opened):
-                self._ask(opened, marks.flaws)
+                self._ask(opened, lambda mark: mark.flaws)
 
     def give_up(self, client: int) -> None:
         """A client is gone: what it was still copying is given up."""
         opened = self._shell.farm.submitting.get(client)
         if opened is not None and _is_early(opened):
-            self._ask(opened, marks.give_up)
+            self._ask(opened, Mark.give_up)
 
-    def _ask(self, opened: OpenSubmit, ask: Callable[[memoryview, int], int | None]) -> None:
+    def _ask(self, opened: OpenSubmit, ask: Callable[[Mark], int | None]) -> None:
         """Have the images of a submit sealed if every mark says that they are complete."""
         images = opened.job.images if opened.job is not None else []
         parts = []
         for image in images:
             lease, at = image.task.mark
             try:
-                found = ask(self._shell.segments.view(image.task.segment, at, marks.MARK_BYTES), lease)
+                found = ask(Mark(self._shell.segments.view(image.task.segment, at, MARK_BYTES), lease))
             except ArenaError:  # its segment was removed by somebody: so are its pixels
                 found = None
             if found is not None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from luna_farm.errors import FarmBusy, FarmDraining
-from luna_farm.storage import arena_size
+from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable
+from luna_farm.storage import arena_size, marks
 from luna_farm.storage.arena import Arena
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.outgoing import Outgoing
@@ -161,6 +161,94 @@ def first_writes(session: Session, arena: Arena) -> list[bool]:
 
 def test_the_submit_of_large_images_is_sent_before_they_are_copied(session: Session, arena: Arena) -> None:
     assert first_writes(session, arena) == [True, True]
+
+
+@pytest.fixture
+def roomy(tmp_path: Any) -> Iterator[Arena]:
+    made = Arena.create(arena_size.fresh_names(tmp_path)[0], 8 * LARGE_BYTES)
+    yield made
+    made.close()
+    made.unlink()
+
+
+@pytest.fixture
+def ahead(roomy: Arena) -> Iterator[Session]:
+    """A session with a farm that may send receipts before the seal."""
+    segments = MappedSegments()
+    greeted = Session(segments)
+    play(greeted.greet("token"), [{**welcome(roomy), "early": True}])
+    yield greeted
+    segments.close()
+
+
+def begun(session: Session, granted: dict[str, Any]) -> Any:
+    """The steps of a hand-over whose submit is about to be sent."""
+    steps = session.submit(out(LARGE), 0.0)
+    assert steps.send(None).message["cmd"] == "lease"
+    assert isinstance(steps.send(None), Receive)
+    assert steps.send({"leases": [granted]}).message["cmd"] == "save_images_async"
+    return steps
+
+
+def test_a_receipt_before_the_seal_makes_the_seal_needless(ahead: Session, roomy: Arena) -> None:
+    room = LARGE.nbytes + PAGE
+    granted = {"leases": [lease(roomy, 1, room)]}
+    sent, receipt = submitted(ahead, [granted, {**RECEIPT, "leases": []}], LARGE)
+    assert commands(sent) == ["lease", "save_images_async"]
+    assert sent[0]["sizes"] == sent[1]["want"] == [LARGE.nbytes + marks.MARK_BYTES]
+    assert sent[1]["into"] == [1]
+    mark = marks.Mark(roomy.view(PAGE + room - marks.MARK_BYTES, marks.MARK_BYTES), 1)
+    assert (mark.flaws, mark.given_up) == (0, False)
+    assert bytes(roomy.view(PAGE, 8)) == bytes([7] * 8)
+    assert receipt.job_id == "j"
+
+
+def test_a_seal_that_is_asked_for_is_sent(ahead: Session, roomy: Arena) -> None:
+    answers = [{"leases": [lease(roomy, 1, LARGE.nbytes + PAGE)]}, {"seal": True}, {**RECEIPT, "leases": []}]
+    sent, receipt = submitted(ahead, answers, LARGE)
+    assert commands(sent) == ["lease", "save_images_async", "seal"]
+    assert receipt.job_id == "j"
+
+
+def test_pixels_that_are_refused_after_the_receipt_leave_all_leases(ahead: Session, roomy: Arena) -> None:
+    far = np.full((1, LARGE_BYTES, 1, 1), 200.0, np.float32)
+    room = LARGE.nbytes + PAGE
+    receipt = {**RECEIPT, "leases": [lease(roomy, 200, room)]}
+    answers = [{"leases": [lease(roomy, 1, room)]}, receipt, {"success": True, "aborted": True}]
+    with pytest.raises(ValueError, match="floats up to 200"):
+        submitted(ahead, answers, far)
+    assert sorted(left.lease for left in ahead.spare) == [1, 200]
+
+
+def test_what_was_marked_before_the_submit_does_not_count(ahead: Session, roomy: Arena) -> None:
+    """A lease that comes back after a refusal has the mark of the first try."""
+    room = LARGE.nbytes + PAGE
+    mark = marks.Mark(roomy.view(PAGE + room - marks.MARK_BYTES, marks.MARK_BYTES), 1)
+    mark.complete(0)
+    steps = begun(ahead, lease(roomy, 1, room))
+    assert mark.flaws is None
+    steps.close()
+
+
+def test_a_submit_that_the_farm_gave_up_is_no_receipt(ahead: Session, roomy: Arena) -> None:
+    room = LARGE.nbytes + PAGE
+    steps = begun(ahead, lease(roomy, 1, room))
+    mark = marks.Mark(roomy.view(PAGE + room - marks.MARK_BYTES, marks.MARK_BYTES), 1)
+    assert mark.give_up() is None
+    copy = steps.send(None)
+    copy.work()
+    assert isinstance(steps.send(None), Receive)
+    with pytest.raises(FarmUnavailable, match="ended while"):
+        steps.send({**RECEIPT, "leases": []})
+
+
+@pytest.mark.parametrize("fields", [{"durable": True}, {"archive": "zip"}], ids=str)
+def test_what_must_reach_a_disk_is_sealed(ahead: Session, roomy: Arena, fields: dict[str, Any]) -> None:
+    request = Outgoing(SaveRequest([SaveImage(LARGE)], **fields))
+    answers = [{"leases": [lease(roomy, 1, LARGE.nbytes + PAGE)]}, {**RECEIPT, "leases": []}]
+    sent, _ = play(ahead.submit(request, 0.0), answers)
+    assert commands(sent)[1:] == ["save_images_async", "seal"]
+    assert "into" not in sent[1]
 
 
 def test_in_a_burst_submit_and_seal_are_one_write(

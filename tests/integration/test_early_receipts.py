@@ -1,0 +1,245 @@
+"""Receipts that come while pixels are still copied: whoever is killed when, what counts is the mark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from farm_process import FarmProcess, Wire, until
+from PIL import Image
+
+from luna_farm.errors import InvalidRequest, UnknownJob
+from luna_farm.storage.arena import Arena
+from luna_farm.storage.marks import MARK_BYTES, Mark
+from luna_farm_client import SaveImage, SaveRequest
+
+SIDE = 64
+PIXELS = np.random.default_rng(4).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+
+
+@dataclass
+class Copying:
+    """A client in another language that has its receipt, and has copied nothing yet."""
+
+    wire: Wire
+    arena: Arena
+    lease: dict[str, Any]
+    receipt: dict[str, Any]
+    request_id: str
+
+    @property
+    def mark(self) -> Mark:
+        at = self.lease["offset"] + self.lease["size"] - MARK_BYTES
+        return Mark(self.arena.view(at, MARK_BYTES), self.lease["lease"])
+
+    def copy(self, flaws: int = 0) -> None:
+        self.arena.view(self.lease["offset"], PIXELS.nbytes)[:] = PIXELS.tobytes()
+        self.mark.complete(flaws)
+
+
+Begin = Callable[..., Copying]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """`begin(farm)`: a client that is in the middle of its copy."""
+    made: list[Copying] = []
+
+    def start(farm: FarmProcess, **fields: Any) -> Copying:
+        wire = farm.wire()
+        welcome = wire.hello(farm.token)
+        assert welcome["early"] is True
+        arena = Arena.attach(welcome["arena"]["segment"])
+        asked = {"cmd": "lease", "sizes": [PIXELS.nbytes + MARK_BYTES], "id": 1}
+        (lease,) = wire.ask(asked)["leases"]
+        request_id = os.urandom(8).hex()
+        submit = {
+            "cmd": "save_images_async",
+            "id": 2,
+            "request_id": request_id,
+            "timestamp": "2026-01-02T03:04:05",
+            "filename": "a",
+            "images": [{"shape": [1, SIDE, SIDE, 3], "subdir": False}],
+            "into": [lease["lease"]],
+        }
+        made.append(Copying(wire, arena, lease, wire.ask({**submit, **fields}), request_id))
+        return made[-1]
+
+    yield start
+    for client in made:
+        client.wire.socket.close()
+        client.arena.close()
+
+
+def saved(farm: FarmProcess, job_id: str) -> Any:
+    with farm.client() as client:
+        report = client.wait(job_id, 60)
+        assert report.state == "done", report
+        (image,) = report.images
+        assert np.array_equal(np.asarray(Image.open(image.path)), PIXELS)
+        return image
+
+
+def unknown(farm: FarmProcess, job_id: str) -> bool:
+    with farm.client() as client:
+        try:
+            client.job(job_id)
+        except UnknownJob:
+            return True
+        return False
+
+
+def test_what_is_marked_is_saved_without_another_word(start_farm: Any, begin: Begin) -> None:
+    farm = start_farm()
+    client = begin(farm)
+    assert client.receipt["paths"] == [str(farm.out / "a.png")]
+    assert not (farm.out / "a.png").exists()
+    client.copy(flaws=2)
+    until((farm.out / "a.png").exists, "the farm looks at the mark by itself")
+    assert saved(farm, client.receipt["job_id"]).scores["nan_count"] == 2
+    assert not client.mark.given_up
+
+
+def test_a_client_that_dies_after_its_mark_has_saved(start_farm: Any, begin: Begin) -> None:
+    farm = start_farm()
+    client = begin(farm)
+    client.copy()
+    client.wire.socket.close()
+    saved(farm, client.receipt["job_id"])
+
+
+def test_a_client_that_dies_before_its_mark_leaves_nothing(start_farm: Any, begin: Begin) -> None:
+    farm = start_farm()
+    client = begin(farm)
+    client.wire.socket.close()
+    until(lambda: client.mark.given_up, "the farm gives it up")
+    assert unknown(farm, client.receipt["job_id"])
+    farm.kill()
+    farm.start()
+    assert unknown(farm, client.receipt["job_id"])
+    assert list(farm.out.glob("*")) == []
+
+
+def test_a_farm_that_is_killed_saves_what_was_marked_after_its_death(start_farm: Any, begin: Begin) -> None:
+    farm = start_farm()
+    client = begin(farm)
+    farm.kill()
+    client.copy(flaws=1)
+    assert not client.mark.given_up
+    farm.start()
+    assert saved(farm, client.receipt["job_id"]).scores["nan_count"] == 1
+    assert client.mark.given_up, "a client that is as late as this asks again, under the same request"
+
+
+def test_a_farm_that_is_killed_tells_the_client_that_it_came_too_late(start_farm: Any, begin: Begin) -> None:
+    farm = start_farm()
+    client = begin(farm)
+    farm.kill()
+    farm.start()
+    assert client.mark.given_up
+    assert unknown(farm, client.receipt["job_id"])
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_farm_that_is_stopped_decides_before_it_removes_its_memory(
+    start_farm: Any, begin: Begin, complete: bool
+) -> None:
+    farm = start_farm()
+    client = begin(farm)
+    if complete:
+        client.copy()
+    assert farm.stop() == 0
+    assert client.mark.given_up is not complete or (farm.out / "a.png").exists()
+    farm.start()
+    if complete:
+        saved(farm, client.receipt["job_id"])
+    else:
+        assert unknown(farm, client.receipt["job_id"])
+
+
+def test_the_connection_takes_the_next_request_at_once(start_farm: Any, begin: Begin) -> None:
+    farm = start_farm()
+    client = begin(farm)
+    client.copy()
+    answer = client.wire.ask({"cmd": "wait", "job_id": client.receipt["job_id"], "id": 3})
+    assert [image["state"] for image in answer["images"]] == ["saved"]
+
+
+def test_a_durable_image_is_asked_for_its_seal(start_farm: Any, begin: Begin) -> None:
+    client = begin(start_farm(), durable=True)
+    assert client.receipt == {"seal": True, "id": 2}
+
+
+# --- our own client
+
+LARGE = np.random.default_rng(5).integers(0, 256, (640, 640, 3), np.uint8)
+
+
+def test_our_client_is_answered_before_its_pixels_are_there(
+    start_farm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from luna_farm_client.session import Session
+
+    farm = start_farm()
+    journal = farm.state / "journal"
+    seen: list[bool] = []
+    real = Session._copy
+
+    def slow(self: Session, *given: Any) -> Any:
+        until(lambda: b"filling" in journal.read_bytes(), "the job is journaled")
+        seen.append(True)
+        return real(self, *given)
+
+    monkeypatch.setattr(Session, "_copy", slow)
+    with farm.client() as client:
+        receipt = client.submit(SaveRequest([SaveImage(LARGE)], filename="large"))
+        assert seen == [True]
+        report = client.wait(receipt, 60)
+    assert report.paths == receipt.paths
+    assert np.array_equal(np.asarray(Image.open(report.paths[0])), LARGE)
+
+
+def test_our_client_goes_on_after_pixels_that_are_refused(start_farm: Any) -> None:
+    farm = start_farm()
+    bad = np.full((640, 640, 3), 200.0, np.float32)
+    with farm.client() as client:
+        for _ in range(2):
+            with pytest.raises(InvalidRequest, match="floats up to 200"):
+                client.submit(SaveRequest([SaveImage(bad)]))
+        assert client.jobs() == []
+        report = client.wait(client.submit(SaveRequest([SaveImage(LARGE), SaveImage(LARGE)], durable=True)))
+    assert report.state == "done"
+
+
+def test_our_client_asks_again_when_the_farm_ended_meanwhile(
+    start_farm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The farm is killed while the client copies, and another has given the submit up when it is done."""
+    from luna_farm_client.session import Session
+
+    farm = start_farm()
+    real = Session._copy
+    killed: list[bool] = []
+
+    def interrupted(self: Session, *given: Any) -> Any:
+        if not killed:
+            until(lambda: b"filling" in (farm.state / "journal").read_bytes(), "the job is journaled")
+            farm.kill()
+            killed.append(True)
+            farm.settings["port"] = farm.port
+            farm.start()
+        return real(self, *given)
+
+    with farm.client() as client:
+        client.ping()
+        monkeypatch.setattr(Session, "_copy", interrupted)
+        receipt = client.submit(SaveRequest([SaveImage(LARGE)], filename="large"))
+        report = client.wait(receipt, 60)
+        assert [job.job_id for job in client.jobs()] == [receipt.job_id]
+    assert killed
+    assert np.array_equal(np.asarray(Image.open(report.paths[0])), LARGE)
