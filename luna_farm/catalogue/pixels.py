@@ -9,6 +9,9 @@ import numpy as np
 
 from luna_farm.errors import InvalidRequest
 from luna_farm.imaging import checksum, scores
+from luna_farm.imaging.unreadable import check_kind, unreadable
+
+ALLOWED = "an image"
 
 
 def read(path: str) -> dict[str, Any]:
@@ -45,13 +48,13 @@ def decoded(path: str) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
+        check_kind(path, ALLOWED)
         with Image.open(path) as image:
             mode = "RGBA" if image.has_transparency_data else "RGB"
             wanted = image if image.mode in ("L", "RGB", "RGBA", "I;16") else image.convert(mode)
             pixels = np.asarray(wanted)
-    except FileNotFoundError:
-        raise InvalidRequest.of("FILE", path, "a file that exists") from None
+    except InvalidRequest:
+        raise
     except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, SyntaxError) as error:
-        text = f"FILE: {path!r} cannot be read ({error}); allowed: an image that Pillow knows."
-        raise InvalidRequest(text, "FILE", path, "an image") from error
+        raise unreadable(path, error, ALLOWED) from error
     return np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[:, :, None])

@@ -22,7 +22,7 @@ from luna_farm.config import Config
 from luna_farm.core import formats
 from luna_farm.core.messages import FORMAT_NAMES
 from luna_farm.core.options import OPTIONS
-from luna_farm.errors import FarmError, FarmUnavailable
+from luna_farm.errors import FarmError, FarmUnavailable, InvalidRequest
 
 if TYPE_CHECKING:
     from luna_farm.imaging.source_formats import Source
@@ -124,7 +124,8 @@ def _save(saving: Saving, args: argparse.Namespace, show: Callable[[int], None])
         except FarmUnavailable:
             raise
         except FarmError as error:
-            saving.problems.append(f"{name}: {error}")
+            of_file = isinstance(error, InvalidRequest) and error.field == "FILE"  # begins with its name
+            saving.problems.append(str(error) if of_file else f"{name}: {error}")
         saving.left.pop(0)
         # Reports of what is finished meanwhile, so that the display moves while files are still read.
         if not args.no_wait:

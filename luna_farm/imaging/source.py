@@ -24,12 +24,14 @@ from luna_farm.imaging import exif_kept, metadata_exif, source_deep, source_form
 from luna_farm.imaging.colour import COLORSPACES, from_linear
 from luna_farm.imaging.metadata import NOTHING
 from luna_farm.imaging.source_formats import Pixels, Source
+from luna_farm.imaging.unreadable import FIELD, check_kind, unreadable
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IN_MEMORY_BYTES = 256 * 2**20
 """Frames that are more than this lie in a temporary file."""
+ALLOWED = "an image or .npy file"
 LARGEST_TEXT = 2**20
 """Bytes of EXIF, of XMP and of an ICC profile that are kept."""
 _MOVING = ("GIF", "PNG", "WEBP", "AVIF", "FLI")
@@ -49,8 +51,6 @@ def read(path: Path) -> Source:
 
     Raises InvalidRequest for what cannot be read as an image.
     """
-    if path.is_dir():
-        raise InvalidRequest.of("FILE", str(path), f"an image or .npy file; for all of a folder {path}/*")
     with warnings.catch_warnings():
         return _read_file(path)
 
@@ -59,10 +59,11 @@ def _read_file(path: Path) -> Source:
     from PIL import Image, UnidentifiedImageError
 
     try:
+        check_kind(path, ALLOWED)
         if path.suffix.lower() == ".npy":
             # Mapped: pixels go from the file to the farm, without a second copy in this process. A pickle
             # would run what its maker wrote.
-            return Source([np.load(path, mmap_mode="r", allow_pickle=False)])
+            return Source([np.lib.format.open_memmap(path, mode="r")])
         data = path.read_bytes()
         warnings.simplefilter("ignore")  # of what Pillow thinks of EXIF, which is read here
         try:
@@ -74,18 +75,14 @@ def _read_file(path: Path) -> Source:
             return found
         with opened as image:
             return _read(image, data)
-    except FileNotFoundError:
-        raise InvalidRequest.of("FILE", str(path), "a file that exists") from None
     except InvalidRequest as error:
-        raise InvalidRequest.of("FILE", str(path), error.allowed) from error
+        if error.field == FIELD:
+            raise
+        raise InvalidRequest.of(FIELD, str(path), error.allowed) from error
     except (
         *(UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, EOFError, SyntaxError),
     ) as error:
-        reason = (
-            "its content is of no kind that is known" if isinstance(error, UnidentifiedImageError) else error
-        )
-        text = f"FILE: {str(path)!r} cannot be read ({reason}); allowed: an image that Pillow knows, or .npy."
-        raise InvalidRequest(text, "FILE", str(path), "an image or .npy") from error
+        raise unreadable(path, error, ALLOWED) from error
 
 
 def _opened(data: bytes) -> Image.Image:

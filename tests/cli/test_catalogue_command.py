@@ -125,7 +125,7 @@ def test_a_damaged_catalogue_is_set_aside(rebuilt, cli, tmp_path):
         (("find", "x"), 1, "There is no catalogue in"),
         (("find", "--since", "yesteryear"), 2, "2026-05-04"),
         (("find", "--seed", "many"), 2, "many is not allowed"),
-        (("find", "--similar", "none.png"), 1, "a file that exists"),
+        (("find", "--similar", "none.png"), 1, "none.png does not exist"),
         (("export",), 2, "--csv"),
         (("catalogue", "rebuild", "not-there"), 1, "not-there"),
         (("catalogue", "vacuum", "x"), 2, "rebuild"),

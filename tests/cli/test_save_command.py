@@ -89,6 +89,51 @@ def test_what_is_no_image_is_named(name, tmp_path, sample):
         source.read(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("gone.png", None, "does not exist."),
+        ("empty.png", b"", "is empty."),
+        ("empty.npy", b"", "is empty."),
+        ("text.npy", b"text", "is no .npy file, whatever its name says."),
+        ("cut.npy", b"\x93NUMPY\x01\x00\x76\x00{'descr': '|u1', 'f", "is cut short or damaged."),
+        ("cut.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is damaged or cut short: "),
+        ("a/gone.png", None, "does not exist."),
+        ("odd\n.png", None, "does not exist."),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_our_words(name, content, told, tmp_path):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InvalidRequest) as refused:
+        source.read(path)
+    shown = str(path) if str(path).isprintable() else repr(str(path))
+    assert str(refused.value).startswith(f"{shown} {told}")
+    assert "Errno" not in str(refused.value)
+    assert refused.value.field == "FILE"
+
+
+def test_a_file_of_objects_and_one_that_may_not_be_read(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(InvalidRequest, match="holds Python objects"):
+        source.read(tmp_path / "a.npy")
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(InvalidRequest, match=r"a\.png cannot be read: this user has no right to\.$"):
+        source.read(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="NOT TESTED: there are no device files")
+def test_a_device_has_no_end_and_is_refused():
+    with pytest.raises(InvalidRequest, match=r"^/dev/null is no file; allowed: an image or \.npy file"):
+        source.read(Path("/dev/null"))
+
+
 def test_files_are_saved_and_named_after_themselves(farm, cli, sample):
     code, out, err = cli("save", sample)
     assert (code, err) == (0, "")
@@ -140,7 +185,8 @@ def test_a_bad_file_fails_alone(farm, cli, sample, tmp_path, monkeypatch):
     code, out, err = cli("save", tmp_path / "bad.png", full, sample)
     assert code == 1
     assert out.count("/out/") == 1
-    assert "bad.png' cannot be read (its content is of no kind that is known)" in err
+    bad = tmp_path / "bad.png"
+    assert f"\n{bad} cannot be read: its content is of no kind that is known; allowed: an image" in f"\n{err}"
     assert "full.png: The farm is full." in err
 
 
@@ -267,7 +313,7 @@ def test_ctrl_c_while_the_next_file_is_read(farm, cli, sample, monkeypatch):
     (sample.parent / "bad.png").write_bytes(b"none")
     code, _, err = cli("save", sample.with_name("bad.png"), sample, sample.with_name("c.png"))
     assert code == 130
-    assert "bad.png' cannot be read" in err, "what failed before is said, too"
+    assert "bad.png cannot be read" in err, "what failed before is said, too"
     assert f"Not handed over, so not saved: {sample.with_name('c.png')}." in err
     assert "Job 00000001 goes on" in err
 
@@ -299,7 +345,9 @@ def test_warnings_are_printed(farm, cli, sample):
 def test_a_folder_is_told_what_to_type(farm, cli, tmp_path):
     code, _, err = cli("save", tmp_path)
     assert code == 1
-    assert f"allowed: an image or .npy file; for all of a folder {tmp_path}/*" in err
+    assert (
+        f"{tmp_path} is a folder; allowed: an image or .npy file; for all of the folder {tmp_path}/*" in err
+    )
     assert "Errno" not in err
 
 
