@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.core import frames, protocol
-from luna_farm.errors import FarmUnavailable, ProtocolError
+from luna_farm.errors import FarmUnavailable, ProtocolError, Unauthorized
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.policy import Plan, Policy, Use
@@ -53,6 +53,9 @@ class AsyncConnection:
         try:
             endpoint.check_owner(streams[1].get_extra_info("socket"))
             await connection.run(connection.session.greet(endpoint.token()))
+        except Unauthorized as error:
+            connection.close()
+            raise endpoint.refused(error) from error
         except BaseException:
             connection.close()
             raise
@@ -147,7 +150,7 @@ class AsyncFarmClient:
         restart_s: float | None = None,
     ) -> None:
         self.endpoint = Endpoint.find(host, port, token, tls)
-        self._policy = Policy(timeout, restart_s, self.endpoint.ended)
+        self._policy = Policy(timeout, restart_s, self.endpoint.ended, self.endpoint.command)
         self._segments = MappedSegments()
         self._idle: list[AsyncConnection] = []
 

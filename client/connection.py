@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from luna_farm.core import frames, protocol
-from luna_farm.errors import FarmUnavailable, ProtocolError
+from luna_farm.errors import FarmUnavailable, ProtocolError, Unauthorized
 from luna_farm_client.endpoint import CONNECT_S, Endpoint, why_not
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.session import Session
@@ -38,6 +38,9 @@ class Connection:
         try:
             endpoint.check_owner(self._socket)
             self.run(self.session.greet(endpoint.token()))
+        except Unauthorized as error:
+            self.close()
+            raise endpoint.refused(error) from error
         except BaseException:
             self.close()
             raise

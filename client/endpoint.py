@@ -17,6 +17,7 @@ from typing import Any
 
 from luna_farm import config, config_settings, system
 from luna_farm.errors import Unauthorized
+from luna_farm.recommended import with_options
 
 CONNECT_S = 5.0
 CRASHED_S = 2.0
@@ -105,8 +106,43 @@ class Endpoint:
         if managed or not (stopped or not system.process_exists(pid)):
             return "", 0.0
         if stopped:
-            return f"The farm at {self} was stopped. Start it with `luna-farm start`.", 0.0
-        return f"The farm at {self} has ended, its log says why: `luna-farm logs`.", CRASHED_S
+            text = f"The farm at {self} was stopped. Start it with `luna-farm start`."
+            return self.command(text, state_dir), 0.0
+        text = (
+            f"The farm at {self} is gone: its process {pid} crashed or was killed. `luna-farm start` takes up"
+            " what it had accepted; `luna-farm logs` may say why."
+        )
+        return self.command(text, state_dir), CRASHED_S
+
+    def command(self, text: str, state_dir: str = "") -> str:
+        """Return a message in which the commands to type act on this farm. `state_dir`: as in `ended`."""
+        words: list[str] = []
+        place = Path(state_dir) if state_dir else self.state_dir
+        if place != config.default_state_dir():
+            words += ["--state-dir", str(place)]
+        if not config.is_loopback(self.host):
+            words += ["--host", self.host]
+        if self.port != config_settings.BY_NAME["port"].default:
+            words += ["--port", str(self.port)]
+        return with_options(text, words)
+
+    def refused(self, error: Unauthorized) -> Unauthorized:
+        """Return the farm's refusal of a token, with the place that the token came from."""
+        if not str(error).startswith("The token"):
+            return error
+        if self.given_token is not None:
+            return Unauthorized(
+                f"The farm at {self} does not accept the token that was given (LUNA_FARM_TOKEN)."
+            )
+        has = (
+            f"the token of {self.state_dir}"
+            if self.token()
+            else f"this program: {self.state_dir} has no token"
+        )
+        return Unauthorized(
+            f"The farm at {self} does not accept {has}. It uses another state folder: name that one with"
+            " --state-dir or LUNA_FARM_STATE_DIR."
+        )
 
     def check_owner(self, sock: socket.socket) -> None:
         """Raise Unauthorized when the system says that another user listens where our farm should: token,
@@ -135,7 +171,13 @@ def why_not(endpoint: Endpoint, error: Exception) -> str:
             " pass tls=; the certificate must be for the host name that is used."
         )
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"No farm at {endpoint} ({reason}). Start one with `luna-farm start`."
+    if isinstance(error, socket.gaierror):
+        return f"There is no host {endpoint.host} ({reason}). Check the name: --host or LUNA_FARM_HOST."
+    if not config.is_loopback(endpoint.host):
+        return (
+            f"No farm at {endpoint} ({reason}). Start one on that machine, or name another: --host, --port."
+        )
+    return endpoint.command(f"No farm at {endpoint} ({reason}). Start one with `luna-farm start`.")
 
 
 def _client_environment() -> dict[str, str]:

@@ -50,7 +50,7 @@ class FarmClient:
         restart_s: float | None = None,
     ) -> None:
         self.endpoint = Endpoint.find(host, port, token, tls)
-        self._policy = Policy(timeout, restart_s, self.endpoint.ended)
+        self._policy = Policy(timeout, restart_s, self.endpoint.ended, self.endpoint.command)
         self._begin()
         _clients.add(self)
 

@@ -72,10 +72,16 @@ class Policy:
     for good."""
 
     def __init__(
-        self, timeout: float, restart_s: float | None, ended: Callable[[str], tuple[str, float]]
+        self,
+        timeout: float,
+        restart_s: float | None,
+        ended: Callable[[str], tuple[str, float]],
+        command: Callable[[str], str],
     ) -> None:
         self.timeout = timeout
         self._restart_s = min(RESTART_S if restart_s is None else restart_s, timeout)
+        self._command = command
+        """Makes the commands in a message name this farm."""
         self._ended = ended if restart_s is None else lambda state_dir: ("", 0.0)
         self._state_dir = ""
         """Of the farm that was there."""
@@ -207,9 +213,8 @@ class Policy:
             fails_since = (fails_since or time.monotonic()) if reason else 0.0
             if fails_since and time.monotonic() - fails_since >= HELD_S:
                 kept = f"The farm keeps the image and goes on trying, as job {receipt.job_id};"
-                raise DiskError(
-                    f"{reason} {kept} `luna-farm cancel {receipt.job_id}` gives it up.", receipt.paths[0]
-                )
+                text = f"{reason} {kept} `luna-farm cancel {receipt.job_id}` gives it up."
+                raise DiskError(self._command(text), receipt.paths[0])
 
     def jobs(self, limit: int) -> Plan[list[JobReport]]:
         """Return the reports of the latest jobs, newest first."""

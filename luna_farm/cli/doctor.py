@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from luna_farm import system
@@ -43,7 +43,10 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Run all checks and show their findings. Returns 1 if one is a problem, else 0."""
-    findings = list(examine(config))
+    findings = [
+        replace(finding, advice=options.for_this_farm(finding.advice, args.arguments))
+        for finding in examine(config)
+    ]
     level = worst(findings)
     if args.json:
         terminal.print_json({"level": level, "findings": [asdict(finding) for finding in findings]})

@@ -6,7 +6,6 @@ must stay cheap to import: every start of the program pays for it, and every spa
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import io
 import os
@@ -69,10 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FarmUnavailable as error:
         return _fail(options.for_this_farm(str(error), arguments), NO_FARM)
     except ConfigError as error:
-        return _fail(str(error), WRONG_USAGE)
+        return _fail(options.for_this_farm(str(error), arguments), WRONG_USAGE)
     except InvalidRequest as error:
         # A value that is not allowed is wrong usage, wherever it is noticed; a file that is no image is not.
-        return _fail(str(error), FAILED if error.field == "FILE" else WRONG_USAGE)
+        code = FAILED if error.field == "FILE" else WRONG_USAGE
+        return _fail(options.for_this_farm(str(error), arguments), code)
     except FarmError as error:
         return _fail(options.for_this_farm(str(error), arguments), FAILED)
     except OSError as error:
@@ -88,27 +88,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     parser = parser_for(arguments)
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    of_command: options.Parser = args.parser or parser
+    if unknown:
+        of_command.unknown(unknown)
     if args.command is None:
         parser.print_help()
         return WRONG_USAGE
     args.arguments = arguments
     file = Path(args.config) if args.config else config.find_file(os.environ, Path.cwd())
     settings = config.load(options.given(args), os.environ, file, serving=args.command == "start")
-    code: int = args.run(args, settings)
+    try:
+        code: int = args.run(args, settings)
+    except InvalidRequest as error:
+        raise of_command.named(error) from error
     return code
 
 
-def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def parser_for(arguments: Sequence[str]) -> options.Parser:
     """Return the parser: with the one command that `arguments` names, with all if it names none."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="luna-farm",
         description="Takes finished images over in a millisecond and saves them in the background.",
         epilog="luna-farm COMMAND --help says more, with examples. Settings: docs/configuration.md.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"luna-farm {__version__}")
-    parser.set_defaults(run=None, config=None)
+    parser.set_defaults(run=None, config=None, parser=None)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     named = arguments[0] if arguments and arguments[0] in COMMANDS else None
     modules = [COMMANDS[named]] if named else dict.fromkeys(COMMANDS.values())
@@ -119,7 +125,7 @@ def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
         for command in set(subparsers.choices) - known:
             of_command = subparsers.choices[command]
             options.add_common(of_command)
-            of_command.set_defaults(run=module.run)
+            of_command.set_defaults(run=module.run, parser=of_command)
     return parser
 
 

@@ -11,11 +11,13 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from luna_farm import config_settings
 from luna_farm.core import fields
 from luna_farm.core.options import Option
+from luna_farm.errors import InvalidRequest
+from luna_farm.recommended import with_options
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -27,11 +29,6 @@ COMMON = {
     "state_dir": "its state folder",
 }
 _PREFIX = "setting_"
-
-
-_NAMED = re.compile(
-    r"(?<=\bluna-farm )(?:start|stop|status|jobs?|retry|cancel|dismiss|pause|resume|logs|catalogue rebuild)\b"
-)
 
 
 def for_this_farm(text: str, arguments: Sequence[str]) -> str:
@@ -46,7 +43,51 @@ def for_this_farm(text: str, arguments: Sequence[str]) -> str:
             continue
         value = value if equals else next(iter(arguments[at + 1 :]), "")
         words += [option, os.path.abspath(value) if option in ("--state-dir", "--config") else value]
-    return _NAMED.sub(lambda found: f"{found[0]} {shlex.join(words)}", text) if words else text
+    return with_options(text, words)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in a sentence, without a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and end with code 2."""
+        choice = _CHOICE.match(message)
+        if choice:
+            what, given, listed = choice.groups()
+            allowed = [word.strip(" '") for word in listed.split(",")]
+            given = given.strip("'")
+            if what == "COMMAND":
+                self.error(f"there is no command {given}{_meant(given, allowed)}")
+            message = f"{what}: {given} is not allowed{_meant(given, allowed)}; allowed: {', '.join(allowed)}"
+        message = message.removeprefix("argument ")
+        self.exit(2, f"{self.prog}: {message}. `{self.prog} --help` shows what there is.\n")
+
+    def named(self, error: InvalidRequest) -> InvalidRequest:
+        """Return an error of a field with the name that the field has on the command line."""
+        option = _OPTIONS.get(error.field, f"--{error.field.replace('_', '-')}")
+        if option not in self._option_string_actions or not str(error).startswith(f"{error.field}:"):
+            return error
+        text = f"{option}{str(error).removeprefix(error.field)}"
+        return type(error)(text, option, error.given, error.allowed)
+
+    def unknown(self, words: Sequence[str]) -> NoReturn:
+        """Say which arguments are none of this command, and end with code 2."""
+        named = [word.partition("=")[0] for word in words if word.startswith("-")]
+        if not named:
+            self.error(f"too many arguments: {shlex.join(words)}")
+        self.error(f"there is no option {named[0]}{_meant(named[0], self._option_string_actions)}")
+
+
+def _meant(given: str, known: Iterable[str]) -> str:
+    import difflib  # only here: a command line without mistakes does without it
+
+    near = difflib.get_close_matches(given, list(known), 1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+_OPTIONS = {"index": "--image", "job_id": "--job"}
+"""Field of a request -> option, where that is not its name."""
+_CHOICE = re.compile(r"argument (.+?): invalid choice: (.+?) \(choose from (.+)\)$")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -108,7 +149,7 @@ def save_option(group: argparse._ArgumentGroup, option: Option) -> None:
     elif isinstance(kind, fields.Whole):
         given |= {"type": whole(kind.low, kind.high), "metavar": f"{kind.low}..{kind.high}"}
     elif isinstance(kind, fields.Number):
-        given |= {"type": number(kind.low, kind.high), "metavar": f"{kind.low:g}..{kind.high:g}"}
+        given |= {"type": number(kind.low, kind.high), "metavar": f"{_plain(kind.low)}..{_plain(kind.high)}"}
     else:
         given["metavar"] = option.name.upper()
     group.add_argument("--" + option.name.replace("_", "-"), **given)
@@ -156,10 +197,17 @@ def number(low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: {low:g} to {high:g}")
+            raise argparse.ArgumentTypeError(
+                f"{text} is not allowed; allowed: {_plain(low)} to {_plain(high)}"
+            )
         return value
 
     return read
+
+
+def _plain(value: float) -> str:
+    """Return a number as people write it: 31536000, not 3.1536e+07."""
+    return f"{value:.0f}" if value == int(value) else f"{value:g}"
 
 
 SECONDS = number(0.0, 31_536_000.0)

@@ -77,7 +77,7 @@ class Saving:
                     raise
                 if now - begun >= REASON_S and not self._told:
                     self._told = str(error)
-                    print(error, file=sys.stderr)
+                    print(self._named(str(error)), file=sys.stderr)
                 time.sleep(min(getattr(error, "retry_after_s", 0.05), until - now))
 
     def collect(self) -> None:
@@ -107,7 +107,7 @@ class Saving:
             return False
         if trouble and trouble != self._told:
             self._told = trouble
-            print(trouble, file=sys.stderr)
+            print(self._named(trouble), file=sys.stderr)
         return True
 
     def interrupted(self) -> int:
@@ -183,8 +183,12 @@ class Saving:
     def _left(self) -> str:
         ids = self._jobs_left()
         jobs = f"Job {ids[0]} goes" if len(ids) == 1 else f"{len(ids)} jobs go"
-        command = options.for_this_farm(f"luna-farm cancel {' '.join(ids)}", self._arguments)
+        command = self._named(f"luna-farm cancel {' '.join(ids)}")
         return f"{jobs} on in the farm. To give up what is not saved: {command}"
+
+    def _named(self, text: str) -> str:
+        """Return a message in which the commands to type name this farm."""
+        return options.for_this_farm(text, self._arguments)
 
     def _trouble(self, report: JobReport) -> str:
         """Say what keeps an unfinished job from being saved, "" if it only needs time."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luna_farm.cli import options, terminal
@@ -43,7 +43,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
     with _connected(config) as farm:
         if args.watch:
             try:
-                watch(farm, _every(args.interval), as_json=args.json, console=terminal.console())
+                how = {"as_json": args.json, "console": terminal.console(), "arguments": args.arguments}
+                watch(farm, _every(args.interval), **how)
             except KeyboardInterrupt:
                 return 0
         elif args.json:
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
         else:
             from luna_farm.cli.view import status_view
 
-            terminal.console().print(status_view(farm.status()))
+            terminal.console().print(status_view(farm.status(), arguments=args.arguments))
     return 0
 
 
@@ -67,7 +68,14 @@ def _connected(config: Config) -> FarmClient:
         raise FarmUnavailable(f"{error}{left and ' ' + left}", error.host, error.port) from error
 
 
-def watch(farm: FarmClient, ticks: Iterable[float], *, as_json: bool, console: Console) -> None:
+def watch(
+    farm: FarmClient,
+    ticks: Iterable[float],
+    *,
+    as_json: bool,
+    console: Console,
+    arguments: Sequence[str] = (),
+) -> None:
     """Show the status at each tick (monotonic seconds); look for a farm that is away again."""
     from rich.live import Live
     from rich.text import Text
@@ -84,12 +92,13 @@ def watch(farm: FarmClient, ticks: Iterable[float], *, as_json: bool, console: C
             try:
                 status = farm.status()
             except FarmUnavailable as error:
-                live.update(
-                    Text(f"{error} Looking again every second; Ctrl-C ends.", style="red"), refresh=True
+                text = (
+                    f"{options.for_this_farm(str(error), arguments)} Looking again every second; Ctrl-C ends."
                 )
+                live.update(Text(text, style="red"), refresh=True)
                 continue
             trend.add(status, now)
-            live.update(status_view(status, trend), refresh=True)
+            live.update(status_view(status, trend, arguments), refresh=True)
 
 
 def _print_line(status: dict[str, Any]) -> None:

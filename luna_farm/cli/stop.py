@@ -56,7 +56,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
             for left in _left(watched, pid, args.timeout):
                 shown.update(task, completed=images - left)
     rest = read_left(Path(status.get("state_dir", config.state_dir)))
-    print(f"The farm (process {pid}) has stopped.{rest and ' ' + rest}")
+    told = f"The farm (process {pid}) has stopped.{rest and ' ' + rest}"
+    print(options.for_this_farm(told, args.arguments))
     return 0
 
 

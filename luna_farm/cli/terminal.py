@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +18,29 @@ def console(*, stderr: bool = False) -> Console:
     """Return a console: colours on a terminal, plain text elsewhere, names never read as markup."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=False)
+    file = sys.stderr if stderr else sys.stdout
+    if file.isatty() or "COLUMNS" in os.environ:
+        return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=False)
+    # In a pipe or a file a line is as long as it is: a path that is cut in two cannot be found again.
+    whole: Any = _Trimmed(file)
+    return Console(file=whole, width=_UNBOUNDED, highlight=False, markup=False, soft_wrap=False)
+
+
+_UNBOUNDED = 100_000
+
+
+class _Trimmed:
+    """A text file without the spaces by which tables fill their last column."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write a whole number of lines."""
+        return self._file.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def progress(title: str, total: int | None) -> tuple[Progress, Any]:

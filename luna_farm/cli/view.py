@@ -6,20 +6,24 @@ It must never ask the farm or the system anything: what it shows is what the sta
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from luna_farm.cli.options import for_this_farm
 from luna_farm.cli.terminal import duration, size
 from luna_farm.core.counted import counted
 
 _BARS = "▁▂▃▄▅▆▇█"
 _KEPT = 60
 _LISTED = 5
+Named = Callable[[str], str]
+"""Makes the commands in a message name the farm."""
 
 
 @dataclass(slots=True)
@@ -57,9 +61,13 @@ def sparkline(values: Iterable[float]) -> str:
     )
 
 
-def status_view(status: Mapping[str, Any], trend: Trend | None = None) -> RenderableType:
-    """Return everything `status` says, for a terminal of 80 columns and more."""
-    parts: list[RenderableType] = [_head(status), _process_table(status), _figures(status)]
+def status_view(
+    status: Mapping[str, Any], trend: Trend | None = None, arguments: Sequence[str] = ()
+) -> RenderableType:
+    """Return everything `status` says, for a terminal of 80 columns and more. `arguments` of the command line
+    name the farm in the commands that it recommends."""
+    named = partial(for_this_farm, arguments=arguments)
+    parts: list[RenderableType] = [_head(status, named), _process_table(status), _figures(status)]
     if trend is not None:
         parts.append(_trends(trend))
     if len(status.get("engines", ())) > 1:
@@ -69,10 +77,10 @@ def status_view(status: Mapping[str, Any], trend: Trend | None = None) -> Render
     if status.get("destinations"):
         parts.append(_destination_table(status["destinations"]))
     if status.get("dead_letters"):
-        parts.append(_dead_letters(status["dead_letters"]))
+        parts.append(_dead_letters(status["dead_letters"], named))
     if status.get("incomplete_jobs"):
-        parts.append(_incomplete_jobs(status["incomplete_jobs"]))
-    parts += [Text(f"Note: {note}", style="yellow") for note in status.get("notes", ())]
+        parts.append(_incomplete_jobs(status["incomplete_jobs"], named))
+    parts += [Text(f"Note: {named(note)}", style="yellow") for note in status.get("notes", ())]
     return Group(*parts)
 
 
@@ -82,7 +90,7 @@ def _processes(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [supervisor, *bridges, *status.get("workers", ())]
 
 
-def _head(status: Mapping[str, Any]) -> Text:
+def _head(status: Mapping[str, Any], named: Named) -> Text:
     host, port, feed_port = (status.get(name) for name in ("host", "port", "feed_port"))
     up = duration(float(status.get("uptime_s", 0)))
     text = Text.assemble(
@@ -91,7 +99,7 @@ def _head(status: Mapping[str, Any]) -> Text:
     if feed_port:
         text.append(f", dashboard http://{host}:{feed_port}/")
     if status.get("paused"):
-        text.append("  paused (luna-farm resume)", style="yellow bold")
+        text.append(named("  paused (luna-farm resume)"), style="yellow bold")
     if status.get("draining"):
         text.append("  draining", style="yellow bold")
     return text
@@ -211,10 +219,10 @@ def _destination_table(rows: Sequence[Mapping[str, Any]]) -> Group:
     return Group(table, *lines)
 
 
-def _dead_letters(letters: Iterable[Mapping[str, Any]]) -> Group:
+def _dead_letters(letters: Iterable[Mapping[str, Any]], named: Named) -> Group:
     rows = list(letters)
     found = "1 dead letter" if len(rows) == 1 else f"{len(rows)} dead letters"
-    lines = [Text(f"{found} (luna-farm retry ID tries again, dismiss ID gives up):", style="red")]
+    lines = [Text(f"{found} {named('(luna-farm retry ID tries again, dismiss ID gives up):')}", style="red")]
     lines += [
         Text(f"  {row['job_id']}  {row.get('path', '')}: {row.get('error', '')}") for row in rows[:_LISTED]
     ]
@@ -223,9 +231,9 @@ def _dead_letters(letters: Iterable[Mapping[str, Any]]) -> Group:
     return Group(*lines)
 
 
-def _incomplete_jobs(rows: Sequence[Mapping[str, Any]]) -> Group:
+def _incomplete_jobs(rows: Sequence[Mapping[str, Any]], named: Named) -> Group:
     head = f"{counted(len(rows), 'job')} without all images (luna-farm dismiss ID removes it from this list):"
-    lines = [Text(head, style="red")]
+    lines = [Text(named(head), style="red")]
     for row in rows[-_LISTED:]:
         share = f"{row['images']} of {counted(row['num_images'], 'image')}"
         lines.append(Text(f"  {row['job_id']}  {share} not saved, such as {row['path']}: {row['error']}"))

@@ -37,7 +37,7 @@ def raising(error):
         (FarmUnavailable("No farm there."), 3, "No farm there."),
         (ConfigError("port: 1.5 is not allowed."), 2, "port: 1.5 is not allowed."),
         (UnknownJob("No job."), 1, "No job."),
-        (InvalidRequest.of("limit", 0, "1 to 9"), 2, "limit: 0 is not allowed"),
+        (InvalidRequest.of("limit", 0, "1 to 9"), 2, "--limit: 0 is not allowed"),
         (InvalidRequest.of("FILE", "x", "an image"), 1, "FILE: 'x' is not allowed"),
         (FarmError("Odd."), 1, "Odd."),
         (FileNotFoundError(2, "No such file or directory", "x.png"), 1, "No such file or directory: x.png."),
@@ -106,6 +106,45 @@ def test_wrong_usage_is_code_2(cli):
     assert cli("no-such-command")[0] == 2
     assert cli("jobs", "--no-such-option")[0] == 2
     assert cli("jobs", "--port", "99999")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["statsu"],
+            "luna-farm: there is no command statsu (did you mean status?). `luna-farm --help` shows",
+        ),
+        (
+            ["jobs", "--limt", "3"],
+            "luna-farm jobs: there is no option --limt (did you mean --limit?). `luna-farm",
+        ),
+        (["jobs", "--zzzzzz"], "luna-farm jobs: there is no option --zzzzzz. `luna-farm jobs --help` shows"),
+        (["job", "a", "b c"], "luna-farm job: too many arguments: 'b c'."),
+        (
+            ["save", "--format", "gif", "x"],
+            "luna-farm save: --format: gif is not allowed; allowed: png, webp,",
+        ),
+        (
+            ["jobs", "--state", "don"],
+            "luna-farm jobs: --state: don is not allowed (did you mean done?); allowed",
+        ),
+        (["save", "x", "--timeout", "-1"], "--timeout: -1 is not allowed; allowed: 0 to 31536000."),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_command_and_what_is_near(arguments, told, cli):
+    code, out, err = cli(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert told in err
+
+
+def test_a_field_that_the_farm_refuses_has_the_name_that_it_has_on_the_command_line(monkeypatch, cli):
+    def refuse(args, config):
+        raise InvalidRequest.of("index", 9, "0 to 3, the images of job a1b2c3d4")
+
+    monkeypatch.setattr("luna_farm.cli.jobs.run", refuse)
+    code, _, err = cli("cancel", "a1b2c3d4", "--image", "9")
+    assert (code, err) == (2, "--image: 9 is not allowed; allowed: 0 to 3, the images of job a1b2c3d4.\n")
 
 
 def test_options_are_not_abbreviated(cli):
@@ -189,6 +228,7 @@ def test_a_name_that_the_terminal_cannot_show_does_not_stop_a_command() -> None:
         (["save", "a.png", "--state-dir=/a b"], "`luna-farm start --state-dir '/a b'`"),
         (["start", "--port", "7", "--state-dir", "/x"], "`luna-farm start --state-dir /x`"),
         (["jobs", "--port"], "`luna-farm start --port ''`"),
+        (["dashboard", "--port", "7"], "`luna-farm start --port 7`"),
     ],
 )
 def test_a_command_that_is_recommended_names_the_farm_that_was_spoken_to(
@@ -196,3 +236,11 @@ def test_a_command_that_is_recommended_names_the_farm_that_was_spoken_to(
 ) -> None:
     text = "Luna Farm is not there. Start one with `luna-farm start`; luna-farm-x is another program."
     assert options.for_this_farm(text, arguments) == text.replace("`luna-farm start`", named)
+
+
+def test_a_command_that_names_a_farm_already_stays_and_every_command_is_known() -> None:
+    text = "Type `luna-farm logs --port 9`."
+    assert options.for_this_farm(text, ["jobs", "--port", "7"]) == text
+    without_farm = {"config", "completion", "nodes", "bench", "service", "catalogue"}
+    for name in entry.COMMANDS.keys() - without_farm:
+        assert "--port 7" in options.for_this_farm(f"`luna-farm {name}`", ["jobs", "--port", "7"]), name

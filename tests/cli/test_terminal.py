@@ -27,3 +27,17 @@ def test_progress_is_silent_where_nobody_looks(capsys):
     with shown:
         shown.advance(task)
     assert capsys.readouterr().err.strip() == ""
+
+
+def test_a_line_is_never_cut_in_two_where_nobody_looks(capsys, monkeypatch):
+    from rich.table import Table
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    path = "/out/" + "long folder/" * 40 + "a.png"
+    table.add_row("first", path)
+    table.add_row("second", "/out/b.png")
+    terminal.console().print(table)
+    assert capsys.readouterr().out.splitlines() == [f"first   {path}", "second  /out/b.png"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from pathlib import Path
 
 import pytest
 
-from luna_farm_client.endpoint import Endpoint
+from luna_farm.errors import Unauthorized
+from luna_farm_client.endpoint import Endpoint, why_not
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +67,38 @@ def test_the_token_is_read_anew_each_time(nowhere: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("LUNA_FARM_TOKEN", "of the environment, long enough")
     assert find().token() == "of the environment, long enough"
     assert find(token="given").token() == "given"
+
+
+def test_a_recommended_command_names_the_farm(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Start one with `luna-farm start`."
+    assert find().command(text) == text
+    assert find(port=7).command(text) == "Start one with `luna-farm start --port 7`."
+    monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(nowhere / "my state"))
+    assert find().command(text) == f"Start one with `luna-farm start --state-dir '{nowhere / 'my state'}'`."
+    assert "--host farm.example" in find(host="farm.example", tls=ssl.create_default_context()).command(text)
+
+
+def test_why_there_is_no_farm_depends_on_where_it_would_be() -> None:
+    unknown = socket.gaierror(-2, "Name or service not known")
+    assert why_not(find(host="nosuch.invalid"), unknown).startswith(
+        "There is no host nosuch.invalid (Name or"
+    )
+    refused = ConnectionRefusedError(111, "Connection refused")
+    assert why_not(find(port=7), refused).endswith("Start one with `luna-farm start --port 7`.")
+    elsewhere = why_not(find(host="farm.example"), refused)
+    assert "luna-farm start" not in elsewhere
+    assert "Start one on that machine" in elsewhere
+
+
+def test_a_refused_token_is_named_by_where_it_came_from(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Unauthorized("The token is not that of this farm; ...")
+    monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(nowhere))
+    assert f"{nowhere} has no token" in str(find().refused(refused))
+    (nowhere / "token").write_text("of another farm")
+    told = str(find().refused(refused))
+    assert f"does not accept the token of {nowhere}. It uses another state folder" in told
+    assert "LUNA_FARM_TOKEN" in str(find(token="given").refused(refused))
+    other = Unauthorized("This farm belongs to another user of this machine.")
+    assert find().refused(other) is other

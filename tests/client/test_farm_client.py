@@ -293,7 +293,9 @@ def test_a_farm_that_has_ended_is_told_at_once(
             lambda: farm.save(pixels, tmp_path / "a.png"),
         ]
         for ask in asks[:1] if end == "kill" else asks:
-            with pytest.raises(FarmUnavailable, match="was stopped" if end == "stop" else "has ended"):
+            with pytest.raises(
+                FarmUnavailable, match="was stopped" if end == "stop" else "crashed or was killed"
+            ):
                 ask()
 
 
