@@ -283,18 +283,42 @@ def test_a_chunk_type_is_four_letters(kind: bytes) -> None:
         png.chunk(kind, b"")
 
 
-def test_16_bits_that_repeat_themselves_are_searched_for_it() -> None:
-    """8-bit images that were made 16 have every byte twice, and maps have steps."""
-    rng = np.random.default_rng(3)
-    rows, columns = np.mgrid[0:256, 0:256]
-    waves = [128 + 60 * np.sin((columns + 20 * c) / 37) * np.cos(rows / 23) for c in range(3)]
-    grainy = np.stack(waves, -1) + rng.normal(0, 3, (256, 256, 3))
-    wide = np.clip(grainy, 0, 255).astype(np.uint16) * 257
-    photograph = rng.integers(0, 2**16, (256, 256, 3)).astype(np.uint16)
-    for pixels, most in ((wide, 0.8), (photograph, 1.001)):
-        file = b"".join(png.encode(pixels, level=4))
+def mottled(channels: int, side: int) -> NDArray[np.uint8]:
+    """Like a photograph of 8 bits: waves with noise that has a peak."""
+    y, x = np.mgrid[:side, : side + 1]
+    waves = [100 + 50 * np.sin(x / (17 + 9 * c) + c) + 40 * np.cos(y / (23 + c)) for c in range(channels)]
+    noise = np.random.default_rng(5).laplace(0, 1, (side, side + 1, channels))
+    return np.clip(np.dstack(waves) + noise, 0, 255).astype(np.uint8)
+
+
+def written(pixels: NDArray[np.uint8] | NDArray[np.uint16], level: int) -> bytes:
+    file = b"".join(png.encode(pixels, level=level))
+    if pixels.dtype == np.uint16:
         assert np.array_equal(_rows_of(file, pixels.shape), pixels)
-        assert len(file) <= most * len(b"".join(png.encode(pixels, level=3)))
+    return file
+
+
+@pytest.mark.skipif(png.backend() != "kernel", reason="no compiled kernel here")
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("factor", [257, 256])
+@pytest.mark.parametrize("side", [100, 300])
+def test_8_bits_that_are_stored_as_16_take_little_more_room(channels: int, factor: int, side: int) -> None:
+    pixels = mottled(channels, side)
+    size = len(written(pixels, 4))
+    for level in (1, 4):
+        assert len(written(pixels.astype(np.uint16) * np.uint16(factor), level)) < 1.55 * size
+
+
+@pytest.mark.skipif(png.backend() != "kernel", reason="no compiled kernel here")
+def test_few_values_of_16_bits_are_found_where_high_and_low_bytes_have_nothing_in_common() -> None:
+    curve = np.round((np.arange(256) / 255) ** 2.2 * 65535).astype(np.uint16)
+    deep = curve[mottled(3, 300) // 4 * 4]
+    assert len(written(deep, 4)) < 0.7 * len(written(deep + mottled(3, 300) % 4, 4))
+
+
+def test_16_bits_that_are_noise_are_never_larger_for_a_search() -> None:
+    noise = np.random.default_rng(3).integers(0, 2**16, (256, 256, 3)).astype(np.uint16)
+    assert len(written(noise, 4)) <= 1.001 * len(written(noise, 0))
 
 
 def _rows_of(file: bytes, shape: tuple[int, ...]) -> NDArray[np.uint16]:

@@ -177,6 +177,7 @@ static u8 content(int kind, size_t y, size_t x, size_t pixel, size_t channel) {
     case 4: return (u8)((pixel * pixel + y * y) / 300);
     case 5: return random_below(40) ? 7 : (u8)random_below(256);
     case 6: return (u8)((y % 13 * 31 + x % 39 * 17) & 255);
+    case 7: return (u8)((pixel * (2 + channel / 2) + y) / 9 + (pixel * 7 + y * 3) % 5); /* of 16 bits, each byte twice */
     default: return (u8)(random_below(2) + channel);
     }
 }
@@ -250,7 +251,7 @@ int main(int count, char **arguments) {
             s.row_bytes = pixel * (500000 / pixel + random_below(1000));
         }
         u8 *pixels = malloc(s.height * s.row_bytes);
-        int kind = (int)random_below(8);
+        int kind = (int)random_below(9);
         if (!check(s, pixels, kind)) {
             printf("FAILED: image %d, %u rows of %u bytes, pixels of %u, content %d\n", i, (unsigned)s.height,
                    (unsigned)s.row_bytes, (unsigned)pixel, kind);

@@ -81,11 +81,11 @@ def _data(pixels: NDArray[Any], level: int) -> list[bytes | memoryview]:
     strips = min(height, _strip_count(pixels.nbytes))
     cuts = [height * i // strips for i in range(strips + 1)]
     if strips == 1:
-        if level >= 5 or (level == 4 and pixels.itemsize == 2 and pixels.shape[2] > 1):
+        if level >= 5:
             # Imported here, because few ask for these levels.
             from luna_farm.imaging.encoders import png_small
 
-            stream = png_small.stream(pixels, level) if level >= 5 else png_small.deep_stream(pixels)
+            stream = png_small.stream(pixels, level)
             if isinstance(stream, bytes):
                 return [chunk(b"IDAT", stream)]
             level = stream

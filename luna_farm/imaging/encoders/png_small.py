@@ -1,4 +1,4 @@
-"""Levels 5 to 9, and 4 for 16-bit colour: how an image becomes smallest, decided by trials on bands of it.
+"""Levels 5 to 9: how an image becomes smallest, decided by trials on bands of it.
 
 The kernel filters; the compressor depends on what the kernel's sample says of the image:
 
@@ -29,8 +29,6 @@ Pixels = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Compress = Callable[[Bytes], bytes]
 
-_METHOD_RUNS = 0  # what the kernel's sample calls the way of photographs: runs alone
-_REPEATS = 33  # symbols that runs leave of 100 bytes, above which libdeflate finds more in 16 bits
 # Symbols that runs leave of 100 bytes: nearly empty below, hardly any repetition from here on, and noise.
 _EMPTY, _CROWDED, _NOISY = 2, 80, 96
 _SEARCHED = 2  # the kernel's method for what repeats itself
@@ -127,18 +125,6 @@ def stream(pixels: Pixels, level: int) -> bytes | int:
     if method == _SEARCHED:
         return _repetitive(image, chosen, level)
     return _dense(image, chosen, level, symbols)
-
-
-def deep_stream(pixels: Pixels) -> bytes | int:
-    """The same for level 4 of 16-bit colours: computed maps, and 8-bit images that were made 16, repeat
-    themselves in ways that the kernel's short search misses. libdeflate's quickest level finds them;
-    photographs and what is nearly empty stay with the kernel."""
-    quickest = _libdeflate(1)
-    image = Image(pixels)
-    chosen, method, symbols = _png.sample(*image.named)
-    if quickest is None or method == _METHOD_RUNS or symbols <= _REPEATS:
-        return 4
-    return image.compressed(chosen, quickest)
 
 
 def _nearly_empty(image: Image, chosen: int, level: int) -> bytes:

@@ -5,13 +5,15 @@
  * after Up. Which of them it is, and by how much, is measured on small tiles spread over the section: each is filtered in
  * every way and scanned. A first look at a few small tiles lets photographs and noise pass.
  *
+ * Samples of 16 bits are looked at as words before all that (words.h).
+ *
  * What is looked at is a share of the section, so that a small image does not wait for its own sample. */
 #ifndef LUNA_CHOOSE_H
 #define LUNA_CHOOSE_H
 
-#include "sample.h"
+#include "words.h"
 
-enum { METHOD_RUNS, METHOD_SHORT_RUNS, METHOD_SCAN };
+enum { METHOD_RUNS, METHOD_SHORT_RUNS, METHOD_SCAN, METHOD_WORDS };
 /* Tiles in a large section, and a smaller one's share of its bytes. */
 enum { SECTION_BYTES = 4 << 20, TILES = 10, TILE_SHARE = 8, GLANCES = 6, GLANCE_SHARE = 128, WIDES = 4, WIDE_SHARE = 4 };
 /* Bytes of an image that is sent sooner than any look at it ends, and of one that is looked at by two filters alone. */
@@ -42,6 +44,8 @@ enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, SHORT_RUNS_NEED = 4, PLAIN_MAY_PA
 /* What short runs must leave of what long ones do, in hundredths, for levels 1 and 2. */
 enum { LONG_RUNS_COST_1 = 95, LONG_RUNS_COST_2 = 97 };
 enum { DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
+/* What SCAN_PAYS is in 16 bits: there, tiles promise up to a tenth that the whole image does not keep. */
+enum { DEEP_SCAN_PAYS = 850 };
 /* After so many small tiles, where runs leave so many symbols, matches that can begin in fewer places of 100 or that cost
  * so many thousandths are tried no further. */
 enum { QUICK_GLANCES = 2, QUICK_DENSE = 50, QUICK_HITS = 12, QUICK_PAYS = 1020, FLAT = 45 };
@@ -332,7 +336,7 @@ static void look_at_bands(int isa, const strip *s, const row_buffers *b, tile_me
     learn_scan_costs(&m->scan, &sum->scanned[p->filter]);
 }
 
-/* Tells the search about the image. In 16-bit gray, high bytes repeat with any low ones between them. */
+/* Tells the search about the image. In 16-bit gray, high bytes repeat with any low ones between them, as a rule. */
 static void begin_scan(scanner *scan, const strip *s) {
     scan->pixel_bytes = s->pixel_bytes;
     scan->step = s->pixel_bytes == 2 && s->sample_bytes == 2 ? 1 : s->pixel_bytes;
@@ -343,8 +347,17 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     sample *sum = &m->sum;
     if (s->level < 5 && stream_bytes(s) <= TINY)
         return (plan){FILTER_BEST, METHOD_RUNS, 0, 0};
-    clear_tiles(m, GLANCE_ROWS * GLANCE_BYTES);
     begin_scan(&m->scan, s);
+    if (s->level < 5 && s->sample_bytes == 2) {
+        tile tiles[GLANCES];
+        const words_found words = look_at_words(isa, s, b, m, tiles, place_glances(s, part, tiles));
+        if (words.repeat && !words.empty) {
+            guess_scan_costs(&m->scan);
+            return (plan){words.filter, METHOD_WORDS, words.symbols, 0};
+        }
+        m->scan.step = words.repeat ? s->pixel_bytes : m->scan.step;
+    }
+    clear_tiles(m, GLANCE_ROWS * GLANCE_BYTES);
     const int hopeful = glance(isa, s, b, m, part), single = s->level == 1 ? single_filter(isa, s, b, m, part) : FILTER_BEST;
     plan by_glance = plan_runs(s, sum, single);
     if (!hopeful)
@@ -370,6 +383,8 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
         }
     }
     u64 pays = p.symbols < SPARSE_SYMBOLS ? SPARSE_SCAN_PAYS : SCAN_PAYS[s->level];
+    if (s->sample_bytes == 2 && s->level < 5 && pays < 1000)
+        pays = DEEP_SCAN_PAYS;
     if (least * 1000 < look.runs * pays) {
         p.method = METHOD_SCAN;
         p.plain_may_pay = 0;

@@ -65,6 +65,19 @@ INLINE u64 load64(const u8 *p) {
     return v;
 }
 
+/* Keeps a compiler from working out what a variable will be. */
+#ifdef LUNA_MSVC
+#define UNFORESEEN(v) ((void)0)
+#else
+#define UNFORESEEN(v) __asm__("" : "+r"(v))
+#endif
+
+INLINE u16 load16(const u8 *p) { /* in the machine's order */
+    u16 v;
+    memcpy(&v, p, 2);
+    return v;
+}
+
 INLINE u32 load32(const u8 *p) {
     u32 v;
     memcpy(&v, p, 4);

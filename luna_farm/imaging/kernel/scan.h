@@ -40,11 +40,20 @@ enum { SCAN_SLACK = 16, NEVER = -(1 << 28), ALWAYS = 1 << 28 };
 #define FIRST_EIGHT 0x9e3779b185ebca87ull
 #define LAST_EIGHT 0xc2b2ae3d27d4eb4full
 
+/* For words: how many places of a match are remembered at either end, and odd numbers as above. */
+enum { REMEMBERED = 16 };
+#define FIRST_WORD 0x9e37u
+#define SECOND_WORD 0x79b1u
+#define THIRD_WORD 0x85ebu
+#define FOURTH_WORD 0xca87u
+#define FIFTH_WORD 0xa3d9u
+
 typedef struct {
     u16 head[1 << MOST_BITS]; /* hash of a few bytes at a pixel -> the last position with it, its low 16 bits */
     u16 long_head[1 << MOST_BITS]; /* the same for LONG_HASHED bytes */
     /* Place in the segment -> how far before it these positions are, less one; the pixel before where nothing was looked up. */
     u16 last[SEGMENT], long_last[SEGMENT];
+    u16 three_head[1 << MOST_BITS], three[SEGMENT]; /* of words alone */
     u8 hits[SEGMENT / 8 + 16]; /* bit: place in the segment where a match may begin */
     costs cost;
     i32 mean_literal; /* cost */
@@ -76,6 +85,12 @@ static void clear_scan(scanner *s, size_t bytes) {
         s->bits++;
     memset(s->head, 0, sizeof s->head[0] << s->bits);
     memset(s->long_head, 0, sizeof s->long_head[0] << s->bits);
+}
+
+/* The same for a search by words. */
+static void clear_words(scanner *s, size_t bytes) {
+    clear_scan(s, bytes);
+    memset(s->three_head, 0, sizeof s->three_head[0] << s->bits);
 }
 
 /* Fewer bytes are not worth a match from afar: a far match costs about this much. */
@@ -194,11 +209,13 @@ INLINE u32 distance_above(const scanner *s, u32 row_end) {
 #endif
 #include "simd.h"
 #include "scan_rows.h"
+#include "words_rows.h"
 #undef LUNA_ISA
 #ifdef LUNA_DISPATCH
 #define LUNA_ISA 256
 #include "simd.h"
 #include "scan_rows.h"
+#include "words_rows.h"
 #undef LUNA_ISA
 #endif
 
@@ -214,6 +231,21 @@ static void scan(int isa, scanner *s, const u8 *data, size_t n, u32 position, si
 #endif
     (void)isa;
     scan_base(s, data, n, position, row_end, q);
+}
+
+/* The same for images of 16 bits whose words repeat each other: greedy, a word at a time, the longest of three matches. That
+ * is smaller than the quick search there, where nearly every word ends one match and begins another. */
+static void scan_words(int isa, scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, sequence *q) {
+    for (int i = 0; i < MIN_MATCH; i++)
+        s->cost.length[i] = ALWAYS;
+#ifdef LUNA_DISPATCH
+    if (isa >= ISA_AVX2) {
+        scan_words_avx2(s, data, n, position, row_end, q);
+        return;
+    }
+#endif
+    (void)isa;
+    scan_words_base(s, data, n, position, row_end, q);
 }
 
 /* In how many places of whole rows, each of less than SEGMENT bytes, a match may begin, by the costs as they are. */

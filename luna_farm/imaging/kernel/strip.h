@@ -129,10 +129,10 @@ static luna_status put_filtered(workspace *w, const strip *s, const u8 *data, si
             return LUNA_NO_MEMORY;
         size_t count = find_tokens(w->strings, data, n, position, &EFFORTS[s->level], w->tokens, &h);
         put_block(w->isa, bits, w->book, &h, data, n, w->tokens, count, NULL, 0, final);
-    } else if (w->plan.method == METHOD_SCAN) {
+    } else if (w->plan.method >= METHOD_SCAN) {
         if (open_literals(w) != LUNA_OK)
             return LUNA_NO_MEMORY;
-        scan(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
+        (w->plan.method == METHOD_SCAN ? scan : scan_words)(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
         if (final || w->waiting.count + w->waiting.literal_count > CARRIED)
             put_waiting(w, data, n, bits, final);
     } else {
@@ -182,11 +182,10 @@ static size_t plan_section(workspace *w, const strip *s, size_t y) {
     } else {
         w->plan = choose(w->isa, s, &w->rows, w->tiles, part);
     }
-    begin_scan(scan, s);
     scan->stride = s->row_bytes + 1;
     scan->start = FIRST_POSITION;
-    if (w->plan.method == METHOD_SCAN)
-        clear_scan(scan, (part.last - y) * scan->stride); /* of tiles */
+    if (w->plan.method >= METHOD_SCAN) /* of tiles */
+        (w->plan.method == METHOD_SCAN ? clear_scan : clear_words)(scan, (part.last - y) * scan->stride);
     return part.last;
 }
 
@@ -214,11 +213,11 @@ static luna_status luna_put_idat(const strip *s, u8 *out, size_t *written, u32 *
         if (at.done == 0 && at.y >= section_end) {
             int scanned = w.waiting.bytes != 0;
             section_end = plan_section(&w, s, at.y);
-            if (scanned && w.plan.method != METHOD_SCAN)
+            if (scanned && w.plan.method < METHOD_SCAN)
                 put_waiting(&w, NULL, 0, &bits, 0);
         }
         size_t row_end = at.done ? s->row_bytes + 1 - at.done : 0;
-        int small = w.plan.method == METHOD_SCAN && w.room > SMALL_BLOCK_BYTES && s->row_bytes < SMALL_BLOCK_BYTES;
+        int small = w.plan.method >= METHOD_SCAN && w.room > SMALL_BLOCK_BYTES && s->row_bytes < SMALL_BLOCK_BYTES;
         size_t room = small ? SMALL_BLOCK_BYTES : w.room;
         size_t n = next_block(&w, s, &at, block, room);
         if (position == FIRST_POSITION)
