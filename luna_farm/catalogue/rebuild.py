@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,8 @@ from luna_farm.catalogue.store import Store
 
 BATCH = 256
 """Rows of one transaction: what a farm that runs may have to wait for."""
+NAMED = 10
+"""Files that could not be read and are listed by name."""
 
 
 @dataclass(slots=True)
@@ -28,6 +30,8 @@ class Rebuilt:
     images: int = 0
     unreadable: int = 0
     """Files with the ending of an image that are none."""
+    unreadable_paths: list[str] = field(default_factory=list)
+    """The first NAMED of them."""
     unscored: int = 0
     """Images whose scores and perceptual hash are not known: files do not hold them, and no row did."""
     removed: int = 0
@@ -69,6 +73,8 @@ def _read(store: Store, group: list[tuple[str, bool]], done: Rebuilt) -> list[Ca
         row = files.row_of(path, sidecar=sidecar)
         if row is None:
             done.unreadable += 1
+            if len(done.unreadable_paths) < NAMED:
+                done.unreadable_paths.append(path)
             continue
         known = store.of_path(path)
         rows.append(files.merged(row, known) if known else row)

@@ -7,6 +7,7 @@ They read the catalogue's file in the state folder, whether a farm runs or not; 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sqlite3
 import sys
@@ -45,6 +46,7 @@ luna-farm catalogue rebuild output                     read every image below a 
 luna-farm catalogue rebuild output /mnt/nas --pixels   and compute scores, for --score and --similar
 """
 _PAGE = 1000
+MOST_FOUND = 10_000
 _PROMPT = 200
 """Characters of a prompt that are shown."""
 
@@ -53,7 +55,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     """Add the three commands."""
     find = options.command(subparsers, "find", "find saved images", _FIND)
     find.add_argument(
-        "--limit", type=options.whole(1, 10_000), default=20, metavar="N", help="how many at most"
+        "--limit", type=options.whole(1, MOST_FOUND), default=20, metavar="N", help="how many at most"
     )
     find.add_argument("--json", action="store_true", help="as JSON")
     find.add_argument("--open", action="store_true", help="open the first one in the program for images")
@@ -100,8 +102,9 @@ def run(args: argparse.Namespace, config: Config) -> int:
     if args.command == "export":
         from luna_farm.cli import export
 
-        return export.run(args, _all(args, config))
-    rows = _found(args, config, args.limit)
+        return export.run(args, _begun(_all(args, config)))
+    rows = _found(args, config, min(args.limit + 1, MOST_FOUND))
+    more, rows = len(rows) > args.limit, rows[: args.limit]
     if args.open:
         return _open(rows, config)
     if args.json:
@@ -112,7 +115,16 @@ def run(args: argparse.Namespace, config: Config) -> int:
         console = terminal.console()
         for row in rows:
             console.print(_shown(row), soft_wrap=True)
+    if more and not args.json:
+        found = f"There are more than {counted(args.limit, 'image')}"
+        print(f"{found}; --limit shows them, more words narrow them down.", file=sys.stderr)
     return 0
+
+
+def _begun(rows: Iterator[CatalogueRow]) -> Iterator[CatalogueRow]:
+    """Look for the first row now: where there is no catalogue, nothing of a table is written."""
+    first = next(rows, None)
+    return itertools.chain(() if first is None else (first,), rows)
 
 
 def _filters(args: argparse.Namespace) -> dict[str, Any]:
@@ -241,7 +253,11 @@ def _rebuild(args: argparse.Namespace, config: Config) -> int:
     if done.removed:
         told.append(f"Removed {counted(done.removed, 'row')} of files that are gone.")
     if done.unreadable:
-        told.append(f"Left out {counted(done.unreadable, 'file')} that cannot be read as images.")
+        names = ", ".join(done.unreadable_paths)
+        more = ", ..." if done.unreadable > len(done.unreadable_paths) else ""
+        told.append(
+            f"Left out {counted(done.unreadable, 'file')} that cannot be read as images: {names}{more}."
+        )
     print(*told)
     if done.unscored and not args.pixels and "scores" in config.catalogue_fields:
         print(f"Without scores, for --score and --similar: {done.unscored}; --pixels computes them.")

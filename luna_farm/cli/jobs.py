@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from luna_farm.cli import options, terminal
 from luna_farm.config import Config
+from luna_farm.core.counted import counted
 from luna_farm.errors import NotPossible, UnknownJob
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ _DISMISS = """
 luna-farm dismiss a1b2c3d4              give up what could not be saved, and remove its dead letters (pixels)
 luna-farm dismiss a1b2c3d4 --image 2    only this one
 """
+MOST_LISTED = 10_000
+"""What a farm answers at once."""
 UNSAVED = ("failed", "lost", "missing")
 STATES = ("queued", "running", "done", "failed", "cancelled", "lost")
 _STYLES = {
@@ -57,7 +60,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     """Add the five commands."""
     jobs = options.command(subparsers, "jobs", "list the latest jobs", _JOBS)
     jobs.add_argument(
-        "--limit", type=options.whole(1, 10_000), default=20, metavar="N", help="how many at most"
+        "--limit", type=options.whole(1, MOST_LISTED), default=20, metavar="N", help="how many at most"
     )
     jobs.add_argument("--state", choices=STATES, help="only jobs in this state")
     job = options.command(subparsers, "job", "show one job", _JOB)
@@ -137,9 +140,13 @@ def counted_states(report: JobReport, before: JobReport | None = None) -> str:
 
 
 def _list(farm: FarmClient, args: argparse.Namespace) -> int:
-    reports = farm.jobs(limit=args.limit)
-    if args.state:
-        reports = [report for report in reports if report.state == args.state]
+    # A state is looked for among all jobs that are kept.
+    found = farm.jobs(limit=MOST_LISTED if args.state else min(args.limit + 1, MOST_LISTED))
+    reports = [report for report in found if args.state in (None, report.state)]
+    if len(reports) > args.limit:
+        reports = reports[: args.limit]
+        if not args.json:
+            print(f"There are more than {counted(args.limit, 'job')}; --limit shows them.", file=sys.stderr)
     if args.json:
         terminal.print_json([as_map(report) for report in reports])
         return 0

@@ -101,9 +101,22 @@ def test_a_rebuild_drops_what_is_gone_and_says_what_is_no_image(rebuilt, cli):
     told = cli("catalogue", "rebuild", rebuilt)[1]
     assert told == (
         "In the catalogue: 1 image. Removed 1 row of files that are gone."
-        " Left out 1 file that cannot be read as images.\n"
+        f" Left out 1 file that cannot be read as images: {rebuilt / 'x.jpg'}.\n"
     )
     assert paths(cli) == ["1.png"]
+
+
+def test_that_there_are_more_is_said(rebuilt, cli):
+    code, told, err = cli("find", "--limit", "1")
+    assert (code, "1.png" in told, "0.png" in told) == (0, True, False)
+    assert err.startswith("There are more than 1 image; --limit")
+    assert cli("find", "--limit", "2")[2] == ""
+
+
+def test_a_table_on_standard_output_has_no_header_where_there_is_no_catalogue(cli):
+    code, told, err = cli("export", "--csv")
+    assert (code, told) == (1, "")
+    assert "There is no catalogue" in err
 
 
 def test_a_damaged_catalogue_is_set_aside(rebuilt, cli, tmp_path):

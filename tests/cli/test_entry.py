@@ -10,6 +10,7 @@ import types
 
 import pytest
 
+from luna_farm import __main__ as program
 from luna_farm.cli import entry, options
 from luna_farm.errors import ConfigError, FarmError, FarmUnavailable, InvalidRequest, UnknownJob
 
@@ -244,3 +245,16 @@ def test_a_command_that_names_a_farm_already_stays_and_every_command_is_known() 
     without_farm = {"config", "completion", "nodes", "bench", "service", "catalogue"}
     for name in entry.COMMANDS.keys() - without_farm:
         assert "--port 7" in options.for_this_farm(f"`luna-farm {name}`", ["jobs", "--port", "7"]), name
+
+
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback(monkeypatch, capsys):
+    class Interrupts:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "luna_farm.cli.entry":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "luna_farm.cli.entry")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts, *sys.meta_path])
+    assert program.main() == 130
+    assert capsys.readouterr().err == "Stopped.\n"

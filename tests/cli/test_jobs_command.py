@@ -35,6 +35,14 @@ def test_jobs_can_be_limited_and_chosen_by_state(jobs, cli):
     assert "aaaaaaaa" not in cli("jobs", "--state", "failed")[1]
 
 
+def test_that_there_are_more_jobs_is_said_and_a_state_is_looked_for_among_all(farm, cli):
+    farm.reports = {f"{n:08x}": fakes.report(f"{n:08x}") for n in range(30)}
+    farm.reports["ffffffff"] = fakes.report("ffffffff", "failed")
+    assert "There are more than 20 jobs" in cli("jobs")[2]
+    _, out, err = cli("jobs", "--state", "failed")
+    assert ("ffffffff" in out, err) == (True, "")
+
+
 def test_jobs_as_json(jobs, cli):
     rows = json.loads(cli("jobs", "--json")[1])
     assert rows[1]["images"][0]["error"] == "no space left"
