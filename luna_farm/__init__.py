@@ -5,6 +5,8 @@ This package is the farm itself (supervisor, workers, storage, imaging). Program
 """
 
 __version__ = "0.1.0"
+DOCUMENTATION = "https://luna-farm.github.io/luna-farm/"
+"""What help and messages refer to."""
 
 
 def find(words: str = "", **filters: object) -> list[object]:

@@ -77,8 +77,8 @@ def _bash(known: Words) -> Iterator[str]:
 
 def _zsh(known: Words) -> Iterator[str]:
     yield "#compdef luna-farm"
-    yield "_luna_farm() {"
-    yield "    local -a commands words"
+    yield "_luna-farm() {"
+    yield "    local -a commands"
     yield "    commands=("
     for name, (text, _) in known.items():
         yield f"        {_single(f'{name}:{text}')}"
@@ -97,7 +97,9 @@ def _zsh(known: Words) -> Iterator[str]:
     yield "    esac"
     yield "    _files"
     yield "}"
-    yield "compdef _luna_farm luna-farm"
+    # In a folder of fpath the file is the body of the function, and replaces itself when it is called first.
+    yield 'if [[ "$zsh_eval_context[-1]" == loadautofunc ]]; then _luna-farm "$@"'
+    yield "else compdef _luna-farm luna-farm; fi"
 
 
 def _fish(known: Words) -> Iterator[str]:

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from luna_farm import DOCUMENTATION
 from luna_farm.cli import options
 from luna_farm.config import FILE_NAME, Config, default_state_dir, user_config_dir
 from luna_farm.config_settings import SETTINGS, Setting
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 def lines() -> Iterator[str]:
     """Yield the lines of a settings file that changes nothing: every setting stands in a comment."""
     yield "# Settings of Luna Farm. The command line and the environment count more than this file."
-    yield "# Remove the # in front of a setting to change it; docs/configuration.md says more."
+    yield f"# Remove the # in front of a setting to change it. More: {DOCUMENTATION}configuration/"
     listed = [setting for setting in SETTINGS if not setting.secret]
     for section, settings in groupby(sorted(listed, key=_place), key=lambda setting: setting.section):
         yield ""

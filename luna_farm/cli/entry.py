@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from luna_farm import __version__, config
+from luna_farm import DOCUMENTATION, __version__, config
 from luna_farm.cli import options
 from luna_farm.errors import ConfigError, FarmError, FarmUnavailable, InvalidRequest
 
@@ -45,6 +45,9 @@ COMMANDS = {
     "completion": "completion",
     "nodes": "nodes",
 }
+
+OF_NO_FARM = ("config", "completion", "nodes")
+"""Commands that read no settings, so that a broken settings file does not stand in their way."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,8 +99,11 @@ def _run(arguments: list[str]) -> int:
         parser.print_help()
         return WRONG_USAGE
     args.arguments = arguments
-    file = Path(args.config) if args.config else config.find_file(os.environ, Path.cwd())
-    settings = config.load(options.given(args), os.environ, file, serving=args.command == "start")
+    if args.command in OF_NO_FARM:
+        settings = config.load({}, {}, None, serving=False)
+    else:
+        file = Path(args.config) if args.config else config.find_file(os.environ, Path.cwd())
+        settings = config.load(options.given(args), os.environ, file, serving=args.command == "start")
     try:
         code: int = args.run(args, settings)
     except InvalidRequest as error:
@@ -110,7 +116,7 @@ def parser_for(arguments: Sequence[str]) -> options.Parser:
     parser = options.Parser(
         prog="luna-farm",
         description="Takes finished images over in a millisecond and saves them in the background.",
-        epilog="luna-farm COMMAND --help says more, with examples. Settings: docs/configuration.md.",
+        epilog=f"luna-farm COMMAND --help says more, with examples. Documentation: {DOCUMENTATION}",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"luna-farm {__version__}")
@@ -124,7 +130,8 @@ def parser_for(arguments: Sequence[str]) -> options.Parser:
         module.add_parser(subparsers)
         for command in set(subparsers.choices) - known:
             of_command = subparsers.choices[command]
-            options.add_common(of_command)
+            if command not in OF_NO_FARM:
+                options.add_common(of_command)
             of_command.set_defaults(run=module.run, parser=of_command)
     return parser
 

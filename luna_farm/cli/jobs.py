@@ -67,7 +67,9 @@ def add_parser(subparsers: options.Subparsers) -> None:
     job.add_argument("--wait", action="store_true", help="until it is finished")
     retry = options.command(subparsers, "retry", "try failed images of a job again", _RETRY)
     retry.add_argument("--no-wait", action="store_true", help="return at once")
-    cancel = options.command(subparsers, "cancel", "cancel what is not saved yet of jobs", _CANCEL)
+    cancel = options.command(
+        subparsers, "cancel", "cancel the images of jobs that are not saved yet", _CANCEL
+    )
     dismiss = options.command(subparsers, "dismiss", "give up images that could not be saved", _DISMISS)
     for parser in (cancel, dismiss):
         parser.add_argument("job_ids", nargs="+", metavar="ID", help="ids of the jobs, such as a1b2c3d4")

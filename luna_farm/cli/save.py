@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from luna_farm import DOCUMENTATION
 from luna_farm.cli import options, terminal
 from luna_farm.cli.jobs import as_map
 from luna_farm.cli.saving import Saving
@@ -57,7 +58,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     names = parser.add_argument_group("where")
     names.add_argument("--output-dir", metavar="DIR", help="folder of this machine (default: the farm's)")
     names.add_argument(
-        "--save-path", default="", metavar="PATH", help="folders below it; tokens: docs/names.md"
+        "--save-path", default="", metavar="PATH", help=f"folders below it; tokens: {DOCUMENTATION}names/"
     )
     names.add_argument("--filename", metavar="NAME", help="name without ending, tokens too (default: FILE's)")
     names.add_argument("--affix", default="", help="appended to the name")

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from xml.sax.saxutils import escape
 
+from luna_farm import DOCUMENTATION
+
 NAME = "luna-farm"
 TASK = "Luna Farm"
-DOCUMENTATION = "https://github.com/luna-farm/luna-farm/blob/main/docs/operations.md"
 STOP_S = 90
 """A stop finishes what was accepted, within 80 s."""
 

@@ -9,6 +9,7 @@ import errno
 import sys
 from typing import TYPE_CHECKING
 
+from luna_farm import DOCUMENTATION
 from luna_farm.cli import options
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.config_settings import SETTINGS
@@ -43,7 +44,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     names = [
         setting.name for setting in SETTINGS if not setting.secret and setting.name not in options.COMMON
     ]
-    options.add_settings(parser.add_argument_group("settings (docs/configuration.md)"), names)
+    options.add_settings(parser.add_argument_group(f"settings ({DOCUMENTATION}configuration/)"), names)
 
 
 def run(args: argparse.Namespace, config: Config) -> int:

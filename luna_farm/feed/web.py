@@ -22,6 +22,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from luna_farm import DOCUMENTATION
 from luna_farm.errors import FarmError, InvalidRequest, NotPossible
 from luna_farm.feed.auth import FeedAuth
 from luna_farm.feed.gallery import Gallery
@@ -33,7 +34,9 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 _WORKING_STATES = frozenset({"idle", "busy"})
 # The answer to a request without a token; none is in it.
-_NEEDS_TOKEN = "Another user or machine needs the farm's token: Authorization: Bearer TOKEN (docs/feed.md)."  # noqa: S105
+_NEEDS_TOKEN = (
+    f"Another user or machine needs the farm's token: Authorization: Bearer TOKEN ({DOCUMENTATION}feed/)."
+)
 WRONG_TOKEN = "The token is not that of the running farm. It is new after every start."  # noqa: S105
 _USED_LINK = "This link was used already, or is older than a minute. `luna-farm dashboard` makes a new one."
 _TYPES = {
@@ -183,7 +186,9 @@ class Site:
             return refuse(403, refusal)
         if method not in ("GET", "HEAD"):
             return refuse(
-                405, "Only GET: actions travel over the WebSocket (docs/feed.md).", [("Allow", "GET, HEAD")]
+                405,
+                f"Only GET: actions travel over the WebSocket ({DOCUMENTATION}feed/).",
+                [("Allow", "GET, HEAD")],
             )
         path, _, query = request.path.partition("?")
         if path == "/api/login":

@@ -28,24 +28,64 @@ def test_every_command_and_option_is_in_it_and_the_shell_reads_it(shell, cli, tm
         assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("typed", "expected"),
-    [
-        (["sto"], ["stop"]),
-        (["start", "--log-f"], ["--log-format"]),
-        (["start", "--log-format", "j"], ["json"]),
-        (["service", "un"], ["uninstall"]),
-        (["jobs", "--state", "f"], ["failed"]),
-    ],
-)
+TYPED = [
+    (["sto"], ["stop"]),
+    (["start", "--log-f"], ["--log-format"]),
+    (["start", "--log-format", "j"], ["json"]),
+    (["service", "un"], ["uninstall"]),
+    (["jobs", "--state", "f"], ["failed"]),
+]
+ZSH = """
+compdef() { : }; _files() { : }
+_describe() { print -rl -- ${${(P)2}%%:*} }
+compadd() { shift; print -rl -- "$@" }
+"""
+"""What zsh's completion system offers, as far as it prints what it is given."""
+
+
+def _said(shell, *command):
+    if shutil.which(shell) is None:
+        pytest.skip(f"NOT TESTED: {shell} is not installed")
+    done = subprocess.run([shell, *command], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(("typed", "expected"), TYPED)
 def test_bash_completes(typed, expected, cli):
-    if shutil.which("bash") is None:
-        pytest.skip("NOT TESTED: bash is not installed")
-    script = cli("completion", "bash")[1]
     line = " ".join(f"'{word}'" for word in ["luna-farm", *typed])
-    script += f'\nCOMP_WORDS=({line}); COMP_CWORD={len(typed)}; _luna_farm; echo "${{COMPREPLY[@]}}"'
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == expected
+    script = cli("completion", "bash")[1]
+    script += (
+        f'\nCOMP_WORDS=({line}); COMP_CWORD={len(typed)}; _luna_farm; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    )
+    assert _said("bash", "-c", script) == expected
+
+
+@pytest.mark.parametrize("loaded", ["source _luna-farm", "fpath=(. $fpath); autoload -Uz _luna-farm"])
+@pytest.mark.parametrize(("typed", "expected"), TYPED)
+def test_zsh_completes_at_the_first_time_and_later(typed, expected, loaded, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "_luna-farm").write_text(cli("completion", "zsh")[1])
+    line = " ".join(f"'{word}'" for word in ["luna-farm", *typed])
+    for times in (1, 2):
+        script = f"{ZSH}{loaded}; words=({line}); CURRENT=$#words\n" + "_luna-farm\n" * times
+        offered = _said("zsh", "-fc", script)
+        assert [word for word in offered if word.startswith(typed[-1])] == expected * times
+
+
+@pytest.mark.parametrize(("typed", "expected"), TYPED)
+def test_fish_completes(typed, expected, cli, tmp_path):
+    (tmp_path / "it.fish").write_text(cli("completion", "fish")[1])
+    line = " ".join(["luna-farm", *typed])
+    offered = _said("fish", "--no-config", "-c", f"source {tmp_path}/it.fish; complete -C '{line}'")
+    assert [word.split("\t")[0] for word in offered] == expected
+
+
+def test_a_broken_settings_file_does_not_stand_in_the_way(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "luna-farm.toml").write_text("nonsense = 1\n")
+    assert cli("status")[0] == 2
+    assert cli("completion", "bash")[0] == 0
+    assert cli("config", "init", "--print")[0] == 0
 
 
 def test_an_unknown_shell_is_wrong_usage(cli):
