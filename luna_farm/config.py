@@ -8,9 +8,7 @@ misread setting must not start.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +110,9 @@ class Config:
     def ray_cluster(self) -> RayCluster:
         """The Ray cluster, and what its workers take of it. The name of the farm is that of its state folder
         on this machine, so that a restarted farm finds what its predecessor left."""
+        import hashlib  # it and platform take 5 ms, which other farms need not wait for
+        import platform
+
         identity = f"{platform.node()}:{self.state_dir}"
         farm = f"luna-farm-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         return RayCluster(self.ray_address, self.ray_num_cpus, self.ray_resources, self.ray_bytes, farm)

@@ -65,7 +65,7 @@ def series_of(output_dir: str, base: str, kind: str) -> str:
 
 def shard_key(options: SaveOptions, base: str, job_id: str) -> str:
     bounds = f"{options.shard_images}/{options.shard_bytes}/{options.shard_idle_s}"
-    return f"{series_of(options.output_dir, base, options.archive)}/{bounds}/{job_id}"
+    return "/".join((series_of(options.output_dir, base, options.archive), bounds, job_id, *options.mirrors))
 
 
 def set_aside_below(path: str, separator: str) -> str:

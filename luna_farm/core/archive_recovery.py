@@ -29,8 +29,8 @@ def restore_shards(farm: Farm, shards: list[Shard], spooled: Callable[[str], boo
         elif shard.state is H.SENDING and spooled(shard.spool):
             shard.state = H.PUBLISHING
             complete_archives.send(farm, shard)
-            assert shard.upload is not None
-            shard.upload.again = True
+            for upload in shard.uploads:
+                upload.again = True
         elif shard.state is H.SENDING:
             shard.state = H.COMPLETE  # its file is looked for, and found to be gone
 

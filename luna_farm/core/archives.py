@@ -35,7 +35,6 @@ from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import SaveOptions
 from luna_farm.core.shards import Shard, ShardState
 from luna_farm.core.state import Farm
-from luna_farm.locations import is_url
 
 S, U, H = ImageState, UploadState, ShardState
 IDLE_S = 60.0
@@ -84,6 +83,7 @@ def _opened(
         path=path,
         root=image.task.root,
         mount=image.task.mount,
+        mirrors=options.mirrors,
         job_id=job_id,
         max_images=options.shard_images,
         max_bytes=options.shard_bytes,
@@ -98,7 +98,7 @@ def _opened(
 def circuit_of(farm: Farm, upload: Upload) -> Circuit:
     """Return the circuit of the folder in which the shard of an upload grows."""
     shard = farm.shards[upload.shard]
-    folder = "the state folder" if is_url(shard.root) else shard.root
+    folder = "the state folder" if shard.spooled else shard.root
     place = f"archives in {folder}"
     return farm.circuits.setdefault(place, Circuit(place, MEMBERS_AT_A_TIME))
 
@@ -115,23 +115,34 @@ def added(
     shard.bytes += event.bytes
     shard.changed_at = now
     upload.name, upload.bytes = event.name, event.bytes
-    if is_url(shard.root):
+    image.uploads += _copies(image, upload, shard)
+    if shard.spooled:
         shard.spool_bytes += size  # it lies in the state folder until its archive is sent
     else:
         farm.spool_used_bytes -= size
     image.result = replace(image.result, spool_bytes=0)
     kept = shard.counts()
     if upload.state is U.SAVED:
-        saved = member_saved(farm, image, shard, now)
+        saved = member_saved(farm, image, shard.path, now)
         records = (image_record(image), kept)
         return [Append(records), RemoveSpooled(upload.spool), *saved, *close(farm, _job(farm, image), now)]
     return [Append((image_record(image), kept)), RemoveSpooled(upload.spool)]
 
 
+def _copies(image: Image, upload: Upload, shard: Shard) -> list[Upload]:
+    """Return what stands for an image in the copies of its archive at the mirrors."""
+    copies = []
+    for number, root in enumerate(shard.mirrors, start=1):
+        copy = Upload(*image.key, number, "", root, upload.name, U.PACKED, upload.bytes)
+        copy.shard, copy.archive = shard.shard_id, f"{root.rstrip('/')}/{shard.place.name}"
+        copies.append(copy)
+    return copies
+
+
 def state_when_added(farm: Farm, upload: Upload) -> UploadState:
     """Return the state of an upload whose member is in its shard."""
     shard = farm.shards[upload.shard]
-    return U.PACKED if shard.job_id or is_url(shard.root) else U.SAVED
+    return U.PACKED if shard.job_id or shard.spooled else U.SAVED
 
 
 def given_up(farm: Farm, image: Image, upload: Upload) -> None:
@@ -143,12 +154,12 @@ def _job(farm: Farm, image: Image) -> Job:
     return farm.jobs[image.task.job_id]
 
 
-def member_saved(farm: Farm, image: Image, shard: Shard, now: float) -> list[Instruction]:
-    """An image is where its report says: in its archive."""
+def member_saved(farm: Farm, image: Image, path: str, now: float) -> list[Instruction]:
+    """An image is where its report says: in its archive, at `path`."""
     image.move(S(image.result.state))
     packed, member = image.result.row, image.uploads[0].name
-    row = [Catalogue(packed, f"{shard.path}/{member}")] if packed else []
-    image.result = result = replace(image.result, path=shard.path, row=b"")
+    row = [Catalogue(packed, f"{path}/{member}")] if packed else []
+    image.result = result = replace(image.result, path=path, row=b"")
     farm.count_saved(result)
     return [*row, Publish(saved_event(image, now))]
 
@@ -179,7 +190,7 @@ def _is_complete(farm: Farm, shard: Shard, now: float) -> bool:
         return True
     if farm.draining and not shard.pending and not farm.depth:
         return True
-    if is_url(shard.root) and farm.spool_full():
+    if shard.spooled and farm.spool_full():
         return True
     return not shard.pending and now - shard.changed_at >= shard.idle_s
 

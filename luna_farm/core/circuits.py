@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 from luna_farm.core.retry import LAST_DELAY_S, pause_s
+from luna_farm.core.typed import typed
 
 OPENS_AFTER = 3
 """Failures in a row that open a circuit."""
@@ -86,6 +87,16 @@ class Upload:
     def path(self) -> str:
         """URL or path of the stored file, or of the archive that it is in."""
         return self.archive or f"{self.root.rstrip('/')}/{self.name}"
+
+    @classmethod
+    def of_record(cls, job_id: str, index: int, number: int, record: dict[str, Any]) -> Upload:
+        """Return the upload of a predecessor's journal record. One that ran may have stored its file."""
+        upload = cls(job_id, index, number, record["spool"], record["root"], record["name"])
+        state = UploadState(record["state"])
+        upload.state = U.WAITING if state is U.RUNNING else state
+        upload.bytes, upload.error, upload.again = record.get("bytes", 0), record.get("error", ""), True
+        upload.shard, upload.archive = record.get("shard", ""), record.get("archive", "")
+        return typed(upload)
 
     def report(self) -> dict[str, Any]:
         """What a client gets to know about it."""

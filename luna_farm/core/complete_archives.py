@@ -26,7 +26,6 @@ from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.retry import pause_s
 from luna_farm.core.shards import Shard, ShardState
 from luna_farm.core.state import Farm
-from luna_farm.locations import is_url
 
 S, U, H = ImageState, UploadState, ShardState
 FAIL, INTERRUPTED = "fail", "interrupted"
@@ -55,53 +54,88 @@ def shard_published(farm: Farm, event: events.ShardPublished, now: float) -> lis
 
 
 def send(farm: Farm, shard: Shard) -> list[Instruction]:
-    """Queue a whole archive for its destination."""
+    """Queue a whole archive for every place that it is not at yet."""
     shard.move(H.SENDING)
-    upload = Upload(shard.shard_id, -1, 0, shard.spool, shard.root, shard.path[len(shard.root) + 1 :])
-    shard.upload = upload
-    destinations.circuit_at(farm, shard.root).waiting.append(upload)
+    if not shard.uploads:
+        at, name = (shard.shard_id, -1), shard.place.name
+        places = enumerate(shard.place.roots)
+        shard.uploads = [Upload(*at, number, shard.spool, root, name) for number, root in places]
+    for upload in shard.uploads:
+        if upload.state is U.FAILED:
+            upload.move(U.WAITING)
+            upload.tries, upload.retry_at, upload.again, upload.error = 0, 0.0, True, ""
+        if upload.state is U.WAITING:
+            destinations.circuit_at(farm, upload.root).waiting.append(upload)
     return [Append((shard.record(),))]
 
 
-def sent(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:
-    """The destination has confirmed an archive."""
-    shard = farm.shards[event.job_id]
-    farm.spool_used_bytes -= shard.spool_bytes
-    done = _end(farm, shard, f"{shard.root}/{event.name}", now)
-    return [*done, RemoveSpooled(shard.spool)]
+def sent(farm: Farm, shard_id: str, now: float) -> list[Instruction]:
+    """A place has confirmed an archive."""
+    return _if_over(farm, farm.shards[shard_id], now)
 
 
-def refused(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:
-    """The destination will never take an archive: its images have failed, its file stays in the spool."""
-    shard = farm.shards[event.job_id]
+def refused(farm: Farm, shard_id: str, now: float) -> list[Instruction]:
+    """A place will never take an archive."""
+    return _if_over(farm, farm.shards[shard_id], now)
+
+
+def _if_over(farm: Farm, shard: Shard, now: float) -> list[Instruction]:
+    """Tell the images how far their archive is; once every place has answered, it is published or failed."""
+    states = {upload.state for upload in shard.uploads}
+    over = not states & {U.WAITING, U.RUNNING}
+    if over and U.FAILED not in states:
+        farm.spool_used_bytes -= shard.spool_bytes
+        return [*_end(farm, shard, shard.uploads[0].path, now), RemoveSpooled(shard.spool)]
+    images = [image for _, image in _packed(farm, shard)]
+    for image in images:
+        _follow(image, shard)
+    return _fail(farm, shard, now) if over else [Append((shard.record(), *map(image_record, images)))]
+
+
+def _follow(image: Image, shard: Shard) -> None:
+    """Give the uploads of an image the states of its archive at their places."""
+    for upload, whole in zip(image.uploads, shard.uploads, strict=False):
+        if whole.state in (U.SAVED, U.FAILED) and upload.state is U.PACKED:
+            upload.move(whole.state)
+            upload.archive, upload.error = whole.path, whole.error
+
+
+def _fail(farm: Farm, shard: Shard, now: float) -> list[Instruction]:
+    """A place will never take an archive: its images have failed, its file stays in the spool."""
     shard.move(H.FAILED)
+    error = next(upload.error for upload in shard.uploads if upload.state is U.FAILED)
     done: list[Instruction] = [Append((shard.record(),))]
     jobs: dict[str, Job] = {}
     for job, image in _packed(farm, shard):
         jobs[job.job_id] = job
         image.move(S.FAILED)
         farm.totals["images_failed"] += 1
-        image.result = replace(image.result, error=event.error, code="destination")
-        image.uploads[0].move(U.FAILED)
-        image.uploads[0].error = event.error
-        failed = ImageFailed(*image.key, shard.path, event.error, "destination")
-        row = CatalogueFailed(image.task, job.options, event.error)
+        image.result = replace(image.result, error=error, code="destination")
+        failed = ImageFailed(*image.key, shard.path, error, "destination")
+        row = CatalogueFailed(image.task, job.options, error)
         done += [Append((image_record(image),)), row, Publish(failed)]
     return done + [i for job in jobs.values() for i in close(farm, job, now)]
 
 
 def retry(farm: Farm, shard: Shard) -> list[Instruction]:
-    """Send an archive again, for all of its images."""
+    """Send an archive again to the places that refused it, for all of its images."""
     done = send(farm, shard)
     jobs: dict[str, Job] = {}
     for job, image in list(_failed(farm, shard)):
         image.move(S.UPLOADING)
         image.result = replace(image.result, error="", code="")
-        image.uploads[0].move(U.PACKED)
-        image.uploads[0].error = ""
+        for upload in image.uploads:
+            if upload.state is U.FAILED:
+                upload.move(U.PACKED)
+                upload.error = ""
         farm.open_jobs[job.job_id] = jobs[job.job_id] = job
     # Whole records: the journal holds open jobs only, and these were finished.
     return [*done, Append(tuple(map(job_record, jobs.values())))]
+
+
+def without_copies(farm: Farm, image: Image, now: float) -> list[Instruction]:
+    """An image is saved in its archive, whose copies are given up."""
+    return [*member_saved(farm, image, image.uploads[0].archive, now), *dismissed(farm, image)]
 
 
 def dismissed(farm: Farm, image: Image) -> list[Instruction]:
@@ -141,10 +175,12 @@ def _end(farm: Farm, shard: Shard, path: str, now: float) -> list[Instruction]:
     jobs: dict[str, Job] = {}
     for job, image in _packed(farm, shard):
         jobs[job.job_id] = job
-        upload = image.uploads[0]
-        upload.move(U.SAVED)
-        upload.archive = path
-        told += member_saved(farm, image, shard, now)
+        if shard.uploads:
+            _follow(image, shard)
+        else:
+            image.uploads[0].move(U.SAVED)
+            image.uploads[0].archive = path
+        told += member_saved(farm, image, shard.path, now)
         records.append(image_record(image))
     return [Append(tuple(records)), *told, *(i for job in jobs.values() for i in close(farm, job, now))]
 
@@ -164,7 +200,7 @@ def _lose(farm: Farm, shard: Shard, error: str, now: float) -> list[Instruction]
     """The file of a shard is gone: so are the images in it that nothing else holds."""
     shard.move(H.PUBLISHED)
     del farm.shards[shard.shard_id]
-    if is_url(shard.root):
+    if shard.spooled:
         farm.spool_used_bytes -= shard.spool_bytes
     done: list[Instruction] = [
         Append((shard.record(),)),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
 from luna_farm.core.circuits import Upload
 from luna_farm.core.messages import Message
 from luna_farm.core.typed import typed
+from luna_farm.locations import is_url
 
 
 class ShardState(Enum):
@@ -46,6 +47,22 @@ class ShardPlace(Message):
     root: str
     path: str
     mount: str = ""
+    mirrors: tuple[str, ...] = ()
+
+    @property
+    def spooled(self) -> bool:
+        """Whether it grows in the state folder and is uploaded from there."""
+        return is_url(self.root) or bool(self.mirrors)
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Every place that it goes to."""
+        return (self.root, *self.mirrors)
+
+    @property
+    def name(self) -> str:
+        """Its name below each of them, with "/" between the parts."""
+        return self.path[len(self.root) :].replace("\\", "/").lstrip("/")
 
 
 @dataclass(slots=True, eq=False)
@@ -71,7 +88,9 @@ class Shard:
     mount: str = ""
     """Mount point of the disk that it belongs on, as in `ImageTask`."""
     spool_bytes: int = 0
-    """What a shard for a destination takes of the spool."""
+    """What a shard that is uploaded takes of the spool."""
+    mirrors: tuple[str, ...] = ()
+    """Further places that it goes to."""
     changed_at: float = 0.0
     pending: int = 0
     """Members on their way into it."""
@@ -81,7 +100,8 @@ class Shard:
     error: str = ""
     looked_at: int = 0
     """Images of its job, in order, that are in it or will never be."""
-    upload: Upload | None = None
+    uploads: list[Upload] = field(default_factory=list)
+    """One for each place, once it is whole."""
 
     def move(self, to: ShardState) -> None:
         """Change state along the table; anything else is a bug of the farm."""
@@ -104,7 +124,14 @@ class Shard:
     @property
     def place(self) -> ShardPlace:
         """What the archiver is told."""
-        return ShardPlace(self.shard_id, self.kind, self.root, self.path, self.mount)
+        return ShardPlace(
+            self.shard_id, self.kind, self.root, self.path, self.mount, mirrors=tuple(self.mirrors)
+        )
+
+    @property
+    def spooled(self) -> bool:
+        """Whether it grows in the state folder and is uploaded from there."""
+        return self.place.spooled
 
     @property
     def busy(self) -> bool:
@@ -116,7 +143,8 @@ class Shard:
     def record(self) -> dict[str, Any]:
         """The journal record from which `of_record` makes it again."""
         kept = {name: getattr(self, name) for name in _KEPT if getattr(self, name)}
-        return {"r": "shard", **kept, "state": self.state.value}
+        sent = {"uploads": [upload.record() for upload in self.uploads]} if self.uploads else {}
+        return {"r": "shard", **kept, **sent, "state": self.state.value}
 
     def counts(self) -> dict[str, Any]:
         """The record of one more member."""
@@ -134,7 +162,7 @@ class Shard:
         }
 
 
-_KEPT = tuple(row.name for row in fields(Shard))[:15]
+_KEPT = tuple(row.name for row in fields(Shard))[:16]
 
 
 def of_record(record: dict[str, Any]) -> Shard:
@@ -145,4 +173,6 @@ def of_record(record: dict[str, Any]) -> Shard:
     blank = {"job_id": "", "max_images": 0, "max_bytes": 0}
     shard = Shard(**{**blank, **given})
     shard.state = H.COMPLETE if state is H.PUBLISHING else state
+    sent = enumerate(record.get("uploads", ()))
+    shard.uploads = [Upload.of_record(shard.shard_id, -1, number, each) for number, each in sent]
     return typed(shard)

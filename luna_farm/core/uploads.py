@@ -105,8 +105,8 @@ def _start(farm: Farm, upload: Upload) -> Instruction:
 def upload_finished(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:
     """A destination has confirmed a file, or has not. A whole archive has the index -1."""
     image = farm.image(event.job_id, event.index)
-    upload = image.uploads[event.number] if image else farm.shards[event.job_id].upload
-    assert upload is not None, "a job with an unfinished image is kept, and so is an archive"
+    # A job with an unfinished image is kept, and so is an archive.
+    upload = (image or farm.shards[event.job_id]).uploads[event.number]
     circuit = circuit_of(farm, upload)
     if event.decision == INTERRUPTED:
         circuit.interrupted(upload)
@@ -116,7 +116,7 @@ def upload_finished(farm: Farm, event: events.UploadFinished, now: float) -> lis
     if event.decision == FAIL or circuit.hopeless(upload):
         circuit.refused(upload, event.error)
         if image is None:
-            return complete_archives.refused(farm, event, now)
+            return complete_archives.refused(farm, event.job_id, now)
         if upload.shard:
             archives.given_up(farm, image, upload)
         return [Append((image_record(image),)), *_end_if_over(farm, image, now)]
@@ -138,7 +138,8 @@ def _stored(
     )
     done: list[Instruction] = [Publish(DestinationRecovered(circuit.place))] if recovered else []
     if image is None:
-        return [*done, *complete_archives.sent(farm, event, now)]
+        upload.name, upload.bytes = event.name, event.bytes
+        return [*done, *complete_archives.sent(farm, event.job_id, now)]
     if upload.shard:
         return [*archives.added(farm, image, upload, event, now), *done]
     warnings = list(image.result.warnings)
@@ -224,20 +225,14 @@ def dismiss(farm: Farm, image: Image, now: float) -> list[Instruction]:
         return [*_unspooled(image), *complete_archives.dismissed(farm, image)]
     given_up = tuple(f"Its copy at {at.path} was given up: {at.error}" for at in failed)
     image.result = replace(image.result, error="", code="", warnings=(*image.result.warnings, *given_up))
+    if image.task.archive:
+        return complete_archives.without_copies(farm, image, now)
     return _published(farm, image, now)
 
 
 def of_records(key: tuple[str, int], given: list[dict[str, Any]]) -> list[Upload]:
     """Return the uploads of a predecessor's image, from its journal record."""
-    uploads: list[Upload] = []
-    for number, record in enumerate(given):
-        upload = Upload(*key, number, record["spool"], record["root"], record["name"])
-        state = UploadState(record["state"])
-        upload.state = U.WAITING if state is U.RUNNING else state
-        upload.bytes, upload.error, upload.again = record.get("bytes", 0), record.get("error", ""), True
-        upload.shard, upload.archive = record.get("shard", ""), record.get("archive", "")
-        uploads.append(typed(upload))
-    return uploads
+    return [Upload.of_record(*key, number, record) for number, record in enumerate(given)]
 
 
 def restore(farm: Farm, image: Image, spooled: Callable[[str], bool], now: float) -> list[Instruction]:
@@ -288,13 +283,11 @@ def check(farm: Farm, options: SaveOptions) -> None:
             allowed = f"a place below one of the farm's destinations: {names} (setting allowed_dirs)"
             raise InvalidRequest.of(field, location.url, allowed)
     archive = options.archive != "none"
-    if archive and options.mirrors:
-        allowed = "none, for a request with an archive: it goes to its output_dir only"
-        raise InvalidRequest.of("mirrors", options.mirrors, allowed)
     if (urls or options.mirrors or archive) and options.if_exists != "number":
         allowed = (
-            "number, for a request with destinations, mirrors or an archive: nothing is replaced or looked"
-            " for there"
+            "number, for a request with an archive: each archive gets the next number of its name"
+            if archive
+            else "number, for a request with destinations or mirrors: nothing is replaced or looked for there"
         )
         raise InvalidRequest.of("if_exists", options.if_exists, allowed)
     if not archive and archive_names.shared(options):

@@ -110,7 +110,7 @@ class UploadSpool:
         files.replace(path, all_buffers(), lambda: crash_point("upload.spooled"), sync=sync)
         return spooled
 
-    def adopt(self, source: str, token: str, target: Target, content_type: str) -> Spooled:
+    def adopt(self, source: str, token: str, targets: Sequence[Target], content_type: str) -> Spooled:
         """Make a whole file of the same disk a file of the spool, without a copy of its bytes. Raises
         DiskError."""
         path = self.path(token, 0)
@@ -118,7 +118,7 @@ class UploadSpool:
             with open(source, "r+b") as file:
                 chunks = iter(lambda: file.read(READ_BYTES), b"")
                 upload = described(os.path.basename(path).removesuffix(SUFFIX), chunks, content_type)
-                spooled = Spooled(path, token, 0, upload, (target,))
+                spooled = Spooled(path, token, 0, upload, tuple(targets))
                 file.write(_trailer(spooled))
                 file.flush()
                 system.sync_data(file.fileno())

@@ -42,8 +42,8 @@ class _Order:
 
 
 class Archiver:
-    """Writes shards: those of destinations in `folder`, the others where they are published. `say` takes the
-    answers."""
+    """Writes shards: those that are uploaded in `folder`, the others where they are published. `say` takes
+    the answers."""
 
     def __init__(self, folder: str, spool: UploadSpool, say: Callable[[dict[str, Any]], None]) -> None:
         self._folder = folder
@@ -55,7 +55,7 @@ class Archiver:
         """Take an order; the answer goes to `say`. A folder that hangs holds up its own shards only."""
         order = _Order(message, {"t": message["t"], "id": message["id"]})
         place = order.place
-        root = self._folder if is_url(place.root) else place.root
+        root = self._folder if place.spooled else place.root
         if root not in self._writers:
             self._writers[root] = queue.SimpleQueue()
             writer = _Writer(root, self._folder, self._spool, self._say)
@@ -153,7 +153,7 @@ class _Writer:
             mounts.require(place.mount, place.path)
         shard = self._shards.get(place.shard_id)
         if shard is None:
-            below = () if is_url(place.root) else self._below(place)
+            below = () if place.spooled else self._below(place)
             shard = self._shards[place.shard_id] = Shard(self._root, _temp(place), place.kind, below)
         return shard
 
@@ -162,7 +162,7 @@ class _Writer:
 
     def _publish(self, order: _Order) -> None:
         place = order.place
-        if is_url(place.root):
+        if place.spooled:
             self._to_spool(place, order)
             return
         mounts.require(place.mount, place.path)
@@ -182,9 +182,8 @@ class _Writer:
                 order.answer |= {"path": shard.remove()}
                 return
             shard.end()
-            name = place.path[len(place.root) :].strip("/")
-            target = Target(place.root, name)
-            spooled = self._spool.adopt(shard.path, place.shard_id, target, CONTENT_TYPES[place.kind])
+            targets = [Target(root, place.name) for root in place.roots]
+            spooled = self._spool.adopt(shard.path, place.shard_id, targets, CONTENT_TYPES[place.kind])
         self._close(place)
         order.answer |= {"spool": spooled.path, "bytes": spooled.upload.bytes}
 

@@ -351,6 +351,80 @@ def test_an_archive_that_a_destination_will_never_take_fails_with_its_images() -
         assert now.states("job-0001") + now.states("job-0002") == ["saved", "saved"]
 
 
+MIRRORED = {"archive": "tar", "mirrors": ("/mnt/nas", URL)}
+
+
+def states_of(at: Stage, job_id: str, index: int = 0) -> list[tuple[str, str]]:
+    return [(each["path"], each["state"]) for each in image(at, job_id, index)["outputs"]]
+
+
+def whole(at: Stage, members: int, **fields: Any) -> None:
+    """A job whose archive lies whole in the spool, on its way to a folder and two mirrors."""
+    at.submit("job-0001", batch(batch=members), save_path="d", **MIRRORED, **fields)
+    for _ in range(members):
+        spooled(at)
+        add(at)
+    (order,) = at.publishing
+    assert (order.shard.spooled, order.shard.roots) == (True, ("/out", "/mnt/nas", URL))
+    publish(at, spool="/spool/set", bytes=30)
+    assert [(i.root, i.name) for i in at.uploads] == [
+        (root, "d/a_00001.tar") for root in ("/out", "/mnt/nas", URL)
+    ]
+
+
+def test_an_archive_goes_to_every_mirror_and_each_place_has_a_state() -> None:
+    at = stage()
+    whole(at, 2)
+    send(at, name="d/a_00003.tar", bytes=30)
+    assert at.states("job-0001") == ["uploading"] * 2
+    after = at.restarted()
+    after.workers()
+    assert [(i.root, i.again) for i in after.uploads] == [("/mnt/nas", True), (URL, True)]
+    for now in (at, after):
+        send(now)
+        places = [("/out/d/a_00003.tar", "saved"), ("/mnt/nas/d/a_00001.tar", "saved")]
+        assert states_of(now, "job-0001", 1) == [*places, (f"{URL}/d/a_00001.tar", "packed")]
+        send(now)
+        assert now.states("job-0001") == ["saved"] * 2
+        assert states_of(now, "job-0001", 1) == [*places, (f"{URL}/d/a_00001.tar", "saved")]
+        assert image(now, "job-0001")["path"] == "/out/d/a_00003.tar"
+        assert [each["member"] for each in image(now, "job-0001")["outputs"]] == ["a_RAW_0.png"] * 3
+        assert (now.removed[-1], now.farm.spool_used_bytes, now.farm.shards) == ("/spool/set", 0, {})
+
+
+def test_a_mirror_that_will_never_take_an_archive_is_tried_again_alone_or_given_up() -> None:
+    at = stage()
+    whole(at, 2)
+    send(at)
+    send(at, error="forbidden", decision="fail")
+    assert at.states("job-0001") == ["uploading"] * 2, "the last place has not answered"
+    send(at)
+    assert at.states("job-0001") == ["failed"] * 2
+    assert [state for _, state in states_of(at, "job-0001")] == ["saved", "failed", "saved"]
+    for now in (at.restarted(), at.restarted().restarted()):
+        now.ask("retry", "job-0001")
+        assert [i.root for i in now.uploads] == ["/mnt/nas"]
+        send(now)
+        assert now.states("job-0001") == ["saved"] * 2
+        assert [state for _, state in states_of(now, "job-0001", 1)] == ["saved"] * 3
+    at.ask("dismiss", "job-0001")
+    assert at.states("job-0001") == ["saved"] * 2
+    report = image(at, "job-0001")
+    assert (report["path"], len(report["warnings"])) == ("/out/d/a_00001.tar", 1)
+    assert "Its copy at /mnt/nas/d/a_00001.tar was given up: forbidden" in report["warnings"]
+    assert (at.removed[-1], at.farm.spool_used_bytes, at.farm.shards) == ("/spool/set", 0, {})
+
+
+def test_an_open_shard_has_one_set_of_mirrors() -> None:
+    at = stage()
+    for n, mirrors in enumerate([("/a",), ("/a",), ("/b",), ()]):
+        at.submit(f"job-000{n}", archive="tar", shard_images=9, mirrors=mirrors)
+        spooled(at)
+        add(at)
+    assert [shard.members for shard in at.farm.shards.values()] == [2, 1, 1]
+    assert [at.states(f"job-000{n}") for n in (0, 3)] == [["uploading"], ["saved"]]
+
+
 def test_a_retry_of_two_images_of_one_archive_sends_it_once() -> None:
     at = stage()
     at.submit("job-0001", batch(batch=2), output_dir=URL, archive="tar")
@@ -488,7 +562,6 @@ def test_the_last_numbers_of_few_names_are_remembered(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
-        ({"archive": "tar", "mirrors": ("/mnt",)}, "mirrors"),
         ({"archive": "tar", "if_exists": "fail"}, "if_exists"),
         ({"shard_images": 3}, "archive"),
     ],

@@ -15,7 +15,6 @@ from luna_farm.core import events
 from luna_farm.core import instructions as do
 from luna_farm.core.messages import ImageResult, ImageTask
 from luna_farm.core.state import Farm
-from luna_farm.locations import is_url
 
 Key = tuple[str, int]
 Order = do.StartUpload | do.AddMember | do.PublishShard
@@ -31,6 +30,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "shared archive": {"archive": "tar", "shard_images": 2, "shard_idle_s": 5.0},
     "archive at a url": {"output_dir": URL, "archive": "tar"},
     "shared archive at a url": {"output_dir": URL, "archive": "tar", "shard_images": 2},
+    "mirrored archive": {"archive": "tar", "mirrors": (MIRROR, URL)},
+    "shared mirrored archive": {"archive": "tar", "shard_images": 2, "mirrors": (MIRROR,)},
 }
 """Options of requests by where their images go."""
 
@@ -49,6 +50,8 @@ class Destinations:
     """Path in the spool of each archive on its way to a destination -> its members."""
     archives: dict[str, tuple[str, dict[Key, str]]] = field(default_factory=dict)
     """Path or URL of each published archive -> the id of its shard and its members."""
+    places: dict[Key, int] = field(default_factory=dict)
+    """How many places the archive of each image goes to."""
     stored: dict[tuple[Key, int], str] = field(default_factory=dict)
     """(image, number of the upload) -> where it is stored."""
     orders: list[Order] = field(default_factory=list)
@@ -62,7 +65,8 @@ class Destinations:
         path = f"/spool/{task.job_id}-{task.index}.upload"
         self.spool[path] = key
         name = task.member if task.archive else task.path[len(task.root) :].strip("/")
-        roots = mirrors or (task.root,)
+        roots = mirrors if mirrors and not task.archive else (task.root,)
+        self.places[key] = 1 + len(mirrors)
         uploads = tuple({"spool": path, "root": root, "name": name} for root in roots)
         result = ImageResult(state, path=task.path, bytes=1, uploads=uploads, spool_bytes=SPOOLED_BYTES)
         self.results[key] = result
@@ -135,7 +139,7 @@ class Destinations:
         place = order.shard
         spool = f"/spool/{place.shard_id}.upload"
         done = [path for path, (shard, _) in self.archives.items() if shard == place.shard_id]
-        if done and not is_url(place.root):
+        if done and not place.spooled:
             return events.ShardPublished(place.shard_id, path=done[0], bytes=order.bytes)
         if spool in self.whole:
             return events.ShardPublished(place.shard_id, spool=spool, bytes=order.bytes)
@@ -143,7 +147,7 @@ class Destinations:
         assert len(members) >= order.members, f"{place.path} lacks images that the journal says are in it"
         if not members:
             return events.ShardPublished(place.shard_id, path=place.path)
-        if is_url(place.root):
+        if place.spooled:
             self.whole[spool] = members
             return events.ShardPublished(place.shard_id, spool=spool, bytes=order.bytes)
         path = place.path
@@ -175,13 +179,15 @@ class Destinations:
     def delivered(self, key: Key) -> bool:
         """Whether an image that was spooled is where it was to be."""
         result = self.results[key]
-        if any(key in members for _, members in self.archives.values()):
-            return True
+        copies = sum(key in members for _, members in self.archives.values())
+        if copies:
+            return copies == self.places[key]
         return all((key, number) in self.stored for number in range(len(result.uploads)))
 
     def once(self) -> None:
-        """No image is in two archives of the same place."""
-        members = [key for _, inside in self.archives.values() for key in inside]
+        """No image is in two archives; one archive may be at several places."""
+        shards = dict(self.archives.values())
+        members = [key for inside in shards.values() for key in inside]
         assert len(members) == len(set(members)), "an image is in two archives"
 
 

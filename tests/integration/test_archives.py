@@ -214,6 +214,39 @@ def test_killed_at_a_point_every_member_is_in_one_archive(
     _check(one, reports)
 
 
+@pytest.mark.parametrize("point", ["", "archive.spooling", "upload.stored:2"])
+def test_an_archive_has_copies_at_its_mirrors(
+    farm: Farm, point: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever ends meanwhile, each place has it once, and no file of another program is replaced."""
+    once, mirror = tmp_path / "fired", tmp_path / "mirror"
+    once.mkdir()
+    (mirror / "d").mkdir(parents=True)
+    (mirror / "d" / "a_00001.tar").write_bytes(b"other")
+    if point:
+        monkeypatch.setenv("LUNA_FARM_CRASH", point)
+        monkeypatch.setenv("LUNA_FARM_CRASH_ONCE", str(once))
+    one = farm(port=_free_port()).start()
+    with one.kept_alive(), one.client(timeout=60, restart_s=60) as client:
+        images = [image(n) for n in range(3)]
+        given = {"archive": "tar", "filename": "a", "save_path": "d", "mirrors": [mirror]}
+        report = client.wait(client.submit(SaveRequest(images, **given)), 60)
+        assert report.state == "done"
+        until(lambda: not list((one.state / "uploads").iterdir()), "the spool is empty")
+    assert [path.name for path in once.iterdir()] == [point.partition(":")[0]] * bool(point)
+    places = [one.out / "d" / "a_00001.tar", mirror / "d" / "a_00001_00001.tar"]
+    for n, saved in enumerate(report.images):
+        assert saved.path == str(places[0])
+        assert [(each["path"], each["state"]) for each in saved.outputs] == [
+            (str(place), "saved") for place in places
+        ]
+        assert saved.member == f"a_I{n}.png"
+    assert places[0].read_bytes() == places[1].read_bytes()
+    assert numbers(members(places[0])) == [0, 1, 2]
+    assert (mirror / "d" / "a_00001.tar").read_bytes() == b"other"
+    assert len(list(one.out.rglob("*.*"))) + len(list(mirror.rglob("*.*"))) == 3
+
+
 def _free_port() -> int:
     import socket
 
@@ -236,8 +269,8 @@ def test_what_an_archive_cannot_be_combined_with_is_refused(farm: Farm, tmp_path
     one = farm().start()
     with one.client() as client:
         for fields, word in (
-            ({"mirrors": [tmp_path / "m"]}, "mirrors"),
             ({"if_exists": "overwrite"}, "if_exists"),
+            ({"mirrors": [tmp_path / "m"], "if_exists": "skip"}, "if_exists"),
             ({"archive": "rar"}, "archive"),
             ({"archive": "none", "shard_images": 5}, "archive"),
         ):
