@@ -46,6 +46,7 @@ _asyncio = logging.getLogger("asyncio")
 _PID = os.getpid()
 _secrets: set[str] = set()
 _listener: logging.handlers.QueueListener | None = None
+_queued: _Queued | None = None
 
 
 def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = None) -> None:
@@ -54,7 +55,7 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
     `json`: True JSON lines, False human lines, None: human on a terminal. The file always gets JSON lines.
     Only the supervisor calls this: one process may rotate a file. A second call replaces what was set up.
     """
-    global _listener
+    global _listener, _queued
     close()
     hide(config.token)
     for secret in config.secrets:
@@ -73,10 +74,10 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
     _listener = _Writer(lines, *handlers)
     _listener.start()
     _root.setLevel(config.log_level.upper())
-    queued = _Queued(lines)
-    queued.addFilter(_Repeats())
+    _queued = _Queued(lines)
+    _queued.addFilter(_Repeats())
     for logger in (_root, _asyncio):
-        logger.addHandler(queued)
+        logger.addHandler(_queued)
         logger.propagate = False
     # What no line shows need not be found out for each: stack frame, thread and task of the caller.
     logging._srcfile = ""
@@ -87,7 +88,8 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
 
 def close() -> None:
     """Write what is still queued and stop the thread. Safe to call twice."""
-    global _listener
+    global _listener, _queued
+    _queued = None
     for logger in (_root, _asyncio):
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
@@ -101,6 +103,16 @@ def close() -> None:
 
 
 atexit.register(close)
+
+
+def about_job(logger: logging.Logger, level: int, text: str, job_id: str) -> None:
+    """Log a line about a job. It goes straight to the thread that writes: there are three for each image, and
+    the way of the library to there costs more than the line."""
+    line = JobLine(logger.name, level, text, job_id)
+    if _queued is not None:
+        _queued.enqueue(line)
+    else:
+        logger.handle(line)
 
 
 def reopen() -> None:
@@ -215,8 +227,7 @@ class _Batches:
 
 
 class JobLine(logging.LogRecord):
-    """A line about a job, `Logger.handle`d without all that logging finds out for a record and is never read:
-    there are three of them for each image."""
+    """A line about a job, without all that logging finds out for a record and is never read."""
 
     def __init__(self, name: str, level: int, text: str, job_id: str) -> None:
         self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)

@@ -35,14 +35,14 @@ def image_record(image: Image) -> dict[str, Any]:
     record: dict[str, Any] = {"r": "image", "job_id": job_id, "index": index, "state": image.state.value}
     if image.task is not image.journaled:
         image.journaled = image.task
-        record["task"] = image.task.to_map()
+        record["task"] = image.task.brief_map()
         if image.spool:  # the copy on disk is what a successor can count on
             record["task"].update(segment=image.spool, offset=image.spool_offset)
     if image.uploads:
         record["uploads"] = [upload.record() for upload in image.uploads]
     if image.result is not NOTHING_YET:
-        result = image.result.to_map()
-        record["result"] = {name: value for name, value in result.items() if value and name != "uploads"}
+        record["result"] = image.result.brief_map()
+        record["result"].pop("uploads", None)
     return record
 
 
@@ -64,7 +64,7 @@ def job_record(job: Job) -> dict[str, Any]:
         "r": "job",
         "job_id": job.job_id,
         "request_id": job.request_id,
-        "options": job.options.to_map(),
+        "options": job.options.brief_map(),
         "warnings": list(job.warnings),
         "images": [whole_record(image) for image in job.images],
     }

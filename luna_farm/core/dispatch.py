@@ -40,7 +40,7 @@ from luna_farm.core.pools import Node, WorkerPool
 from luna_farm.core.protocol import refusal
 from luna_farm.core.retry import MAX_CRASHES, pause_s
 from luna_farm.core.scaling import surplus
-from luna_farm.core.state import Farm, folder_of
+from luna_farm.core.state import Farm
 from luna_farm.core.uploads import start_uploads
 from luna_farm.core.workers import Worker, WorkerState
 from luna_farm.errors import NotPossible
@@ -108,7 +108,7 @@ def _dispatch(farm: Farm, worker: Worker, image: Image, now: float) -> list[Inst
     if not job.started:
         job.started = True
         done.append(Publish(JobStarted(job.job_id, job.num_images)))
-    folder = farm.folders.get(folder_of(image))
+    folder = farm.failing_folder(image)
     if folder:
         folder.probing = True
     image.move(S.RUNNING)
@@ -163,7 +163,7 @@ def worker_gone(farm: Farm, event: events.WorkerGone, now: float) -> list[Instru
     suspect = worker.images[0] if worker.images else None
     for image in reversed(worker.images):
         image.task = attempted(image.task, event.notes)
-        folder = farm.folders.get(folder_of(image))
+        folder = farm.failing_folder(image)
         if folder:
             folder.probing = False
         if image is suspect and not event.blameless:

@@ -62,14 +62,14 @@ def hold(farm: Farm, image: Image) -> None:
 
 def held_up(farm: Farm, image: Image, now: float) -> bool:
     """Whether the folder of an image is not to be tried now."""
-    folder = farm.folders.get(folder_of(image))
+    folder = farm.failing_folder(image)
     return folder is not None and not folder.may_probe(now, untried=not image.failures)
 
 
 def folder_works(farm: Farm, image: Image) -> list[Instruction]:
     """An image was written: so will be those that wait for its folder. Those that failed themselves wait for
     their own turn, unless more than one of them did, or this one had: then it was the folder."""
-    folder = farm.folders.pop(folder_of(image), None)
+    folder = farm.folders.pop(folder_of(image), None) if farm.folders else None
     if folder is None and not image.failures:
         return []
     was_the_folder = bool(image.failures) or (folder is not None and folder.failures > 1)

@@ -8,9 +8,10 @@ validate what a client sent (that is `core/schema.py`) and never touch numpy.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, is_not
 from typing import Any, TypeVar, cast
 
 from luna_farm.core import formats
@@ -39,6 +40,15 @@ class Message:
         """Return the fields as a map of plain values."""
         names, read = _reader(cast(Hashable, type(self)))
         return dict(zip(names, read(self), strict=True))
+
+    def brief_map(self) -> dict[str, Any]:
+        """Return a map without the fields that are empty, as they are by default. `from_map` of this version and
+        later ones takes it; other defaults stand in it, because they may change."""
+        kind = cast(Hashable, type(self))
+        names, read = _reader(kind)
+        values = read(self)
+        told = tuple(map(is_not, values, _empty(kind)))
+        return dict(zip(compress(names, told), compress(values, told), strict=True))
 
     def values(self) -> tuple[Any, ...]:
         """Return the values of the fields in their order, for a process of the same version."""
@@ -74,6 +84,16 @@ def _reader(kind: Hashable) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any,
     if len(names) == 1:
         return names, lambda message: (getattr(message, names[0]),)
     return names, attrgetter(*names)
+
+
+@cache
+def _empty(kind: Hashable) -> tuple[Any, ...]:
+    """Return the default of each field that is empty by default, of the others something that no value is."""
+    defaults = [row.default for row in fields(cast(Any, kind))]
+    return tuple(_TOLD if default is MISSING or default else default for default in defaults)
+
+
+_TOLD = object()
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from luna_farm.core import archive_names, events, filenames
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.leases import prefetched
 from luna_farm.core.open_submits import OpenSubmit, Step
-from luna_farm.core.state import Farm, folder_of
+from luna_farm.core.state import Farm
 
 
 def make_job(farm: Farm, opened: OpenSubmit, event: events.NamesReserved) -> None:
@@ -27,9 +27,7 @@ def _job(farm: Farm, opened: OpenSubmit, names: events.NamesReserved) -> Job:
     options, job_id = opened.submit.options, opened.job_id
     images = _images(job_id, opened, names)
     job = Job(job_id, opened.submit.request_id, options, images, 0.0, names.warnings)
-    failing = {
-        folder: farm.folders[folder].error for image in images if (folder := folder_of(image)) in farm.folders
-    }
+    failing = {folder.path: folder.error for image in images if (folder := farm.failing_folder(image))}
     for folder, error in failing.items():
         job.warnings += (
             f"{folder} cannot be written now ({error}); the images are kept and saved once it can.",

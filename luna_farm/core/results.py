@@ -14,7 +14,7 @@ from luna_farm.core.held import disk_failed, folder_works
 from luna_farm.core.instructions import Append, Catalogue, Instruction, Publish
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
-from luna_farm.core.state import Farm, folder_of
+from luna_farm.core.state import Farm
 from luna_farm.core.workers import Worker, WorkerState
 
 S, W = ImageState, WorkerState
@@ -36,7 +36,7 @@ def image_finished(farm: Farm, event: events.ImageFinished, now: float) -> list[
         image.task = replace(image.task, published=event.result.files)
     if event.result.code == "disk":
         return disk_failed(farm, image, event.result, now)
-    folder = farm.folders.get(folder_of(image))
+    folder = farm.failing_folder(image)
     if folder:
         folder.probing = False
     if event.result.state == "failed":

@@ -189,6 +189,10 @@ class Farm:
         others = sum(file["bytes"] for file in result.files if file["number"])
         self.totals["bytes_written"] += result.bytes + others
 
+    def failing_folder(self, image: Image) -> FailingFolder | None:
+        """Return the folder of an image if it cannot be written now."""
+        return self.folders.get(folder_of(image)) if self.folders else None
+
     def queue(self, image: Image, now: float) -> None:
         """Put an image with pixels and a name at the end of the queue."""
         image.queued_at = now

@@ -67,25 +67,32 @@ def reserve_all(
         raise InvalidRequest.of("output_dir", output_dir, "an absolute path on the machine of the farm")
     root = os.path.join(output_dir, "")
     for relative in relatives:
-        parts_below(root + relative.replace("/", os.sep), output_dir)
-    for names in (relatives, [shorten(relative, SHORT_PART_BYTES) for relative in relatives]):
+        _check_parts(relative.split("/"), relative, output_dir)
+    names = relatives
+    while True:
         try:
             return _Reservation(root, taken, numbers, sidecars, each_beside, if_exists, allowed).paths(names)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG or names is not relatives:
                 path = root + relatives[0].replace("/", os.sep)
                 raise system.disk_error("look at", path, error) from error
-    raise AssertionError("the second try returns or raises")
+            names = [shorten(relative, SHORT_PART_BYTES) for relative in relatives]
 
 
 def parts_below(path: str, output_dir: str) -> list[str]:
     """Return the parts of `path` below `output_dir`. Raises InvalidRequest if it is not, or has odd parts."""
     root = os.path.join(output_dir, "")
     parts = path[len(root) :].split(os.sep)
-    odd = any(part in ("", ".", "..") or not _ODD_LETTERS.isdisjoint(part) for part in parts)
-    if odd or not path.startswith(root):
+    if not path.startswith(root):
         raise InvalidRequest.of("path", path, f"a path below {output_dir}")
+    _check_parts(parts, path, output_dir)
     return parts
+
+
+def _check_parts(parts: list[str], path: str, output_dir: str) -> None:
+    for part in parts:
+        if part in ("", ".", "..") or not _ODD_LETTERS.isdisjoint(part):
+            raise InvalidRequest.of("path", path, f"a path below {output_dir}")
 
 
 def first_free(key: str, is_taken: Callable[[int], bool]) -> int:

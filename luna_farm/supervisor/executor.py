@@ -91,16 +91,17 @@ class Executor:
             instructions.Publish: self._publish,
         }
 
-    def arrived(self, event: events.Event) -> None:
+    def arrived(self, event: events.Sealed) -> None:
         """Note when acceptance begins: with the pixels that are sealed first."""
-        if isinstance(event, events.Sealed):
-            opened = self._services.farm.submitting.get(event.client)
-            if opened is not None and not opened.sealed:
-                self.arrivals.note(opened.job_id)
+        opened = self._services.farm.submitting.get(event.client)
+        if opened is not None and not opened.sealed:
+            self.arrivals.note(opened.job_id)
 
-    def execute(self, instruction: instructions.Instruction) -> None:
-        """Carry out one instruction."""
-        self._table[type(instruction)](instruction)
+    def execute(self, decided: Iterable[instructions.Instruction]) -> None:
+        """Carry out instructions, in their order."""
+        table = self._table
+        for instruction in decided:
+            table[type(instruction)](instruction)
 
     async def answer(self, ask: Callable[[int], None]) -> dict[str, Any]:
         """Call `ask` with the number of a request of our own, and return the answer to it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from luna_farm.core.counted import counted
-from luna_farm.logs import JobLine
+from luna_farm.logs import about_job
 
 log = logging.getLogger("luna_farm.jobs")
 
@@ -72,4 +72,4 @@ def log_event(event: Event) -> None:
         return
     job_id = event.get("job_id") or ""
     text = row[1](event)
-    log.handle(JobLine(log.name, row[0], text, job_id))
+    about_job(log, row[0], text, job_id)

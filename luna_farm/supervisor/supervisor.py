@@ -59,10 +59,7 @@ SWEPT_FOLDERS = 1000
 LAST_WORDS_S = 2.0
 """How long workers that have nothing left to make may take to tidy up and end."""
 QUIET = frozenset(
-    {
-        *(events.LeaseRequested, events.LeasesReturned, events.Submitted, events.NamesReserved),
-        events.Sealed,
-    }
+    {events.LeaseRequested, events.LeasesReturned, events.Submitted, events.NamesReserved, events.Sealed}
 )
 """Events that bring no image into the queue and free no worker. Others follow each of them, or a tick."""
 
@@ -156,12 +153,13 @@ class Supervisor:
             moved, farm, execute = False, self.farm, self._executor.execute
             while self._events:
                 current = self._events.popleft()
-                moved = moved or not (type(current) in QUIET or _only_waits(current))
-                self._executor.arrived(current)
-                for instruction in handle(farm, current, self.now()):
-                    execute(instruction)
-            for instruction in advance(farm, self.now()) if moved else ():
-                execute(instruction)
+                if type(current) is events.Sealed:
+                    self._executor.arrived(current)
+                elif not moved and type(current) not in QUIET:
+                    moved = not _only_waits(current)
+                execute(handle(farm, current, time.monotonic()))
+            if moved:
+                execute(advance(farm, time.monotonic()))
         finally:
             self._handling = False
         for pool in self.services.pools.values():
@@ -198,8 +196,7 @@ class Supervisor:
             if self.dashboard.problem:
                 self.note(self.dashboard.problem)
             self._introduce()
-            for instruction in self._inherited:
-                self._executor.execute(instruction)
+            self._executor.execute(self._inherited)
             if self.services.catalogue is not None:
                 self.services.catalogue.check(recovery.catalogue_rows(self.farm.jobs.values()))
             await self._serve()
