@@ -52,7 +52,8 @@ def uploads_of(image: Image, result: ImageResult) -> list[Upload]:
         upload.again = image.task.recovered and is_url(target["root"]) and not image.task.archive
         if "bytes" in target:
             upload.state, upload.bytes = U.SAVED, target["bytes"]
-        uploads.append(typed(upload))
+        # What the spool of a predecessor says was read from a disk.
+        uploads.append(typed(upload) if image.task.recovered else upload)
     return uploads
 
 
@@ -142,12 +143,11 @@ def _stored(
         return [*done, *complete_archives.sent(farm, event.job_id, now)]
     if upload.shard:
         return [*archives.added(farm, image, upload, event, now), *done]
-    warnings = list(image.result.warnings)
     if event.name != upload.name:
         taken = upload.name.rpartition("/")[2]
-        warnings.append(f"{taken} was at {circuit.place} already; this is the next free name.")
+        told = f"{taken} was at {circuit.place} already; this is the next free name."
+        image.result = replace(image.result, warnings=(*image.result.warnings, told))
     upload.name, upload.bytes = event.name, event.bytes
-    image.result = replace(image.result, warnings=tuple(warnings))
     if any(at.state is not U.SAVED for at in image.uploads):
         return [Append((image_record(image),)), *done, *_end_if_over(farm, image, now)]
     return [*done, *_saved(farm, image, now)]
@@ -165,7 +165,7 @@ def _published(farm: Farm, image: Image, now: float) -> list[Instruction]:
     image.move(S(result.state))
     path = image.uploads[0].path if is_url(task.root) else result.path
     row = [Catalogue(result.row, path)] if result.row else []
-    image.result = result = replace(result, path=path, row=b"")
+    result.path, result.row = path, b""  # nothing but this image knows it
     farm.count_saved(result)
     farm.spool_used_bytes -= result.spool_bytes
     farm.free_name(image)
