@@ -161,7 +161,7 @@ class Circuit:
 
     def take(self, now: float) -> Upload | None:
         """Return the next upload that may start now, or None."""
-        if self.running >= self.limit or self.state is C.PROBING:
+        if not self.waiting or self.running >= self.limit or self.state is C.PROBING:
             return None
         if self.state is C.OPEN and (now < self.retry_at or self.running):
             return None

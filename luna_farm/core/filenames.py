@@ -262,6 +262,8 @@ def _is_symbol(char: str) -> bool:
 
 def clean_folders(text: str) -> list[str]:
     """Split at "/" and "\\\\" and clean each part; empty parts and "." go, ".." becomes "_"."""
+    if not text:
+        return []
     return [clean_part(part) for part in _SEPARATORS.split(text) if part.strip(_BLANKS) not in ("", ".")]
 
 

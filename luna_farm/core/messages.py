@@ -42,8 +42,8 @@ class Message:
         return dict(zip(names, read(self), strict=True))
 
     def brief_map(self) -> dict[str, Any]:
-        """Return a map without the fields that are empty, as they are by default. `from_map` of this version and
-        later ones takes it; other defaults stand in it, because they may change."""
+        """Return a map without the fields that are empty, as they are by default. `from_map` of this version
+        and later ones takes it; other defaults stand in it, because they may change."""
         kind = cast(Hashable, type(self))
         names, read = _reader(kind)
         values = read(self)

@@ -27,7 +27,7 @@ def _job(farm: Farm, opened: OpenSubmit, names: events.NamesReserved) -> Job:
     options, job_id = opened.submit.options, opened.job_id
     images = _images(job_id, opened, names)
     job = Job(job_id, opened.submit.request_id, options, images, 0.0, names.warnings)
-    failing = {folder.path: folder.error for image in images if (folder := farm.failing_folder(image))}
+    failing = {at.path: at.error for image in images if (at := farm.failing_folder(image))}
     for folder, error in failing.items():
         job.warnings += (
             f"{folder} cannot be written now ({error}); the images are kept and saved once it can.",

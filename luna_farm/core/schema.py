@@ -67,7 +67,7 @@ class Submit:
     """How many images the batches hold up to and including each."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_ends", tuple(accumulate(batch.batch for batch in self.batches)))
+        object.__setattr__(self, "_ends", tuple(accumulate([batch.batch for batch in self.batches])))
 
     @property
     def num_images(self) -> int:
@@ -217,17 +217,17 @@ def submit(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mappin
         raise TooLarge.of(
             "images", len(images), f"at most {limits['max_images']} images a job (setting max_images)"
         )
-    batches = tuple(batch_of_images(image, limits["max_pixels"]) for image in images)
-    if sum(batch.batch for batch in batches) > limits["max_images"]:
-        total = sum(batch.batch for batch in batches)
+    batches = [batch_of_images(image, limits["max_pixels"]) for image in images]
+    total = sum([batch.batch for batch in batches])
+    if total > limits["max_images"]:
         raise TooLarge.of(
             "images", total, f"at most {limits['max_images']} images a job (setting max_images)"
         )
     want = sizes(given, "want", limits["max_images"], limits["arena_bytes"])
     shared = options(given, defaults)
-    batches = tuple(with_outputs(batch, shared) for batch in batches)
+    batches = [with_outputs(batch, shared) for batch in batches]
     into = sizes(given, "into", limits["max_images"], 2**62) if "into" in given else ()
-    return Submit(own_id, shared, batches, want, sentences(given, "told"), into)
+    return Submit(own_id, shared, tuple(batches), want, sentences(given, "told"), into)
 
 
 def submit_many(

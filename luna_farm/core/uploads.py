@@ -90,7 +90,7 @@ def start_uploads(farm: Farm, now: float) -> list[Instruction]:
     for circuit in farm.circuits.values():
         while (upload := circuit.take(now)) is not None:
             done.append(_start(farm, upload))
-    return done + archives.advance(farm, now)
+    return done + archives.advance(farm, now) if farm.shards else done
 
 
 def _start(farm: Farm, upload: Upload) -> Instruction:
