@@ -61,15 +61,16 @@ class Cataloguer:
 
     def run(self) -> None:
         """Work through what comes; in between, through what can wait."""
-        while message := self._next():
-            if message["t"] == "stop":
-                break
-            while not self._tried(message):
-                if self._ended(PAUSE_S):
+        try:
+            while message := self._next():
+                if message["t"] == "stop":
                     return
-            self._send({"t": "done", "id": message["id"]})
-        if self._store is not None:
-            self._store.close()
+                while not self._tried(message):
+                    if self._ended(PAUSE_S):
+                        return
+                self._send({"t": "done", "id": message["id"]})
+        finally:
+            self._close()
 
     def _next(self) -> dict[str, Any] | None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 import threading
@@ -138,6 +139,11 @@ def test_a_transaction_that_fails_writes_nothing(
     assert [(row.model, row.negative) for row in catalogue.search()] == [("m", "n")]
 
 
+def _count(path: Path) -> int:
+    with contextlib.closing(Catalogue(path)) as catalogue:
+        return catalogue.count(Query())
+
+
 def test_several_make_one_file_at_the_same_moment(tmp_path: Path, make_row: MakeRow) -> None:
     """A farm that starts beside `catalogue rebuild`: neither takes the file of the other for damaged."""
     at_once = threading.Barrier(3)
@@ -154,7 +160,7 @@ def test_several_make_one_file_at_the_same_moment(tmp_path: Path, make_row: Make
 
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(begin, range(3))) == [[""] * 10] * 3
-    assert [Catalogue(tmp_path / f"{n}").count(Query()) for n in range(10)] == [3] * 10
+    assert [_count(tmp_path / f"{n}") for n in range(10)] == [3] * 10
 
 
 @pytest.mark.parametrize("damage", ["garbage", "version", "empty"])
@@ -168,7 +174,7 @@ def test_a_file_that_cannot_be_used_is_set_aside(path: Path, make_row: MakeRow, 
     store = Store(path)
     try:
         store.put([make_row()])
-        assert Catalogue(path).count(Query()) == 1
+        assert _count(path) == 1
     finally:
         store.close()
     set_aside = path.with_name(path.name + ".damaged")
@@ -197,7 +203,7 @@ def test_of_two_that_find_one_damaged_file_the_later_leaves_the_new_file_of_the_
     store.put([make_row(path="/out/of_this_one.png")])
     store.close()
     assert store.set_aside == ""
-    assert Catalogue(path).count(Query()) == 2
+    assert _count(path) == 2
     assert path.with_name(path.name + ".damaged").read_bytes() == b"garbage" * 2000
 
 
