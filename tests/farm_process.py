@@ -34,7 +34,10 @@ def until(condition: Callable[[], T], what: str) -> T:
 
 
 class FarmProcess:
-    """`luna-farm start` below `home`; `settings` are its options, such as `max_workers=4`."""
+    """`luna-farm start` below `home`; `settings` are its options, such as `max_workers=4`. `program`: what
+    Python runs, instead of the module."""
+
+    program = ("-m", "luna_farm")
 
     def __init__(self, home: Path, **settings: Any) -> None:
         self.home, self.state, self.out = home, home / "state", home / "out"
@@ -52,7 +55,7 @@ class FarmProcess:
         before = self._endpoint()
         started = time.monotonic()
         with (self.home / "log").open("ab") as log:
-            command = [sys.executable, "-m", "luna_farm", "start", "--log-format", "json", *options]
+            command = [sys.executable, *self.program, "start", "--log-format", "json", *options]
             self.process = subprocess.Popen(command, stderr=log, cwd=self.home)
         until(lambda: self._endpoint() != before or self.process.poll() is not None, "the farm listens")
         self.open_after_s = time.monotonic() - started

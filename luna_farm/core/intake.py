@@ -179,7 +179,7 @@ def _accept(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
         assert job is not None, "parts are taken once the names are reserved"
         requests = tuple(request_of(job, image) for image in opened.taking)
         return [SpoolPixels(opened.job_id, places, requests)]
-    return _journal(farm, opened, now)
+    return _journal(farm, opened)
 
 
 def _take_parts(farm: Farm, opened: OpenSubmit) -> tuple[tuple[str, int, int], ...]:
@@ -216,10 +216,10 @@ def pixels_spooled(farm: Farm, event: events.PixelsSpooled, now: float) -> list[
         return _fail(farm, opened, event.error, now)
     for image, segment in zip(opened.taking, event.segments, strict=True):
         image.spool, image.spool_offset = segment, 0
-    return _journal(farm, opened, now)
+    return _journal(farm, opened)
 
 
-def _journal(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
+def _journal(farm: Farm, opened: OpenSubmit) -> list[Instruction]:
     opened.step = Step.JOURNAL
     job = opened.job
     assert job is not None, "a job is made before it is journaled"
@@ -228,8 +228,6 @@ def _journal(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
     known = job.job_id in farm.jobs
     # Whole records: a compaction meanwhile may have written the image as it was before.
     records = tuple(map(whole_record, opened.taking)) if known else (job_record(job),)
-    if opened.early:  # the marks accepted them: a journal that cannot be written now has the job already
-        return [Append(records), *_queue(farm, opened, now)]
     return [Append(records, job.job_id, sync=job.options.durable)]
 
 
@@ -238,18 +236,16 @@ def journaled(farm: Farm, event: events.Journaled, now: float) -> list[Instructi
     opened = farm.submits[event.job_id]
     job = opened.job
     assert job is not None, "a job is made before it is journaled"
+    later: list[Instruction] = []
     if event.error is not None:
-        return _fail(farm, opened, not_journaled(farm, event.error), now)
-    if opened.early and job.job_id not in farm.jobs:
+        if not job.early:
+            return _fail(farm, opened, not_journaled(farm, event.error), now)
+        # Their receipt was sent, and a successor knows by their marks: written once the disk allows.
+        later.append(Append(tuple(map(whole_record, opened.taking))))
+    elif opened.early and job.job_id not in farm.jobs:
         opened.step = Step.CLIENT
         return [*early.journaled(farm, opened, now), *_accept(farm, opened, now)]
-    return _queue(farm, opened, now)
-
-
-def _queue(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
-    job = opened.job
-    assert job is not None, "a job is made before it is journaled"
-    done = accepted(farm, job, opened.taking, now)
+    done = [*later, *accepted(farm, job, opened.taking, now)]
     opened.taking, opened.step = [], Step.CLIENT
     # The receipt goes out first: its client waits for it.
     return [*_accept(farm, opened, now), *done]

@@ -185,6 +185,19 @@ def test_a_journal_that_refuses_the_job_refuses_the_submit() -> None:
     assert stage.farm.jobs == {}
 
 
+def test_a_journal_that_refuses_the_second_record_gets_it_later() -> None:
+    stage, reply, leases = opened()
+    before = len(stage.journal)
+    stage.hold = {instructions.Append}
+    sealed_later(stage, reply, leases)
+    assert not stage.dispatched
+    stage.hold = set()
+    stage.happens(events.Journaled("job-0001", error=DiskError("disk full")))
+    assert [record["state"] for record in stage.journal[before:]] == ["queued"]
+    assert len(stage.dispatched) == 1
+    assert stage.answer(reply)["success"]
+
+
 def test_a_request_that_is_known_is_asked_for_a_seal_of_what_is_missing() -> None:
     stage = Stage()
     stage.workers()

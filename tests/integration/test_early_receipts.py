@@ -204,6 +204,29 @@ def test_our_client_is_answered_before_its_pixels_are_there(
     assert np.array_equal(np.asarray(Image.open(report.paths[0])), LARGE)
 
 
+WITHOUT_TICKS = """
+import sys
+from luna_farm.cli import entry
+from luna_farm.supervisor import supervisor
+supervisor.TICK_S = 3600.0
+sys.exit(entry.main())
+"""
+
+
+def test_no_image_waits_for_the_clock_of_the_farm(tmp_path: Path) -> None:
+    farm = FarmProcess(tmp_path)
+    farm.program = ("-c", WITHOUT_TICKS)
+    try:
+        farm.start()
+        with farm.client() as client:
+            assert client.wait(client.submit(SaveRequest([SaveImage(LARGE)])), 60).state == "done"
+            receipt = client.submit(SaveRequest([SaveImage(LARGE)]))
+            until(Path(receipt.paths[0]).exists, "it is saved while nobody asks")
+        assert farm.stop() == 0
+    finally:
+        farm.destroy()
+
+
 def test_our_client_goes_on_after_pixels_that_are_refused(start_farm: Any) -> None:
     farm = start_farm()
     bad = np.full((640, 640, 3), 200.0, np.float32)
