@@ -78,15 +78,12 @@ static int best_filter(int isa, const u8 *row, const u8 *above, size_t bytes, si
     return best;
 }
 
-/* Copies a row of the picture into a row buffer; 16-bit samples become big-endian, as PNG wants them. */
-static void take_row(u8 *RESTRICT row, const u8 *RESTRICT pixels, size_t bytes, size_t sample_bytes) {
-    if (sample_bytes == 1 || LUNA_BIG_ENDIAN) {
-        memcpy(row, pixels, bytes);
-        return;
-    }
-    for (size_t i = 0; i < bytes; i += 2) {
-        row[i] = pixels[i + 1];
-        row[i + 1] = pixels[i];
+/* Puts samples of 16 bits into the order of a file, high byte first. */
+static void order_samples(u8 *p, size_t bytes) {
+    for (size_t i = 0; i < bytes && !LUNA_BIG_ENDIAN; i += 2) {
+        u16 v = load16(p + i);
+        v = (u16)(v >> 8 | v << 8);
+        memcpy(p + i, &v, 2);
     }
 }
 

@@ -82,7 +82,7 @@ static row_buffers row_buffers_in(u8 *memory, size_t longest_piece) {
 static void copy_piece(const strip *s, u8 *to, const u8 *row, size_t x, size_t n) {
     size_t left = x ? s->pixel_bytes : 0;
     memset(to - s->pixel_bytes, 0, s->pixel_bytes);
-    take_row(to - left, row + x - left, n + left, s->sample_bytes);
+    memcpy(to - left, row + x - left, n + left);
     memset(to + n, 0, MARGIN);
 }
 
@@ -99,7 +99,7 @@ static int filter_piece(int isa, const strip *s, const row_buffers *b, size_t y,
     const u8 *row = s->pixels + y * bytes, *above = row - (y ? bytes : 0);
     /* In the midst of an image a row is filtered where it stands: what is read beside it are other pixels, and only
      * those to the left matter. Elsewhere it is copied between margins. */
-    int in_place = s->sample_bytes == 1 && y >= 2 && (s->height - y) * bytes - x - n >= MARGIN && bytes >= s->pixel_bytes;
+    int in_place = y >= 2 && (s->height - y) * bytes - x - n >= MARGIN && bytes >= s->pixel_bytes;
     if (in_place) {
         row += x;
         above += x;
@@ -117,6 +117,8 @@ static int filter_piece(int isa, const strip *s, const row_buffers *b, size_t y,
     filter_row(isa, filter, row, above, n, s->pixel_bytes, out);
     if (in_place && x == 0)
         filter_edge(filter, row, above, s->pixel_bytes < n ? s->pixel_bytes : n, out);
+    if (s->sample_bytes == 2) /* a filter takes each byte by itself, in any order */
+        order_samples(out, n);
     return filter;
 }
 
