@@ -13,7 +13,7 @@
 
 #include "words.h"
 
-enum { METHOD_RUNS, METHOD_SHORT_RUNS, METHOD_SCAN, METHOD_WORDS };
+enum { METHOD_RUNS, METHOD_SHORT_RUNS, METHOD_SCAN, METHOD_GREEDY };
 /* Tiles in a large section, and a smaller one's share of its bytes. */
 enum { SECTION_BYTES = 4 << 20, TILES = 10, TILE_SHARE = 8, GLANCES = 6, GLANCE_SHARE = 128, WIDES = 4, WIDE_SHARE = 4 };
 /* Bytes of an image that is sent sooner than any look at it ends, and of one that is looked at by two filters alone. */
@@ -353,7 +353,8 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
         const words_found words = look_at_words(isa, s, b, m, tiles, place_glances(s, part, tiles));
         if (words.repeat && !words.empty) {
             guess_scan_costs(&m->scan);
-            return (plan){words.filter, METHOD_WORDS, words.symbols, 0};
+            m->scan.step = s->sample_bytes;
+            return (plan){words.filter, METHOD_GREEDY, words.symbols, 0};
         }
         m->scan.step = words.repeat ? s->pixel_bytes : m->scan.step;
     }
@@ -386,7 +387,7 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     if (s->sample_bytes == 2 && s->level < 5 && pays < 1000)
         pays = DEEP_SCAN_PAYS;
     if (least * 1000 < look.runs * pays) {
-        p.method = METHOD_SCAN;
+        p.method = m->scan.step == 1 && s->level < 5 && s->sample_bytes == 2 ? METHOD_GREEDY : METHOD_SCAN;
         p.plain_may_pay = 0;
         learn_scan_costs(&m->scan, &sum->scanned[best]);
         p.filter = best;

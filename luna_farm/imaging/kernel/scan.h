@@ -40,20 +40,23 @@ enum { SCAN_SLACK = 16, NEVER = -(1 << 28), ALWAYS = 1 << 28 };
 #define FIRST_EIGHT 0x9e3779b185ebca87ull
 #define LAST_EIGHT 0xc2b2ae3d27d4eb4full
 
-/* For words: how many places of a match are remembered at either end, and odd numbers as above. */
+/* For the greedy search: how many places of a match are remembered at either end, and odd numbers as above. */
 enum { REMEMBERED = 16 };
 #define FIRST_WORD 0x9e37u
 #define SECOND_WORD 0x79b1u
 #define THIRD_WORD 0x85ebu
 #define FOURTH_WORD 0xca87u
 #define FIFTH_WORD 0xa3d9u
+#define SIXTH_WORD 0xb54du
+#define SEVENTH_WORD 0xd1b7u
+#define EIGHTH_WORD 0xe995u
 
 typedef struct {
     u16 head[1 << MOST_BITS]; /* hash of a few bytes at a pixel -> the last position with it, its low 16 bits */
     u16 long_head[1 << MOST_BITS]; /* the same for LONG_HASHED bytes */
     /* Place in the segment -> how far before it these positions are, less one; the pixel before where nothing was looked up. */
     u16 last[SEGMENT], long_last[SEGMENT];
-    u16 three_head[1 << MOST_BITS], three[SEGMENT]; /* of words alone */
+    u16 more_head[1 << MOST_BITS], more[SEGMENT]; /* of the greedy search alone: a third table, and hashes of places */
     u8 hits[SEGMENT / 8 + 16]; /* bit: place in the segment where a match may begin */
     costs cost;
     i32 mean_literal; /* cost */
@@ -87,10 +90,10 @@ static void clear_scan(scanner *s, size_t bytes) {
     memset(s->long_head, 0, sizeof s->long_head[0] << s->bits);
 }
 
-/* The same for a search by words. */
-static void clear_words(scanner *s, size_t bytes) {
+/* The same for the greedy search. */
+static void clear_greedy(scanner *s, size_t bytes) {
     clear_scan(s, bytes);
-    memset(s->three_head, 0, sizeof s->three_head[0] << s->bits);
+    memset(s->more_head, 0, sizeof s->more_head[0] << s->bits);
 }
 
 /* Fewer bytes are not worth a match from afar: a far match costs about this much. */
@@ -209,13 +212,13 @@ INLINE u32 distance_above(const scanner *s, u32 row_end) {
 #endif
 #include "simd.h"
 #include "scan_rows.h"
-#include "words_rows.h"
+#include "greedy_rows.h"
 #undef LUNA_ISA
 #ifdef LUNA_DISPATCH
 #define LUNA_ISA 256
 #include "simd.h"
 #include "scan_rows.h"
-#include "words_rows.h"
+#include "greedy_rows.h"
 #undef LUNA_ISA
 #endif
 
@@ -233,19 +236,19 @@ static void scan(int isa, scanner *s, const u8 *data, size_t n, u32 position, si
     scan_base(s, data, n, position, row_end, q);
 }
 
-/* The same for images of 16 bits whose words repeat each other: greedy, a word at a time, the longest of three matches. That
- * is smaller than the quick search there, where nearly every word ends one match and begins another. */
-static void scan_words(int isa, scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, sequence *q) {
+/* The same for 16 bits: greedily, the longest of three matches, a word or, in gray, a byte at a time. Where nearly every place
+ * ends one match and begins another, that is smaller than the quick search, and only places that it gets to are looked up. */
+static void scan_greedily(int isa, scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, sequence *q) {
     for (int i = 0; i < MIN_MATCH; i++)
         s->cost.length[i] = ALWAYS;
 #ifdef LUNA_DISPATCH
     if (isa >= ISA_AVX2) {
-        scan_words_avx2(s, data, n, position, row_end, q);
+        scan_greedily_avx2(s, data, n, position, row_end, q);
         return;
     }
 #endif
     (void)isa;
-    scan_words_base(s, data, n, position, row_end, q);
+    scan_greedily_base(s, data, n, position, row_end, q);
 }
 
 /* In how many places of whole rows, each of less than SEGMENT bytes, a match may begin, by the costs as they are. */

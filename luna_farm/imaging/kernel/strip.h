@@ -132,7 +132,7 @@ static luna_status put_filtered(workspace *w, const strip *s, const u8 *data, si
     } else if (w->plan.method >= METHOD_SCAN) {
         if (open_literals(w) != LUNA_OK)
             return LUNA_NO_MEMORY;
-        (w->plan.method == METHOD_SCAN ? scan : scan_words)(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
+        (w->plan.method == METHOD_SCAN ? scan : scan_greedily)(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
         if (final || w->waiting.count + w->waiting.literal_count > CARRIED)
             put_waiting(w, data, n, bits, final);
     } else {
@@ -185,7 +185,7 @@ static size_t plan_section(workspace *w, const strip *s, size_t y) {
     scan->stride = s->row_bytes + 1;
     scan->start = FIRST_POSITION;
     if (w->plan.method >= METHOD_SCAN) /* of tiles */
-        (w->plan.method == METHOD_SCAN ? clear_scan : clear_words)(scan, (part.last - y) * scan->stride);
+        (w->plan.method == METHOD_SCAN ? clear_scan : clear_greedy)(scan, (part.last - y) * scan->stride);
     return part.last;
 }
 

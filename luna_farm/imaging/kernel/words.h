@@ -2,7 +2,7 @@
  *
  * Most images of 16 bits were made of 8 bits, by 257 or by floats: every low byte follows from its high byte. A code for
  * bytes pays for both. So it does for a gamma curve over 8 bits, for sensors of 10 or 12 bits in a few tones, and for ids.
- * There words are looked up one by one (scan_words in scan.h), wherever they stand in a pixel. In real samples of 16 bits
+ * There words are looked up one by one (scan_greedily in scan.h), wherever they stand in a pixel. In real samples of 16 bits
  * low bytes are noise, and that would find nothing. */
 #ifndef LUNA_WORDS_H
 #define LUNA_WORDS_H
