@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luna_farm import system
@@ -59,11 +60,13 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 def examine(config: Config) -> Iterator[Finding]:
     """Yield the finding of each check, for the farm that `config` describes."""
-    from luna_farm.cli import checks_encoders, checks_machine, checks_storage
+    from luna_farm.cli import checks_encoders, checks_farm, checks_machine, checks_storage
     from luna_farm.storage.state_lock import lock_holder
     from luna_farm.supervisor import state_dir
 
     farm_pid = lock_holder(config.state_dir / state_dir.LOCK)
+    of_farm, status = checks_farm.look(config, farm_pid, checks_storage.SCARCE_BYTES)
+    yield from of_farm
     yield checks_machine.memory(
         system.machine_memory_bytes(), system.memory_limit(), checks_machine.LEAST_MEMORY
     )
@@ -75,12 +78,15 @@ def examine(config: Config) -> Iterator[Finding]:
         running=farm_pid is not None,
     )
     yield checks_machine.open_files(system.open_file_limit()[1], config.max_connections)
-    for what, number in (("job listener", config.port), ("status feed", config.feed_port)):
+    for what, name in (("job listener", "port"), ("status feed", "feed_port")):
+        # Where the farm listens, which may have been started with other settings than these.
+        number = getattr(config, name) if name in config.given else status.get(name) or getattr(config, name)
         refused = checks_machine.try_port(config.host, number)
         holder = checks_machine.find_holder(number) if refused else None
         yield checks_machine.port(what, config.host, number, refused, holder, farm_pid)
+    used = status.get("output_dir") if "output_dir" not in config.given else None
     places = {
-        "output dir": config.output_dir,
+        "output dir": Path(used) if used else config.output_dir,
         "fallback dir": config.fallback_dir,
         "state dir": config.state_dir,
     }

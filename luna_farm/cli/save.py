@@ -20,7 +20,7 @@ from luna_farm.cli import options, terminal
 from luna_farm.cli.jobs import as_map
 from luna_farm.cli.saving import Saving
 from luna_farm.config import Config
-from luna_farm.core import formats
+from luna_farm.core import formats, outputs
 from luna_farm.core.messages import FORMAT_NAMES
 from luna_farm.core.options import OPTIONS
 from luna_farm.errors import FarmError, FarmUnavailable, InvalidRequest
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from luna_farm.cli.farm import connect
 
     with connect(config) as farm:
+        _check_formats(farm, args)
         saving = Saving(farm, args.files, args.timeout, args.arguments)
         shown, task = terminal.progress("Saving", len(args.files))
         try:
@@ -103,6 +104,21 @@ def run(args: argparse.Namespace, config: Config) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _check_formats(farm: FarmClient, args: argparse.Namespace) -> None:
+    """Raise InvalidRequest for a format whose library the farm lacks, before anything is read: images in it
+    could only be set aside."""
+    option, wanted = "--format", [args.format]
+    if args.outputs:
+        option, wanted = "--outputs", [output.format for output in outputs.checked(args.outputs)]
+    if not any(formats.FORMATS[name].module for name in wanted):
+        return
+    missing = farm.status().get("missing_formats", {})
+    for name in wanted:
+        if name in missing:
+            allowed = f"a format that the farm can write; on its machine: {missing[name]}"
+            raise InvalidRequest.of(option, name, allowed)
 
 
 def _format(text: str) -> str:

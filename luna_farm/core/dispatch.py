@@ -212,8 +212,8 @@ def pause_requested(farm: Farm, event: events.PauseRequested, now: float) -> lis
         error = NotPossible("The farm is stopping: it finishes what it accepted and cannot be paused.")
         return [Reply(event.client, event.reply, refusal(error))]
     changed = _pause(farm, event.paused)
-    waiting = len(farm.waiting)
-    answer = {"success": True, "paused": farm.paused, "waiting": waiting, "running": farm.depth - waiting}
+    running = farm.depth - len(farm.waiting)
+    answer = {"success": True, "paused": farm.paused, "waiting": _waiting(farm), "running": running}
     return [*changed, Reply(event.client, event.reply, answer)]
 
 
@@ -221,7 +221,11 @@ def _pause(farm: Farm, paused: bool) -> list[Instruction]:
     if farm.paused is paused:
         return []
     farm.paused = paused
-    return [Publish((PoolPaused if paused else PoolResumed)(len(farm.waiting)))]
+    return [Publish((PoolPaused if paused else PoolResumed)(_waiting(farm)))]
+
+
+def _waiting(farm: Farm) -> int:
+    return len(farm.waiting) + farm.held
 
 
 def tick(farm: Farm, event: events.Tick, now: float) -> list[Instruction]:

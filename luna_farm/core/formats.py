@@ -28,7 +28,8 @@ class Format:
     "never", or the setting that makes it so. `gray`, `alpha`: whether the file keeps one channel, and a
     fourth. `metadata`: where texts are written, with the most bytes that fit (0: no bound of its own).
     `icc`: an ICC profile has a place. `animation`: a batch can become one file. `library`: what encodes,
-    and why it was chosen; `install`: what to install where that may be missing, "" if it never is.
+    and why it was chosen; `install`: what to install where that may be missing, "" if it never is; `module`:
+    without it no file of the format can be written.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Format:
     animation: bool
     library: str
     install: str
+    module: str = ""
 
 
 _BIG = 2**31 - 1
@@ -69,7 +71,7 @@ TABLE = (
     Format(
         *("jxl", "JPEG XL", "jxl", ("8", "16"), 2**30 - 1, "lossless_webp, or quality 100", True, True),
         *("EXIF, XMP", 0, False, False, "imagecodecs (libjxl): permissive licence, wheels everywhere"),
-        'pip install "luna-farm[formats]"',
+        *('pip install "luna-farm[formats]"', "imagecodecs"),
     ),
     Format(
         *("tiff", "TIFF", "tif", ("8", "16", "half", "float"), _BIG, "always", True, True),
@@ -78,12 +80,12 @@ TABLE = (
     Format(
         *("exr", "OpenEXR", "exr", ("half", "float"), _BIG, "with zip", True, True),
         *("attributes", 0, False, False, "OpenEXR's own package: writes to memory, 1.8 MB"),
-        'pip install "luna-farm[exr]" (Python 3.11 or later)',
+        *('pip install "luna-farm[exr]" (Python 3.11 or later)', "OpenEXR"),
     ),
     Format(
         *("heic", "HEIC", "heic", ("8", "10"), 16_384, "never", True, True),
         *("EXIF, XMP", 0, True, False, "pillow-heif (libheif, x265): the kept one; its wheels are GPL 2"),
-        'pip install "luna-farm[heic]"',
+        *('pip install "luna-farm[heic]"', "pillow_heif"),
     ),
 )
 FORMATS = {row.name: row for row in TABLE}

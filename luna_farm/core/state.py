@@ -135,6 +135,11 @@ class Farm:
         return (image for job in self.open_jobs.values() for image in job.images if not image.finished)
 
     @property
+    def held(self) -> int:
+        """Images that cannot be written now."""
+        return sum([image.state is ImageState.HELD for image in self.unfinished()])
+
+    @property
     def depth(self) -> int:
         """Images accepted and not yet finished that nothing but their turn holds up."""
         return len(self.waiting) + sum(len(worker.images) for worker in self.workers.values())

@@ -9,6 +9,8 @@ from luna_farm.core.job import UNSAVED, Image, ImageState, Job
 from luna_farm.core.state import Farm
 from luna_farm.core.workers import WorkerState
 
+_WITH_PIXELS = frozenset({ImageState.QUEUED, ImageState.RUNNING, ImageState.HELD, ImageState.BURYING})
+"""Accepted, and not encoded yet. Their pixels are in the arena, in segments of their own, or on the disk."""
 LISTED_NODES = 100
 LISTED_JOBS = 20
 """Unfinished jobs that the status names, the oldest first."""
@@ -22,8 +24,8 @@ def status(farm: Farm) -> dict[str, Any]:
     return {
         "queue": {
             "jobs": len(farm.open_jobs),
-            "images": farm.depth + sum(1 for i in farm.unfinished() if i.state is ImageState.HELD),
-            "bytes": farm.slots.used_bytes - farm.slots.leased_bytes,
+            "images": farm.depth + farm.held,
+            "bytes": sum([i.task.nbytes for i in farm.unfinished() if i.state in _WITH_PIXELS]),
         },
         "arena": {
             "bytes": farm.slots.size,

@@ -14,14 +14,18 @@ import psutil
 
 from luna_farm import __version__
 from luna_farm.core import status
+from luna_farm.core.pools import NEAR
 from luna_farm.core.state import Farm, folder_of
 from luna_farm.core.workers import Worker
 from luna_farm.locations import is_url
 from luna_farm.supervisor.folders import Folders
+from luna_farm.supervisor.formats import missing_formats
 
 FRESH_S = 0.5
 """Looking at the processes costs about 0.3 ms each: done at most this often."""
 
+
+LISTED_FOLDERS = 100
 
 NOTHING = dict.fromkeys(("rss_bytes", "own_bytes", "cpu_percent", "threads", "open_files", "uptime_s"), 0)
 
@@ -71,10 +75,13 @@ class Status:
             "pid": os.getpid(),
             "version": __version__,
             "uptime_s": now - self._started,
-            "supervisor": self._process(os.getpid()),
+            # One uptime: its process has also loaded modules and taken up what a predecessor left.
+            "supervisor": {**self._process(os.getpid()), "uptime_s": now - self._started},
             "workers": rows,
             "bridges": [{"pid": pid, **self._process(pid)} for pid in bridges],
             "folders": self._folders(now),
+            # Workers of other machines may have what is missing here.
+            "missing_formats": missing_formats() if list(self._farm.pools) == [NEAR] else {},
         }
 
     def _worker(self, worker: Worker, now: float) -> dict[str, Any]:
@@ -114,9 +121,10 @@ class Status:
 
     def _folders(self, now: float) -> list[dict[str, Any]]:
         known = {folder_of(image) for image in self._farm.unfinished() if not is_url(image.task.root)}
-        known = known or {str(self._output_dir)}
+        failing_first = sorted(self._farm.folders)
+        usual = [] if is_url(str(self._output_dir)) else [str(self._output_dir)]
         rows = []
-        for path in sorted(known | set(self._farm.folders))[:100]:
+        for path in list(dict.fromkeys([*failing_first, *usual, *sorted(known)]))[:LISTED_FOLDERS]:
             failing = self._farm.folders.get(path)
             free_bytes, total_bytes = self._disks.space(path, now)
             rows.append(

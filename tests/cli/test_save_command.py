@@ -176,6 +176,19 @@ def test_formats_have_their_usual_names_in_any_case(given, farm, cli, sample):
     assert farm.requests[0].images[0].format == "jpeg"
 
 
+@pytest.mark.parametrize("options", [("--format", "jxl"), ("--outputs", "png, jxl 800 web")])
+def test_a_format_that_the_farm_cannot_write_is_refused_at_once_with_what_to_install(
+    options, farm, cli, sample
+):
+    farm.statuses = [{"missing_formats": {"jxl": 'pip install "luna-farm[formats]"'}}]
+    code, _, err = cli("save", sample, *options)
+    assert (code, farm.requests) == (2, [])
+    assert err.startswith(
+        f"{options[0]}: 'jxl' is not allowed; allowed: a format that the farm can write; on its"
+    )
+    assert 'pip install "luna-farm[formats]"' in err
+
+
 def test_a_bad_file_fails_alone(farm, cli, sample, tmp_path, monkeypatch):
     monkeypatch.setattr("luna_farm.cli.saving.BUSY_S", 0.1)
     (tmp_path / "bad.png").write_bytes(b"no sample")

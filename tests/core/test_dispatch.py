@@ -325,7 +325,9 @@ def test_new_images_for_a_failing_folder_are_held_without_a_try() -> None:
     stage.submit("job-0002")
     assert stage.states("job-0002") == ["held"]
     assert stage.farm.depth == 0
-    assert stage.status()["queue"] == {"jobs": 2, "images": 3, "bytes": 12288}
+    assert stage.status()["queue"] == {"jobs": 2, "images": 3, "bytes": 9216}
+    assert stage.pause()["waiting"] == 3, "held images wait as well"
+    assert stage.told("pool_paused")[0]["waiting"] == 3
 
 
 # --- what a dead worker noted

@@ -44,7 +44,7 @@ def test_the_queue_counts_what_is_accepted_and_not_what_is_only_leased() -> None
     stage.lease(4096)
     stage.submit("job-0001", *[batch()] * 4)
     status = stage.status()
-    assert status["queue"] == {"jobs": 1, "images": 4, "bytes": 4 * 4096}
+    assert status["queue"] == {"jobs": 1, "images": 4, "bytes": 4 * 3072}
     assert status["arena"]["used_bytes"] == 5 * 4096
     assert status["ready"]
     stage.happens(events.DrainRequested())
