@@ -68,7 +68,7 @@ class FarmClient:
         self.close()
 
     def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
-        """Hand images over; returns once the farm has accepted them all, usually within a millisecond.
+        """Hand images over; returns once the farm has accepted them all, before they are encoded.
 
         `request`: a SaveRequest, or for its defaults a SaveImage, an array, or a list of these. From then on
         the images survive the death of any process, this one included, and the caller may reuse its memory.

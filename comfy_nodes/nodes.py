@@ -176,7 +176,7 @@ class LunaDaemonImageSaver(_Saver):
     TITLE = "Luna Daemon Image Saver"
     DESCRIPTION = (
         "Hands up to five images or batches to the Luna Farm, which saves them in the background: your "
-        "workflow goes on after about a millisecond. The preview appears when the files are there."
+        "workflow goes on at once. The preview appears when the files are there."
     )
     OUTPUT_TOOLTIPS = (
         "What became of the hand-over, with the job id. Connect it to a Luna Save Barrier to wait.",

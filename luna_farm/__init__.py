@@ -1,4 +1,4 @@
-"""Luna Farm: takes finished images over in a millisecond and saves them in the background.
+"""Luna Farm: saves images in the background while the program that made them goes on.
 
 This package is the farm itself (supervisor, workers, storage, imaging). Programs that hand images over use
 `luna_farm_client`. Importing this package must stay free: it loads nothing.

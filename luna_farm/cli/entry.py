@@ -115,7 +115,7 @@ def parser_for(arguments: Sequence[str]) -> options.Parser:
     """Return the parser: with the one command that `arguments` names, with all if it names none."""
     parser = options.Parser(
         prog="luna-farm",
-        description="Takes finished images over in a millisecond and saves them in the background.",
+        description="Saves images in the background while your program goes on.",
         epilog=f"luna-farm COMMAND --help says more, with examples. Documentation: {DOCUMENTATION}",
         allow_abbrev=False,
     )

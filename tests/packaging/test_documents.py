@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import plistlib
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,15 +13,6 @@ from luna_farm.cli import entry
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-
-
-def between(name, text=OPERATIONS):
-    return (
-        text.split(f"<!-- {name}: begin -->")[1]
-        .split(f"<!-- {name}: end -->")[0]
-        .strip()
-        .split("\n", 1)[1][:-3]
-    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -54,28 +42,6 @@ def help_of(command):
     with redirect_stdout(out), pytest.raises(SystemExit):
         entry.parser_for([command]).parse_args([command, "--help"])
     return out.getvalue()
-
-
-def test_the_unit_is_one_that_systemd_takes(tmp_path):
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed: the unit of docs/operations.md was not verified")
-    unit = tmp_path / "luna-farm.service"
-    unit.write_text(between("unit").replace("%h/.local/bin/luna-farm", "/bin/true"))
-    command = ["systemd-analyze", "verify", "--man=no", "--user", str(unit)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env={"XDG_RUNTIME_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
-    )
-    told = [line for line in done.stderr.splitlines() if "luna-farm" in line]
-    assert told == []
-
-
-def test_the_property_list_is_one():
-    plist = plistlib.loads(between("plist").encode())
-    assert plist["ProgramArguments"][1:] == ["start"]
-    assert plist["KeepAlive"] == {"SuccessfulExit": False}
 
 
 def test_the_size_of_the_log_is_told_right():
