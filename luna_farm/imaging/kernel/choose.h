@@ -238,7 +238,8 @@ static int is_settled(const sample *sum, unsigned alive, u64 left, u64 all) {
 static const u8 SCANNED[5] = {FILTER_UP, FILTER_NONE, FILTER_BEST, FILTER_PAETH, FILTER_SUB};
 
 /* Places larger tiles, or bands of whole rows, and adds their statistics with runs alone; `bits` is what those leave of each.
- * Orders them by it: what costs most decides, wherever in the image it is. Returns how many. */
+ * Orders them by it: what costs most decides, wherever in the image it is. From level 5 on they stay in their places, since
+ * what is asked then is what the image is like on the whole. Returns how many. */
 static int place_tiles(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, int wide, tile *tiles, u64 *bits) {
     const int small = s->level < 5 && (part.last - part.first) * s->row_bytes < NARROW_BELOW;
     const size_t rows = wide ? WIDE_ROWS : TILE_ROWS, bytes = wide ? WIDE_BYTES : small ? NARROW_BYTES : TILE_BYTES;
@@ -252,12 +253,27 @@ static int place_tiles(int isa, const strip *s, const row_buffers *b, tile_memor
         if (wide) /* there is hardly anything to be sent as it is */
             m->sum.plain = m->sum.runs;
         const u64 all = runs_cost(s, &m->sum), one = all > sum ? all - sum : 0;
-        for (; at > 0 && bits[at - 1] < one; at--)
+        for (; s->level < 5 && at > 0 && bits[at - 1] < one; at--)
             tiles[at] = tiles[at - 1], bits[at] = bits[at - 1];
         tiles[at] = t, bits[at] = one;
         sum = all;
     }
     return count;
+}
+
+/* What runs leave of the first tiles alone. It is less than their share of all, since statistics of few bytes flatter, and of dense
+ * tiles a hundredth decides. */
+static u64 count_again(int isa, const strip *s, const row_buffers *b, tile_memory *m, const tile *tiles, int count, int wide) {
+    sample *sum = &m->sum;
+    memset(&sum->runs, 0, sizeof sum->runs);
+    memset(&sum->other_runs, 0, sizeof sum->other_runs);
+    memset(&sum->plain, 0, sizeof sum->plain);
+    sum->bytes = 0;
+    for (int i = 0; i < count; i++)
+        sample_runs(isa, s, b, m, tiles[i], !wide);
+    if (wide)
+        sum->plain = sum->runs;
+    return runs_cost(s, sum);
 }
 
 /* Looks at larger tiles in every way. Where nearly nothing is left, the ends of rows count: whole rows, which cost little
@@ -283,12 +299,12 @@ static closer_look look_closely(int isa, const strip *s, const row_buffers *b, t
         look.runs = i + 1 < count ? seen : all;
         const u64 left = all - look.runs;
         look.alive = hopeful_filters(sum, look.alive, left);
-        if (i > 0 && is_settled(sum, look.alive, left, all))
+        if (s->level < 5 && i > 0 && is_settled(sum, look.alive, left, all))
             break;
-        if ((i == 1 || i == EARLY) && is_hopeless(s, sum, look.runs))
+        if (fewest > ENOUGH_SYMBOLS || ((i == 1 || i == EARLY) && is_hopeless(s, sum, look.runs))) {
+            look.runs = count_again(isa, s, b, m, tiles, i + 1, wide);
             break;
-        if (fewest > ENOUGH_SYMBOLS)
-            break;
+        }
     }
     return look;
 }
