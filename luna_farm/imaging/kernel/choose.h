@@ -41,6 +41,8 @@ static const u16 SCAN_PAYS[10] = {0, 940, 950, 970, 985, 990, 990, 990, 990, 990
 enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, SHORT_RUNS_NEED = 4, PLAIN_MAY_PAY = 110, PLAIN_SYMBOLS = 90 };
 /* What short runs must leave of what long ones do, in hundredths, for levels 1 and 2. */
 enum { LONG_RUNS_COST_1 = 95, LONG_RUNS_COST_2 = 97 };
+/* Of a small dense image a few tiles are all that there is time for; matches must promise so much more there. */
+enum { UNSURE_BELOW = 1 << 18, UNSURE = 40 };
 enum { DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
 /* What SCAN_PAYS is in 16 bits: there, tiles promise up to a tenth that the whole image does not keep. */
 enum { DEEP_SCAN_PAYS = 850 };
@@ -413,6 +415,8 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     u64 pays = p.symbols < SPARSE_SYMBOLS ? SPARSE_SCAN_PAYS : SCAN_PAYS[s->level];
     if (s->sample_bytes == 2 && s->level < 5 && pays < 1000)
         pays = DEEP_SCAN_PAYS;
+    if (s->level < 5 && p.symbols >= DENSE_SYMBOLS && (part.last - part.first) * s->row_bytes < UNSURE_BELOW)
+        pays -= UNSURE;
     if (look.cost * 1000 < look.runs * pays) {
         p.method = m->scan.step == 1 && s->level < 5 && s->sample_bytes == 2 ? METHOD_GREEDY : METHOD_SCAN;
         p.plain_may_pay = 0;
