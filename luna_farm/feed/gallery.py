@@ -14,7 +14,7 @@ import re
 import stat
 import sys
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Gallery:
             "/api/gallery": self._about,
             "/api/gallery/ids": self._ids,
             "/api/gallery/tiles": self._tiles,
+            "/api/gallery/thumbnails": self._of_images,
             "/api/gallery/image": self._image,
             "/api/gallery/file": self._file,
         }
@@ -116,11 +117,20 @@ class Gallery:
         else:
             asked = [_number("ids", text) for text in given.get("ids", "").split(",")[:MAX_TILES] if text]
             rows = self._catalogue.rows(asked)
-        kept = {
-            (job_id, number): base64.b64encode(jpeg).decode()
-            for job_id, number, jpeg in self._thumbnails.get((row.job_id, row.index) for row in rows)
-        }
+        kept = self._kept((row.job_id, row.index) for row in rows)
         return _json({"tiles": [_tile(row, kept.get((row.job_id, row.index))) for row in rows]})
+
+    def _of_images(self, given: Mapping[str, str]) -> Answer:
+        """Thumbnails of images that the feed told of, by job and number: `images=a1b2c3d4/0,a1b2c3d4/1`."""
+        asked = [text.rpartition("/") for text in given.get("images", "").split(",")[:MAX_TILES] if text]
+        keys = [(job_id, _number("images", number)) for job_id, _, number in asked]
+        found = {f"{job_id}/{number}": jpeg for (job_id, number), jpeg in self._kept(keys).items()}
+        return _json({"thumbnails": found})
+
+    def _kept(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
+        """Return the thumbnails that are kept, as base64."""
+        found = self._thumbnails.get(keys)
+        return {(job_id, number): base64.b64encode(jpeg).decode() for job_id, number, jpeg in found}
 
     def _image(self, given: Mapping[str, str]) -> Answer:
         row = self._row(_number("id", given.get("id", "")))

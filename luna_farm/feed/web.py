@@ -50,6 +50,7 @@ _TYPES = {
     "dom.js": "text/javascript; charset=utf-8",
     "link.js": "text/javascript; charset=utf-8",
     "login.js": "text/javascript; charset=utf-8",
+    "results.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 _PAGES = {"index.html": "/", "gallery.html": "/gallery"}

@@ -216,7 +216,7 @@ class Supervisor:
         state_dir.write_endpoint(config.state_dir, self.guard.endpoint)
         limits = {**self.farm.limits.of_request(), "max_jobs": config.max_jobs}
         folders = {"state_dir": str(config.state_dir), "output_dir": str(config.output_dir)}
-        self._status.facts = {**endpoint, **folders, "limits": limits}
+        self._status.facts = {**endpoint, **folders, "limits": limits, "catalogue": config.catalogue}
         log.info("Luna Farm listens on %s:%d (pid %d)", config.host, port, os.getpid())
         if feed:
             log.info("Dashboard: %s://%s:%d/", "https" if config.tls_cert else "http", config.host, feed.port)

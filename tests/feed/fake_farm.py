@@ -89,6 +89,7 @@ class FakeFarm:
         self.queued_images = 0
         self.dead_letters: list[dict[str, Any]] = []
         self.incomplete_jobs: list[dict[str, Any]] = []
+        self.catalogue = False
         self.folders = [
             folder("/home/luna/images/output"),
             folder("/mnt/archive/comfy", free=41 * GB, total=500 * GB),
@@ -136,6 +137,7 @@ class FakeFarm:
             },
             "folders": [dict(row) for row in self.folders],
             "dead_letters": [dict(row) for row in self.dead_letters],
+            "catalogue": self.catalogue,
             "incomplete_jobs": [dict(row) for row in self.incomplete_jobs],
             "limits": {"max_jobs": 10000, "max_images": 512},
             "notes": list(self.notes),

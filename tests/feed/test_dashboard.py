@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -142,6 +143,24 @@ async def test_it_shows_what_the_farm_does_while_it_saves(screen: Screen, farm: 
         "aria-label", re.compile(r"Time to save: \d")
     )
     assert screen.complaints == []
+
+
+async def test_results_that_came_without_a_thumbnail_get_it_from_the_gallery(
+    screen: Screen, farm: FakeFarm
+) -> None:
+    small = base64.b64encode(b"\xff\xd8\xff no more").decode()
+
+    async def answer(route: Any) -> None:
+        assert route.request.url.endswith("/api/gallery/thumbnails?images=cafe0001/3")
+        await route.fulfill(json={"thumbnails": {"cafe0001/3": small}})
+
+    await screen.page.route(re.compile("/api/gallery/thumbnails"), answer)
+    farm.catalogue = True
+    await screen.open()
+    about = {"index": 3, "path": "/out/a.png", "bytes": 1, "ms": 1.0, "format": "png", "score": None}
+    farm.event("image_saved", "cafe0001", **about)
+    shown = expect(screen.page.locator("#results img"))
+    await shown.to_have_attribute("src", f"data:image/jpeg;base64,{small}")
 
 
 async def test_it_needs_nothing_from_elsewhere(screen: Screen) -> None:

@@ -70,6 +70,7 @@ async def test_ids_are_those_that_match_the_newest_first(visitor: Visitor, image
         ("ids?words=%ff", "query"),
         ("tiles?ids=1,x", "ids"),
         ("tiles?first=many", "first"),
+        ("thumbnails?images=a1b2c3d4/0,a1b2c3d4", "images"),
         ("image?id=", "id"),
         ("file?id=../../etc/passwd", "id"),
     ],
@@ -90,6 +91,14 @@ async def test_tiles_bring_what_is_kept(visitor: Visitor) -> None:
     assert [tile["local"] for tile in tiles] == [True] * 3 + [False] * 3, "the files are not there"
     assert [tile["gone"] for tile in tiles] == [False] * 3 + [True] * 3
     assert tiles[0]["name"] == "night_000005_DETAILED.png"
+
+
+async def test_thumbnails_are_found_by_job_and_number(visitor: Visitor) -> None:
+    found = [(await visitor.ask(f"/api/gallery/image?id={number}")).json for number in await ids(visitor)]
+    asked = [f"{row['job_id']}/{row['index']}" for row in found]
+    answer = await visitor.ask(f"/api/gallery/thumbnails?images={','.join([*asked, 'none/0'])}")
+    assert set(answer.json["thumbnails"]) == set(asked[:3]), "of the others none is kept"
+    assert (await visitor.ask("/api/gallery/thumbnails")).json == {"thumbnails": {}}
 
 
 async def test_the_first_tiles_of_a_search_come_without_its_ids(visitor: Visitor) -> None:

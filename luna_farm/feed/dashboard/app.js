@@ -3,8 +3,8 @@ import { Chart, Series } from "/charts.js";
 import { $, bar, button, bytes, clock, fileName, make, ms, perSecond, plural, put, say, show, span, startTheme, whole } from "/dom.js";
 import { Link } from "/link.js";
 import { Login, act } from "/login.js";
+import { Results } from "/results.js";
 
-const RESULTS = 18;
 const FAILURES = 50;
 const FAILURES_AT_ONCE = 4;
 
@@ -25,17 +25,10 @@ let status = null;
 let statusSeq = 0;
 let showAll = false;
 let farmNow = 0;
-let results = [];
 const failures = new Map(); // job id and index -> the event, newest last
 const trials = new Map(); // the same key -> what came of a retry or dismissal that began here: {row, text, state}
 let dirty = true;
 
-// A rejected image that was kept in a file is told of twice: that makes one tile.
-const remember = (event) => {
-  const [last] = results;
-  const same = last && last.job_id === event.job_id && last.index === event.index;
-  results = [same ? { ...last, ...event } : event, ...results.slice(same ? 1 : 0)].slice(0, RESULTS);
-};
 const triedAgain = (event) => {
   failures.delete(keyOf(event));
   const trial = trials.get(keyOf(event));
@@ -50,6 +43,7 @@ const heard = {
     statusSeq = seq;
     farmNow = now;
     series.queue.put(now, data.queue?.images ?? 0);
+    if (data.catalogue) results.complete();
     dirty = true;
   },
   event(event) {
@@ -61,10 +55,10 @@ const heard = {
     } else if (event.event === "image_saved") {
       series.rate.put(at, 1);
       for (const [name, key] of [["wait", "queue_ms"], ["encode", "encode_ms"], ["write", "write_ms"]]) if (event[key] !== undefined) series[name].put(at, event[key]);
-      remember(event);
+      results.add(event);
       triedAgain(event);
     } else if (event.event === "image_rejected") {
-      remember(event);
+      results.add(event);
     } else if (event.event === "image_failed") {
       if (trials.get(keyOf(event))?.state === "waits") say(`Failed again: ${about(event)}.`);
       trials.delete(keyOf(event));
@@ -106,6 +100,7 @@ const login = new Login(() => {
   link.token = login.session;
   if (login.session && link.waiting) link.open();
 });
+const results = new Results(login);
 const keyOf = (row) => `${row.job_id}/${row.index ?? 0}`;
 const tell = (node, text) => { say(text); put(node.closest("li").querySelector(".answer"), text); };
 
@@ -198,7 +193,7 @@ function drawFigures() {
   put($("state"), `${doing}, ${plural(workers.length, "worker")}, up ${span(status.uptime_s ?? 0)}`);
   put($("about"), `Luna Farm ${status.version ?? ""}, process ${status.pid ?? ""}, PNG by ${status.encoders?.png ?? "library"}`);
   document.title = queue.images ? `${queue.images} queued · Luna Farm` : "Luna Farm";
-  $("empty").hidden = (totals.jobs ?? 0) > 0 || results.length > 0;
+  $("empty").hidden = (totals.jobs ?? 0) > 0 || results.any;
 }
 function drawWorkers() {
   const rows = [{ pid: status.pid, state: "supervisor", ...status.supervisor }, ...(status.workers ?? [])];
@@ -265,38 +260,6 @@ function drawJobs() {
     make("div", "what", make("strong", "", `Job ${job.job_id}`), make("p", "faint", `${job.state}, ${whole.format(job.unfinished)} of ${plural(job.num_images, "image")} left`)),
     make("div", "act", button("Cancel", `Cancel job ${job.job_id}`, (node) => cancel(job, node), "quiet"), make("span", "answer faint")))));
 }
-function image(event) {
-  if (event.thumbnail) {
-    const image = make("img");
-    image.src = `data:image/jpeg;base64,${event.thumbnail}`;
-    image.alt = "";
-    return image;
-  }
-  return make("span", "blank", event.threshold === undefined ? (event.format ?? "") : "rejected");
-}
-const tiles = new WeakMap();
-function tile(event) {
-  const rejected = event.threshold !== undefined; // only a rejection tells the threshold
-  const copy = make("button", "frame", image(event));
-  copy.type = "button";
-  copy.title = `${event.path}\nCopy the path`;
-  copy.setAttribute("aria-label", `Copy the path of ${fileName(event.path)}`);
-  copy.addEventListener("click", () => navigator.clipboard.writeText(event.path).then(() => say("Path copied."), () => say(event.path)));
-  const facts = rejected ? `score ${event.score?.toFixed(2)} below ${event.threshold?.toFixed(2)}` : `${bytes(event.bytes ?? 0)}, ${ms(event.ms ?? 0)}`;
-  const node = make("li", rejected ? "rejected" : "", copy, make("span", "name", fileName(event.path)), make("span", "facts", facts));
-  if (!rejected && event.score !== null && event.score !== undefined) {
-    node.append(make("span", "facts", bar(event.score, `gate score ${event.score.toFixed(2)}`), `gate ${event.score.toFixed(2)}`));
-  }
-  node.append(make("time", "facts", clock(event.timestamp)));
-  return node;
-}
-function drawResults() {
-  $("results-none").hidden = results.length > 0;
-  show($("results"), results.map((event) => event.seq).join(), () => results.map((event) => {
-    if (!tiles.has(event)) tiles.set(event, tile(event));
-    return tiles.get(event);
-  }));
-}
 function drawDestination(row) {
   const failing = row.state === "failing";
   const node = make("li", failing ? "failing" : "", make("span", "path", row.destination),
@@ -326,7 +289,7 @@ function draw() {
   drawJobs();
   drawWorkers();
   drawTrouble();
-  drawResults();
+  results.draw();
   drawFolders();
   for (const chart of charts) chart.draw(farmNow);
 }
