@@ -76,6 +76,23 @@ def test_planes_become_the_same_bytes_interleaved(
     assert np.array_equal(out, np.moveaxis(comfyui(values), 1, -1))
 
 
+@pytest.mark.parametrize("shift", [0, 1, 16, 31])
+@pytest.mark.parametrize("side", [(64, 64), (512, 513)], ids=str)
+def test_bytes_are_the_same_wherever_they_begin(side: tuple[int, int], shift: int) -> None:
+    """Large images go past the caches, where they begin at a multiple of 32 bytes."""
+    values = np.random.default_rng(shift).uniform(-0.5, 1.5, (*side, 3)).astype(np.float32)
+    memory = np.full(values.size + 64, 77, np.uint8)
+    start = -memory.ctypes.data % 32 + shift
+    out = memory[start : start + values.size].reshape(values.shape)
+    assert not quantize(values, out)
+    assert np.array_equal(out, comfyui(values))
+    out[:] = 77
+    assert not quantize_planes(np.moveaxis(values, -1, 0)[None].copy(), out[None])
+    assert np.array_equal(out, comfyui(values))
+    assert (memory[:start] == 77).all()
+    assert (memory[start + values.size :] == 77).all()
+
+
 @pytest.mark.parametrize("at", [0, 2**20 - 1, 2**20, 5 * 2**20, -1])
 def test_a_nan_is_found_in_whichever_share_of_a_large_picture_it_lies(at: int) -> None:
     values = np.zeros((2, 3, 1000, 1100), np.float32)

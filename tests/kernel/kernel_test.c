@@ -219,18 +219,22 @@ static int check(strip s, u8 *pixels, int kind) {
 }
 
 static int check_floats(void) {
-    enum { N = 1000 };
+    enum { N = 270007, SMALL = 1000 }; /* above and below what goes past the caches */
     static float src[3 * N];
-    static u8 flat[N], planes[3 * N];
+    static u8 space[4 * N + 64];
     for (int i = 0; i < 3 * N; i++)
         src[i] = (float)random_below(1300) / 1000 - 0.1f;
-    luna_quantize_floats(src, flat, N);
-    luna_quantize_planes(src, N, planes, N);
-    for (int i = 0; i < N; i++) {
-        float v = src[i] * 255.0f;
-        if (flat[i] != (u8)(v < 0 ? 0 : v > 255 ? 255 : v) || planes[3 * i] != flat[i])
-            return 0;
-    }
+    for (int shift = 0; shift < 2; shift++) /* whether it may depends on where it begins */
+        for (int n = SMALL; n <= N; n += N - SMALL) {
+            u8 *flat = space + (32 - (uintptr_t)space % 32) + shift, *planes = flat + (n + 31) / 32 * 32;
+            luna_quantize_floats(src, flat, (size_t)n);
+            luna_quantize_planes(src, N, planes, (size_t)n);
+            for (int i = 0; i < n; i++) {
+                float v = src[i] * 255.0f;
+                if (flat[i] != (u8)(v < 0 ? 0 : v > 255 ? 255 : v) || planes[3 * i] != flat[i])
+                    return 0;
+            }
+        }
     return 1;
 }
 

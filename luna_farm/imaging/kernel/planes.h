@@ -19,8 +19,8 @@ static void interleave_base(const u8 *RESTRICT r, const u8 *RESTRICT g, const u8
 
 #ifdef LUNA_DISPATCH
 /* Byte k of the 48 that 16 pixels make is channel k % 3 of pixel k / 3. */
-LUNA_TARGET("avx2") static void interleave_avx2(const u8 *RESTRICT r, const u8 *RESTRICT g,
-                                                            const u8 *RESTRICT b, u8 *RESTRICT dst, size_t n) {
+LUNA_TARGET("avx2") static void interleave_avx2(const u8 *RESTRICT r, const u8 *RESTRICT g, const u8 *RESTRICT b,
+                                                            u8 *RESTRICT dst, size_t n, int past) {
     u8 from[3][3][16];
     for (int k = 0; k < 48; k++)
         for (int c = 0; c < 3; c++)
@@ -37,7 +37,10 @@ LUNA_TARGET("avx2") static void interleave_avx2(const u8 *RESTRICT r, const u8 *
         for (int part = 0; part < 3; part++) {
             __m128i three = _mm_or_si128(_mm_shuffle_epi8(red, masks[0][part]), _mm_shuffle_epi8(green, masks[1][part]));
             three = _mm_or_si128(three, _mm_shuffle_epi8(blue, masks[2][part]));
-            _mm_storeu_si128((__m128i *)(void *)(dst + 3 * i + 16 * part), three);
+            if (past)
+                _mm_stream_si128((__m128i *)(void *)(dst + 3 * i + 16 * part), three);
+            else
+                _mm_storeu_si128((__m128i *)(void *)(dst + 3 * i + 16 * part), three);
         }
     }
     interleave_base(r + i, g + i, b + i, dst + 3 * i, n - i);
@@ -48,18 +51,25 @@ LUNA_TARGET("avx2") static void interleave_avx2(const u8 *RESTRICT r, const u8 *
 static int luna_quantize_planes(const float *src, size_t plane, u8 *dst, size_t n) {
     u8 bytes[3][PLANE_PIECE];
     int odd = 0;
+#ifdef LUNA_DISPATCH
+    const int past = past_caches(dst, 3 * n);
+#endif
     for (size_t at = 0; at < n; at += PLANE_PIECE) {
         size_t piece = n - at < PLANE_PIECE ? n - at : PLANE_PIECE;
         for (int c = 0; c < 3; c++)
             odd |= luna_quantize_floats(src + (size_t)c * plane + at, bytes[c], piece);
 #ifdef LUNA_DISPATCH
         if (detect_isa() >= ISA_AVX2) {
-            interleave_avx2(bytes[0], bytes[1], bytes[2], dst + 3 * at, piece);
+            interleave_avx2(bytes[0], bytes[1], bytes[2], dst + 3 * at, piece, past);
             continue;
         }
 #endif
         interleave_base(bytes[0], bytes[1], bytes[2], dst + 3 * at, piece);
     }
+#ifdef LUNA_DISPATCH
+    if (past)
+        _mm_sfence();
+#endif
     return odd;
 }
 
