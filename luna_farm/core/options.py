@@ -141,7 +141,7 @@ class SaveSettings:
         Choice(SIDECARS), "auto", "a .json beside the image: for what does not fit, always, never"
     )
     custom_metadata: Any = _row(
-        Text(DOCUMENTS_LIMIT), "", "JSON that goes into the file as it is", document=True
+        Text(DOCUMENTS_LIMIT), "", "JSON that goes into the file, without secrets", document=True
     )
     metadata: Any = _row(Text(DOCUMENTS_LIMIT), "", "generation parameters, a map or its JSON", document=True)
     prompt: Any = _row(Text(DOCUMENTS_LIMIT), "", "ComfyUI's prompt, a map or its JSON", document=True)
