@@ -4,6 +4,7 @@ disks."""
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,8 @@ from typing import Any
 import psutil
 
 from luna_farm import __version__
+from luna_farm.config import Config, default_state_dir
+from luna_farm.config_settings import BY_NAME
 from luna_farm.core import status
 from luna_farm.core.pools import NEAR
 from luna_farm.core.state import Farm, folder_of
@@ -144,3 +147,14 @@ def _open_files(process: psutil.Process) -> int:
     """File descriptors; on Windows handles."""
     count: Callable[[], int] = getattr(process, "num_handles" if sys.platform == "win32" else "num_fds")
     return count()
+
+
+def start_command(config: Config) -> str:
+    """Return what to type to start this farm again: the page of a farm that is gone shows it."""
+    words = ["luna-farm", "start", "--detach"]
+    if config.state_dir != default_state_dir():
+        words += ["--state-dir", str(config.state_dir)]
+    for name in ("port", "feed_port"):
+        if getattr(config, name) != BY_NAME[name].default:
+            words += [BY_NAME[name].option, str(getattr(config, name))]
+    return shlex.join(words)

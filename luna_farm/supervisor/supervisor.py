@@ -43,7 +43,7 @@ from luna_farm.supervisor.notify import Notifier, managed
 from luna_farm.supervisor.opening import Opening, opened
 from luna_farm.supervisor.services import request_defaults, services
 from luna_farm.supervisor.state_guard import StateGuard
-from luna_farm.supervisor.status import Status
+from luna_farm.supervisor.status import Status, start_command
 from luna_farm.supervisor.tls import server_context
 
 log = logging.getLogger("luna_farm.supervisor")
@@ -216,7 +216,8 @@ class Supervisor:
         state_dir.write_endpoint(config.state_dir, self.guard.endpoint)
         limits = {**self.farm.limits.of_request(), "max_jobs": config.max_jobs}
         folders = {"state_dir": str(config.state_dir), "output_dir": str(config.output_dir)}
-        self._status.facts = {**endpoint, **folders, "limits": limits, "catalogue": config.catalogue}
+        facts = {"limits": limits, "catalogue": config.catalogue, "start_command": start_command(config)}
+        self._status.facts = {**endpoint, **folders, **facts}
         log.info("Luna Farm listens on %s:%d (pid %d)", config.host, port, os.getpid())
         if feed:
             log.info("Dashboard: %s://%s:%d/", "https" if config.tls_cert else "http", config.host, feed.port)

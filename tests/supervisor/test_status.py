@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from luna_farm import config
 from luna_farm.core.limits import Limits, PoolLimits
 from luna_farm.core.pools import NEAR
 from luna_farm.core.retry import FailingFolder
@@ -42,3 +43,13 @@ def test_formats_that_only_other_machines_may_write_are_not_called_missing(
     }
     pools = (PoolLimits(NEAR, 1, 1), PoolLimits("ray", 1, 1))
     assert made(Farm(Limits(arena_bytes=4096, pools=pools), "luna-arena"), [0.0])["missing_formats"] == {}
+
+
+def test_a_page_can_say_how_to_start_its_farm_again(tmp_path: Path) -> None:
+    usual = config.load({"port": "19283"}, {}, None)
+    assert status.start_command(usual) == "luna-farm start --detach"
+    own = config.load({"state_dir": str(tmp_path / "my state"), "port": "7", "feed_port": "8"}, {}, None)
+    place = tmp_path / "my state"
+    assert status.start_command(own) == (
+        f"luna-farm start --detach --state-dir '{place}' --port 7 --feed-port 8"
+    )

@@ -86,7 +86,7 @@ const heard = {
     $("live").dataset.state = state;
     put($("live"), words[state]);
     $("banner").hidden = state === "open" || state === "connecting";
-    if (state === "lost") put($("banner-text"), `The farm does not answer. What you see is how it was at ${clock(farmNow) || "no time yet"}. Next try in ${span(Math.ceil(wait / 1000))}; if the farm was stopped, start it with: luna-farm start`);
+    if (state === "lost") put($("banner-text"), `The farm does not answer. What you see is how it was at ${clock(farmNow) || "no time yet"}. Next try in ${span(Math.ceil(wait / 1000))}; if the farm was stopped, start it with: ${status?.start_command ?? "luna-farm start"}`);
     if (state === "locked") { put($("banner-text"), "Only the user of this farm, and those who have its token, may read it."); login.ask(); }
     if (state === "open" && before === "lost") say("Connected again.");
     else if (state === "lost" && before === "open") say("The connection to the farm is lost. Trying again.");
