@@ -18,7 +18,7 @@ from luna_farm import config_destinations
 from luna_farm import config_values as read
 from luna_farm.config_destinations import Destination
 from luna_farm.config_provenance import Signing
-from luna_farm.config_ray import RayCluster
+from luna_farm.config_ray import RayCluster, missing_ray
 from luna_farm.config_settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting
 from luna_farm.config_values import FEED_OFF as FEED_OFF
 from luna_farm.errors import ConfigError
@@ -155,6 +155,9 @@ def load(
     _check_together(config, serving)
     if serving:
         _check_listener(config)
+        absent = missing_ray() if config.engine != "local" else ""
+        if absent:
+            raise ConfigError(absent, "engine", config.engine, "local, or another once Ray is installed")
     return config
 
 

@@ -40,9 +40,15 @@ class RayCluster:
 
 def read_address(value: Any, _: Path) -> str:
     """Read the address of a head."""
-    if value != "auto" and not (isinstance(value, str) and re.fullmatch(r"[^/\s]+:\d{1,5}", value)):
+    if value != "auto" and not (isinstance(value, str) and is_address(value)):
         raise ValueError(value)
     return str(value)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is HOST:PORT."""
+    found = re.fullmatch(r"[^/\s]+:(\d{1,5})", text)
+    return found is not None and 0 < int(found[1]) < 65536
 
 
 def read_resources(value: Any, _: Path) -> dict[str, float]:

@@ -118,6 +118,7 @@ def test_paths_of_the_file_start_from_its_folder_and_others_from_the_working_fol
         *[("fsync", value) for value in ("maybe", 1, 0)],
         *[("output_dir", value) for value in ("", "a\0b", 3)],
         *[("allowed_dirs", value) for value in (5, ["a", ""], [3])],
+        *[("ray_address", value) for value in ("host", "host:0", "host:65536", "ray://h:1", 5)],
         ("output_dir", "~no-such-user-here/x"),
     ],
 )
@@ -314,3 +315,12 @@ def test_the_table_of_the_documents_is_that_of_the_code(monkeypatch):
 def test_the_example_of_the_documents_is_accepted(tmp_path):
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     load({}, {}, file_with(tmp_path, page.split("```toml\n")[1].split("```")[0]))
+
+
+@pytest.mark.parametrize("engine", ["ray", "auto"])
+def test_a_farm_for_a_cluster_does_not_start_without_ray(engine, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"^Ray is not installed\. .* pip install 'luna-farm\[ray\]'"):
+        load({"engine": engine}, {}, None)
+    assert load({"engine": engine}, {}, None, serving=False).engine == engine, "a client needs none"
+    assert load({}, {}, None).engine == "local"

@@ -32,13 +32,14 @@ class Placement:
         self._farm = farm
         idle = sorted((w for w in farm.workers.values() if w.state is W.IDLE), key=lambda w: w.since)
         self._idle = {name: [w for w in idle if w.pool == name] for name in farm.pools}
-        self.several = len(farm.pools) > 1
+        self._pools = [pool for pool in farm.pools.values() if not standing_by(farm, pool)]
+        self.several = len(self._pools) > 1
         self._full: set[str] = set()
         """Pools whose busy workers have no room for an image that may be handed out ahead."""
 
     def worker(self, image: Image) -> Worker | None:
         """Return the worker that gets an image now, None if it has to wait."""
-        takers = [pool for pool in self._farm.pools.values() if takes(self._farm, pool, image)]
+        takers = [pool for pool in self._pools if not self.several or takes(self._farm, pool, image)]
         for pool in takers:
             if self._idle[pool.name]:
                 # The worker idle for the shortest time is warm; the others get old enough to be reaped.
@@ -52,7 +53,7 @@ class Placement:
     @property
     def exhausted(self) -> bool:
         """No worker is idle and none may be handed an image ahead."""
-        return not any(self._idle.values()) and len(self._full) == len(self._farm.pools)
+        return not any(self._idle.values()) and len(self._full) == len(self._pools)
 
     def _busy_with_room(self, pool: WorkerPool, image: Image) -> Worker | None:
         farm = self._farm
@@ -109,7 +110,8 @@ def missing_workers(farm: Farm, now: float) -> Iterator[WorkerPool]:
         alive = len(farm.alive(pool.name))
         if pool.error:
             high = low = 1  # one finds out whether that is over
-        queued = 0 if farm.paused else _queued_for(farm, pool)
+        # Whether images may go to a pool is looked at only if it can grow: that takes a while.
+        queued = 0 if farm.paused or alive >= high else _queued_for(farm, pool)
         for _ in range(wanted(alive, queued, low, high) - alive):
             yield pool
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from luna_farm import __version__
 from luna_farm.config_provenance import Signing
-from luna_farm.config_ray import RayCluster
+from luna_farm.config_ray import RayCluster, is_address
 from luna_farm.worker.actor import Encoder
 
 CALLS = 2
@@ -91,6 +91,11 @@ class Cluster:
 
     def absent(self) -> str:
         """Return a sentence if there is nothing to connect to, "" if there may be."""
+        found = os.environ.get("RAY_ADDRESS", "auto") if self._given.address == "auto" else "auto"
+        if found not in ("", "auto") and not is_address(found):
+            return (
+                f"RAY_ADDRESS is {found!r}, and the farm needs HOST:PORT of the head; set it, or ray_address."
+            )
         address = known_address(self._given.address)
         if address and not answers(*split(address), TRIED_S):
             return f"No Ray cluster answers at {address}. Start its head, or set ray_address to where it is."
@@ -252,7 +257,7 @@ def known_address(address: str) -> str:
         folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         with contextlib.suppress(OSError):
             given = Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
-    return given if re.fullmatch(r".+:\d+", given) else ""
+    return given if is_address(given) else ""
 
 
 def _node_here() -> bool:

@@ -206,10 +206,11 @@ def test_a_wrong_token_is_a_sentence(farm: Start, nodes: RayNodes, long: bool) -
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: an address of its own needs Linux")
 def test_no_cluster_is_a_sentence(farm: Start) -> None:
     """Nothing hangs, and nothing is written about it twice."""
+    if WHY_NOT:
+        pytest.skip(WHY_NOT)
     one = farm(bare=True, engine="ray", ray_address="127.9.9.9:9", min_workers=1)
     one.workers_ready(1)
-    expected = "No Ray cluster answers at 127.9.9.9:9." if not WHY_NOT else ""
-    until(lambda: engine(one)["error"].startswith(expected), "the reason")
+    until(lambda: engine(one)["error"].startswith("No Ray cluster answers at 127.9.9.9:9."), "the reason")
     assert one.log_text().count("No worker of the engine ray now") == 1
     assert one.stop() == 0
 

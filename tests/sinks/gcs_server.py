@@ -2,9 +2,9 @@
 
 As Google documents it (Cloud Storage, XML API reference, "PUT Object" and "Reference headers"): an object is
 stored by PUT, with `x-goog-if-generation-match: 0` only if there is none (else 412); `x-goog-meta-*` headers
-are its metadata; the ETag is its MD5 in quotes. No emulator has all of it: gcp-storage-emulator 2026.7 ignores
-the condition, fake-gcs-server refuses the PUT, Google's storage-testbench 0.45 sends no ETag and keeps no
-metadata.
+are its metadata; the ETag is its MD5 in quotes. No emulator has all of it: gcp-storage-emulator 2026.7
+ignores the condition, fake-gcs-server refuses the PUT, Google's storage-testbench 0.45 sends no ETag and
+keeps no metadata.
 """
 
 from __future__ import annotations

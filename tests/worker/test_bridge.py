@@ -28,7 +28,7 @@ from luna_farm.worker import bridge, remote, sending, writing
 from luna_farm.worker.actor import Encoder
 from luna_farm.worker.bridge import Bridge
 from luna_farm.worker.budget import Budget
-from luna_farm.worker.cluster import ClusterError, Node, NotYet, WorkerLost, reason, split, why_not
+from luna_farm.worker.cluster import Cluster, ClusterError, Node, NotYet, WorkerLost, reason, split, why_not
 from luna_farm.worker.remote import Desk
 from luna_farm.worker.sending import Offers
 
@@ -497,3 +497,14 @@ def test_the_reason_of_a_death_is_the_line_that_tells_it() -> None:
     assert reason(died) == "The actor is dead because it was killed."
     assert reason("") == "no reason given"
     assert split("[::1]:6379") == ("::1", 6379)
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "local", "head", "http://head:8265", "head:99999"])
+def test_an_address_of_the_environment_that_is_none_is_named(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself would start a cluster, or use its proxy."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert Cluster(RayCluster(), "a").absent() == (
+        f"RAY_ADDRESS is {address!r}, and the farm needs HOST:PORT of the head; set it, or ray_address."
+    )
