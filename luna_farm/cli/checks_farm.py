@@ -20,6 +20,8 @@ NAME = "farm"
 LISTED = 5
 """Failing folders that are named."""
 ANSWER_S = 2.0
+STARTED_S = 10.0
+"""By then a farm has workers, unless something keeps them from starting."""
 
 
 def running(status: Mapping[str, Any], scarce_bytes: int) -> Iterator[Finding]:
@@ -59,7 +61,7 @@ def _standing_still(status: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(NAME, NOTE, f"It is paused, with {waiting} waiting.", "`luna-farm resume` goes on.")
     elif status.get("draining"):
         yield Finding(NAME, NOTE, f"It is stopping, with {waiting} left, and takes nothing new.")
-    elif not status.get("ready", True):
+    elif not status.get("ready", True) and status["uptime_s"] >= STARTED_S:
         text = f"No worker is ready, with {waiting} waiting."
         yield Finding(NAME, PROBLEM, text, "`luna-farm logs --level warning` says why.")
 

@@ -103,7 +103,11 @@ def run(args: argparse.Namespace, config: Config) -> int:
             report = farm.job(args.job_id)
             wait = args.wait
         if wait and not report.finished:
-            report = farm.wait(args.job_id, timeout=args.timeout)
+            try:
+                report = farm.wait(args.job_id, timeout=args.timeout)
+            except KeyboardInterrupt:
+                print(f"Not waiting any more: job {args.job_id} goes on in the farm.", file=sys.stderr)
+                return 130
     _show(report, as_json=args.json)
     if wait:
         return 0 if report.state == "done" else 1

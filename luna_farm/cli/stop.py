@@ -6,6 +6,7 @@ It must never lose an accepted job: what is not finished stays in the journal fo
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from luna_farm.cli import options, terminal
 from luna_farm.config import Config
+from luna_farm.core.counted import counted
 from luna_farm.errors import FarmError
 
 if TYPE_CHECKING:
@@ -52,9 +54,18 @@ def run(args: argparse.Namespace, config: Config) -> int:
         images = int(status["queue"]["images"])
         pid = farm.shutdown(now=args.now)
         shown, task = terminal.progress("Finishing", images or None)
-        with shown:
-            for left in _left(watched, pid, args.timeout):
-                shown.update(task, completed=images - left)
+        left = images
+        try:
+            with shown:
+                for left in _left(watched, pid, args.timeout):
+                    shown.update(task, completed=images - left)
+        except KeyboardInterrupt:
+            told = (
+                f"Not waiting any more: the farm (process {pid}) goes on stopping, with"
+                f" {counted(left, 'image')} to write. `luna-farm stop --now` leaves them to its next start."
+            )
+            print(options.for_this_farm(told, args.arguments), file=sys.stderr)
+            return 130
     rest = read_left(Path(status.get("state_dir", config.state_dir)))
     told = f"The farm (process {pid}) has stopped.{rest and ' ' + rest}"
     print(options.for_this_farm(told, args.arguments))

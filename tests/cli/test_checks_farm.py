@@ -29,6 +29,8 @@ def test_a_farm_that_has_nothing_to_say_is_fine() -> None:
     assert (finding.level, finding.text) == (FINE, "Process 100 has saved what it accepted.")
     (finding,) = checks_farm.running(fakes.STATUS, SCARCE)
     assert finding.text == "Process 100 saves 7 images."
+    (finding,) = checks_farm.running({**QUIET, "ready": False, "uptime_s": 1.0}, SCARCE)
+    assert finding.level == FINE, "its workers are starting"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_a_farm_that_has_nothing_to_say_is_fine() -> None:
         ),
         ({"paused": True, "queue": {"images": 3}}, NOTE, "It is paused, with 3 images waiting."),
         ({"draining": True}, NOTE, "It is stopping"),
-        ({"ready": False}, PROBLEM, "No worker is ready"),
+        ({"ready": False, "uptime_s": 60.0}, PROBLEM, "No worker is ready"),
         ({"incomplete_jobs": [LACKS]}, NOTE, "15 images of 1 job never came, or were lost"),
         ({"notes": ["a smaller arena"]}, NOTE, "a smaller arena"),
     ],

@@ -81,6 +81,13 @@ def test_waiting_for_a_job_tells_by_the_code_how_it_ended(ends, code, jobs, cli)
     assert jobs.waited == [("cccccccc", 5.0)]
 
 
+def test_ctrl_c_ends_the_wait_and_says_that_the_job_goes_on(jobs, cli):
+    jobs.reports["cccccccc"] = fakes.report("cccccccc", "queued")
+    jobs.unfinished, jobs.unfinished_as = 1, KeyboardInterrupt()
+    told = "Not waiting any more: job cccccccc goes on in the farm.\n"
+    assert cli("job", "cccccccc", "--wait") == (130, "", told)
+
+
 def test_a_finished_job_is_not_waited_for_but_judged(jobs, cli):
     assert cli("job", "bbbbbbbb", "--wait")[0] == 1
     assert jobs.waited == []

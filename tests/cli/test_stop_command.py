@@ -52,6 +52,17 @@ def test_a_farm_that_does_not_end_in_time_is_code_1(stopping, cli):
     assert "--now" in err
 
 
+def test_ctrl_c_ends_the_wait_and_says_that_the_farm_goes_on_stopping(stopping, cli):
+    stopping.alive = [True] * 5
+    stopping.statuses = [stopping.status(), stopping.status(), KeyboardInterrupt()]
+    code, out, err = cli("stop", "--port", "7")
+    assert (code, out) == (130, "")
+    assert err.startswith(
+        "Not waiting any more: the farm (process 100) goes on stopping, with 7 images to write"
+    )
+    assert "`luna-farm stop --port 7 --now`" in err
+
+
 def test_drain_and_now_exclude_each_other(stopping, cli):
     assert cli("stop", "--drain", "--now")[0] == 2
 
