@@ -105,8 +105,9 @@ class Saving:
             reason = trouble or f"job {report.job_id} is {report.state}."
             self.problems.append(f"Not finished after {self._timeout_s:g} s: {reason} {self._left()}")
             return False
-        if trouble and trouble != self._told:
-            self._told = trouble
+        what = trouble.partition(":")[0]  # each try names another file
+        if trouble and what != self._told:
+            self._told = what
             print(self._named(trouble), file=sys.stderr)
         return True
 

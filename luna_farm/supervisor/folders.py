@@ -180,10 +180,10 @@ class Folders:
             self._mounts[folder] = mount, at, now
         return mount, there
 
-    def space(self, path: str, now: float) -> tuple[int, int]:
+    def space(self, path: str, now: float, fresh_s: float = SPACE_FRESH_S) -> tuple[int, int]:
         """Return (free, total) bytes of the disk of a folder as last seen, (0, 0) until it has answered
-        once."""
-        if now - self._space_at.get(path, -SPACE_FRESH_S) >= SPACE_FRESH_S:
+        once. They are at most `fresh_s` old, and one question longer."""
+        if now - self._space_at.get(path, -fresh_s) >= fresh_s:
             if len(self._space_at) >= MAX_KNOWN:
                 self._space_at.clear()
                 self._space.clear()

@@ -21,7 +21,7 @@ from luna_farm.core.pools import NEAR
 from luna_farm.core.state import Farm, folder_of
 from luna_farm.core.workers import Worker
 from luna_farm.locations import is_url
-from luna_farm.supervisor.folders import Folders
+from luna_farm.supervisor.folders import SPACE_FRESH_S, Folders
 from luna_farm.supervisor.formats import missing_formats
 
 FRESH_S = 0.5
@@ -129,7 +129,8 @@ class Status:
         rows = []
         for path in list(dict.fromkeys([*failing_first, *usual, *sorted(known)]))[:LISTED_FOLDERS]:
             failing = self._farm.folders.get(path)
-            free_bytes, total_bytes = self._disks.space(path, now)
+            fresh_s = FRESH_S if failing else SPACE_FRESH_S
+            free_bytes, total_bytes = self._disks.space(path, now, fresh_s)
             rows.append(
                 {
                     "path": path,

@@ -245,6 +245,15 @@ def test_a_folder_that_cannot_be_written_is_named_once_while_it_is_waited_for(fa
     assert out.startswith("/out/a b.png")
 
 
+def test_a_folder_that_fails_with_another_file_each_time_is_named_once(farm, cli, sample):
+    farm.unfinished = 3
+    farm.statuses = [
+        status(folders=[{**FAILING, "error": f"Cannot write /out/{n}.png: No space left on device."}])
+        for n in range(3)
+    ]
+    assert cli("save", sample)[2].count("\n") == 1
+
+
 def test_a_destination_that_fails_is_named_while_it_is_waited_for(farm, cli, sample):
     error = "s3://b does not accept the credentials. Check user and keys."
     farm.unfinished, farm.unfinished_as = 2, "uploading"

@@ -17,7 +17,7 @@ from luna_farm.supervisor import status
 
 
 def made(farm: Farm, now: list[float]) -> dict[str, Any]:
-    disks: Any = SimpleNamespace(space=lambda path, at: (5, 10))
+    disks: Any = SimpleNamespace(space=lambda path, at, fresh_s: (fresh_s, 10))
     return status.Status(farm, disks, Path("/out"), lambda: now.pop() if len(now) > 1 else now[0], []).get()
 
 
@@ -26,6 +26,7 @@ def test_the_default_output_folder_is_always_there_and_what_fails_comes_first() 
     assert [row["path"] for row in made(farm, [0.0])["folders"]] == ["/out"]
     farm.folders["/zzz"] = FailingFolder("/zzz", "full", 0.0)
     rows = made(farm, [3.0])["folders"]
+    assert rows[0]["free_bytes"] < rows[1]["free_bytes"], "a failing one is looked at more often"
     assert [(row["path"], row["state"]) for row in rows] == [("/zzz", "failing"), ("/out", "ok")]
 
 
