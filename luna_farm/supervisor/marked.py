@@ -2,8 +2,8 @@
 
 Their clients send no seal: a message would wake this process, often in the place of the very thread that has
 just finished copying. So this process looks by itself: once that thread is gone, then less and less often,
-before it takes any message of a client, and when a client is gone. Must never give up a mark but for a client that
-is gone.
+before it takes any message of a client, and when a client is gone. Must never give up a mark but for a client
+that is gone.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from luna_farm.storage.arena import Segments
 from luna_farm.storage.marks import MARK_BYTES, Mark
 
 FIRST_S, LONGEST_S = 0.005, 0.02
-"""Pauses between two looks while a client copies. The first is longer than the copy of a large image: to look,
-and to hand it on, takes a processor for half a millisecond, perhaps the one that copies."""
+"""Pauses between two looks while a client copies. The first is longer than the copy of a large image: to
+look, and to hand it on, takes a processor for half a millisecond, perhaps the one that copies."""
 
 
 class Shell(Protocol):

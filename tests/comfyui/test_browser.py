@@ -768,6 +768,31 @@ def test_the_page_and_the_node_count_what_is_left(browser, held, running):
     browser.until(f"{LINE} === '6 saved' && !{words}")
 
 
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
+def test_a_farm_that_ends_before_an_image_is_saved_and_is_started_again_shows_it(browser, running, killed):
+    """A pause ends with the farm that was paused."""
+    browser.build(filename=f"restart_{killed}")
+    with running.client() as client:
+        client.pause()
+    browser.queue()
+    browser.until(f"{LINE}.startsWith('Saving 1')")
+    if killed:
+        running.process.kill()
+        running.process.wait()
+    else:
+        with running.client() as client:
+            client.shutdown(now=True)
+        running.process.wait(60)
+    browser.shot(f"away_{killed}")
+    assert browser.seen() == []
+    assert browser.page.evaluate(f"{LINE}.startsWith('Saving 1')")
+    running.start()
+    browser.until(PREVIEW)
+    browser.until(f"{LINE} === '1 saved'")
+    browser.shot(f"restarted_{killed}")
+    assert browser.seen() == [f"restart_{killed}_RAW.png"]
+
+
 def test_no_preview_where_none_is_wanted(browser):
     browser.build(filename="unseen", preview=False)
     browser.queue()
