@@ -5,14 +5,11 @@
  * after Up. Which of them it is, and by how much, is measured on small tiles spread over the section: each is filtered in
  * every way and scanned. A first look at a few small tiles lets photographs and noise pass.
  *
- * Samples of 16 bits are looked at as words before all that (words.h).
- *
  * What is looked at is a share of the section, so that a small image does not wait for its own sample. */
 #ifndef LUNA_CHOOSE_H
 #define LUNA_CHOOSE_H
 
 #include "tiles.h"
-#include "words.h"
 
 /* Bands of dense images; of less than BANDS_FROM bytes they would take too much of the time. */
 enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 2 << 20, BAND_HOPE = 1015, FEW_ROWS = 4 };
@@ -169,7 +166,7 @@ static void look_at_bands(int isa, const strip *s, const row_buffers *b, tile_me
     learn_scan_costs(&m->scan, &sum->scanned[p->filter]);
 }
 
-/* Tells the search about the image. In 16-bit gray, high bytes repeat with any low ones between them, as a rule. */
+/* Tells the search about the image. In 16-bit gray, high bytes repeat with any low ones between them. */
 static void begin_scan(scanner *scan, const strip *s) {
     scan->pixel_bytes = s->pixel_bytes;
     scan->step = s->pixel_bytes == 2 && s->sample_bytes == 2 ? 1 : s->pixel_bytes;
@@ -181,16 +178,6 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     if (s->level < 5 && stream_bytes(s) <= TINY)
         return (plan){FILTER_BEST, METHOD_RUNS, 0, 0};
     begin_scan(&m->scan, s);
-    if (s->level < 5 && s->sample_bytes == 2) {
-        tile tiles[GLANCES];
-        const words_found words = look_at_words(isa, s, b, m, tiles, place_glances(s, part, tiles));
-        if (words.repeat && !words.empty) {
-            guess_scan_costs(&m->scan);
-            m->scan.step = s->sample_bytes;
-            return (plan){words.filter, METHOD_GREEDY, words.symbols, 0};
-        }
-        m->scan.step = words.repeat ? s->pixel_bytes : m->scan.step;
-    }
     clear_tiles(m, GLANCE_ROWS * GLANCE_BYTES);
     const int hopeful = glance(isa, s, b, m, part), single = s->level == 1 ? single_filter(isa, s, b, m, part) : FILTER_BEST;
     plan by_glance = plan_runs(s, sum, single);
@@ -206,12 +193,10 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
         p.method = by_glance.method;
     }
     u64 pays = p.symbols < SPARSE_SYMBOLS ? SPARSE_SCAN_PAYS : SCAN_PAYS[s->level];
-    if (s->sample_bytes == 2 && s->level < 5 && pays < 1000)
-        pays = DEEP_SCAN_PAYS;
     if (s->level < 5 && p.symbols >= DENSE_SYMBOLS && (part.last - part.first) * s->row_bytes < UNSURE_BELOW)
         pays -= UNSURE;
     if (look.cost * 1000 < look.runs * pays) {
-        p.method = m->scan.step == 1 && s->level < 5 && s->sample_bytes == 2 ? METHOD_GREEDY : METHOD_SCAN;
+        p.method = METHOD_SCAN;
         p.plain_may_pay = 0;
         learn_scan_costs(&m->scan, &sum->scanned[look.filter]);
         p.filter = look.filter;

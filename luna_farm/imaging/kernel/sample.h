@@ -103,10 +103,14 @@ INLINE u32 true_distance(u32 distance, size_t tile_stride, size_t stride) {
     return far < WINDOW ? (u32)far : WINDOW;
 }
 
-/* Adds the statistics of a tile with matches after a filter. */
-static void sample_matches(int isa, const strip *s, const row_buffers *b, tile_memory *m, tile t, int filter) {
+/* scan() or scan_greedily() */
+typedef void search(int isa, scanner *s, const u8 *data, size_t n, u32 position, size_t row_end, sequence *q);
+
+/* Adds the statistics of a tile with the matches of a search after a filter. */
+static void sample_search(int isa, const strip *s, const row_buffers *b, tile_memory *m, tile t, int filter, search *find,
+                          histogram *sum) {
     sequence q = {m->tokens, m->literals, 0, 0, 0, 0};
-    histogram one, *sum = &m->sum.scanned[filter];
+    histogram one;
     const size_t n = filter_tile(isa, s, b, m, t, filter), skipped = uncounted(t), stride = t.bytes + 1;
     if (sum->litlen[END_OF_BLOCK])
         learn_scan_costs(&m->scan, sum);
@@ -114,13 +118,18 @@ static void sample_matches(int isa, const strip *s, const row_buffers *b, tile_m
         guess_scan_costs(&m->scan);
     begin_tile(m, stride);
     if (skipped)
-        scan(isa, &m->scan, m->stream, skipped, m->position, 0, &q);
+        find(isa, &m->scan, m->stream, skipped, m->position, 0, &q);
     clear_sequence(&q);
-    scan(isa, &m->scan, m->stream + skipped, n - skipped, m->position + (u32)skipped, 0, &q);
+    find(isa, &m->scan, m->stream + skipped, n - skipped, m->position + (u32)skipped, 0, &q);
     for (size_t i = 0; i < q.count; i++)
         q.tokens[i].distance = (u16)(true_distance(q.tokens[i].distance + 1u, stride, s->row_bytes + 1) - 1);
     count_sequence(&one, &q);
     add_histogram(sum, &one);
+}
+
+/* The same with the quick search. */
+static void sample_matches(int isa, const strip *s, const row_buffers *b, tile_memory *m, tile t, int filter) {
+    sample_search(isa, s, b, m, t, filter, scan, &m->sum.scanned[filter]);
 }
 
 /* Adds the statistics of n bytes without matches but runs. */

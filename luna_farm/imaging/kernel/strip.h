@@ -4,7 +4,7 @@
 
 #include "block.h"
 #include "checksum.h"
-#include "choose.h"
+#include "deep.h"
 #include "parse.h"
 
 /* A sample of a block stands for all of it from this size on. CARRIED: fewer tokens and literals than this wait for the
@@ -180,7 +180,7 @@ static size_t plan_section(workspace *w, const strip *s, size_t y) {
     if (s->level == 0) {
         w->plan.filter = FILTER_NONE;
     } else {
-        w->plan = choose(w->isa, s, &w->rows, w->tiles, part);
+        w->plan = choose_any(w->isa, s, &w->rows, w->tiles, part);
     }
     scan->stride = s->row_bytes + 1;
     scan->start = FIRST_POSITION;

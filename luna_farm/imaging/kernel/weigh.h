@@ -25,8 +25,6 @@ enum { LONG_RUNS_COST_1 = 95, LONG_RUNS_COST_2 = 97 };
 /* Of a small dense image a few tiles are all that there is time for; matches must promise so much more there. */
 enum { UNSURE_BELOW = 1 << 18, UNSURE = 40 };
 enum { DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
-/* What SCAN_PAYS is in 16 bits: there, tiles promise up to a tenth that the whole image does not keep. */
-enum { DEEP_SCAN_PAYS = 850 };
 /* What no filter must come to after some tiles, in thousandths of runs, for the search to go on. */
 enum { QUICK_PAYS = 1020 };
 

@@ -10,10 +10,9 @@
 #include "sample.h"
 
 /* Different words are counted by WORD_KINDS hashes. After EARLY_TILES, more than MANY_KINDS after either filter are the end.
- * Words repeat each other if codes for them alone would leave less than WORDS_PAY hundredths of codes for bytes (measured:
- * at most 58 where the search gains something, at least 66 where it does not), or, where all low bytes are 0, HIGH_PAYS.
- * Where a word costs less than half a bit, nearly nothing is left, and the quick search by pixels is better. */
-enum { WORD_KINDS = 4096, EARLY_TILES = 2, MANY_KINDS = 400, WORDS_PAY = 62, HIGH_PAYS = 74, EMPTY_WORD = BIT / 2 };
+ * Words may repeat each other if codes for them alone would leave less than WORDS_PAY hundredths of codes for bytes
+ * (measured: at most 70 where a greedy search gains something, at least 74 in real samples of 16 bits). Where a word costs less than half a bit, nearly nothing is left, and the quick search by pixels is better. */
+enum { WORD_KINDS = 4096, EARLY_TILES = 2, MANY_KINDS = 400, WORDS_PAY = 75, EMPTY_WORD = BIT / 2 };
 /* What the entropy of a sample lacks for each kind of word (Miller and Madow: half a nat), in hundredths of BIT. */
 enum { KIND_COST = 72 };
 
@@ -24,7 +23,7 @@ typedef struct {
 } words_found;
 
 typedef struct {
-    u32 words, kinds, low; /* low: words whose low byte is not 0 */
+    u32 words, kinds;
     u64 cost; /* by codes for words, in sixteenths of a bit */
     u64 bytes_cost; /* by codes for bytes */
 } words_sum;
@@ -36,7 +35,6 @@ static void count_words(const tile_memory *m, tile t, u16 *counts, u32 table[8][
         count_bytes(table, row, t.bytes);
         for (size_t x = 0; x < t.bytes; x += 2) {
             counts[(u16)(load16(row + x) * FIRST_WORD) >> 4]++;
-            sum->low += row[x + 1] != 0;
         }
         sum->words += (u32)t.bytes / 2;
     }
@@ -60,7 +58,7 @@ static words_sum words_after(int isa, const strip *s, const row_buffers *b, tile
                              int filter) {
     u16 *counts = m->scan.head;
     u32 table[8][256];
-    words_sum sum = {0, 0, 0, 0, 0};
+    words_sum sum = {0, 0, 0, 0};
     memset(table, 0, sizeof table);
     memset(counts, 0, WORD_KINDS * sizeof *counts);
     for (int i = 0; i < count; i++) {
@@ -86,7 +84,7 @@ static words_found look_at_words(int isa, const strip *s, const row_buffers *b, 
     const u64 bytes_cost = best.bytes_cost < none.bytes_cost ? best.bytes_cost : none.bytes_cost;
     const u64 least = best.cost < none.cost ? best.cost : none.cost;
     found.filter = none.cost < best.cost ? FILTER_NONE : FILTER_BEST;
-    found.repeat = least * 100 < bytes_cost * (best.low ? WORDS_PAY : HIGH_PAYS);
+    found.repeat = least * 100 < bytes_cost * WORDS_PAY;
     found.empty = least < (u64)best.words * EMPTY_WORD;
     found.symbols = (unsigned)(least * 100 / (bytes_cost + 1));
     return found;

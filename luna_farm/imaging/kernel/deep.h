@@ -1,0 +1,123 @@
+/* Decides for sections of 16 bits at levels 1 to 4: what choose() finds, or one of the greedy searches, which begin matches at
+ * words or at bytes. Where there may be something to find, each is tried on bands of the section, and the smallest is taken. */
+#ifndef LUNA_DEEP_H
+#define LUNA_DEEP_H
+
+#include "choose.h"
+#include "words.h"
+
+/* Bands of at most one in BAND_SHARE bytes. What costs so many hundredths of the best is tried no further, once the best has
+ * left TELLING of bits. A search must leave at most so many hundredths of what runs do: it takes longer. */
+enum { DEEP_BANDS = 4, DEEP_BAND_BYTES = 4096, BAND_SHARE = 32, TRIED_ON = 104, SEARCH_PAYS = 97, TELLING = 24000 * BIT };
+enum { MOST_CANDIDATES = 7, NEARLY_EMPTY = 5 };
+
+typedef struct {
+    u8 method, filter, step; /* step: of the search */
+    int dropped;
+    u64 cost;
+    histogram sum;
+} candidate;
+
+static candidate *propose(candidate *to, int method, int filter, size_t step) {
+    memset(to, 0, sizeof *to);
+    to->method = (u8)method;
+    to->filter = (u8)filter;
+    to->step = (u8)step;
+    return to + 1;
+}
+
+/* What a candidate leaves of a band. */
+static void try_candidate(int isa, const strip *s, const row_buffers *b, tile_memory *m, tile t, candidate *c) {
+    m->scan.step = c->step;
+    if (c->method >= METHOD_SCAN) {
+        sample_search(isa, s, b, m, t, c->filter, c->method == METHOD_SCAN ? scan : scan_greedily, &c->sum);
+    } else {
+        const size_t n = filter_tile(isa, s, b, m, t, c->filter), skipped = uncounted(t);
+        add_runs(isa, m, m->stream + skipped, n - skipped, c->method == METHOD_RUNS ? SHORT_RUN : SHORTEST_RUN, &c->sum);
+    }
+    c->cost = whole_cost(&c->sum);
+}
+
+typedef struct {
+    tile at[DEEP_BANDS];
+    int count;
+} bands;
+
+static bands place_bands(const strip *s, section part) {
+    bands of = {{{0, 0, 0, 0}}, count_tiles(s, part, WIDE_ROWS, DEEP_BAND_BYTES, BAND_SHARE, DEEP_BANDS)};
+    for (size_t i = 0; i < (size_t)of.count; i++) {
+        of.at[i] = place_tile(s, part, (int)i, of.count, WIDE_ROWS, DEEP_BAND_BYTES);
+        of.at[i].y = part.first + (part.last - part.first - of.at[i].rows) * (2 * i + 1) / (2 * (size_t)of.count);
+    }
+    return of;
+}
+
+/* The cheapest of the candidates on bands. Runs are taken unless another one gains enough. */
+static const candidate *cheapest(int isa, const strip *s, const row_buffers *b, tile_memory *m, const bands *of,
+                                 candidate *first, const candidate *end) {
+    const candidate *best = NULL;
+    for (int i = 0; i < of->count; i++) {
+        u64 least = ~0ull;
+        for (candidate *c = first; c < end; c++) {
+            if (!c->dropped)
+                try_candidate(isa, s, b, m, of->at[i], c);
+            least = !c->dropped && c->cost < least ? c->cost : least;
+        }
+        for (candidate *c = first; c < end; c++)
+            c->dropped |= least > TELLING && c->cost > least / 100 * TRIED_ON;
+    }
+    u64 least = ~0ull;
+    for (const candidate *c = first; c < end; c++) {
+        u64 cost = c->method < METHOD_SCAN ? c->cost / 100 * SEARCH_PAYS : c->cost;
+        if (!c->dropped && cost < least)
+            best = c, least = cost;
+    }
+    return best;
+}
+
+/* What to do where words may repeat each other, or the usual plan is a search: that is `usual`. */
+static plan choose_search(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, plan usual, int none) {
+    static const u8 OTHERS[2] = {FILTER_UP, FILTER_SUB};
+    const bands of = place_bands(s, part);
+    candidate candidates[MOST_CANDIDATES], other, *end = candidates;
+    clear_tiles(m, WIDE_ROWS * DEEP_BAND_BYTES);
+    clear_greedy(&m->scan, WIDE_ROWS * DEEP_BAND_BYTES);
+    end = propose(end, usual.method, usual.filter, s->pixel_bytes);
+    end = propose(end, METHOD_GREEDY, FILTER_BEST, 2);
+    end = propose(end, METHOD_GREEDY, FILTER_BEST, 1);
+    end = propose(end, METHOD_SCAN, FILTER_BEST, s->pixel_bytes);
+    if (usual.method >= METHOD_SCAN)
+        end = propose(end, METHOD_RUNS, FILTER_BEST, 1);
+    if (none) {
+        end = propose(end, METHOD_GREEDY, FILTER_NONE, 2);
+        end = propose(end, METHOD_SCAN, FILTER_NONE, s->pixel_bytes);
+    }
+    candidate best = *cheapest(isa, s, b, m, &of, candidates, end);
+    for (int k = 0; k < 2 && best.method == METHOD_GREEDY && best.filter != FILTER_NONE; k++) {
+        propose(&other, best.method, OTHERS[k], best.step);
+        for (int i = 0; i < of.count && other.cost < best.cost; i++)
+            try_candidate(isa, s, b, m, of.at[i], &other);
+        if (other.cost < best.cost)
+            best = other;
+    }
+    m->scan.step = best.step;
+    if (best.method >= METHOD_SCAN)
+        learn_scan_costs(&m->scan, &best.sum);
+    return best.method == usual.method && best.filter == usual.filter ? usual : (plan){best.filter, best.method, usual.symbols, 0};
+}
+
+/* As choose(), for any section. */
+static plan choose_any(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part) {
+    if (s->sample_bytes == 1 || s->level >= 5 || stream_bytes(s) <= SMALL)
+        return choose(isa, s, b, m, part);
+    tile tiles[GLANCES];
+    begin_scan(&m->scan, s);
+    const words_found words = look_at_words(isa, s, b, m, tiles, place_glances(s, part, tiles));
+    const plan runs = {FILTER_BEST, METHOD_RUNS, words.symbols, 0};
+    const plan usual = words.repeat && !words.empty ? runs : choose(isa, s, b, m, part);
+    if ((!words.repeat && usual.method < METHOD_SCAN) || usual.symbols < NEARLY_EMPTY)
+        return usual;
+    return choose_search(isa, s, b, m, part, usual, words.filter == FILTER_NONE);
+}
+
+#endif
