@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from luna_farm.core.secret_shapes import Shape, mask, shapes_in
-from luna_farm.core.secrets import MASK, is_secret, named, wordlike
+from luna_farm.core.secrets import MASK, credential, is_secret, named, wordlike
 
 SHORTEST_REPEATED = 8
 """A shorter secret would be found in innocent words; it is looked for in nodes of its own type only."""
@@ -75,6 +75,8 @@ class Scrubber:
                 self._learn(label if key == "value" and label else key, inner, kind, nodes)
                 self._collect(inner, kind, nodes)
         elif isinstance(value, list):
+            if _is_pair(value):
+                self._learn(value[0], value[1], kind, nodes)
             for inner in value:
                 self._collect(inner, kind, nodes)
 
@@ -104,6 +106,9 @@ class Scrubber:
         if isinstance(value, str):
             return self._clean_text(value, place, name, kind)
         if isinstance(value, list):
+            if _is_pair(value):
+                second = self._clean(value[1], f"{place}[1]", value[0], kind)
+                return [self._clean(value[0], f"{place}[0]", "", kind), second]
             return [
                 self._clean(inner, f"{place}[{at}]", "" if is_link(value) else name, kind)
                 for at, inner in enumerate(value)
@@ -159,6 +164,16 @@ class Scrubber:
             text, again = self._repeated.subn(MASK, text)
             found += again
         return text, found
+
+
+def _is_pair(value: list[Any]) -> bool:
+    """Whether a list is a name and a credential, as `["X-Api-Key", "..."]` among headers."""
+    return (
+        len(value) == 2
+        and all(isinstance(part, str) for part in value)
+        and is_secret(*value)
+        and credential(value[1])
+    )
 
 
 def _label(value: dict[str, Any]) -> str:

@@ -64,7 +64,9 @@ def _basic(text: str) -> bool:
 
 def _userinfo(text: str) -> bool:
     user, _, password = text.partition(":")
-    return bool(user and password) and not re.match(r"\d{1,5}(?:/|$)", password)
+    return (
+        bool(password) and (bool(user) or long_value(password)) and not re.match(r"\d{1,5}(?:/|$)", password)
+    )
 
 
 _B = r"(?<![A-Za-z0-9_-])"  # no credential begins in the middle of a word
@@ -242,6 +244,10 @@ _ASSIGNED = re.compile(
          |(?P<plain>[^\s"'&,;<>(){}|\]\[\\]{4,500}))""",
     re.VERBOSE | re.ASCII,
 )
+# `--api-key VALUE` on a command line.
+_OPTION = re.compile(
+    r"(?<![\w-])--?(?P<name>[A-Za-z][\w-]{1,60})\s{1,3}(?P<q>[\"']?)(?P<s>[^\s\"'`]{8,500})(?P=q)"
+)
 _HINT = re.compile(
     "key|token|secret|pass|auth|cookie|cred|sig|pwd|pw|jwt|bearer|session|sid|webhook|pat|otp|string|personal|code"
 )
@@ -270,6 +276,9 @@ def mask(text: str, shapes: Iterable[Shape] | None = None) -> tuple[str, int]:
     if (":" in text or "=" in text) and _HINT.search(lower):
         text, count = _cut(_ASSIGNED, text, None)
         found += count
+    if " -" in f" {text}" and _HINT.search(lower):
+        text, count = _cut(_OPTION, text, None)
+        found += count
     return text, found
 
 
@@ -277,18 +286,25 @@ def _cut(pattern: re.Pattern[str], text: str, test: Test | None) -> tuple[str, i
     """Replace the secrets that `pattern` finds."""
     parts, done, at, found = [], 0, 0, 0
     while match := pattern.search(text, at):
-        start, end = (
-            _assigned(match) if pattern is _ASSIGNED else match.span("s" if pattern.groupindex else 0)
-        )
+        start, end = _place(match)
         value = text[start:end]
         if not value or MASK in value or (test and not test(value)) or _part_of_a_name(text, start, end):
             # What follows a name may hold another: "https://...?key=".
-            at = match.end("name" if pattern is _ASSIGNED else 0)
+            at = match.end("name" if pattern in (_ASSIGNED, _OPTION) else 0)
             continue
         parts += [text[done:start], MASK]
         done = at = end
         found += 1
     return "".join((*parts, text[done:])), found
+
+
+def _place(match: re.Match[str]) -> tuple[int, int]:
+    """Return where the secret stands in what a pattern found, an empty place where it is none."""
+    if match.re is _ASSIGNED:
+        return _assigned(match)
+    if match.re is _OPTION and not (is_secret(match["name"], match["s"]) and long_value(match["s"])):
+        return 0, 0
+    return match.span("s" if match.re.groupindex else 0)
 
 
 def _assigned(match: re.Match[str]) -> tuple[int, int]:

@@ -170,6 +170,8 @@ _ABOUT = re.compile(
     r"(?:name|env|envvar|var|file|filename|path|type|url|mode|count|length|limit|header|hint|label|source|prefix"
     r"|provider|format|field|index|position|weight|strength)s?"
 )
+_FILLERS = frozenset({"value", "text", "string", "str", "input", "header"})
+"""Say nothing more of a field than the words before them: what stands in it has to look like a credential."""
 _NAME = re.compile(r"[\w .$#@/-]{1,80}")  # longer or with other signs, it is a text
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])")
 
@@ -189,8 +191,12 @@ def named(name: str) -> Test | None:
     words = [word.lower() for word in _SPLIT.split(name) if word]
     while words and words[-1].isdigit():
         words.pop()
+    if len(words) > 1 and words[-1] in _FILLERS:
+        return credential if named(" ".join(words[:-1])) else None
     if not words or _ABOUT.fullmatch(words[-1]):
         return None
+    if words[0] in ("key", "token") and _ISSUERS & set(words[1:]):
+        return credential
     joined = "".join(words)
     if joined.endswith(("keys", "passwords")):
         joined = joined[:-1]

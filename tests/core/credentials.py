@@ -116,7 +116,7 @@ _FIELDS = """
     X-Goog-Api-Key bearer jwt signing_key subscription_key OPENAIKEY runwayKey kling_secret_key
     account_key auth_key contraseña mot_de_passe 密码 API密钥 访问令牌 パスワード пароль
 """
-FIELDS = _FIELDS.split()
+FIELDS = [*_FIELDS.split(), "auth_header", "token_value", "api_key_text", "key_openai", "token_civitai"]
 
 _URL_PARAMETERS = """
     key apikey api_key access_token token sig X-Amz-Signature X-Amz-Security-Token signature client_secret
@@ -172,6 +172,9 @@ def credentials(rng: random.Random) -> list[tuple[str, str, str]]:
         ("X-Api-Key", f"X-Api-Key: {opaque}", opaque),
         ("Cookie", f"Cookie: sessionid={opaque}; theme=dark", opaque),
         ("shell", f"export OPENAI_API_KEY={opaque}", opaque),
+        ("option of a command", f"gen --api-key {opaque} --steps 20", opaque),
+        ("quoted option", f"gen -v --token '{opaque}'", opaque),
+        ("password without a user", f"redis://:{opaque}@cache:6379/0", opaque),
         ("JSON in a text", json.dumps({"api_key": opaque, "n": 1}), opaque),
         ("JSON in JSON in a text", json.dumps({"body": json.dumps({"password": opaque})}), opaque),
         ("Python in a text", f"client = Client(api_key='{opaque}')", opaque),
@@ -212,6 +215,9 @@ def credentials(rng: random.Random) -> list[tuple[str, str, str]]:
 
 
 INNOCENT = [
+    "a man at the beach --ar 16:9 --sref 1234567890 --key light --secret gardenparty --token ohwx-man-v2",
+    "-token beautiful-long-haired-princess",
+    "redis://:6379",
     "<lora:sk_glossy_anime_style_v2:0.8>",
     "<lora:sk-AbC123dEf456GhI789jKl012mNo:0.8>, a cat",
     "sk_glossy_anime_style_v2.safetensors",
@@ -249,6 +255,10 @@ INNOCENT = [
     '{"key": "C major", "token": "ohwx woman", "subject": "a bearer"}',
 ]
 INNOCENT_FIELDS = {
+    "signature_text": "Jane 2025",
+    "auth_header": "X-Api-Key",
+    "key_value": "C-major-4",
+    "token_string": "ohwx man, sks dog",
     "placeholder_token": "my-cat-toy-01",
     "initializer_token": "toy",
     "instance_token": "ohwx-2024-person-01",

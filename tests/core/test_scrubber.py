@@ -47,6 +47,14 @@ def test_innocent_fields_stay(field, value):
     assert clean(document) == [document]
 
 
+def test_a_list_of_a_name_and_a_credential_loses_the_credential():
+    headers = [["X-Api-Key", OPAQUE], ["Accept", "text/html"], ["password", "garden"], ["key", "light"]]
+    document = {"1": {"inputs": {"headers": headers}}, "2": {"inputs": {"text": f"see {OPAQUE}"}}}
+    [found] = clean(document)
+    assert found["1"]["inputs"]["headers"] == [["X-Api-Key", MASK], *headers[1:]]
+    assert OPAQUE not in json.dumps(found)
+
+
 @pytest.mark.parametrize("begin", ["", "data:image/png;base64,"])
 def test_images_and_arrays_in_base64_stay(begin):
     """Their zeros look like a key of Twitter, and other stretches between "+" and "/" like one of Meta."""
