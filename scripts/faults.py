@@ -174,8 +174,8 @@ so. Windows, macOS, NFS and SMB were not tested; a folder that hangs was, by FUS
   repeats a sync that failed: it writes the file again from the pixels.
 - `kill -9` of everything and a full removal of the state folder: what was accepted and not saved is then
   known to no process. Dead letters lie in that folder, too.
-- The loss of the journal file: durable images are saved from their pixels, others are lost with it, and so are
-  the reports of jobs that finished since the farm was idle last. Their files are there.
+- The loss of the journal file: durable images are saved from their pixels, others are lost with it, and so
+  are the reports of jobs that finished since the farm was idle last. Their files are there.
 - A user who deletes the files of the farm in shared memory while no worker has them mapped and the disk
   of the state folder is full: both copies are gone then.
 """

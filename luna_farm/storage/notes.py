@@ -25,8 +25,8 @@ from luna_farm.core.messages import Note
 NOTE_BYTES = 512
 """Of one note; a temporary name (up to 100 bytes) and a final name (up to 255) fit."""
 NOTES = 64
-"""How many notes of one worker are kept; the results of all older ones are in the journal, unless its disk
-has refused that many records."""
+"""How many notes of one worker are kept; the results of all older ones are in the journal. Where its disk has
+refused that many records, a file is known by its time of modification (`writer.py`)."""
 
 _HEAD = struct.Struct(">IIQ")  # crc32 of the rest, payload bytes, when it was made (monotonic ns)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC

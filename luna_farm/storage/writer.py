@@ -59,6 +59,7 @@ def publish(
     noted: Note | None = None,
     note: Callable[[Note], None] | None = None,
     time_ns: int = 0,
+    recovered: bool = False,
     allowed: Allowed = ANYWHERE,
 ) -> Published:
     """Write `buffers` to `path`, or to the next free number behind it if that is taken; folders are made.
@@ -66,7 +67,8 @@ def publish(
     `replace`: on the wish of the user a file of that name is replaced, whole by whole, and gets no number.
     `temp_name` is unique to this file. `note` is called with the identity of the file before it gets its
     name; `noted` is what an attempt that died noted last: if that one was published, it counts as this one.
-    `fsync`: on disk before this returns. `time_ns`: time of modification of the file, 0 for now.
+    `fsync`: on disk before this returns. `time_ns`: time of modification of the file, 0 for now. No other
+    file of the farm has it: what one that was `recovered` without a note published is known by it.
     `allowed`: whether folders of the path may be links. Raises InvalidRequest for a path that is not below
     `output_dir`,
     DiskError for everything that a disk may refuse; no file is left behind then, or, where the disk refuses
@@ -78,7 +80,7 @@ def publish(
     file = File(name, temp_name, views, fsync, note, time_ns, noted=noted)
     try:
         with Folder.open(output_dir, folders, create=True, sync=fsync, allowed=allowed) as folder:
-            known = _published(folder, noted) if noted else None
+            known = _published(folder, noted) if noted else _same(folder, file) if recovered else None
             if replace:
                 known = _replace(folder, file)
             elif known is None:
@@ -164,6 +166,17 @@ def _published(folder: Folder, noted: Note) -> Named | None:
         if other != noted.temp and _is_noted(folder.stat(other), noted):
             return Named(other, noted.size)
     return None  # not published, or moved out of the folder: written once more rather than lost
+
+
+def _same(folder: Folder, file: File) -> Named | None:
+    """Return the file of this name if it has the time and the content of this one. The state folder may have
+    been too full for results and notes."""
+    status, size = folder.stat(file.name), sum(map(len, file.views))
+    if not status or not file.time_ns or (status.st_mtime_ns, status.st_size) != (file.time_ns, size):
+        return None
+    with open(folder.open_existing(file.name), "rb") as there:
+        same = all(there.read(len(view)) == view for view in file.views)
+    return Named(file.name, size) if same else None
 
 
 def _is_noted(status: os.stat_result | None, noted: Note) -> bool:

@@ -93,6 +93,7 @@ def _stored(
             allowed=allowed,
             replace=made.options.if_exists == "overwrite",
             time_ns=made.task.file_time_ns,
+            recovered=made.task.recovered,
         )
         result = _published(made, publish)
     if result.state != "failed" and (is_url(root) or made.options.mirrors):

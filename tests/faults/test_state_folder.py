@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from measured import Figures
 from running_farm import RunningFarm, Start, until
 
 from luna_farm.errors import FarmError
+from luna_farm.storage.notes import NOTES
 
 ROW = "state folder"
 
@@ -95,3 +98,30 @@ def test_notes_and_reports_go_on_in_the_new_folder(farm: Start) -> None:
     with one.client() as client:
         assert album.settled(client)["lost"] == 0
         assert client.job(album.promised[0].receipt).state == "done"
+
+
+def test_a_full_state_folder_while_results_come_then_all_is_killed(
+    farm: Start, figures: Figures, tmpfs: Callable[[str], Path]
+) -> None:
+    """More images are saved than workers keep notes of, and no result is journaled: none is saved twice."""
+    one = farm(started=False)
+    one.state = tmpfs("size=4m")
+    one.start()
+    album = Album(one.out)
+    with one.client() as client:
+        client.pause()
+        for _ in range(2 * NOTES + 40):
+            album.add(client)
+        fill = one.state / "fill"
+        for piece in (4096, 1):
+            with contextlib.suppress(OSError), fill.open("ab", buffering=0) as file:
+                while True:
+                    file.write(bytes(piece))
+        client.resume()
+        until(lambda: not client.status()["queue"]["images"], "all are saved")
+        assert any("journal" in note for note in client.status()["notes"])
+        one.kill(children=True)
+        fill.unlink()
+        one.restart()
+        figures.none(ROW, "full while results come, then kill -9 of all", **album.settled(client))
+    assert one.stop() == 0

@@ -89,6 +89,23 @@ def test_another_file_with_the_same_bytes_is_another_image(tmp_path: Path) -> No
     assert files(tmp_path) == {"x.png": b"content", "x_00001.png": b"content"}
 
 
+def test_without_a_note_a_file_of_its_time_and_content_is_its_own(tmp_path: Path) -> None:
+    """The state folder was full, so neither results nor notes were kept, and then all was killed."""
+    time_ns = 1_700_000_000_000_001_000
+    first = publish(tmp_path, "x.png", time_ns=time_ns)
+    again = publish(tmp_path, "x.png", time_ns=time_ns, recovered=True)
+    assert again == first
+    others = [
+        publish(tmp_path, "x.png", time_ns=time_ns + 1000, recovered=True),
+        publish(tmp_path, "x.png", b"CONTENT", time_ns=time_ns, recovered=True),
+        publish(tmp_path, "x.png", b"longer content", time_ns=time_ns, recovered=True),
+        publish(tmp_path, "x.png", time_ns=time_ns),
+        publish(tmp_path, "x.png", recovered=True),
+    ]
+    assert [Path(other.path).name for other in others] == [f"x_{n:05}.png" for n in range(1, 6)]
+    assert publish(tmp_path, "y.png", time_ns=time_ns, recovered=True).path == str(tmp_path / "y.png")
+
+
 def test_an_inode_number_that_is_used_again_is_another_file(tmp_path: Path) -> None:
     note = noted(tmp_path, "x.png")
     (tmp_path / "y.png").write_bytes(b"another")
