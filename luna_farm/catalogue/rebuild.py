@@ -32,6 +32,8 @@ class Rebuilt:
     """Files with the ending of an image that are none."""
     unreadable_paths: list[str] = field(default_factory=list)
     """The first NAMED of them."""
+    unlisted: list[str] = field(default_factory=list)
+    """Folders that could not be looked into."""
     unscored: int = 0
     """Images whose scores and perceptual hash are not known: files do not hold them, and no row did."""
     removed: int = 0
@@ -52,7 +54,7 @@ def rebuild(
     done, wanted = Rebuilt(), tuple(names)
     for folder in folders:
         os.stat(folder)  # one that is not there removes no rows
-        found = iter(image_files(folder))
+        found = iter(image_files(folder, lambda error: done.unlisted.append(str(error.filename))))
         while group := list(islice(found, BATCH)):
             rows = _read(store, group, done)
             rows = _with_pixels(rows) if pixels else rows
@@ -105,10 +107,12 @@ def rows_below(folders: Iterable[str], store: Callable[[], Store]) -> Iterator[l
         yield batch
 
 
-def image_files(folder: str) -> Iterator[tuple[str, bool]]:
+def image_files(
+    folder: str, unlisted: Callable[[OSError], Any] = lambda error: None
+) -> Iterator[tuple[str, bool]]:
     """Yield every file below a folder that has the ending of an image, and whether there is a .json beside
-    it. Links to folders are not followed; what cannot be listed is passed over."""
-    for root, folders, names in os.walk(folder):
+    it. Links to folders are not followed; what cannot be listed is passed over, and given to `unlisted`."""
+    for root, folders, names in os.walk(folder, onerror=unlisted):
         folders.sort()
         stems = {name[:-5] for name in names if name.endswith(".json")}
         for name in sorted(names):

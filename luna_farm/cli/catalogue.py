@@ -163,6 +163,10 @@ def _found(
             if not (is_loopback(config.host) and catalogue.exists):
                 raise
     if not catalogue.exists:
+        from luna_farm.supervisor.state_dir import unreadable
+
+        if why := unreadable(config.state_dir):
+            raise CatalogueUnavailable(why, catalogue.path)
         raise CatalogueUnavailable(
             f"There is no catalogue in {config.state_dir}: no farm has saved an image with this state"
             " folder. `luna-farm catalogue rebuild DIR` makes one from image files.",
@@ -252,6 +256,10 @@ def _rebuild(args: argparse.Namespace, config: Config) -> int:
     told = [f"In the catalogue: {counted(done.images, 'image')}."]
     if done.removed:
         told.append(f"Removed {counted(done.removed, 'row')} of files that are gone.")
+    if done.unlisted:
+        names = ", ".join(done.unlisted[: rebuild.NAMED])
+        more = ", ..." if len(done.unlisted) > rebuild.NAMED else ""
+        told.append(f"Folders that this user may not look into: {names}{more}.")
     if done.unreadable:
         names = ", ".join(done.unreadable_paths)
         more = ", ..." if done.unreadable > len(done.unreadable_paths) else ""

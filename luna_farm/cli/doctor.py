@@ -98,7 +98,8 @@ def examine(config: Config) -> Iterator[Finding]:
     finding = checks_storage.look_at_permissions(config.state_dir)
     if finding is not None:
         yield finding
-    yield from checks_storage.look_aside(config.state_dir)
+    if not state_dir.unreadable(config.state_dir):
+        yield from checks_storage.look_aside(config.state_dir)
     yield checks_machine.logout()
     yield checks_machine.clock(time.time(), checks_machine.newest_note(config.state_dir))
     yield from checks_encoders.encoders(checks_encoders.look())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from luna_farm.config import Config
 from luna_farm.config_settings import BY_NAME
+from luna_farm.errors import FarmUnavailable, Unauthorized
 
 if TYPE_CHECKING:
     from luna_farm_client import FarmClient
@@ -27,6 +28,7 @@ def place(config: Config) -> tuple[str, int]:
 
 def connect(config: Config, timeout_s: float = 30.0) -> FarmClient:
     """Return a client of a farm that answers. Raises Unauthorized, FarmUnavailable."""
+    from luna_farm.supervisor.state_dir import unreadable
     from luna_farm_client import FarmClient
 
     # Where the client finds the token, and finds it again when the farm was restarted.
@@ -37,7 +39,10 @@ def connect(config: Config, timeout_s: float = 30.0) -> FarmClient:
     client = FarmClient(host, port, config.token or None, timeout_s)
     try:
         client.ping()
-    except BaseException:
+    except BaseException as error:
         client.close()
+        why = unreadable(config.state_dir) if isinstance(error, FarmUnavailable | Unauthorized) else ""
+        if why:
+            raise type(error)(f"{error} {why}") from error
         raise
     return client

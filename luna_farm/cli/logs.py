@@ -46,9 +46,12 @@ def add_parser(subparsers: options.Subparsers) -> None:
 def run(args: argparse.Namespace, config: Config) -> int:
     """Show the log. Returns the exit code; raises FarmError where there is none."""
     from luna_farm import logs
+    from luna_farm.supervisor.state_dir import unreadable
 
     path = config.state_dir / logs.FILE_NAME
     files = [path.with_name(f"{path.name}.{n}") for n in range(logs.FILES_KEPT, 0, -1)] + [path]
+    if why := unreadable(config.state_dir):
+        raise FarmError(why)
     files = [file for file in files if file.is_file()]
     if not files:
         raise FarmError(f"There is no log in {config.state_dir}: no farm ever ran on this state folder.")

@@ -102,7 +102,7 @@ class Saving:
             return True
         trouble = self._trouble(report)
         if self._timeout_s is not None and time.monotonic() >= self._until:
-            reason = trouble or f"job {report.job_id} is {report.state}."
+            reason = trouble or report.trouble or f"job {report.job_id} is {report.state}."
             self.problems.append(f"Not finished after {self._timeout_s:g} s: {reason} {self._left()}")
             return False
         what = trouble.partition(":")[0]  # each try names another file

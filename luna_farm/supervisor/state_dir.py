@@ -65,6 +65,20 @@ def secure(state_dir: Path) -> None:
         raise system.disk_error("make the state folder", state_dir, error) from error
 
 
+def unreadable(state_dir: Path) -> str:
+    """Return a sentence if this user may not look into a state folder that is there, "" otherwise."""
+    try:
+        os.listdir(state_dir)
+        return ""
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return (
+            f"The state folder {state_dir} cannot be read: {error.strerror}. Run this as the user that it"
+            " belongs to, or name another one with --state-dir."
+        )
+
+
 def _check_owner(state_dir: Path) -> None:
     if not hasattr(os, "getuid"):  # Windows: the folder lies in the profile of the user
         return

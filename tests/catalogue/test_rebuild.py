@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -236,6 +237,25 @@ def test_an_image_that_is_saved_during_a_rebuild_keeps_its_row(
 
     assert rebuild.rebuild(store, [str(tmp_path)], FIELDS, progress=saved_meanwhile).removed == 0
     assert {Path(row.path).name for row in catalogue.search()} == {"a.png", "b.png"}
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, store: Store, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    text_png(closed / "a.png", parameters="a\nSeed: 1")
+    store.put([make_row(path=str(closed / "a.png"))])
+    scandir = os.scandir
+
+    def refused(path: str) -> Any:
+        if path == str(closed):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    done = rebuild.rebuild(store, [str(tmp_path)], FIELDS)
+    assert (done.unlisted, done.removed) == ([str(closed)], 0)
 
 
 def test_a_file_that_cannot_be_looked_for_is_not_gone(

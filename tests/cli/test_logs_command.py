@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 
 import pytest
 
@@ -80,3 +81,25 @@ def test_following_ends_with_ctrl_c(log, cli, monkeypatch):
 
     monkeypatch.setattr("time.sleep", interrupted)
     assert cli("logs", "--follow", "--lines", 0) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "command", [("logs",), ("find",), ("status", "--port", "9"), ("jobs", "--port", "9"), ("doctor",)]
+)
+def test_a_state_folder_that_may_not_be_read_is_no_empty_one(command, cli, tmp_path, monkeypatch):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    listdir = os.listdir
+
+    def refused(path="."):
+        if str(path) == str(state):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refused)
+    code, out, err = cli(*command)
+    if command == ("doctor",):
+        assert "permissions" in out, "it goes on with what it can look at"
+        return
+    assert code in (1, 3)
+    assert f"The state folder {state} cannot be read: Permission denied." in err
