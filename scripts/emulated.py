@@ -36,14 +36,13 @@ MODULES = [
     *("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "jsonschema", "packaging", "trustme"),
 ]
 UNIT = [
-    "tests/core",
-    "tests/imaging",
-    "tests/storage",
-    "tests/client",
-    "tests/test_config.py",
-    "tests/test_logs.py",
+    *(
+        f"tests/{name}"
+        for name in ("core", "imaging", "storage", "catalogue", "client", "supervisor", "worker")
+    ),
+    *("tests/nodes", "tests/testing"),
+    *(str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("tests/test_*.py"))),
 ]
-UNIT += ["tests/test_system.py", "tests/test_system_files.py"]
 PYPI = [
     *("numpy", "pillow", "psutil", "msgpack", "websockets", "rich", "platformdirs", "prometheus-client"),
     *("deflate", "isal", "zlib-ng", "simplejpeg", "imagecodecs", "av", "tifffile", "sd-parsers"),

@@ -8,6 +8,7 @@ for them in `custom_nodes/*/`, and in a clone that is the top. A test compares a
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -55,4 +56,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     sys.exit(main())

@@ -7,6 +7,7 @@ image. Needs Chromium, the playwright package and Pillow. It must never touch a 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
 import math
@@ -124,4 +125,9 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="where to (default: docs/images)")
+    parser.parse_args()
     asyncio.run(main())

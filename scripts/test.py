@@ -8,6 +8,7 @@ and the exit code is 0 only if nothing failed. It must never pass over a test si
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -169,6 +170,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     try:
         sys.exit(main())
     except KeyboardInterrupt:

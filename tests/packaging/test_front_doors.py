@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem != "bootstrap")
 
 
 @pytest.fixture
@@ -163,6 +164,12 @@ REPORT = """<testsuites><testsuite tests="4" failures="1" errors="0" skipped="2"
 <testcase classname="a" name="t2"><skipped message="no chromium here"/></testcase>
 <testcase classname="a" name="t3"><failure/></testcase><testcase classname="a" name="t4"/>
 </testsuite></testsuites>"""
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_script_that_is_asked_for_help_does_nothing_else(script):
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout[:7], done.stderr) == (0, "usage: ", "")
 
 
 def test_skipped_tests_are_listed_with_their_reasons(scripts, monkeypatch, tmp_path, capsys):
