@@ -51,7 +51,9 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(:[0-9]{1,5})?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[$A-Za-z0-9_][A-Za-z0-9._\-]*)(:[0-9]{1,5})?")
+_SHOWN = re.compile(r"[$A-Za-z0-9._\-]*(?:\[[0-9A-Fa-f:.]*)?(?::[0-9]*)?")
+"""What may be repeated of a host that is none: not what a secret could be."""
 _MISSPELT = re.compile(rf"({'|'.join(map(re.escape, SCHEMES))}):[/\\\\]", re.IGNORECASE)
 """A URL with one slash, or with backslashes."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
@@ -127,7 +129,10 @@ def parse(field: str, url: str) -> Location:
         form = f"{kind.upper()}/PREFIX"
         if wanted and kind == "server":
             form = "SERVER:PORT/PREFIX with a port from 1 to 65535"
-        raise InvalidRequest.of(field, f"{scheme}://{host}", f"{scheme}://{form}")
+        shown = _SHOWN.match(host)
+        assert shown is not None, "it matches nothing, too"
+        rest_of_it = "..." if shown.end() < len(host) else ""
+        raise InvalidRequest.of(field, f"{scheme}://{shown[0]}{rest_of_it}", f"{scheme}://{form}")
     parts = [part for part in path.split("/") if part]
     if any(part in (".", "..") for part in parts) or _CONTROLS.search(path):
         raise InvalidRequest.of(

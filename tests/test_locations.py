@@ -27,6 +27,7 @@ def test_a_folder_is_no_url(text: str) -> None:
     [
         ("s3://Bucket/a/b/", Location("s3", "Bucket", "a/b")),
         ("S3://bucket", Location("s3", "bucket", "")),
+        ("az://$web/x", Location("az", "$web", "x")),
         ("sftp://NAS.example.org:2222//shots//x", Location("sftp", "nas.example.org:2222", "shots/x")),
         ("webdav+https://[::1]:80/a%20b", Location("webdav+https", "[::1]:80", "a%20b")),
     ],
@@ -56,6 +57,9 @@ def test_url_is_read(url: str, wanted: Location) -> None:
         ("sftp://host:65536/x", "65535"),
         ("ftp://host:0/x", "65535"),
         ("s3://bucket:9000/x", "s3://BUCKET/PREFIX"),
+        ("s3://..", "s3://BUCKET/PREFIX"),
+        ("sftp://host;password=sesame/x", "'sftp://host...'"),
+        ("ftp://host:sesame/x", "'ftp://host:...'"),
     ],
 )
 def test_what_is_refused_says_what_is_allowed(url: str, word: str) -> None:

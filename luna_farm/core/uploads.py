@@ -282,6 +282,9 @@ def check(farm: Farm, options: SaveOptions) -> None:
             names = ", ".join(at.location.url for at in known) or "there is none"
             allowed = f"a place below one of the farm's destinations: {names} (setting allowed_dirs)"
             raise InvalidRequest.of(field, location.url, allowed)
+    if len({place.rstrip("/\\") for _, place in places}) < len(places):
+        allowed = "places that differ from one another and from output_dir"
+        raise InvalidRequest.of("mirrors", list(options.mirrors), allowed)
     archive = options.archive != "none"
     if (urls or options.mirrors or archive) and options.if_exists != "number":
         allowed = (

@@ -122,6 +122,7 @@ class Folders:
         reserved: list[str] = []
         try:
             self._check_places((i.output_dir, *i.mirrors))
+            _check_mirrored_keys(i)
             for group in _by_image(i.relatives):
                 keys = _free_keys(i.output_dir, group, self._taken)
                 reserved += keys
@@ -146,6 +147,7 @@ class Folders:
         try:
             root, rest = self.allowed.place(i.output_dir)
             self._check_places(i.mirrors)
+            _check_mirrored_keys(i)
             mount, there = self._mount(i.output_dir)
             relatives = [rest + relative for relative in i.relatives]
             reserved = names.reserve_all(
@@ -226,6 +228,15 @@ def _free_keys(root: str, group: Sequence[str], taken: Container[str]) -> list[s
     for key in free:
         check_key("save_path", key[at:])
     return free
+
+
+def _check_mirrored_keys(i: ReserveNames) -> None:
+    """Raise InvalidRequest for a mirror at which a key would be too long."""
+    longest = max(
+        i.relatives, key=lambda relative: len(relative.encode("utf-8", "surrogatepass")), default=""
+    )
+    for mirror in filter(is_url, i.mirrors):
+        check_key("mirrors", f"{parse('mirrors', mirror).prefix}/{longest}")
 
 
 def _unmounted(folder: str, mount: str) -> str:

@@ -415,6 +415,13 @@ def test_a_mirror_that_will_never_take_an_archive_is_tried_again_alone_or_given_
     assert (at.removed[-1], at.farm.spool_used_bytes, at.farm.shards) == ("/spool/set", 0, {})
 
 
+def test_mirrors_of_an_archive_are_checked_as_those_of_images() -> None:
+    at = stage()
+    at.hold = {instructions.ReserveNames}
+    at.submit("job-0001", **MIRRORED)
+    assert at.held[0].mirrors == MIRRORED["mirrors"]
+
+
 def test_an_open_shard_has_one_set_of_mirrors() -> None:
     at = stage()
     for n, mirrors in enumerate([("/a",), ("/a",), ("/b",), ()]):

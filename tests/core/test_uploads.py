@@ -250,6 +250,13 @@ def test_only_listed_destinations_count_where_folders_are_limited() -> None:
     assert "there is none" in bare.answer(bare.submit("job-0001", output_dir=URL))["error"]
 
 
+@pytest.mark.parametrize("mirrors", [("/out",), ("/out/",), ("/a", "/a"), (URL, URL + "/")])
+def test_a_place_gets_one_copy(mirrors: tuple[str, ...]) -> None:
+    at = stage()
+    refused = at.answer(at.submit("job-0001", mirrors=mirrors))
+    assert (code(refused), "differ from one another" in refused["error"]) == ("invalid", True)
+
+
 @pytest.mark.parametrize("fields", [{"output_dir": URL}, {"mirrors": (URL,)}])
 def test_nothing_is_replaced_beyond_the_local_disk(fields: dict[str, Any]) -> None:
     at = stage()

@@ -11,7 +11,7 @@ import pytest
 
 from luna_farm.core import events
 from luna_farm.core.instructions import ReserveNames
-from luna_farm.errors import DiskError, FarmBusy
+from luna_farm.errors import DiskError, FarmBusy, InvalidRequest
 from luna_farm.storage.allowed import Allowed
 from luna_farm.supervisor import folders as module
 from luna_farm.supervisor.folders import MAX_ASKING, Folders
@@ -115,3 +115,21 @@ def test_no_thread_to_be_had_is_an_answer_and_no_lost_place(
         assert isinstance(event, events.NamesReserved)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("relatives", [("a_%counter%.tar",), ()])
+async def test_mirrors_are_checked_for_archives_as_for_images(
+    tmp_path: Path, relatives: tuple[str, ...]
+) -> None:
+    """With and without names to look for: an archive whose last number is known asks for none."""
+    asker = Asker(Allowed((tmp_path / "out",)))
+    (tmp_path / "out").mkdir()
+    for number, mirror in enumerate((str(tmp_path / "elsewhere"), "s3://bucket/" + "p" * 1020)):
+        asker.folders.reserve(ReserveNames(str(number), str(tmp_path / "out"), relatives, mirrors=(mirror,)))
+        while len(asker.answers) <= number:
+            await asyncio.sleep(0)
+        (answer,) = asker.answers[number:]
+        assert isinstance(answer, events.NamesReserved)
+        assert isinstance(answer.error, InvalidRequest)
+        assert answer.error.field == "mirrors"
+    assert asker.taken == set()
