@@ -5,6 +5,7 @@ Decides, as `farm.handle` documents; acts on nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -144,19 +145,21 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
     """Answer all waiters once all images of a job are finished, and keep a bounded number of reports."""
     if not job.finished or farm.open_jobs.pop(job.job_id, None) is None:
         return []
-    if not job.count(S.FAILED):
+    count = Counter([image.state for image in job.images])
+    if not count[S.FAILED]:
         job.forget_metadata()
     done: list[Instruction] = []
-    if waiting := [waiter for waiter in farm.waiters if waiter.job_id == job.job_id]:
+    waiting = [waiter for waiter in farm.waiters if waiter.job_id == job.job_id] if farm.waiters else []
+    if waiting:
         report = job.report()
         done += [Reply(waiter.client, waiter.reply, report) for waiter in waiting]
         farm.waiters = [waiter for waiter in farm.waiters if waiter.job_id != job.job_id]
     ended = JobDone(
         job.job_id,
         job.state,
-        images_saved=job.count(S.SAVED),
-        images_discarded=job.count(S.DISCARDED, S.DROPPED),
-        images_failed=job.count(*UNSAVED),
+        images_saved=count[S.SAVED],
+        images_discarded=count[S.DISCARDED] + count[S.DROPPED],
+        images_failed=sum([count[state] for state in UNSAVED]),
         ms=(now - job.accepted_at) * 1e3,
     )
     done.append(Publish(ended))

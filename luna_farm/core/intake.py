@@ -170,7 +170,7 @@ def _accept(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
     """Take the next step with a submit that waits for nothing but its client."""
     if opened.step is not Step.CLIENT:
         return []
-    places = _take_parts(farm, opened)
+    places = _take_parts(farm, opened) if opened.parts else ()
     if not opened.taking:
         return _end_if_over(farm, opened, now)
     if opened.submit.options.durable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import attrgetter
 from typing import Any
 
 from luna_farm.core.circuits import Upload
@@ -64,6 +65,7 @@ UNSAVED = frozenset({S.FAILED, S.LOST, S.MISSING})
 UNFINISHED = frozenset({S.FILLING, S.QUEUED, S.RUNNING, S.HELD, S.BURYING, S.UPLOADING})
 HISTORY_LENGTH = 32
 _DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
+_documents_of = attrgetter(*_DOCUMENTS)
 NOTHING_YET = ImageResult("")
 
 
@@ -228,6 +230,6 @@ class Job:
 
     def without_documents(self) -> SaveOptions:
         """Return the options without the texts that only the encoding needs."""
-        if not any(getattr(self.options, name) for name in _DOCUMENTS):
+        if not any(_documents_of(self.options)):
             return self.options
         return self.options.with_fields(**dict.fromkeys(_DOCUMENTS, ""))

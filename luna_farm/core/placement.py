@@ -106,8 +106,10 @@ def missing_workers(farm: Farm, now: float) -> Iterator[WorkerPool]:
     for pool in farm.pools.values():
         if now < pool.spawn_at:
             continue
-        low, high = bounds(farm, pool)
         alive = len(farm.alive(pool.name))
+        if alive >= pool.limits.max_workers:
+            continue
+        low, high = bounds(farm, pool)
         if pool.error:
             high = low = 1  # one finds out whether that is over
         # Whether images may go to a pool is looked at only if it can grow: that takes a while.

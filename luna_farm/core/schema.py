@@ -126,15 +126,16 @@ def documents(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings(given: dict[str, Any]) -> dict[str, Any]:
     """Validate the output_dir and the options that are given. A program mostly sends what it sent before, but
-    for the name: that is validated once."""
-    own = {name: OPTIONS[name].kind.check(name, given[name]) for name in OF_ONE_REQUEST if name in given}
-    if own:
-        given = {name: value for name, value in given.items() if name not in own}
-    values = [tuple(value) if type(value) is list else value for value in given.values()]
+    for the name: that is validated once. `given` is used up."""
+    own = {name: OPTIONS[name].kind.check(name, given.pop(name)) for name in OF_ONE_REQUEST if name in given}
     try:
-        valid = _validated(tuple(given), *values)
-    except TypeError:  # a list or map where a plain value belongs: its kind refuses it
-        valid = _validated.__wrapped__(tuple(given), *values)
+        valid = _validated(tuple(given), *given.values())
+    except TypeError:  # some value is a list
+        values = [tuple(value) if type(value) is list else value for value in given.values()]
+        try:
+            valid = _validated(tuple(given), *values)
+        except TypeError:  # a list or map where a plain value belongs: its kind refuses it
+            valid = _validated.__wrapped__(tuple(given), *values)
     return {**valid, **own}
 
 
