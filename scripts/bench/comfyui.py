@@ -1,6 +1,6 @@
 """How long saving blocks the queue of a running ComfyUI: Save Image beside the Luna savers.
 
-    python3 scripts/bench comfyui [URL] [--image NAME] [--rounds N] [--no-farm] [--json]
+    python3 scripts/bench comfyui [URL] [--image NAME] [--rounds N] [--no-farm] [--pid PID] [--json]
 
 Needs a ComfyUI (default http://127.0.0.1:8188) with the nodes, and a farm. An image of ComfyUI's input
 folder (default: the example.png that it ships) is scaled to 1024x1024 and given the noise of a fresh one;
@@ -9,18 +9,23 @@ that is cached, so each prompt executes the saver alone. Times are from ComfyUI'
 "nothing" saves nothing: what ComfyUI itself takes for such a prompt, in every line; part of it is that it
 hashes the image's file each time, so let that be a small one. Files go to its output folder, below
 `luna_bench`. With --no-farm, to be called while none runs, the daemon saver is expected to be refused: how
-long that blocks. Standard library only.
+long that blocks. With --pid, the process of ComfyUI on this machine (Linux), the processor time of the thread
+that executes prompts as well, from one prompt's end to the next one's: what a machine that is busy with
+something else allows to compare. Standard library only.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 TURNS = {"SaveImage": 2, "LunaDaemonImageSaver": 6, "LunaMultiSaver": 2, "nothing": 6}
@@ -87,20 +92,44 @@ def blocked(url: str, graph: dict[str, Any], expected: str = "") -> int:
     return int(times["execution_success"] - times["execution_start"])
 
 
+def used_ms(pid: int | None) -> Counter[str]:
+    """Return the processor time that each thread of a process has had so far."""
+    tasks = f"/proc/{pid}/task"
+    threads = os.listdir(tasks) if pid else []
+    return Counter({t: int(Path(tasks, t, "schedstat").read_text().split()[0]) / 1e6 for t in threads})
+
+
+Times = dict[str, list[float]]
+
+
 def measure(
-    url: str, images: int, rounds: int, image: str, turns: dict[str, int], expected: dict[str, str]
-) -> dict[str, list[int]]:
-    """Return the times of each kind; the first round only warms up."""
-    found: dict[str, list[int]] = {kind: [] for kind in turns}
+    url: str,
+    images: int,
+    rounds: int,
+    image: str,
+    turns: dict[str, int],
+    expected: dict[str, str],
+    pid: int | None,
+) -> tuple[Times, Times]:
+    """Return the times of each kind, and the processor times of the thread that used most of all; the first
+    round only warms up."""
+    found: Times = {kind: [] for kind in turns}
+    used: dict[str, list[Counter[str]]] = {kind: [] for kind in turns}
     for at in range(rounds + 1):
         for kind, times in turns.items():
             for turn in range(times):
                 tag = f"{kind}_{images}_{at}_{turn}_{time.time_ns()}"
+                before = used_ms(pid)
                 took = blocked(url, prompt(kind, images, tag, image), expected.get(kind, ""))
                 if at:
                     found[kind].append(took)
+                    after = used_ms(pid)
+                    after.subtract({thread: before[thread] for thread in after})
+                    used[kind].append(after)
                 time.sleep(PAUSE_S.get(kind, 0.05) * images)
-    return found
+    total = sum((one for all_of_kind in used.values() for one in all_of_kind), Counter())
+    executing = max(total, key=lambda thread: total[thread], default="")
+    return found, {kind: [one[executing] for one in of_kind] for kind, of_kind in used.items() if total}
 
 
 def main() -> int:
@@ -110,24 +139,29 @@ def main() -> int:
     parser.add_argument("--image", default="example.png", help="a file of ComfyUI's input folder")
     parser.add_argument("--rounds", type=int, default=8, help="rounds that count (default 8)")
     parser.add_argument("--no-farm", action="store_true", help="no farm runs: how soon the node says so")
+    parser.add_argument("--pid", type=int, help="ComfyUI's process: its processor time as well (Linux)")
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     args = parser.parse_args()
     saver = "LunaDaemonImageSaver"
     turns, expected = (TURNS, {}) if not args.no_farm else (NO_FARM_TURNS, {saver: NO_FARM})
     try:
         found = {
-            images: measure(args.url, images, args.rounds, args.image, turns, expected) for images in (1, 5)
+            images: measure(args.url, images, args.rounds, args.image, turns, expected, args.pid)
+            for images in (1, 5)
         }
     except urllib.error.URLError as error:
         sys.exit(f"No ComfyUI answers at {args.url} ({error.reason}). Start it, with the nodes, and a farm.")
     if args.json:
         print(json.dumps(found))
         return 0
-    for images, kinds in found.items():
-        core = statistics.mean(kinds["SaveImage"])
-        print(f"{images} x 1024x1024, blocked milliseconds of the whole prompt (mean, median, least of n)")
-        for kind, times in kinds.items():
-            mean = statistics.mean(times)
-            figures = f"{mean:8.2f} {statistics.median(times):8.1f} {min(times):6d} of {len(times)}"
-            print(f"  {kind:<22}{figures}   {core / mean:6.1f} times less than SaveImage")
+    for images, of_images in found.items():
+        for what, kinds in zip(("blocked", "processor"), of_images, strict=True):
+            if kinds:
+                title = f"{images} x 1024x1024, {what} milliseconds of the whole prompt"
+                print(f"{title} (mean, median, least of n; times less than SaveImage: of the medians)")
+            for kind, times in kinds.items():
+                median = statistics.median(times)
+                less = statistics.median(kinds["SaveImage"]) / median if median else float("inf")
+                figures = f"{statistics.mean(times):8.2f} {median:8.2f} {min(times):8.2f} of {len(times)}"
+                print(f"  {kind:<22}{figures}   {less:6.1f} times less")
     return 0
