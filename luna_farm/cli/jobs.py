@@ -123,7 +123,7 @@ def _give_up(farm: FarmClient, args: argparse.Namespace) -> int:
             before = farm.job(job_id) if args.command == "dismiss" else None
             done.append((before, give_up(job_id, args.image)))
         except (UnknownJob, NotPossible) as error:
-            print(error, file=sys.stderr)
+            print(options.for_this_farm(str(error), args.arguments), file=sys.stderr)
             problems += 1
     if args.json:
         terminal.print_json([as_map(report) for _, report in done])

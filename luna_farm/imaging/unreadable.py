@@ -23,7 +23,7 @@ def unreadable(path: str | os.PathLike[str], error: BaseException, allowed: str)
         return _of(path, f"cannot be read: {error.strerror}", allowed)
     if not _size(path):
         return _of(path, "is empty", allowed)
-    if os.fspath(path).lower().endswith(".npy"):
+    if os.fspath(path).lower().endswith(".npy") and ".npy" in allowed:
         return _of(path, _wrong_with_npy(path, error), allowed)
     if type(error).__name__ == "UnidentifiedImageError":
         return _of(

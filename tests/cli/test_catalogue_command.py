@@ -106,6 +106,15 @@ def test_a_rebuild_drops_what_is_gone_and_says_what_is_no_image(rebuilt, cli):
     assert paths(cli) == ["1.png"]
 
 
+def test_an_array_is_no_image_to_look_for(rebuilt, cli, tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    code, _, err = cli("find", "--similar", "a.npy")
+    assert (code, err) == (
+        1,
+        "a.npy cannot be read: its content is of no kind that is known; allowed: an image.\n",
+    )
+
+
 def test_that_there_are_more_is_said(rebuilt, cli):
     code, told, err = cli("find", "--limit", "1")
     assert (code, "1.png" in told, "0.png" in told) == (0, True, False)

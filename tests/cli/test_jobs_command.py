@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from luna_farm.errors import UnknownJob
+
 spec = importlib.util.spec_from_file_location("cli_conftest", Path(__file__).with_name("conftest.py"))
 fakes = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fakes)
@@ -120,6 +122,14 @@ def test_one_image_of_a_job_is_given_up(command, farm, cli):
     code, out, _ = cli(command, "a1b2c3d4", "--image", "2")
     assert (code, out) == (0, "Job a1b2c3d4: 1 cancelled.\n")
     assert farm.cancelled == [("a1b2c3d4", 2)]
+
+
+def test_what_a_refused_cancellation_recommends_names_the_farm(farm, cli, monkeypatch):
+    def refuse(job_id, index=None):
+        raise UnknownJob("No job 'x' is known here; `luna-farm jobs` lists those that are.", job_id)
+
+    monkeypatch.setattr(farm, "cancel", refuse)
+    assert "`luna-farm jobs --port 7`" in cli("cancel", "x", "--port", "7")[2]
 
 
 def test_what_is_dismissed_is_called_so(farm, cli):
