@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from pathlib import Path
 
 from images import Album
@@ -99,4 +100,54 @@ def test_saves_go_on_while_everything_is_killed(
         overwritten=overwritten,
         **count,
     )
+    assert (one.left_processes(), one.segments()) == ([], [])
+
+
+class Ambush(threading.Thread):
+    """Kills the supervisor again and again within the next milliseconds of a hand-over."""
+
+    LATEST_S = 0.004
+    """About what submit, copy and receipt of these images take here."""
+
+    def __init__(self, farm: RunningFarm, keeper: Keeper, kills: int) -> None:
+        super().__init__()
+        self._farm, self._keeper, self._kills = farm, keeper, kills
+        self.begun = threading.Event()
+        """Set when a hand-over begins."""
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        chance = random.Random(2)
+        try:
+            for _ in range(self._kills):
+                self.begun.clear()  # the next begins once the last job is done: there is a farm to kill
+                self.begun.wait()
+                time.sleep(chance.uniform(0, self.LATEST_S))
+                before = self._keeper.deaths
+                os.kill(self._farm.pid, signal.SIGKILL)
+                until(lambda: self._keeper.deaths > before, "its death is seen")  # noqa: B023
+        except BaseException as error:
+            self.error = error
+
+
+def test_large_images_are_handed_over_while_the_supervisor_is_killed(
+    farm: Start, figures: Figures, long: bool
+) -> None:
+    """Their receipts come while they are copied (`core/early.py`): the marks in the slots must be enough."""
+    kills = 300 if long else 8
+    one = farm(bare=True, min_workers=2, max_workers=2)
+    one.out.mkdir()
+    album = Album(one.out, size=(512, 640))
+    with Keeper(one) as keeper, one.client() as client:
+        ambush = Ambush(one, keeper, kills)
+        client.ping()  # a client waits for a farm that it has seen
+        ambush.start()
+        while ambush.is_alive():
+            ambush.begun.set()
+            album.add(client, 1 + len(album.promised) % 3)
+            client.wait(album.promised[-1].receipt.job_id, 60)
+        assert ambush.error is None, ambush.error
+        count = album.settled(client)
+    assert one.stop() == 0
+    figures.none("kill storm", "large images, in the middle of a hand-over", supervisor_kills=kills, **count)
     assert (one.left_processes(), one.segments()) == ([], [])
