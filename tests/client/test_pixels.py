@@ -483,3 +483,18 @@ def test_masks_come_as_comfyui_has_them(kind: str, images: tuple[int, ...], mask
         assert (alpha[:, height // 2 :] == 0).all()
     with pytest.raises(InvalidRequest, match=r"mask.shape: \[2, "):
         with_alpha(pixels, np.concatenate([given] * 2)[:2] if masks == 1 else given[:2])
+
+
+def test_images_that_are_copied_together_are_not_shared_among_the_same_threads_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is large enough for several threads, and those wait for no other."""
+    monkeypatch.setattr("luna_farm.imaging.quantize.ALONE_FLOATS", 1000)
+    images = [np.random.default_rng(n).random((1024, 1024, 1), np.float32) for n in range(5)]
+    slots = [bytearray(image.size) for image in images]
+    assert (
+        copy_together([(image, memoryview(slot), "uint8") for image, slot in zip(images, slots, strict=True)])
+        == [{}] * 5
+    )
+    for image, slot in zip(images, slots, strict=True):
+        assert bytes(slot) == (image * np.float32(255)).astype(np.uint8).tobytes()
