@@ -18,6 +18,7 @@ from luna_farm.cli import options
 from luna_farm.config import FILE_NAME, Config, default_state_dir, user_config_dir
 from luna_farm.config_settings import SETTINGS, Setting
 from luna_farm.errors import NotPossible
+from luna_farm.system import disk_error
 
 _EXAMPLES = """
 luna-farm config init                         in your own settings folder
@@ -46,8 +47,12 @@ def run(args: argparse.Namespace, config: Config) -> int:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise NotPossible(f"{path} is there and stays as it is. Remove it, or name another --file.") from None
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:  # half a file would not be made again
+        path.unlink(missing_ok=True)
+        raise disk_error("write", path, error) from error
     print(f"{path} holds every setting with its default. Remove the # of those you change.")
     return 0
 

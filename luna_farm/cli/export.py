@@ -17,6 +17,7 @@ from typing import IO
 from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.core.counted import counted
 from luna_farm.errors import NotPossible
+from luna_farm.system import disk_error
 
 COLUMNS = tuple(row.name for row in fields(CatalogueRow))
 _ROWS = 10_000
@@ -101,6 +102,6 @@ def _replaced(path: str) -> Iterator[str]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(beside)
-        if isinstance(error, OSError) and error.filename == beside:
-            error.filename = path  # the name that was given
+        if isinstance(error, OSError) and error.filename in (beside, None):
+            raise disk_error("write", path, error) from error  # the name that was given
         raise

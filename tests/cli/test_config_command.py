@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from luna_farm import config, config_settings
 from luna_farm.cli import config as command
 
@@ -36,3 +39,14 @@ def test_every_setting_stands_in_it_with_its_default(cli, tmp_path):
     usual = config.load({}, {}, None)
     for setting in settings:
         assert getattr(loaded, setting.name) == getattr(usual, setting.name), setting.name
+
+
+def test_without_room_nothing_half_is_left(cli, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(command.os, "fdopen", full)
+    code, _, err = cli("config", "init", "--file", "x.toml")
+    assert code == 1
+    assert err.startswith(f"Cannot write {tmp_path / 'x.toml'}: No space left on device")
+    assert not (tmp_path / "x.toml").exists()
