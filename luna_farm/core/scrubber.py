@@ -21,7 +21,8 @@ PLACES = 8
 """Places that a report names."""
 MAX_LINKS = 8
 """Links that are followed from the input of a secret to the node that holds its text."""
-_NAME_KEYS = ("name", "key", "header", "field")
+_NAME_KEYS = ("name", "key", "header", "field", "id", "k")
+_VALUE_KEYS = ("value", "val", "v")
 _ESCAPED = re.compile(r"\\u00[2-7]|\\/")
 
 
@@ -72,7 +73,7 @@ class Scrubber:
                 kind = value["class_type"]
             label = _label(value)
             for key, inner in value.items():
-                self._learn(label if key == "value" and label else key, inner, kind, nodes)
+                self._learn(label if label and key in _VALUE_KEYS else key, inner, kind, nodes)
                 self._collect(inner, kind, nodes)
         elif isinstance(value, list):
             if _is_pair(value):
@@ -124,7 +125,7 @@ class Scrubber:
             if key == "widgets_values" and isinstance(inner, list):
                 cleaned[safe] = self._clean_widgets(value.get("inputs"), inner, at, kind)
             else:
-                under = label if key == "value" and label else key if named(key) else name
+                under = label if label and key in _VALUE_KEYS else key if named(key) else name
                 cleaned[safe] = self._clean(inner, at, under, kind)
         return cleaned
 
@@ -168,18 +169,16 @@ class Scrubber:
 
 def _is_pair(value: list[Any]) -> bool:
     """Whether a list is a name and a credential, as `["X-Api-Key", "..."]` among headers."""
-    return (
-        len(value) == 2
-        and all(isinstance(part, str) for part in value)
-        and is_secret(*value)
-        and credential(value[1])
-    )
+    if len(value) != 2 or type(value[0]) is not str or type(value[1]) is not str:
+        return False
+    return is_secret(value[0], value[1]) and credential(value[1])
 
 
 def _label(value: dict[str, Any]) -> str:
     """Return the name in {"name": "Authorization", "value": ...}, "" where there is none."""
-    found = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), "")
-    return found if "value" in value else ""
+    if "value" not in value and "val" not in value and "v" not in value:
+        return ""
+    return next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), "")
 
 
 def _could_be(name: str, value: str) -> bool:

@@ -211,6 +211,11 @@ SHAPES: tuple[Shape, ...] = (
         _userinfo,
     ),
     _shape("curl", r"\bcurl\b.{0,400}?\s(?:-u|--user)[\s=]{0,3}[\"']?(?P<s>[^\s:\"']+:[^\s\"']+)"),
+    _shape(
+        "sshpass docker podman mysql",
+        r"\b(?:sshpass|(?:docker|podman)\s+login|mysql\w*)\b.{0,200}?\s-p\s?[\"']?(?P<s>[^\s\"']{4,})",
+        anything,
+    ),
     _shape("hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<s>[\w/+-]{16,})"),
     _shape("/webhooks/", r"discord(?:app)?\.com/api/(?:v\d+/)?webhooks/(?P<s>\d{16,20}/[\w-]{20,})"),
     _shape("webhook.office.com", r"webhook\.office\.com/webhookb2/(?P<s>[\w@/-]{36,})"),
@@ -244,12 +249,32 @@ _ASSIGNED = re.compile(
          |(?P<plain>[^\s"'&,;<>(){}|\]\[\\]{4,500}))""",
     re.VERBOSE | re.ASCII,
 )
-# `--api-key VALUE` on a command line.
-_OPTION = re.compile(
-    r"(?<![\w-])--?(?P<name>[A-Za-z][\w-]{1,60})\s{1,3}(?P<q>[\"']?)(?P<s>[^\s\"'`]{8,500})(?P=q)"
+_NAMED, _WHOLE = r"(?P<name>[A-Za-z][\w .:-]{1,60})", r"(?P<s>[^\s\"'`\\<>]{8,500})"
+_QUOTE = r"\\{0,8}[\"']"
+_BESIDE = (
+    ((" -",), re.compile(r"(?<![\w-])--?(?P<name>[A-Za-z][\w-]{1,60})\s{1,3}[\"']?" + _WHOLE)),
+    (
+        ('["', "['", '("', "('", '[\\"', '(\\"'),
+        re.compile(rf"[\[(]\s{{0,3}}{_QUOTE}{_NAMED}{_QUOTE}\s{{0,3}},\s{{0,3}}{_QUOTE}{_WHOLE}"),
+    ),
+    (("</",), re.compile(rf"<{_NAMED}>\s{{0,3}}{_WHOLE}\s{{0,3}}</")),
+    (
+        ("value",),
+        re.compile(rf"(?:key|name)\s?=\s?{_QUOTE}{_NAMED}{_QUOTE}\s{{1,3}}value\s?=\s?{_QUOTE}{_WHOLE}"),
+    ),
+    (
+        ("key ", "token ", "password ", "passphrase "),
+        re.compile(
+            r"(?i:\b(?P<name>(?:api|access|secret|auth)[ _-]?(?:key|token)|password|passphrase)(?:\s+is)?"
+            r"\s{0,3}[:|]?\s{1,3})(?P<s>[\w.~+/=-]{16,500})"
+        ),
+    ),
 )
+"""Texts, one of which must be there, and the pattern: `--api-key VALUE`, `["X-Api-Key", "VALUE"]` and calls,
+`<api_key>VALUE</api_key>`, `key="ApiKey" value="VALUE"`, "API key is VALUE"."""
 _HINT = re.compile(
     "key|token|secret|pass|auth|cookie|cred|sig|pwd|pw|jwt|bearer|session|sid|webhook|pat|otp|string|personal|code"
+    "|hmac|ticket|csrf"
 )
 _QUERY_NAMES = ("key", "code", "k")  # say nothing elsewhere
 _IN_TAG = re.compile(r"(?:<(?:lora|lyco|hypernet|lbw)[:\w]*:[^<>]*|embedding:\S*)$", re.IGNORECASE)
@@ -276,9 +301,11 @@ def mask(text: str, shapes: Iterable[Shape] | None = None) -> tuple[str, int]:
     if (":" in text or "=" in text) and _HINT.search(lower):
         text, count = _cut(_ASSIGNED, text, None)
         found += count
-    if " -" in f" {text}" and _HINT.search(lower):
-        text, count = _cut(_OPTION, text, None)
-        found += count
+    if _HINT.search(lower):
+        for marks, pattern in _BESIDE:
+            if any(mark in lower for mark in marks):
+                text, count = _cut(pattern, text, None)
+                found += count
     return text, found
 
 
@@ -290,7 +317,7 @@ def _cut(pattern: re.Pattern[str], text: str, test: Test | None) -> tuple[str, i
         value = text[start:end]
         if not value or MASK in value or (test and not test(value)) or _part_of_a_name(text, start, end):
             # What follows a name may hold another: "https://...?key=".
-            at = match.end("name" if pattern in (_ASSIGNED, _OPTION) else 0)
+            at = match.end("name" if "name" in pattern.groupindex else 0)
             continue
         parts += [text[done:start], MASK]
         done = at = end
@@ -302,8 +329,9 @@ def _place(match: re.Match[str]) -> tuple[int, int]:
     """Return where the secret stands in what a pattern found, an empty place where it is none."""
     if match.re is _ASSIGNED:
         return _assigned(match)
-    if match.re is _OPTION and not (is_secret(match["name"], match["s"]) and long_value(match["s"])):
-        return 0, 0
+    if "name" in match.re.groupindex:
+        secret = is_secret(match["name"], match["s"]) and long_value(match["s"])
+        return match.span("s") if secret else (0, 0)
     return match.span("s" if match.re.groupindex else 0)
 
 

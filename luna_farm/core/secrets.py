@@ -163,6 +163,9 @@ _WORDS: dict[str, Test] = {
     "cred": long_value,
     "pat": long_value,
     "otp": _password,
+    "csrf": credential,
+    "hmac": credential,
+    "ticket": credential,
     "webhook": lambda value: "://" in value,
 }
 # Names of what is said about a secret: where it is, what it is called.
@@ -195,7 +198,7 @@ def named(name: str) -> Test | None:
         return credential if named(" ".join(words[:-1])) else None
     if not words or _ABOUT.fullmatch(words[-1]):
         return None
-    if words[0] in ("key", "token") and _ISSUERS & set(words[1:]):
+    if words[0] in ("key", "token", "tokens") and _ISSUERS & set(words[1:]):
         return credential
     joined = "".join(words)
     if joined.endswith(("keys", "passwords")):

@@ -47,6 +47,12 @@ def test_innocent_fields_stay(field, value):
     assert clean(document) == [document]
 
 
+def test_lists_of_names_and_values_lose_the_values_of_secrets():
+    for name, value in (("key", "value"), ("k", "v"), ("id", "val"), ("name", "val")):
+        [found] = clean([{name: "api_key", value: OPAQUE}, {name: "style", value: "oil"}])
+        assert found == [{name: "api_key", value: MASK}, {name: "style", value: "oil"}]
+
+
 def test_a_list_of_a_name_and_a_credential_loses_the_credential():
     headers = [["X-Api-Key", OPAQUE], ["Accept", "text/html"], ["password", "garden"], ["key", "light"]]
     document = {"1": {"inputs": {"headers": headers}}, "2": {"inputs": {"text": f"see {OPAQUE}"}}}
