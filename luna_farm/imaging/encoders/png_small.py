@@ -55,8 +55,10 @@ _LIBDEFLATE_LEVELS = {5: (5, 5), 6: (7, 7), 7: (8, 8), 8: (10, 10), 9: (12, 11)}
 _ZLIB_NG_LEVELS = {5: 5, 6: 6, 7: 7, 8: 9, 9: 9}
 _EMPTY_ZLIB_NG_LEVELS = {5: 6, 6: 6, 7: 6, 8: 9, 9: 9}  # its 7 is no better than its 6 there
 _QUICK_LIBDEFLATE = 4
-# The level that finds the filter after which levels 10 to 12 are smallest: it errs by 1 %, ten times faster.
-_SCOUT = 8
+# The level that finds the filter for levels 10 to 12: it errs by 1 %, twenty times as fast as they are.
+_SCOUT = 7
+# Where runs alone leave more than so much of the bytes, nothing gains anything.
+_INCOMPRESSIBLE = 0.98
 # Where there are matches, the slow level leaves at most so much of what the scout leaves.
 _SCOUT_GAINS = 0.97
 
@@ -76,6 +78,14 @@ class Image:
         else:
             starts = [(height - rows) * (2 * i + 1) // (2 * _BANDS) for i in range(_BANDS)]
             self.bands = [(start, start + rows) for start in starts]
+
+    @property
+    def tried_bytes(self) -> int:
+        """How many bytes `tried` compresses."""
+        rows = sum(
+            last - first if last - first == self.height else (last - first) // 2 for first, last in self.bands
+        )
+        return rows * (self.row + 1)
 
     def filtered(self, chosen: int, first: int, last: int) -> Bytes:
         """Rows first .. last - 1 through a filter."""
@@ -169,11 +179,15 @@ def _smallest(image: Image, method: int, symbols: int, level: int) -> bytes | in
     libraries = [_library(_LIBDEFLATE_LEVELS[level][0 if repetitive else 1])]
     if level == 8 and repetitive and (other := _zlib_ng(_ZLIB_NG_LEVELS[level])):
         libraries.append(other)
+    crowded = not repetitive or symbols >= _CROWDED
+    runs = image.tried(_RUNS_AT) if crowded else 0
+    if runs > image.tried_bytes * _INCOMPRESSIBLE:
+        return _RUNS_AT
     found = _ranked(image, _library(_SCOUT), _FILTERS)
-    if not repetitive or symbols >= _CROWDED:
+    if crowded:
         size = found[0][1]
         lowered = size * (1 if symbols >= _NOISY else _SCOUT_GAINS)
-        if (runs := image.tried(_RUNS_AT)) < size and (parsed := image.tried(level)) < lowered:
+        if runs < size and (parsed := image.tried(level)) < lowered:
             return level if parsed < runs * _EXACT_PAYS else _RUNS_AT
     filters = [one for one, _ in found[: _SMALL_TRIALS if image.is_small else 1]]
     if image.is_small:

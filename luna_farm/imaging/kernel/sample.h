@@ -69,7 +69,7 @@ static int count_tiles(const strip *s, section part, size_t rows, size_t bytes, 
 static tile place_tile(const strip *s, section part, int number, int count, size_t rows, size_t bytes) {
     tile t = {part.first, 0, tile_rows(s, part, rows), bytes};
     size_t all = part.last - part.first, row = s->row_bytes;
-    size_t down = count > 1 ? (size_t)number : 1, across = count > 1 ? (size_t)(number * 5 % count) : 1;
+    size_t down = count > 1 ? (size_t)number : 1, across = count > 1 ? (size_t)(number * (count % 5 ? 5 : 3) % count) : 1;
     size_t steps = count > 1 ? (size_t)count - 1 : 2;
     t.bytes = (bytes < row ? bytes : row) / s->pixel_bytes * s->pixel_bytes;
     t.y += (all - t.rows) * down / steps;

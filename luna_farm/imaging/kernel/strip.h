@@ -53,7 +53,7 @@ static luna_status open_workspace(workspace *w, const strip *s) {
     const size_t piece = longest_piece(s, w->room);
     size_t rows = row_buffer_bytes(piece), filtered = whole_lines(WINDOW + w->room + 3 * MARGIN);
     size_t covered = whole_lines((w->room / 64 + 3) * 8), edges = whole_lines((2 * w->room / SHORTEST_RUN + 8) * sizeof(u32));
-    size_t tokens = whole_lines(((w->room + CARRIED) / MIN_MATCH + 2) * sizeof(token)), book = whole_lines(sizeof(codebook));
+    size_t tokens = whole_lines((w->room / MIN_MATCH + CARRIED + 2) * sizeof(token)), book = whole_lines(sizeof(codebook));
     w->memory = malloc(rows + filtered + covered + edges + tokens + book + sizeof(tile_memory));
     if (!w->memory)
         return LUNA_NO_MEMORY;

@@ -20,6 +20,8 @@ static const u16 SCAN_PAYS[10] = {0, 940, 950, 970, 985, 990, 990, 990, 990, 990
  * tokens in 1000 bytes to gain anything; and for unfiltered rows, in hundredths of the best filter of each, where runs leave
  * at least so many symbols: each block decides by itself, but is not to be asked in vain. */
 enum { GLANCE_PAYS = 20, SHORT_RUNS_PAY = 984, SHORT_RUNS_NEED = 4, PLAIN_MAY_PAY = 110, PLAIN_SYMBOLS = 90 };
+/* Of so few bytes a sample may be wrong by a hundredth or two. */
+enum { FEW_BYTES = 4096, FEW_BYTES_PAY = 960 };
 /* What short runs must leave of what long ones do, in hundredths, for levels 1 and 2. */
 enum { LONG_RUNS_COST_1 = 95, LONG_RUNS_COST_2 = 97 };
 /* Of a small dense image a few tiles are all that there is time for; matches must promise so much more there. */
@@ -35,7 +37,7 @@ static int short_runs_pay(const strip *s, const sample *sum, int filter) {
     const histogram *runs = &sum->runs, *other = &sum->other_runs;
     if (s->level > 2)
         return (u64)(other->dist[0] - runs->dist[0]) * 1000 >= sum->bytes * SHORT_RUNS_NEED &&
-               exact_bits(other) * 1000 < exact_bits(runs) * SHORT_RUNS_PAY;
+               exact_bits(other) * 1000 < exact_bits(runs) * (sum->bytes < FEW_BYTES ? FEW_BYTES_PAY : SHORT_RUNS_PAY);
     const u64 longer = exact_bits(filter == FILTER_BEST ? other : &sum->single[filter]);
     return exact_bits(runs) * 100 < longer * (s->level == 1 ? LONG_RUNS_COST_1 : LONG_RUNS_COST_2);
 }
