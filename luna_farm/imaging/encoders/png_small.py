@@ -85,7 +85,7 @@ class Image:
         rows = sum(
             last - first if last - first == self.height else (last - first) // 2 for first, last in self.bands
         )
-        return rows * (self.row + 1)
+        return int(rows * (self.row + 1))
 
     def filtered(self, chosen: int, first: int, last: int) -> Bytes:
         """Rows first .. last - 1 through a filter."""
