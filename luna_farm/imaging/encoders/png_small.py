@@ -185,7 +185,8 @@ def _smallest(image: Image, method: int, symbols: int, level: int) -> bytes | in
         return _RUNS_AT
     found = _ranked(image, _library(_SCOUT), _FILTERS)
     if crowded:
-        size = found[0][1]
+        # What the slow level will leave, the next one tells better.
+        size = sum(size for _, size in _ranked(image, _library(_SCOUT + 1), [found[0][0]]))
         lowered = size * (1 if symbols >= _NOISY else _SCOUT_GAINS)
         if runs < size and (parsed := image.tried(level)) < lowered:
             return level if parsed < runs * _EXACT_PAYS else _RUNS_AT
