@@ -1,4 +1,4 @@
-"""Who is let in: the lists are exact, and a in_doubt case is a refusal."""
+"""Access to the feed: the lists are exact, and what is in doubt is refused."""
 
 from __future__ import annotations
 
