@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from PIL import Image
 from luna_farm.errors import InvalidRequest, UnknownJob
 from luna_farm.storage.arena import Arena
 from luna_farm.storage.marks import MARK_BYTES, Mark
-from luna_farm_client import SaveImage, SaveRequest
+from luna_farm_client import AsyncFarmClient, SaveImage, SaveRequest
 
 SIDE = 64
 PIXELS = np.random.default_rng(4).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
@@ -225,6 +226,22 @@ def test_no_image_waits_for_the_clock_of_the_farm(tmp_path: Path) -> None:
         assert farm.stop() == 0
     finally:
         farm.destroy()
+
+
+def test_the_asynchronous_client_is_answered_early_too(
+    start_farm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm = start_farm()
+    sealed: list[Any] = []
+    monkeypatch.setattr("luna_farm_client.session.Session._seal", lambda *given: sealed.append(given))
+    monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(farm.state))
+
+    async def save() -> Any:
+        async with AsyncFarmClient("127.0.0.1", farm.port) as client:
+            return await client.wait(await client.submit(SaveRequest([SaveImage(LARGE)] * 2)), 60)
+
+    report = asyncio.run(save())
+    assert (report.state, sealed) == ("done", [])
 
 
 def test_our_client_goes_on_after_pixels_that_are_refused(start_farm: Any) -> None:
