@@ -197,7 +197,7 @@ def restore(
     done: list[Instruction] = []
     archive_recovery.restore_shards(farm, list(recovered.shards.values()), probe.spooled, now)
     for job in [*recovered.reports.values(), *recovered.jobs.values()]:
-        if _comes_to_nothing(job, probe):
+        if _comes_to_nothing(job, probe) and job.job_id not in recovered.unsure:
             continue
         farm.jobs[job.job_id] = farm.open_jobs[job.job_id] = job
         farm.requests[job.request_id] = job.job_id

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stage import CLIENT, Disk, Stage, batch, code, options
 
-from luna_farm.core import events, instructions
+from luna_farm.core import events, instructions, recovery
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.schema import Part, Submit
 from luna_farm.core.slots import MARK_BYTES
@@ -237,6 +237,16 @@ def test_a_successor_forgets_a_job_whose_marks_are_not_all_set() -> None:
     stage, _, _ = opened(images=2)
     after = stage.restarted(Marks(0))
     assert (after.farm.jobs, after.farm.requests, after.farm.segment_users) == ({}, {}, {})
+
+
+def test_where_records_may_be_missing_such_a_job_is_reported() -> None:
+    """Its images may have been accepted and saved, and others lie in their slots now."""
+    stage, _, _ = opened()
+    recovered = recovery.read(stage.journal)
+    recovered.unsure.add("job-0001")
+    after = Stage()
+    recovery.restore(after.farm, recovered, Marks(), after.now)
+    assert after.states("job-0001") == ["missing"]
 
 
 def test_after_a_reboot_the_images_are_lost_by_name() -> None:
