@@ -5,7 +5,7 @@ last, in memory, before it is published. The key stays where it is: a PEM file t
 a program that signs what it is given (for PKCS#11, a cloud service, a hardware module). This module must
 never put key material, or what such a program prints, into an error, a log or a report.
 
-What is wrong with a key is a DiskError: the image is kept, and saved once the key is mended.
+What is wrong with a key is a DiskError: a farm keeps the image and saves it once the key is mended.
 """
 
 from __future__ import annotations
@@ -266,6 +266,7 @@ def _read(signing: Signing, path: str, what: str) -> bytes:
 
 def _unusable(signing: Signing, why: str) -> DiskError:
     return DiskError(
-        f"C2PA: {why}. The image is kept and saved once that is mended; or set provenance to xmp or off.",
+        f"C2PA: {why}. Mend that, or set provenance to xmp or off. "
+        "A farm keeps the image until then; without a farm it is not saved.",
         signing.key or signing.certificate,
     )

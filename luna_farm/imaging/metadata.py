@@ -67,8 +67,10 @@ NOTHING = Embedded()
 
 def embed(options: SaveOptions, task: ImageTask) -> Embedded:
     """Collect what the file of `task` is to carry. Never raises for the contents of the options."""
-    if options.embed == "none":
-        return replace(NOTHING, dpi=options.dpi) if options.dpi else NOTHING
+    srgb = options.colorspace == "srgb" and not options.icc_profile
+    if options.embed == "none":  # EXIF that is there for the resolution says size and colours, too
+        known = replace(NOTHING, dpi=options.dpi, width=task.width, height=task.height, srgb=srgb)
+        return known if options.dpi else NOTHING
     # The texts of a job are the same for each of its images, and a workflow can have a megabyte.
     full = options.embed == "full"
     shared = documents.read(
@@ -95,7 +97,7 @@ def embed(options: SaveOptions, task: ImageTask) -> Embedded:
         beside=shared.beside if full else (),
         width=task.width,
         height=task.height,
-        srgb=options.colorspace == "srgb" and not options.icc_profile,
+        srgb=srgb,
         exif=base64.b64decode(options.exif) if options.exif else b"",
         dpi=options.dpi,
     )

@@ -62,7 +62,10 @@ def _exiftool(path: Path, *options: str) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, check=False, timeout=60).stdout)[0]
 
 
-@pytest.mark.parametrize("marks", [{}, {"provenance": "xmp", "aigc": '{"ProduceID": "1"}', "dpi": 300.0}])
+MARKS = ({}, {"provenance": "xmp", "aigc": '{"ProduceID": "1"}', "dpi": 300.0}, {"embed": "none", "dpi": 72.0})
+
+
+@pytest.mark.parametrize("marks", MARKS)
 @pytest.mark.parametrize("name", [*EXIF_FORMATS, "heic", "png", "tiff"])
 def test_exiftool_finds_no_fault(saved: Any, name: str, marks: dict[str, Any]) -> None:
     found = _exiftool(saved(name, **marks), "-validate", "-warning", "-a")

@@ -281,7 +281,7 @@ def test_what_is_wrong_with_a_key_is_said_without_the_key(
 ):
     file, _ = _encoded(options, task, picture(9, 9, 3), "png")
     for said, wrong in _wrong(tmp_path, signing).items():
-        with pytest.raises(DiskError, match=rf"C2PA: .*{said}.*The image is kept") as caught:
+        with pytest.raises(DiskError, match=rf"C2PA: .*{said}.*A farm keeps the image until then") as caught:
             c2pa.sign(file, "png", wrong, source_type="generated")
         chain = [str(caught.value), str(caught.value.__cause__), caplog.text, *capfd.readouterr()]
         assert not [text for text in chain if "SECRET-MATERIAL" in text or "PRIVATE KEY" in text]
@@ -359,7 +359,7 @@ def _certificates(path):
 def test_a_certificate_that_c2pa_does_not_take_is_explained(library, options, task, picture, tmp_path):
     file, _ = _encoded(options, task, picture(9, 9, 3), "png")
     for said, unfit in _unfit(tmp_path):
-        with pytest.raises(DiskError, match=f"C2PA: .*{said}.*The image is kept"):
+        with pytest.raises(DiskError, match=f"C2PA: .*{said}.*A farm keeps the image until then"):
             c2pa.sign(file, "png", unfit, source_type="generated")
 
 
