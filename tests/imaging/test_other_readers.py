@@ -62,7 +62,11 @@ def _exiftool(path: Path, *options: str) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, check=False, timeout=60).stdout)[0]
 
 
-MARKS = ({}, {"provenance": "xmp", "aigc": '{"ProduceID": "1"}', "dpi": 300.0}, {"embed": "none", "dpi": 72.0})
+MARKS = (
+    {},
+    {"provenance": "xmp", "aigc": '{"ProduceID": "1"}', "dpi": 300.0},
+    {"embed": "none", "dpi": 72.0},
+)
 
 
 @pytest.mark.parametrize("marks", MARKS)
