@@ -186,3 +186,13 @@ def test_reports_of_large_jobs_are_bounded_by_their_images(monkeypatch: pytest.M
         stage.finish()
     assert list(stage.farm.jobs) == ["job-0009"], "the last one stays, however large"
     assert (stage.farm.kept_images, stage.farm.finished_order) == (20, {"job-0009": 20})
+
+
+def test_a_farm_that_keeps_no_reports_keeps_those_of_dead_letters() -> None:
+    stage = Stage(kept_reports=0)
+    stage.workers()
+    stage.submit("job-0001")
+    stage.finish(state="failed", code="encode", error="no")
+    stage.submit("job-0002")
+    stage.finish()
+    assert list(stage.farm.jobs) == ["job-0001"]
