@@ -23,7 +23,15 @@ def no_notes() -> None:
     """What was published just before a crash is not recognised by the note of its worker."""
     from luna_farm.storage import notes
 
-    notes.read = lambda path: []
+    notes._numbered = lambda path: []
+    _no_times()
+
+
+def _no_times() -> None:
+    """Nor by its time of modification, the second guard."""
+    from luna_farm.storage import writer
+
+    writer._same = lambda folder, file: None
 
 
 def acknowledge_before_journal() -> None:
@@ -65,6 +73,7 @@ def note_after_naming() -> None:
     """A worker notes which file got which name once it has the name."""
     from luna_farm.storage import writer
 
+    _no_times()
     real = writer.publish
 
     def publish(*args: Any, **named: Any) -> Any:
