@@ -232,6 +232,10 @@ REPORT_CODES: Mapping[str, tuple[str, str]] = {
         "The pixels are gone, for example after a power cut.",
         "Make the image again. `durable` keeps pixels on disk until they are saved.",
     ),
+    "missing": (
+        "The program that sends the images ended or stopped before it handed this one over.",
+        "Save the image again; `luna-farm dismiss ID` takes its job off the list in `luna-farm status`.",
+    ),
 }
 """Codes that only reports carry: what each means, and what to do."""
 

@@ -25,6 +25,17 @@ def test_a_bounded_number_of_reports_is_kept() -> None:
     assert stage.farm.open_jobs == {}
 
 
+def test_no_report_is_kept_where_none_is_wanted_but_that_of_a_dead_letter() -> None:
+    stage = Stage(kept_reports=0)
+    stage.workers()
+    saved(stage, "job-0")
+    assert list(stage.farm.jobs) == []
+    stage.submit("job-bad")
+    stage.finish(state="failed", code="encode", error="no")
+    saved(stage, "job-1")
+    assert list(stage.farm.jobs) == ["job-bad"]
+
+
 def test_jobs_with_dead_letters_are_kept_as_long_as_they_are() -> None:
     stage = Stage(kept_reports=1)
     stage.workers()
