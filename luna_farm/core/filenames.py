@@ -298,8 +298,9 @@ def assemble(folders: Sequence[str], stem: str, ending: str, room: int) -> str:
         left = room - _size("/".join(folders)) - 1 - _size(ending)
         short = min(_size(stem), STEM_BYTES) - left
         if short > 0:
-            shown = f"{max(0, left)} bytes left for the file name"
-            raise InvalidRequest.of("output_dir", shown, f"a folder path that is {short} bytes shorter")
+            allowed = f"a folder path that is {short} bytes shorter"
+            text = f"output_dir: it leaves {max(0, left)} bytes for the file name; allowed: {allowed}."
+            raise InvalidRequest(text, "output_dir", allowed=allowed)
         stem = fit(stem, max(left, 8))
     return "/".join((*folders, stem + ending))
 
