@@ -188,11 +188,13 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     const int wide = !is_dense(sum, SPARSE_SYMBOLS);
     const closer_look look = look_closely(isa, s, b, m, part, wide);
     plan p = plan_runs(s, sum, single);
+    if (s->level < 5)
+        p.symbols = look.symbols;
     if (s->level <= 2) { /* the closer look has no single filters */
         p.filter = by_glance.filter;
         p.method = by_glance.method;
     }
-    u64 pays = p.symbols < SPARSE_SYMBOLS ? SPARSE_SCAN_PAYS : SCAN_PAYS[s->level];
+    u64 pays = scan_pays(s->level, p.symbols);
     if (s->level < 5 && p.symbols >= DENSE_SYMBOLS && (part.last - part.first) * s->row_bytes < UNSURE_BELOW)
         pays -= UNSURE;
     if (look.cost * 1000 < look.runs * pays) {

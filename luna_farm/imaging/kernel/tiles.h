@@ -114,10 +114,12 @@ static int is_decided(const strip *s, const sample *sum, const race *r, int f, i
     return symbols_of(&sum->scanned[f]) > ENOUGH_SYMBOLS && (s->level >= 5 || left * 4 < all);
 }
 
-/* What the larger tiles told: the best filter, what it leaves with matches, and what runs leave of the tiles that it saw. */
+/* What the larger tiles told: the best filter, what it leaves with matches, what runs leave of the tiles that it saw, and the
+ * symbols that they leave of 100 bytes of all tiles. */
 typedef struct {
     int filter;
     u64 cost, runs;
+    unsigned symbols;
 } closer_look;
 
 /* Looks at larger tiles in every way. Where nearly nothing is left, the ends of rows count: whole rows, which cost little
@@ -140,8 +142,10 @@ static closer_look look_closely(int isa, const strip *s, const row_buffers *b, t
             r.cost[f] = r.cost[f] / 100 * NONE_GAINS;
         f = leader(&r);
     }
-    const u64 all = runs_cost(s, sum);
-    return (closer_look){f, r.cost[f], r.done[f] < r.tiles ? count_again(isa, s, b, m, tiles, r.done[f], wide) : all};
+    closer_look look = {f, r.cost[f], runs_cost(s, sum), (unsigned)(symbols_of(&sum->runs) * 100 / sum->bytes)};
+    if (r.done[f] < r.tiles)
+        look.runs = count_again(isa, s, b, m, tiles, r.done[f], wide);
+    return look;
 }
 
 #endif

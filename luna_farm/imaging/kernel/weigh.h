@@ -68,6 +68,17 @@ static plan plan_runs(const strip *s, const sample *sum, int single) {
     return p;
 }
 
+/* What SCAN_PAYS is for larger tiles. The fewer symbols runs leave, the more is gained from what lies before a tile and is not
+ * seen by it: all of that up to SPARSE_SYMBOLS, nothing from DENSE_SYMBOLS on. */
+static u64 scan_pays(int level, unsigned symbols) {
+    const u64 dense = SCAN_PAYS[level], sparse = SPARSE_SCAN_PAYS;
+    if (symbols < SPARSE_SYMBOLS)
+        return sparse;
+    if (symbols >= DENSE_SYMBOLS || level < 3 || level >= 5)
+        return dense;
+    return dense + (sparse - dense) * (DENSE_SYMBOLS - symbols) / (DENSE_SYMBOLS - SPARSE_SYMBOLS);
+}
+
 /* Whether matches in the tiles looked at come to at most so many thousandths of runs alone. */
 static int matches_pay(const strip *s, const sample *sum, u64 thousandths) {
     const histogram *up_sum = &sum->scanned[FILTER_UP], *none_sum = &sum->scanned[FILTER_NONE];
