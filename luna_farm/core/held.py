@@ -119,7 +119,8 @@ def _fall_back(farm: Farm, image: Image) -> list[Instruction]:
     root = farm.limits.fallback_root or farm.limits.fallback_dir
     moved = tuple({**at, "path": fallback + at["path"][below:]} for at in image.task.outputs)
     path = fallback + image.task.path[below:]
-    image.task = replace(image.task, path=path, outputs=moved, root=root, mount="")
+    # A note is about the folder that failed: in this one the file of its name and size is another one.
+    image.task = replace(image.task, path=path, outputs=moved, root=root, mount="", noted=None)
     image.failures = 0
     farm.take_name(image)
     image.move(S.QUEUED)

@@ -110,7 +110,8 @@ def test_an_image_that_fails_alone_goes_alone_to_the_fallback_folder() -> None:
     stage.finish()
     for _ in range(FALLBACK_AFTER - 1):
         stage.tick(60.0)
-        fail_first(stage, "bad")
+        stage.finish(**BAD, noted={"temp": {}})
+    assert stage.dispatched[-1].task.noted is None, "what is noted of the other folder says nothing here"
     stage.finish()
     assert stage.told("image_saved")[-1]["path"] == "/spare/a_RAW_00001.png"
 
