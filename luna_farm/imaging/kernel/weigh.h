@@ -26,7 +26,7 @@ enum { FEW_BYTES = 4096, FEW_BYTES_PAY = 960 };
 enum { LONG_RUNS_COST_1 = 95, LONG_RUNS_COST_2 = 97 };
 /* Of a small dense image a few tiles are all that there is time for; matches must promise so much more there. */
 enum { UNSURE_BELOW = 1 << 18, UNSURE = 40 };
-enum { DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1100 };
+enum { DENSE_SYMBOLS = 40, SPARSE_SYMBOLS = 20, SPARSE_SCAN_PAYS = 1050 };
 /* What no filter must come to after some tiles, in thousandths of runs, for the search to go on. */
 enum { QUICK_PAYS = 1020 };
 
