@@ -37,7 +37,7 @@ _WORKING_STATES = frozenset({"idle", "busy"})
 _NEEDS_TOKEN = (
     f"Another user or machine needs the farm's token: Authorization: Bearer TOKEN ({DOCUMENTATION}feed/)."
 )
-WRONG_TOKEN = "The token is not that of the running farm. It is new after every start."  # noqa: S105
+WRONG_TOKEN = "The token is not that of the running farm. It is new after every start."  # noqa: S105  a sentence
 _USED_LINK = "This link was used already, or is older than a minute. `luna-farm dashboard` makes a new one."
 _TYPES = {
     "index.html": "text/html; charset=utf-8",
