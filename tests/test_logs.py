@@ -9,7 +9,7 @@ import queue
 
 import pytest
 
-from luna_farm import config, logs
+from luna_farm import config, log_lines, logs
 
 
 class Terminal(io.StringIO):
@@ -24,7 +24,7 @@ def settings(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _quiet_afterwards(monkeypatch):
-    monkeypatch.setattr(logs, "_secrets", set())
+    monkeypatch.setattr(log_lines, "_secrets", set())
     monkeypatch.delenv("NO_COLOR", raising=False)
     yield
     logs.close()
@@ -104,8 +104,8 @@ def test_without_a_stream_only_the_file_is_written(settings):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_secrets_never_appear_in_message_extra_or_traceback(settings, terminal):
-    logs.hide("tok-123")
-    logs.hide("")
+    log_lines.hide("tok-123")
+    log_lines.hide("")
 
     def write(log):
         log.info("the token is %s", "tok-123", extra={"given": "tok-123"})
@@ -189,7 +189,7 @@ def test_what_is_said_over_and_over_is_counted_instead(settings, monkeypatch):
 def test_lines_about_jobs_are_never_left_out(settings):
     def write(log):
         for n in range(500):
-            log.handle(logs.JobLine(log.name, logging.INFO, "saved", f"{n:08x}"))
+            log.handle(log_lines.JobLine(log.name, logging.INFO, "saved", f"{n:08x}"))
 
     assert len(written(settings, write=write)) == 500
 

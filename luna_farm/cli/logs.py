@@ -103,9 +103,9 @@ def _is_rotated(path: Path, fd: int) -> bool:
 
 def _shower(args: argparse.Namespace) -> Callable[[str], str | None]:
     """Return what makes a line of the file one that is shown, None for one that is not."""
-    from luna_farm import logs
+    from luna_farm import log_lines
 
-    human = logs.HumanLines(colour=sys.stdout.isatty())
+    human = log_lines.HumanLines(colour=sys.stdout.isatty())
     least = LEVELS.index(args.level)
 
     def show(line: str) -> str | None:
@@ -121,7 +121,7 @@ def _shower(args: argparse.Namespace) -> Callable[[str], str | None]:
         if args.json:
             return line.rstrip("\n")
         number = logging.getLevelName(level.upper())
-        said = logs.JobLine("", number if isinstance(number, int) else logging.INFO, message, job)
+        said = log_lines.JobLine("", number if isinstance(number, int) else logging.INFO, message, job)
         return f"{str(entry.get('timestamp', ''))[:19].replace('T', ' ')} {human.format(said)}"
 
     return show

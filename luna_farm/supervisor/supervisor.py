@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from luna_farm import logs, system
+from luna_farm import log_lines, system
 from luna_farm.catalogue import rows
 from luna_farm.config import FEED_OFF, Config
 from luna_farm.core import events, instructions, recovery
@@ -75,7 +75,7 @@ class Supervisor:
         self.config = config
         self.arena = opening.arena
         self.token = state_dir.write_token(config.state_dir, config.token)
-        logs.hide(self.token)
+        log_lines.hide(self.token)
         self.farm = Farm(limits(config, self.arena.size), self.arena.name)
         self.notes: list[str] = []
         viewers = 0 if config.feed_port == FEED_OFF else MAX_CONNECTIONS
