@@ -21,10 +21,11 @@ from luna_farm.core.formats import ANIMATED
 from luna_farm.core.options import MOST_FPS, MOST_LOOPS, OPTIONS, Option
 from luna_farm.core.outputs import Outputs
 from luna_farm.errors import InvalidRequest
-from luna_farm.locations import check_folder, is_url, parse
+from luna_farm.locations import is_url
 from luna_farm_client import oversize
 from luna_farm_client.json_text import json_text
 from luna_farm_client.pixels import PixelInfo, describe, spread, with_alpha
+from luna_farm_client.places import places
 from luna_farm_client.requests import SaveImage, SaveRequest
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ class Outgoing:
             "request_id": schema.request_id(request.request_id or os.urandom(16).hex()),
             "timestamp": _moment(request.timestamp),
             **_settings(request),
-            **_places(request),
+            **places(request),
+            **_animation(request.animation),
         }
         self._describe_images(images)
         documents = {
@@ -271,57 +273,9 @@ def _on_the_wire(option: Option, value: Any) -> Any:
     return value
 
 
-def _places(request: SaveRequest) -> dict[str, Any]:
-    """Return the folders, files and URLs of a request, paths absolute, and its animation."""
-    given: dict[str, Any] = {}
-    if request.output_dir is not None:
-        given["output_dir"] = _place("output_dir", request.output_dir)
-    if request.mirrors:
-        given["mirrors"] = _mirrors(request.mirrors)
-    if request.model_dirs:
-        folders = request.model_dirs
-        if not isinstance(folders, str):
-            folders = "\n".join(_path("model_dirs", folder) for folder in folders)
-        given["model_dirs"] = OPTIONS["model_dirs"].kind.check("model_dirs", folders)
-    if request.ingredient:
-        given["ingredient"] = _path("ingredient", request.ingredient)
-    if request.animation is not None:
-        given |= _animation(request.animation)
-    return given
-
-
-def _path(field: str, given: Any) -> str:
-    if not isinstance(given, str | os.PathLike):
-        raise InvalidRequest.of(field, given, "a path as text or os.PathLike")
-    path = os.fspath(given)
-    return _absolute(field, path) if os.path.isabs(path) else _absolute.__wrapped__(field, path)
-
-
-@lru_cache(maxsize=batches.KEPT_SETTINGS)
-def _absolute(field: str, path: str) -> str:
-    checks.text({field: path}, field)
-    check_folder(field, path)
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def _place(field: str, given: Any) -> str:
-    """Return a place as the farm takes it: a URL as it is, a folder absolute."""
-    return _url(field, given) or _path(field, given) if isinstance(given, str) else _path(field, given)
-
-
-@lru_cache(maxsize=batches.KEPT_SETTINGS)
-def _url(field: str, given: str) -> str:
-    """Return a URL as the farm takes it, "" for a path."""
-    return parse(field, given).url if is_url(given) else ""
-
-
-def _mirrors(given: Any) -> list[str]:
-    if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence):
-        raise InvalidRequest.of("mirrors", given, "a list of folders and URLs")
-    return [_place("mirrors", place) for place in given]
-
-
-def _animation(given: Mapping[str, Any]) -> dict[str, Any]:
+def _animation(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    if given is None:
+        return {}
     allowed = f'{{"fps": above 0 to {MOST_FPS}, "loop": 0 (for ever) to {MOST_LOOPS}, "ms": of each frame}}'
     if not isinstance(given, Mapping) or not {*given} <= {"fps", "loop", "ms"}:
         raise InvalidRequest.of("animation", given, allowed)
