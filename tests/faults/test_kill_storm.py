@@ -47,10 +47,10 @@ class Killer(threading.Thread):
                 alive = until(lambda: self._fresh(dead), "a worker to kill", 120)
                 victim = random.choice(alive) if kind == "worker" else self._farm.pid
                 dead.add(victim)
+                before = self._keeper.deaths  # it may be seen before another line of this runs
                 os.kill(victim, signal.SIGKILL)
                 self.done[kind] += 1
                 if kind == "supervisor":
-                    before = self._keeper.deaths
                     until(lambda: self._keeper.deaths > before, "its death is seen")  # noqa: B023
         except BaseException as error:
             self.error = error
