@@ -55,7 +55,7 @@ def fuse(folder: Path, *command: str | Path) -> Path:
 def ext4(folder: Path, tmp: Path) -> Path:
     needs("mkfs.ext4")
     image = image_file(tmp / "image")
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-N", "20000", image], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-N", "100000", image], check=True)
     return mounted(folder, "-o", "loop", str(image))
 
 
