@@ -120,14 +120,24 @@ class Session:
                 if window is not windows[0]:
                     sizes = [piece.nbytes for piece in window]
                     leases = yield from self._lease_patiently(sizes, max(busy_s, later_s))
-                answer = yield from self._fill(number, window, leases, into)
+                kept = list(leases)
+                seal = yield from self._fill(number, window, leases, into)
             except FarmUnavailable:
                 raise
             except Exception:
                 self.spare += leases  # those that were not sealed are ours again
                 yield from self._give_up(number)
                 raise
-        answer = answer or (yield Receive(number))
+        try:
+            answer = yield Receive(number)
+        except FarmUnavailable:
+            raise
+        except Exception:
+            self.spare += kept if into else []  # refused before they were sealed: they are still ours
+            raise
+        if into and "seal" in answer:
+            yield Send(seal())
+            answer = yield Receive(number)
         if any(mark.given_up for mark in into):
             raise FarmUnavailable("The farm ended while the images were being handed over.", "", 0)
         self.answered_at = time.monotonic()
@@ -255,7 +265,7 @@ class Session:
         self, number: int, pieces: Sequence[Piece], leases: list[Lease], into: Sequence[marks.Mark]
     ) -> Steps:
         """Copy the pieces into their slots and seal them; the leases of those that were sealed leave the
-        list. `into`: the marks that say so, unless the farm asks for a seal. Returns the receipt then."""
+        list. `into`: the marks that say so. Returns then what makes the seal that the farm may ask for."""
         for group in sealed_together(pieces):
             payload = [] if self.shared else [memoryview(bytearray(piece.nbytes)) for piece in group]
             found = yield Copy(partial(self._copy, group, leases[: len(group)], payload))
@@ -265,9 +275,7 @@ class Session:
             if into:
                 for mark, bad in zip(into, flaws, strict=True):
                     mark.complete(sum(bad.values()))
-                receipt = yield Receive(number)
-                if "seal" not in receipt:
-                    return receipt
+                return partial(self._seal, number, sealed, flaws)
             yield Send(self._seal(number, sealed, flaws), payload)
         return None
 

@@ -198,10 +198,10 @@ def _replace(folder: Folder, file: File) -> Named:
         if file.fsync:
             folder.sync()
     except BaseException:
-        folder.discard(file.temp)
-        raise
-    finally:
         _close(fd)
+        folder.discard(file.temp)  # closed first, as in `_write`
+        raise
+    _close(fd)
     return named
 
 
