@@ -283,3 +283,20 @@ def test_our_client_asks_again_when_the_farm_ended_meanwhile(
         assert [job.job_id for job in client.jobs()] == [receipt.job_id]
     assert killed
     assert np.array_equal(np.asarray(Image.open(report.paths[0])), LARGE)
+
+
+def test_a_refusal_is_told_at_once_and_keeps_no_memory(tmp_path: Path) -> None:
+    """Its pixels are copied by then: 20 of them would fill the arena, were they kept."""
+    farm = FarmProcess(tmp_path, allowed_dirs=str(tmp_path / "out"), arena_bytes="16MiB")
+    image = np.zeros((1024, 1024, 3), np.uint8)
+    try:
+        farm.start()
+        with farm.client() as client:
+            client.wait(client.submit(SaveRequest([SaveImage(image)])), 60)
+            for _ in range(20):
+                with pytest.raises(InvalidRequest, match="not allowed"):
+                    client.submit(SaveRequest([SaveImage(image)], output_dir=tmp_path), when_busy="report")
+            assert client.wait(client.submit(SaveRequest([SaveImage(image)])), 60).state == "done"
+        assert farm.stop() == 0
+    finally:
+        farm.destroy()
