@@ -37,6 +37,8 @@ COLD_S = 30.0
 """After so long without a hand-over the farm may have given memory back and taken other memory for it."""
 BURST_S = 0.005
 """So soon after the last receipt the farm is busy anyway, and one write costs it less than two."""
+GIVEN_UP_S = 1.0
+"""How long the answer to an abort may take; without one the connection is closed, which says the same."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05
 """Between two requests for room in the middle of a batch."""
 
@@ -113,9 +115,12 @@ class Session:
         into = [*map(self._mark, leases)] if marked and overlap and self.early and out.may_be_early else []
         submit = out.message(sizes if fits else [], [mark.lease for mark in into], here=self.shared)
         yield Send({**submit, "id": number}, flush=overlap)
+        answer = None
         for window in windows:
             if window is not windows[0]:
-                yield Receive(number, wait=False)  # raises when the submit was refused meanwhile
+                answer = yield Receive(number, wait=False)  # raises when the submit was refused meanwhile
+                if answer is not None:
+                    break  # the receipt of a job that is known: the farm has all its images
             try:
                 if window is not windows[0]:
                     sizes = [piece.nbytes for piece in window]
@@ -129,12 +134,13 @@ class Session:
                 yield from self._give_up(number)
                 raise
         try:
-            answer = yield Receive(number)
+            answer = answer or (yield Receive(number))
         except FarmUnavailable:
             raise
         except Exception:
             self.spare += kept if into else []  # refused before they were sealed: they are still ours
             raise
+        self.spare += kept if into and answer.get("known") else []
         if into and "seal" in answer:
             yield Send(seal())
             answer = yield Receive(number)
@@ -208,8 +214,10 @@ class Session:
         """Abort a submit, and pass over what is answered to it."""
         yield Send({"cmd": "abort", "id": number})
         try:
-            while "aborted" not in (answer := (yield Receive(number))):  # what was on its way
+            while "aborted" not in (answer := (yield Receive(number, GIVEN_UP_S))):  # what was on its way
                 self.spare += [Lease(**lease) for lease in answer.get("leases", ())]
+                if answer.get("known"):
+                    return  # there was nothing to abort
         except Exception:
             return
 

@@ -26,7 +26,8 @@ def submitted(farm: Farm, event: events.ManySubmitted, now: float) -> list[Instr
     known = [job for s in event.submits if (job := farm.jobs.get(farm.requests.get(s.request_id, "")))]
     whole = not any(job.job_id in farm.submits or job.count(S.MISSING) for job in known)
     if len(known) == len(event.submits) and whole:
-        return [Reply(event.client, event.reply, _receipts(farm, known, event.client, event.want))]
+        answer = _receipts(farm, known, event.client, event.want)
+        return [Reply(event.client, event.reply, {**answer, "known": True})]
     bundle = OpenBundle(event.client, event.reply, event.want)
     wanted: list[Instruction] = []
     try:

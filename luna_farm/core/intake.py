@@ -38,7 +38,8 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     if error:
         return [Reply(event.client, event.reply, refusal(error))]
     if known is not None and not known.count(S.MISSING):
-        return [Reply(event.client, event.reply, new_jobs.receipt(farm, known, event.client, submit.want))]
+        answer = new_jobs.receipt(farm, known, event.client, submit.want)
+        return [Reply(event.client, event.reply, {**answer, "known": True})]
     opened = OpenSubmit(event.job_id, event.client, event.reply, submit)
     if known is not None:
         return _reopen(farm, opened, known)

@@ -244,6 +244,9 @@ def folder_of(image: Image) -> str:
 
 
 def _outside(image: Image) -> list[str]:
-    """Segments of an image that are not slots of this supervisor's arena."""
+    """Segments of an image that are not slots of this supervisor's arena. While its client may still copy,
+    they are not the image's."""
+    if image.task.mark:
+        return []
     own = image.slot is not None
     return [s for s in ("" if own else image.task.segment, image.spool) if s]

@@ -24,8 +24,10 @@ class Mark:
     lease: int
 
     def begin(self) -> None:
-        """The pixels are about to be written, perhaps once more."""
+        """The pixels are about to be written, perhaps once more; the submit is not sent yet. What other
+        pixels left here may look like either word."""
         self._set(_COMPLETE_AT, 0)
+        self._set(_GIVEN_UP_AT, 0)
 
     def complete(self, flaws: int) -> None:
         """The pixels are all there; `flaws` of their values were NaN or infinite."""

@@ -16,7 +16,7 @@ from luna_farm.storage.arena import Arena
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.outgoing import Outgoing
 from luna_farm_client.requests import Receipt, SaveImage, SaveRequest
-from luna_farm_client.session import LARGE_BYTES, Lease, Session
+from luna_farm_client.session import GIVEN_UP_S, LARGE_BYTES, Lease, Session
 from luna_farm_client.steps import Copy, Receive, Send
 
 PAGE = 4096
@@ -50,11 +50,15 @@ def lease(arena: Arena, number: int, size: int = PAGE) -> dict[str, Any]:
     return {"lease": number, "segment": arena.name, "offset": number * PAGE, "size": size}
 
 
-def play(steps: Any, answers: list[Any]) -> tuple[list[dict[str, Any]], Any]:
+def play(
+    steps: Any, answers: list[Any], meanwhile: list[Any] | None = None
+) -> tuple[list[dict[str, Any]], Any]:
     """Run a generator with these answers; returns the messages it sent and what it returned. An answer that
-    is an exception is raised; without answers the conversation breaks off."""
+    is an exception is raised; without answers the conversation breaks off. `meanwhile`: what is there when it
+    looks without waiting."""
     sent: list[dict[str, Any]] = []
     left = iter(answers)
+    early = iter(meanwhile or [])
     try:
         step = steps.send(None)
         while True:
@@ -62,7 +66,9 @@ def play(steps: Any, answers: list[Any]) -> tuple[list[dict[str, Any]], Any]:
                 done = None
                 if isinstance(step, Send):
                     sent.append(step.message)
-                elif isinstance(step, Receive) and step.wait:
+                elif isinstance(step, Receive) and not step.wait:
+                    done = next(early, None)
+                elif isinstance(step, Receive):
                     done = next(left, None)
                     if done is None:
                         steps.close()
@@ -240,6 +246,59 @@ def test_a_submit_that_the_farm_gave_up_is_no_receipt(ahead: Session, roomy: Are
     assert isinstance(steps.send(None), Receive)
     with pytest.raises(FarmUnavailable, match="ended while"):
         steps.send({**RECEIPT, "leases": []})
+
+
+def test_pixels_that_looked_like_a_word_of_the_farm_do_not_count(ahead: Session, roomy: Arena) -> None:
+    """The slot held another image before."""
+    room = LARGE.nbytes + PAGE
+    marks.Mark(roomy.view(PAGE + room - marks.MARK_BYTES, marks.MARK_BYTES), 1).give_up()
+    granted = {"leases": [lease(roomy, 1, room)]}
+    _, receipt = submitted(ahead, [granted, {**RECEIPT, "leases": []}], LARGE)
+    assert receipt.job_id == "j"
+
+
+KNOWN = {**RECEIPT, "known": True, "leases": []}
+"""The answer to a request that the farm has all images of."""
+
+
+def test_a_request_that_is_known_leaves_its_leases(ahead: Session, roomy: Arena) -> None:
+    submitted(ahead, [{"leases": [lease(roomy, 1, LARGE.nbytes + PAGE)]}, KNOWN], LARGE)
+    assert [left.lease for left in ahead.spare] == [1]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_refused_pixels_of_a_request_that_is_known_wait_for_no_answer(
+    session: Session, arena: Arena, many: bool
+) -> None:
+    """There is nothing to abort, so nothing more is answered: the conversation ends with these answers."""
+    far = np.full((32, 32, 3), 200.0, np.float32)
+    answers = [{"leases": [lease(arena, 1, 4 * PAGE)]}, {**KNOWN, "receipts": [RECEIPT, RECEIPT]}]
+    with pytest.raises(ValueError, match="floats up to 200"):
+        play(
+            session.submit_many([out(far), out(far)], 0.0) if many else session.submit(out(far), 0.0), answers
+        )
+    assert [left.lease for left in session.spare] == [1]
+
+
+def test_an_abort_that_is_not_answered_holds_no_caller_up(session: Session, arena: Arena) -> None:
+    steps = session.submit(out(), 0.0)
+    assert steps.send(None).message["cmd"] == "lease"
+    steps.send(None)
+    steps.send({"leases": [lease(arena, 1)]})
+    assert isinstance(steps.send(None), Copy)
+    assert steps.throw(ValueError("these pixels")).message["cmd"] == "abort"
+    assert steps.send(None).timeout == GIVEN_UP_S < 2.0
+    with pytest.raises(ValueError, match="these pixels"):
+        steps.throw(FarmUnavailable("timed out"))
+
+
+def test_no_more_of_a_batch_is_copied_once_its_receipt_is_there(ahead: Session, roomy: Arena) -> None:
+    """A batch in several windows: the farm has all of it from before."""
+    batch = np.full((12, LARGE_BYTES, 1, 1), 7, np.uint8)
+    granted = [lease(roomy, 1 + n * LARGE_BYTES // PAGE, LARGE_BYTES) for n in range(4)]
+    sent, receipt = play(ahead.submit(out(batch), 0.0), [{"leases": granted}], meanwhile=[KNOWN])
+    assert commands(sent).count("lease") == 1
+    assert receipt.job_id == "j"
 
 
 @pytest.mark.parametrize("fields", [{"durable": True}, {"archive": "zip"}], ids=str)

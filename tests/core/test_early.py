@@ -95,7 +95,10 @@ def test_a_job_of_which_nothing_is_complete_comes_to_nothing(given_up: str) -> N
 
 def test_what_another_client_cancelled_stays_cancelled() -> None:
     stage, reply, leases = opened()
-    assert stage.ask("cancel", "job-0001")["state"] == "cancelled"  # type: ignore[index]
+    done = stage.happens(events.JobRequested(8, stage.reply(), "cancel", "job-0001", 0.0))
+    assert stage.states("job-0001") == ["cancelled"]
+    forgotten = [i for i in done if isinstance(i, instructions.Forget)]
+    assert forgotten == [], "its pixels lie in the arena, with those of others"
     sealed_later(stage, reply, leases)
     assert stage.states("job-0001") == ["cancelled"]
     assert stage.farm.submits == {}
@@ -208,6 +211,16 @@ def test_a_request_that_is_known_is_asked_for_a_seal_of_what_is_missing() -> Non
     assert stage.states("job-0001")[1] == "missing"
     again = early(stage, "job-0002", leased(stage, SIZE, SIZE), request="request-1", durable=True)
     assert stage.replies[again] == [{"seal": True}]
+
+
+def test_a_request_that_is_complete_gets_its_receipt_and_keeps_its_leases() -> None:
+    stage, reply, leases = opened()
+    sealed_later(stage, reply, leases)
+    more = leased(stage, SIZE)
+    again = stage.answer(early(stage, "job-0002", more, request="request-job-0001"))
+    assert (again["job_id"], again["known"]) == ("job-0001", True)
+    assert "known" not in stage.answer(reply)
+    assert stage.farm.slots.held_by(CLIENT, more[0]) is not None
 
 
 class Marks(Disk):

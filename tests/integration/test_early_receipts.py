@@ -285,6 +285,50 @@ def test_our_client_asks_again_when_the_farm_ended_meanwhile(
     assert np.array_equal(np.asarray(Image.open(report.paths[0])), LARGE)
 
 
+def test_a_hand_over_that_is_cancelled_meanwhile_costs_nothing_else(
+    start_farm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image lies in memory that belongs to all: another client must find it there afterwards."""
+    from luna_farm_client.session import Session
+
+    farm = start_farm()
+    real = Session._copy
+    with farm.client() as client, farm.client() as other:
+
+        def cancelled(self: Session, *given: Any) -> Any:
+            job = until(other.jobs, "the job is there")[0]
+            assert other.cancel(job.job_id).state == "cancelled"
+            return real(self, *given)
+
+        monkeypatch.setattr(Session, "_copy", cancelled)
+        receipt = client.submit(SaveRequest([SaveImage(LARGE)]))
+        monkeypatch.undo()
+        assert client.job(receipt).state == "cancelled"
+        for one in (client, other):
+            report = one.wait(one.submit(SaveRequest([SaveImage(LARGE)])), 60)
+            assert report.state == "done"
+            assert np.array_equal(np.asarray(Image.open(report.paths[0])), LARGE)
+
+
+def test_a_request_that_is_sent_once_more_costs_no_memory(tmp_path: Path) -> None:
+    """Twenty of them would fill the arena, if the leases of each were kept."""
+    farm = FarmProcess(tmp_path, arena_bytes="16MiB")
+    request = SaveRequest([SaveImage(LARGE)], request_id="sent-again")
+    try:
+        farm.start()
+        with farm.client(timeout=5.0) as client:
+            first = client.submit(request, when_busy="report")
+            for _ in range(20):
+                assert client.submit(request, when_busy="report") == first
+            assert client.wait(first, 60).state == "done"
+            assert len(client.jobs()) == 1
+        with farm.client() as client:
+            until(lambda: client.status()["arena"]["used_bytes"] == 0, "all of it comes back")
+        assert farm.stop() == 0
+    finally:
+        farm.destroy()
+
+
 def test_a_refusal_is_told_at_once_and_keeps_no_memory(tmp_path: Path) -> None:
     """Its pixels are copied by then: 20 of them would fill the arena, were they kept."""
     farm = FarmProcess(tmp_path, allowed_dirs=str(tmp_path / "out"), arena_bytes="16MiB")
