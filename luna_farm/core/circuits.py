@@ -76,6 +76,8 @@ class Upload:
     """Id of the shard that it is a member of; `name` is its member then."""
     archive: str = ""
     """Path or URL of that archive."""
+    place: str = ""
+    """Of its circuit, once that was found."""
 
     def move(self, to: UploadState) -> None:
         """Change state along the table; anything else is a bug of the farm."""
@@ -139,6 +141,7 @@ class Circuit:
 
     place: str
     limit: int = UPLOADS
+    timeout_s: float = 0.0
     state: CircuitState = C.CLOSED
     error: str = ""
     since: float = 0.0

@@ -175,8 +175,10 @@ class Farm:
 
     def spool_full(self) -> bool:
         """Whether the spool of uploads has no room for another image. An empty one has room for any."""
-        running = sum(i.task.nbytes for w in self.workers.values() for i in w.images if self.needs_spool(i))
-        used = self.spool_used_bytes + running
+        running = [image for worker in self.workers.values() for image in worker.images]
+        used = self.spool_used_bytes + sum([image.task.nbytes for image in running])
+        if used >= self.limits.spool_bytes:  # rarely: only then it is looked at which of them need the spool
+            used -= sum([image.task.nbytes for image in running if not self.needs_spool(image)])
         return used > 0 and used >= self.limits.spool_bytes
 
     def needs_spool(self, image: Image) -> bool:

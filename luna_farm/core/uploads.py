@@ -13,7 +13,7 @@ from typing import Any
 from luna_farm.core import archive_names, archive_recovery, archives, complete_archives, events
 from luna_farm.core.circuits import Circuit, Upload, UploadState
 from luna_farm.core.completion import close, image_record, lose, saved_event
-from luna_farm.core.destinations import circuit_at, destination_of
+from luna_farm.core.destinations import circuit_at
 from luna_farm.core.feed_events import (
     DestinationFailing,
     DestinationRecovered,
@@ -79,7 +79,11 @@ def begin(farm: Farm, image: Image, now: float) -> list[Instruction]:
 def circuit_of(farm: Farm, upload: Upload) -> Circuit:
     """Return the circuit of the destination that an upload goes to, or of the archive that it becomes a part
     of."""
-    return archives.circuit_of(farm, upload) if upload.shard else circuit_at(farm, upload.root)
+    circuit = farm.circuits.get(upload.place)
+    if circuit is None:
+        circuit = archives.circuit_of(farm, upload) if upload.shard else circuit_at(farm, upload.root)
+        upload.place = circuit.place
+    return circuit
 
 
 def start_uploads(farm: Farm, now: float) -> list[Instruction]:
@@ -89,17 +93,16 @@ def start_uploads(farm: Farm, now: float) -> list[Instruction]:
     done: list[Instruction] = []
     for circuit in farm.circuits.values():
         while (upload := circuit.take(now)) is not None:
-            done.append(_start(farm, upload))
+            done.append(_start(farm, upload, circuit.timeout_s))
     return done + archives.advance(farm, now) if farm.shards else done
 
 
-def _start(farm: Farm, upload: Upload) -> Instruction:
+def _start(farm: Farm, upload: Upload, timeout_s: float) -> Instruction:
     image = farm.image(upload.job_id, upload.index)
     if upload.shard and image is not None:
         return archives.add_member(farm, image, upload)
     size = image.result.spool_bytes if image else farm.shards[upload.job_id].bytes
     where = (upload.spool, upload.root, upload.name, upload.again, size)
-    timeout_s = destination_of(farm, upload.root)[2]
     return StartUpload(upload.job_id, upload.index, upload.number, *where, timeout_s)
 
 

@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -132,6 +132,11 @@ class UploadSpool:
     def remove(self, path: str) -> bool:
         """Remove a file that every destination has confirmed. False if it is gone already."""
         return os.path.dirname(path) == self.folder and files.remove(path)
+
+    def remove_all(self, paths: Iterable[str]) -> None:
+        """Remove several such files."""
+        for path in paths:
+            self.remove(path)
 
     def paths(self) -> list[str]:
         """Return all whole files in the spool, sorted."""

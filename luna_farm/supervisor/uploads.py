@@ -25,6 +25,8 @@ START_AGAIN_S = 0.5
 SLACK_S = 120.0
 """How long an upload may be late, beyond all limits of its requests, before the uploader is ended."""
 BYTES_PER_S = 20_000.0
+REMOVED_TOGETHER = 1000
+"""Files of the spool in one message."""
 
 
 Order = StartUpload | AddMember | PublishShard
@@ -47,6 +49,10 @@ class Uploads:
         self._uploader: Child | None = None
         self._running: dict[int, tuple[Order, float]] = {}
         """Number of the order -> what it is, when it is overdue."""
+        self._removing: dict[int, Sequence[str]] = {}
+        """Number of the order -> files of the spool that the uploader removes."""
+        self._left: list[str] = []
+        """Those of an uploader that has ended."""
         self._last = 0
         self._start_at = 0.0
         self._closing = False
@@ -69,6 +75,22 @@ class Uploads:
     def publish(self, i: PublishShard) -> None:
         """Have a shard completed; the answer is an event."""
         self._order(i, {"t": "publish", "shard": i.shard.to_map(), "members": i.members, "bytes": i.bytes})
+
+    def remove(self, paths: Sequence[str]) -> bool:
+        """Have files of the spool removed. Returns False while there is no uploader."""
+        if self._uploader is None:
+            return False
+        for first in range(0, len(paths), REMOVED_TOGETHER):
+            self._last += 1
+            self._removing[self._last] = some = paths[first : first + REMOVED_TOGETHER]
+            self._uploader.send({"t": "remove", "paths": some, "id": self._last})
+        self._uploader.flush()
+        return True
+
+    def take_left(self) -> list[str]:
+        """Return what an uploader that has ended was to remove."""
+        left, self._left = self._left, []
+        return left
 
     def _order(self, i: Order, message: dict[str, Any], timeout_s: float = 0.0) -> None:
         self._last += 1
@@ -100,6 +122,9 @@ class Uploads:
         if message["t"] == "ready":
             self._handle_event(events.UploaderReady(message["pid"], message["created"]))
             return
+        if message["t"] == "removed":
+            del self._removing[message["id"]]
+            return
         i, _ = self._running.pop(message["id"])
         if isinstance(i, PublishShard):
             answer = {name: message[name] for name in _OF_SHARDS if name in message}
@@ -123,6 +148,8 @@ class Uploads:
         self._uploader = None
         if not self._closing:
             log.warning("The uploader has ended (%s); it is started again.", why)
+        self._left += [path for paths in self._removing.values() for path in paths]
+        self._removing.clear()
         running, self._running = self._running, {}
         for i, _ in running.values():
             if isinstance(i, PublishShard):

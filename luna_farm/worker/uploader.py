@@ -51,6 +51,8 @@ class Uploader:
         self._shared: dict[str, Sink] = {}
         self._own = threading.local()
         self._archiver = Archiver(shards, spool, self._say)
+        self._spool = spool
+        self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove")
 
     def run(self) -> None:
         """Report ready, then send what comes; ends with the process."""
@@ -60,6 +62,8 @@ class Uploader:
                 break
             if message["t"] == "upload":
                 self._submit(message)
+            elif message["t"] == "remove":
+                self._remover.submit(self._remove, message)
             else:
                 self._archiver.take(message)
         os._exit(0)  # a request that hangs must not delay the end
@@ -127,6 +131,11 @@ class Uploader:
         with upload_spool.body_of(spooled) as body:
             stored = send(sink, prefix + message["name"], spooled.upload, body, again=message["again"])
         return Stored(stored.key[len(prefix) :], stored.bytes, stored.found)
+
+    def _remove(self, message: dict[str, Any]) -> None:
+        """Remove files that every destination has confirmed."""
+        self._spool.remove_all(message["paths"])
+        self._say({"t": "removed", "id": message["id"]})
 
     def _sink(self, place: Location | str, options: Any) -> Sink:
         base = place.base if isinstance(place, Location) else place
