@@ -142,6 +142,9 @@ class Circuit:
     place: str
     limit: int = UPLOADS
     timeout_s: float = 0.0
+    ahead: int = 0
+    """Uploads that are handed out beyond `limit` while it works: the uploader begins them without an answer
+    in between, so that one message may carry several orders."""
     state: CircuitState = C.CLOSED
     error: str = ""
     since: float = 0.0
@@ -149,6 +152,7 @@ class Circuit:
     """In a row."""
     retry_at: float = 0.0
     running: int = 0
+    """Handed out, and not answered."""
     successes: int = 0
     waiting: deque[Upload] = field(default_factory=deque)
 
@@ -164,7 +168,9 @@ class Circuit:
 
     def take(self, now: float) -> Upload | None:
         """Return the next upload that may start now, or None."""
-        if not self.waiting or self.running >= self.limit or self.state is C.PROBING:
+        if not self.waiting or self.state is C.PROBING:
+            return None
+        if self.running >= self.limit + (0 if self.failures else self.ahead):
             return None
         if self.state is C.OPEN and (now < self.retry_at or self.running):
             return None
@@ -250,8 +256,8 @@ class Circuit:
             "error": self.error if failing else "",
             "since_s": max(0.0, now - self.since) if failing else 0.0,
             "retry_in_s": max(0.0, self.retry_at - now) if failing else 0.0,
-            "uploading": self.running,
-            "waiting": len(self.waiting),
+            "uploading": min(self.running, self.limit),
+            "waiting": len(self.waiting) + max(0, self.running - self.limit),
         }
 
 

@@ -31,5 +31,6 @@ def _destination_of(destinations: tuple[DestinationLimits, ...], root: str) -> t
 
 def circuit_at(farm: Farm, root: str) -> Circuit:
     """Return the circuit of the destination that a place belongs to: configured, or the bucket or server."""
-    at = destination_of(farm, root)
-    return farm.circuits.get(at[0]) or farm.circuits.setdefault(at[0], Circuit(*at))
+    place, limit, timeout_s = destination_of(farm, root)
+    found = farm.circuits.get(place)
+    return found or farm.circuits.setdefault(place, Circuit(place, limit, timeout_s, ahead=limit))

@@ -136,6 +136,8 @@ class StartUpload:
     again: bool
     bytes: int
     timeout_s: float
+    place: str
+    """Destination whose uploads share their number at a time."""
 
 
 @dataclass(slots=True, unsafe_hash=True)

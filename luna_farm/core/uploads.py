@@ -93,17 +93,17 @@ def start_uploads(farm: Farm, now: float) -> list[Instruction]:
     done: list[Instruction] = []
     for circuit in farm.circuits.values():
         while (upload := circuit.take(now)) is not None:
-            done.append(_start(farm, upload, circuit.timeout_s))
+            done.append(_start(farm, upload, circuit))
     return done + archives.advance(farm, now) if farm.shards else done
 
 
-def _start(farm: Farm, upload: Upload, timeout_s: float) -> Instruction:
+def _start(farm: Farm, upload: Upload, circuit: Circuit) -> Instruction:
     image = farm.image(upload.job_id, upload.index)
     if upload.shard and image is not None:
         return archives.add_member(farm, image, upload)
     size = image.result.spool_bytes if image else farm.shards[upload.job_id].bytes
     where = (upload.spool, upload.root, upload.name, upload.again, size)
-    return StartUpload(upload.job_id, upload.index, upload.number, *where, timeout_s)
+    return StartUpload(upload.job_id, upload.index, upload.number, *where, circuit.timeout_s, circuit.place)
 
 
 def upload_finished(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:

@@ -142,10 +142,10 @@ class Supervisor:
         """Monotonic seconds: the only clock that decides about life and death."""
         return time.monotonic()
 
-    def handle_event(self, event: events.Event) -> None:
-        """Have the core handle an event and execute what it decides; events that arise meanwhile follow in
-        order."""
-        self._events.append(event)
+    def handle_event(self, *happened: events.Event) -> None:
+        """Have the core handle one or more events and execute what it decides; events that arise meanwhile
+        follow in order."""
+        self._events.extend(happened)
         if self._handling:
             return
         self._handling = True

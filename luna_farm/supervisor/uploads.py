@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from luna_farm.config_destinations import Destination
 from luna_farm.core import events
 from luna_farm.core.instructions import AddMember, PublishShard, StartUpload
-from luna_farm.engine.child import Child
+from luna_farm.engine.child import Child, Message
 from luna_farm.worker import spawned
 
 log = logging.getLogger("luna_farm.uploads")
@@ -33,22 +34,33 @@ Order = StartUpload | AddMember | PublishShard
 _OF_SHARDS = ("path", "spool", "bytes", "error", "decision")
 
 
+@dataclass(slots=True)
+class _Running:
+    """An order that is not answered. `limit_s`: how long it may take; `overdue`: monotonic time at which even
+    that is over."""
+
+    order: Order
+    place: str
+    limit_s: float
+    overdue: float
+
+
 class Uploads:
-    """The uploader of this supervisor. `handle_event` takes the events."""
+    """The uploader of this supervisor. `handle_events` takes what happens together."""
 
     def __init__(
         self,
-        handle_event: Callable[[events.Event], None],
+        handle_events: Callable[..., None],
         destinations: Sequence[Destination],
         spool: str,
         shards: str,
     ) -> None:
         """`spool`: folder of the upload spool. `shards`: folder of archives on their way to a destination."""
-        self._handle_event = handle_event
+        self._handle_events = handle_events
         self._args = (tuple(destinations), spool, shards)
         self._uploader: Child | None = None
-        self._running: dict[int, tuple[Order, float]] = {}
-        """Number of the order -> what it is, when it is overdue."""
+        self._running: dict[int, _Running] = {}
+        """Number of the order -> what it is."""
         self._removing: dict[int, Sequence[str]] = {}
         """Number of the order -> files of the spool that the uploader removes."""
         self._left: list[str] = []
@@ -65,7 +77,7 @@ class Uploads:
     def start(self, i: StartUpload) -> None:
         """Have a file sent; the answer is an event."""
         what = {"path": i.spool, "root": i.root, "name": i.name, "again": i.again}
-        self._order(i, {"t": "upload", **what}, i.timeout_s)
+        self._order(i, {"t": "upload", **what}, i.timeout_s, i.place)
 
     def add_member(self, i: AddMember) -> None:
         """Have an image appended to its shard; the answer is an event."""
@@ -92,10 +104,13 @@ class Uploads:
         left, self._left = self._left, []
         return left
 
-    def _order(self, i: Order, message: dict[str, Any], timeout_s: float = 0.0) -> None:
+    def _order(self, i: Order, message: dict[str, Any], timeout_s: float = 0.0, place: str = "") -> None:
         self._last += 1
         limit_s = SLACK_S + timeout_s + i.bytes / BYTES_PER_S
-        self._running[self._last] = (i, time.monotonic() + limit_s)
+        # One that is ordered ahead begins when one of those that run is over, at the latest.
+        others = [at.limit_s for at in self._running.values() if at.place == place] if place else ()
+        overdue = time.monotonic() + limit_s + max(others, default=0.0)
+        self._running[self._last] = _Running(i, place, limit_s, overdue)
         if self._closing:
             return
         if self._uploader is None:
@@ -112,35 +127,35 @@ class Uploads:
     def watch(self) -> None:
         """End an uploader that is long past every limit: a library hangs in it."""
         now = time.monotonic()
-        late = [i for i, overdue in self._running.values() if now > overdue]
+        late = [at.order for at in self._running.values() if now > at.overdue]
         if late and self._uploader is not None:
             log.error("The uploader is ended: %s is overdue.", _named(late[0]))
             self._uploader.kill("an upload was overdue")
 
-    def _received(self, message: dict[str, Any]) -> None:
-        """Turn a message of the uploader into an event."""
-        if message["t"] == "ready":
-            self._handle_event(events.UploaderReady(message["pid"], message["created"]))
-            return
-        if message["t"] == "removed":
-            del self._removing[message["id"]]
-            return
-        i, _ = self._running.pop(message["id"])
+    def _received(self, message: Message) -> None:
+        """Turn the answers in a message of the uploader into events, which are handled together."""
+        happened = [self._event(answer) for answer in message["answers"]]
+        self._handle_events(*[event for event in happened if event is not None])
+
+    def _event(self, answer: Message) -> events.Event | None:
+        if answer["t"] == "ready":
+            return events.UploaderReady(answer["pid"], answer["created"])
+        if answer["t"] == "removed":
+            del self._removing[answer["id"]]
+            return None
+        i = self._running.pop(answer["id"]).order
         if isinstance(i, PublishShard):
-            answer = {name: message[name] for name in _OF_SHARDS if name in message}
-            self._handle_event(events.ShardPublished(i.shard.shard_id, **answer))
-            return
-        self._handle_event(
-            events.UploadFinished(
-                i.job_id,
-                i.index,
-                i.number,
-                name=message.get("name", ""),
-                bytes=message.get("bytes", 0),
-                error=message.get("error", ""),
-                decision=message.get("decision", ""),
-                wait_s=message.get("wait_s", 0.0),
-            )
+            given = {name: answer[name] for name in _OF_SHARDS if name in answer}
+            return events.ShardPublished(i.shard.shard_id, **given)
+        return events.UploadFinished(
+            i.job_id,
+            i.index,
+            i.number,
+            name=answer.get("name", ""),
+            bytes=answer.get("bytes", 0),
+            error=answer.get("error", ""),
+            decision=answer.get("decision", ""),
+            wait_s=answer.get("wait_s", 0.0),
         )
 
     def _ended(self, why: str) -> None:
@@ -151,11 +166,7 @@ class Uploads:
         self._left += [path for paths in self._removing.values() for path in paths]
         self._removing.clear()
         running, self._running = self._running, {}
-        for i, _ in running.values():
-            if isinstance(i, PublishShard):
-                self._handle_event(events.ShardPublished(i.shard.shard_id, decision="interrupted"))
-            else:
-                self._handle_event(events.UploadFinished(i.job_id, i.index, i.number, decision="interrupted"))
+        self._handle_events(*[_interrupted(at.order) for at in running.values()])
 
     async def close(self) -> None:
         """End the uploader and wait until it is collected. What it has in hand is sent by the next farm."""
@@ -163,6 +174,12 @@ class Uploads:
         if self._uploader is not None:
             self._uploader.kill("the farm stops")
             await self._uploader.wait()
+
+
+def _interrupted(i: Order) -> events.Event:
+    if isinstance(i, PublishShard):
+        return events.ShardPublished(i.shard.shard_id, decision="interrupted")
+    return events.UploadFinished(i.job_id, i.index, i.number, decision="interrupted")
 
 
 def _named(i: Order) -> str:

@@ -28,6 +28,8 @@ from luna_farm.testing.faults import crash_point
 from luna_farm.worker.archiver import Archiver
 
 READ_BYTES = 64 * 1024
+GATHER_S = 0.02
+"""How long an answer waits for others. The next uploads do not wait for it: they are ordered ahead."""
 
 
 def serve(pipe: socket.socket, destinations: Sequence[Destination], spool: str, shards: str) -> None:
@@ -44,6 +46,10 @@ class Uploader:
     ) -> None:
         self._pipe = pipe
         self._lock = threading.Lock()
+        self._said = threading.Condition()
+        self._answers: list[dict[str, Any]] = []
+        self._in_hand = 1
+        """Messages to come: the first one, and an answer to each order."""
         self._frames = frames.FrameBuffer()
         self._destinations = {at.name: at for at in destinations}
         self._places = [(at.name, parse("url", at.url)) for at in destinations]
@@ -53,6 +59,7 @@ class Uploader:
         self._archiver = Archiver(shards, spool, self._say)
         self._spool = spool
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove")
+        threading.Thread(target=self._speak, daemon=True).start()
 
     def run(self) -> None:
         """Report ready, then send what comes; ends with the process."""
@@ -60,13 +67,19 @@ class Uploader:
         while message := self._next():
             if message["t"] == "stop":
                 break
-            if message["t"] == "upload":
-                self._submit(message)
-            elif message["t"] == "remove":
-                self._remover.submit(self._remove, message)
-            else:
-                self._archiver.take(message)
+            self.take(message)
         os._exit(0)  # a request that hangs must not delay the end
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Take an order; its answer follows once it is carried out."""
+        with self._said:
+            self._in_hand += 1
+        if message["t"] == "upload":
+            self._submit(message)
+        elif message["t"] == "remove":
+            self._remover.submit(self._remove, message)
+        else:
+            self._archiver.take(message)
 
     def _next(self) -> dict[str, Any] | None:
         while True:
@@ -82,11 +95,23 @@ class Uploader:
             self._frames.feed(data)
 
     def _say(self, message: dict[str, Any]) -> None:
-        try:
-            with self._lock:
-                self._pipe.sendall(frames.encode(message))
-        except OSError:
-            os._exit(0)
+        with self._said:
+            self._answers.append(message)
+            self._said.notify()
+
+    def _speak(self) -> None:
+        """Send answers for as long as the process lives: together while more are to come, because each
+        message wakes the supervisor, and it looks for what may begin after each."""
+        while True:
+            with self._said:
+                self._said.wait_for(lambda: self._answers)
+                self._said.wait_for(lambda: len(self._answers) >= self._in_hand, GATHER_S)
+                answers, self._answers = self._answers, []
+                self._in_hand -= len(answers)
+            try:
+                self._pipe.sendall(frames.encode({"t": "answers", "answers": answers}))
+            except OSError:
+                os._exit(0)
 
     def _submit(self, message: dict[str, Any]) -> None:
         root = message["root"]

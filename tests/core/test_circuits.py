@@ -44,6 +44,19 @@ def test_so_many_at_a_time_and_no_more() -> None:
     assert first.path == "s3://bucket/x/0.png"
 
 
+def test_more_are_handed_out_ahead_until_one_fails() -> None:
+    at = circuit(6, limit=2)
+    at.ahead = 2
+    first, second, *_ = [take(at, 0) for _ in range(4)]
+    assert at.take(0) is None
+    assert (at.status(0)["uploading"], at.status(0)["waiting"]) == (2, 4)
+    at.succeeded(first)
+    assert take(at, 0).index == 4
+    at.failed(second, "reset", 0, hold=False, wait_s=0)
+    assert at.take(0) is None
+    assert (at.status(0)["uploading"], at.status(0)["waiting"]) == (2, 3)
+
+
 def test_one_failure_waits_alone() -> None:
     at = circuit(2, limit=1)
     failing = take(at, 0)

@@ -134,12 +134,13 @@ def test_every_place_has_a_state_of_its_own_and_the_job_ends_with_the_last() -> 
 
 def test_a_destination_that_fails_is_told_once_and_everything_is_sent_when_it_works() -> None:
     at = stage()
-    for n in range(3):
+    at.submit("job-0000", output_dir=URL)
+    spooled(at)
+    answer(at, error="refused", decision="hold")
+    for n in (1, 2):
         at.submit(f"job-000{n}", output_dir=URL)
         spooled(at)
-    assert len(at.uploads) == STORE.uploads
-    answer(at, error="refused", decision="hold")
-    answer(at, error="refused", decision="hold")
+    assert not at.uploads
     assert len(at.told("destination_failing")) == 1
     assert not at.uploads
     at.farm.draining = True
@@ -151,6 +152,20 @@ def test_a_destination_that_fails_is_told_once_and_everything_is_sent_when_it_wo
             answer(at)
     assert len(at.told("destination_recovered")) == 1
     assert at.states("job-0000") + at.states("job-0001") + at.states("job-0002") == ["saved"] * 3
+
+
+def test_uploads_are_ordered_ahead_so_that_the_uploader_waits_for_no_answer() -> None:
+    at = stage(max_jobs=100)
+    for n in range(10):
+        at.submit(f"job-000{n}", output_dir=URL)
+        spooled(at)
+    assert len(at.uploads) == 2 * STORE.uploads
+    (row,) = at.status()["destinations"]
+    assert (row["uploading"], row["waiting"]) == (STORE.uploads, 10 - STORE.uploads)
+    assert {i.place for i in at.uploads} == {"store"}
+    answer(at, error="reset", decision="retry")
+    answer(at, error="reset", decision="retry")
+    assert len(at.uploads) == STORE.uploads, "only so many at a time may fail"
 
 
 def test_a_stop_waits_for_uploads_that_run() -> None:
