@@ -114,8 +114,9 @@ def encoded(
         frames = [frames[0]]  # marked once, however many files are made of it
     embedded = embedded or metadata.embed(options, task)
     keys = signing if sign_here else None
+    smaller: dict[tuple[int, bool], Pixels] = {}
     files = tuple(
-        _file(number, output, frames, task, options, embedded, keys, state)
+        _file(number, output, frames, task, options, embedded, keys, state, smaller)
         for number, output in enumerate(task.outputs or ({"format": task.format, "path": task.path},))
     )
     warnings += dict.fromkeys(warning for file in files for warning in file.encoded.warnings)
@@ -135,8 +136,10 @@ def _file(
     embedded: metadata.Embedded,
     signing: Signing | None,
     state: str,
+    smaller: dict[tuple[int, bool], Pixels],
 ) -> File:
-    """Encode and sign one of the files of an image."""
+    """Encode and sign one of the files of an image. `smaller`: its pixels at sizes that several files have,
+    by longest side and `linear`."""
     output = Output.from_map(given)
     options = options.of_output(output)
     pixels = frames[0]
@@ -151,7 +154,14 @@ def _file(
         if output.max_side and max(pixels.shape[:2]) > output.max_side:
             from luna_farm.imaging import resize  # loads Pillow as well
 
-            pixels = resize.within(pixels, output.max_side, linear=output.linear)
+            size = output.max_side, output.linear
+            small = smaller.get(size)
+            if small is None:
+                small = resize.within(pixels, output.max_side, linear=output.linear)
+                sizes = [(at.max_side, at.linear) for at in map(Output.from_map, task.outputs)]
+                if sizes.count(size) > 1:
+                    smaller[size] = small
+            pixels = small
             embedded = replace(embedded, width=pixels.shape[1], height=pixels.shape[0])
         file = encode(pixels, output.format, options, embedded)
     if signing is not None and options.provenance == "c2pa":

@@ -14,6 +14,7 @@ from farm_process import FarmProcess, until
 from PIL import Image
 
 from luna_farm.errors import InvalidRequest
+from luna_farm.imaging import resize
 from luna_farm_client import Output, SaveImage, SaveRequest, save_here
 
 Farm = Callable[..., FarmProcess]
@@ -130,6 +131,24 @@ def test_in_this_process(tmp_path: Path) -> None:
     (found,) = save_here(request(output_dir=tmp_path)).images
     assert files(tmp_path) == NAMES
     assert [row["state"] for row in found.outputs] == ["saved"] * 3
+
+
+def test_files_of_one_size_are_made_smaller_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, bool]] = []
+
+    def within(pixels: Any, max_side: int, *, linear: bool) -> Any:
+        sizes.append((max_side, linear))
+        return smaller(pixels, max_side, linear=linear)
+
+    smaller = resize.within
+    monkeypatch.setattr(resize, "within", within)
+    outputs = "png, png 30 a, png 20 b, webp 30 c, jpeg 30 d linear"
+    pixels = np.full((40, 60, 3), 128, np.uint8)
+    given = SaveRequest([SaveImage(pixels)], outputs=outputs, filename="a", output_dir=tmp_path)
+    assert save_here(given).state == "done"
+    assert sizes == [(30, False), (20, False), (30, True)]
+    with Image.open(tmp_path / "a_a.png") as first, Image.open(tmp_path / "a_c.webp") as second:
+        assert first.size == second.size == (30, 20)
 
 
 @pytest.mark.parametrize("point", ["writer.named:2", "writer.synced:3", "worker.encoded", "worker.reported"])
