@@ -38,6 +38,7 @@ class AsyncConnection:
         self._reader, self._writer = streams
         self._unsent: list[bytes | memoryview] = []
         self._answers: dict[int, dict[str, Any]] = {}
+        self._unanswered: set[int] = set()
         self.session = Session(segments)
         self.broken = False
 
@@ -89,6 +90,7 @@ class AsyncConnection:
 
     async def _send(self, step: Send) -> None:
         self.broken = True  # until its answer is here: whatever interrupts us leaves it unread
+        self._unanswered.add(step.message["id"])
         self._unsent += [frames.encode(step.message), *step.payload]
         if step.flush:
             unsent, self._unsent = self._unsent, []
@@ -112,7 +114,8 @@ class AsyncConnection:
                 protocol.check(answer)
             self._answers[answer.get("id", step.id)] = answer
         answer = self._answers.pop(step.id)
-        self.broken = step.id < self.session.last_id
+        self._unanswered.discard(step.id)
+        self.broken = bool(self._unanswered)
         protocol.check(answer)
         return answer
 

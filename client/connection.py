@@ -28,6 +28,7 @@ class Connection:
         self._frames = frames.FrameBuffer()
         self._unsent: list[bytes | memoryview] = []
         self._answers: dict[int, dict[str, Any]] = {}
+        self._unanswered: set[int] = set()
         self.session = Session(segments)
         self.broken = False
         """An answer is open, or the connection failed: nothing else may be sent on it."""
@@ -72,6 +73,7 @@ class Connection:
 
     def _send(self, step: Send) -> None:
         self.broken = True  # until its answer is here: whatever interrupts us leaves it unread
+        self._unanswered.add(step.message["id"])
         self._unsent += [frames.encode(step.message), *step.payload]
         if step.flush:
             unsent, self._unsent = self._unsent, []
@@ -95,7 +97,8 @@ class Connection:
                 protocol.check(answer)
             self._answers[answer.get("id", step.id)] = answer
         answer = self._answers.pop(step.id)
-        self.broken = step.id < self.session.last_id
+        self._unanswered.discard(step.id)
+        self.broken = bool(self._unanswered)
         protocol.check(answer)
         return answer
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from luna_farm.core import protocol
-from luna_farm.errors import ArenaError, FarmBusy, FarmUnavailable
+from luna_farm.errors import ArenaError, FarmBusy, FarmError, FarmUnavailable
 from luna_farm.storage import marks
 from luna_farm.storage.arena import Arena
 from luna_farm_client import oversize
@@ -130,8 +131,7 @@ class Session:
             except FarmUnavailable:
                 raise
             except Exception:
-                self.spare += leases  # those that were not sealed are ours again
-                yield from self._give_up(number)
+                yield from self._give_up(number, leases)
                 raise
         try:
             answer = answer or (yield Receive(number))
@@ -172,8 +172,7 @@ class Session:
         except FarmUnavailable:
             raise
         except Exception:
-            self.spare += leases
-            yield from self._give_up(number)
+            yield from self._give_up(number, leases)
             raise
         yield Send(seal, payload)
         answer = yield Receive(number)
@@ -210,16 +209,24 @@ class Session:
             return seal, ()
         return {**seal, "inline": True, "sizes": [total]}, [into]
 
-    def _give_up(self, number: int) -> Steps:
-        """Abort a submit, and pass over what is answered to it."""
+    def _give_up(self, number: int, leases: Sequence[Lease]) -> Steps:
+        """Abort a submit, pass over what is answered to it, and return all leases: they may be most of the
+        memory, and this connection may be idle from now on."""
+        self.spare += leases  # those that were not sealed are ours again
         yield Send({"cmd": "abort", "id": number})
         try:
             while "aborted" not in (answer := (yield Receive(number, GIVEN_UP_S))):  # what was on its way
                 self.spare += [Lease(**lease) for lease in answer.get("leases", ())]
                 if answer.get("known"):
-                    return  # there was nothing to abort
-        except Exception:
+                    break  # there was nothing to abort
+        except FarmUnavailable:
             return
+        except FarmError:  # it was refused already
+            pass
+        unused = self.release_message()
+        if unused:
+            with suppress(FarmError):
+                yield from self.call(unused, GIVEN_UP_S)
 
     def _forget_cold_memory(self) -> None:
         """Decided once per hand-over: what this one warms is warm until its end."""

@@ -329,6 +329,26 @@ def test_a_request_that_is_sent_once_more_costs_no_memory(tmp_path: Path) -> Non
         farm.destroy()
 
 
+def test_a_batch_that_is_broken_off_keeps_no_memory(tmp_path: Path) -> None:
+    """Of a client that goes on with something else: its images are larger than the arena, and only one such
+    image has room."""
+    farm = FarmProcess(tmp_path, arena_bytes="4MiB", max_pixels=1_400_000)
+    whole = np.random.default_rng(6).integers(0, 256, (1152, 1200, 4), np.uint8)
+    flawed = np.full((1152, 1200, 4), 200.0, np.float32)
+    try:
+        farm.start()
+        with farm.client() as client, farm.client() as other:
+            for images in ([flawed], [whole, flawed]):
+                with pytest.raises(InvalidRequest, match="floats up to 200"):
+                    client.submit(SaveRequest([SaveImage(image) for image in images]))
+                until(lambda: client.status()["queue"]["images"] == 0, "what was sealed is saved")
+                receipt = other.submit(SaveRequest([SaveImage(whole)]), when_busy="report")
+                assert other.wait(receipt, 60).state == "done"
+        assert farm.stop() == 0
+    finally:
+        farm.destroy()
+
+
 def test_a_refusal_is_told_at_once_and_keeps_no_memory(tmp_path: Path) -> None:
     """Its pixels are copied by then: 20 of them would fill the arena, were they kept."""
     farm = FarmProcess(tmp_path, allowed_dirs=str(tmp_path / "out"), arena_bytes="16MiB")
