@@ -175,9 +175,11 @@ class AsyncFarmClient:
         """As `FarmClient.wait`."""
         return await self._run(self._policy.wait(job, timeout))
 
-    async def save(self, pixels: Any, path: str | os.PathLike[str], **options: Any) -> str:
+    async def save(
+        self, pixels: Any, path: str | os.PathLike[str], *, timeout: float | None = None, **options: Any
+    ) -> str:
         """As `FarmClient.save`."""
-        return await self._run(self._policy.save(pixels, path, options))
+        return await self._run(self._policy.save(pixels, path, timeout, options))
 
     async def job(self, job: str | Receipt) -> JobReport:
         """As `FarmClient.job`."""

@@ -128,7 +128,7 @@ class Endpoint:
 
     def refused(self, error: Unauthorized) -> Unauthorized:
         """Return the farm's refusal of a token, with the place that the token came from."""
-        if not str(error).startswith("The token"):
+        if not error.wrong_token:
             return error
         if self.given_token is not None:
             return Unauthorized(

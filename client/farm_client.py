@@ -94,13 +94,17 @@ class FarmClient:
         it is then (None: no limit). Raises UnknownJob, FarmUnavailable."""
         return self._run(self._policy.wait(job, timeout))
 
-    def save(self, pixels: Any, path: str | os.PathLike[str], **options: Any) -> str:
+    def save(
+        self, pixels: Any, path: str | os.PathLike[str], *, timeout: float | None = None, **options: Any
+    ) -> str:
         """Save one image, wait for the file and return its path; a name that exists gets a number.
 
-        path: its ending names the format. options: those of SaveRequest. Raises InvalidRequest, EncodeError,
-        FarmBusy, FarmUnavailable, and DiskError when the folder or destination has failed for five seconds:
-        the farm keeps the image and goes on trying."""
-        return self._run(self._policy.save(pixels, path, options))
+        path: its ending names the format. timeout: seconds that all of it may take. options: those of
+        SaveRequest. Raises InvalidRequest, EncodeError, FarmBusy and FarmUnavailable; DiskError when the
+        folder or destination has failed for five seconds, NotPossible when the farm has been paused so long,
+        NotInTime after `timeout`: the farm keeps the image then and goes on trying. What it waits for is
+        logged as a warning after a second."""
+        return self._run(self._policy.save(pixels, path, timeout, options))
 
     def job(self, job: str | Receipt) -> JobReport:
         """Return the report of a job as it is now. Raises UnknownJob."""

@@ -6,6 +6,7 @@ Generators yield `Use` (run steps of a session on a connection) and `Sleep`; `Fa
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -17,7 +18,6 @@ from typing import Any, TypeVar
 
 from luna_farm.catalogue.rows import CatalogueRow, from_map
 from luna_farm.errors import (
-    DiskError,
     FarmBusy,
     FarmDraining,
     FarmError,
@@ -26,6 +26,7 @@ from luna_farm.errors import (
     StaleLease,
     Unauthorized,
 )
+from luna_farm_client import waiting
 from luna_farm_client.outgoing import Outgoing
 from luna_farm_client.requests import (
     JobReport,
@@ -39,6 +40,7 @@ from luna_farm_client.requests import (
 from luna_farm_client.session import Session
 from luna_farm_client.steps import Sleep, Steps
 
+_log = logging.getLogger("luna_farm.client")
 T = TypeVar("T")
 RESTART_S = 10.0
 """How long a farm that was there may be away (a restart takes about one second) before it counts as gone."""
@@ -51,6 +53,8 @@ STALE_TRIES = 3
 HELD_S = 5.0
 """`save` waits so long for a folder or destination that fails, and raises then: the farm goes on trying."""
 HELD_STEP_S = 1.0
+MOST_S = 31_536_000.0
+"""The longest time limit: a year."""
 FIND_LIMIT = 1000
 """Rows of one answer to `find`."""
 WHEN_BUSY = ("wait", "report")
@@ -78,8 +82,8 @@ class Policy:
         ended: Callable[[str], tuple[str, float]],
         command: Callable[[str], str],
     ) -> None:
-        self.timeout = timeout
-        self._restart_s = min(RESTART_S if restart_s is None else restart_s, timeout)
+        self.timeout = seconds("timeout", timeout)
+        self._restart_s = min(RESTART_S if restart_s is None else restart_s, self.timeout)
         self._command = command
         """Makes the commands in a message name this farm."""
         self._ended = ended if restart_s is None else lambda state_dir: ("", 0.0)
@@ -190,7 +194,8 @@ class Policy:
 
     def wait(self, job: str | Receipt, timeout: float | None) -> Plan[JobReport]:
         """Return the report of a job once it is finished, or after `timeout` seconds as it is then."""
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float, type(None))):
+        number = isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout == timeout
+        if timeout is not None and not number:
             raise InvalidRequest.of("timeout", timeout, "seconds, or None for as long as it takes")
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -201,20 +206,29 @@ class Policy:
             if report.finished or (deadline is not None and time.monotonic() >= deadline):
                 return report
 
-    def save(self, pixels: Any, path: str | os.PathLike[str], options: dict[str, Any]) -> Plan[str]:
-        """Save one image under a path and return the path once the file is there."""
+    def save(
+        self, pixels: Any, path: str | os.PathLike[str], timeout: float | None, options: dict[str, Any]
+    ) -> Plan[str]:
+        """Save one image under a path and return the path once the file is there. Says what it waits for, and
+        raises when that does not end."""
+        deadline = None if timeout is None else time.monotonic() + seconds("timeout", timeout)
         receipt = yield from self.submit(request_for(pixels, path, options), "wait")
         fails_since = 0.0
         while True:
-            report = yield from self.wait(receipt, HELD_STEP_S)
+            left = HELD_STEP_S if deadline is None else min(HELD_STEP_S, deadline - time.monotonic())
+            report = yield from self.wait(receipt, left)
             if report.finished:
                 return path_of(report)
-            reason = report.trouble
-            fails_since = (fails_since or time.monotonic()) if reason else 0.0
-            if fails_since and time.monotonic() - fails_since >= HELD_S:
-                kept = f"The farm keeps the image and goes on trying, as job {receipt.job_id};"
-                text = f"{reason} {kept} `luna-farm cancel {receipt.job_id}` gives it up."
-                raise DiskError(self._command(text), receipt.paths[0])
+            paused = waiting.pause(report, (yield from self.call("status")))
+            reason, now = report.trouble or paused, time.monotonic()
+            if reason and not fails_since:
+                _log.warning("%s", self._command(f"Job {receipt.job_id} waits: {reason}"))
+            fails_since = (fails_since or now) if reason else 0.0
+            late_s = timeout if deadline is not None and now >= deadline else None
+            if late_s is not None or (fails_since and now - fails_since >= HELD_S):
+                error = waiting.given_up(receipt, report, paused, late_s)
+                error.args = (self._command(str(error)),)
+                raise error
 
     def jobs(self, limit: int) -> Plan[list[JobReport]]:
         """Return the reports of the latest jobs, newest first."""
@@ -257,6 +271,14 @@ class Policy:
         """Have the farm stop and return its process id."""
         answer = yield from self.call("shutdown" if now else "drain")
         return int(answer["pid"])
+
+
+def seconds(name: str, given: Any) -> float:
+    """Return a time limit. Raises InvalidRequest for what is none."""
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not number or not 0 < given <= MOST_S:
+        raise InvalidRequest.of(name, given, f"seconds, more than 0 and at most {MOST_S:.0f}")
+    return float(given)
 
 
 def seconds_of(moment: datetime | float | None) -> float | None:

@@ -108,13 +108,17 @@ class TooLarge(InvalidRequest):
 
 
 class Unauthorized(FarmError):
-    """The token of the client is not the token of the farm."""
+    """The token of the client is not the token of the farm (`wrong_token`), or its user is not the farm's."""
 
     code = "unauthorized"
     remedy = (
         "Give the client the state folder of the farm (`LUNA_FARM_STATE_DIR`) or its token "
         "(`LUNA_FARM_TOKEN`)."
     )
+
+    def __init__(self, message: str, wrong_token: bool = False) -> None:
+        super().__init__(message)
+        self.wrong_token = wrong_token
 
 
 class ProtocolError(FarmError):
@@ -147,6 +151,17 @@ class NotPossible(FarmError):
 
     code = "not_possible"
     remedy = "Look at the job with `luna-farm job ID`: the message says in which state it is."
+
+
+class NotInTime(FarmError, TimeoutError):
+    """The file of `job_id` is not there within the time that the caller gives. The farm goes on with it."""
+
+    code = "not_in_time"
+    remedy = "Look at the job with `luna-farm job ID`; `luna-farm cancel ID` gives it up."
+
+    def __init__(self, message: str, job_id: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class DiskError(FarmError):

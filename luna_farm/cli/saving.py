@@ -203,5 +203,10 @@ class Saving:
             for place in image.outputs:
                 if place["state"] == "waiting" and place["error"]:
                     return f"Waiting for {place['path']}: {place['error']}"
+        from luna_farm_client import waiting
+
+        paused = waiting.pause(report, status)
+        if paused:
+            return paused
         ready = any(worker["state"] in ("idle", "busy") for worker in status.get("workers", ()))
         return "" if ready else "No worker of the farm is ready; the images wait in it."

@@ -218,7 +218,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             token.encode(), self._listener.token.encode()
         ):
             raise Unauthorized(
-                "The token is not that of this farm; it is in the file `token` of its state folder."
+                "The token is not that of this farm; it is in the file `token` of its state folder.",
+                wrong_token=True,
             )
         reply = message.get("id", 0)
         if type(reply) is not int:

@@ -272,6 +272,13 @@ def test_a_farm_without_workers_is_told(farm, cli, sample):
     assert cli("save", sample)[2].startswith("No worker of the farm is ready")
 
 
+def test_a_paused_farm_is_told(farm, cli, sample):
+    paused = {**status(), "paused": True, "queue": {"images": 2}}
+    farm.unfinished, farm.statuses = 3, [paused] * 3
+    code, _, err = cli("save", sample)
+    assert (code, err) == (0, "The farm is paused: 2 images in its queue until `luna-farm resume`.\n")
+
+
 def test_the_timeout_says_why_and_which_job_goes_on(farm, cli, sample):
     farm.unfinished, farm.statuses = 99, [status(folders=[FAILING])] * 99
     code, out, err = cli("save", sample, sample, "--timeout", "0")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from luna_farm.errors import Unauthorized
+from luna_farm.errors import Unauthorized, from_code
 from luna_farm_client.endpoint import Endpoint, why_not
 
 
@@ -93,12 +93,13 @@ def test_why_there_is_no_farm_depends_on_where_it_would_be() -> None:
 def test_a_refused_token_is_named_by_where_it_came_from(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = Unauthorized("The token is not that of this farm; ...")
+    refused = from_code("unauthorized", "Not with this one.", Unauthorized("", True).details())
+    assert isinstance(refused, Unauthorized)
     monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(nowhere))
     assert f"{nowhere} has no token" in str(find().refused(refused))
     (nowhere / "token").write_text("of another farm")
     told = str(find().refused(refused))
     assert f"does not accept the token of {nowhere}. It uses another state folder" in told
     assert "LUNA_FARM_TOKEN" in str(find(token="given").refused(refused))
-    other = Unauthorized("This farm belongs to another user of this machine.")
+    other = Unauthorized("The token would do, but this farm belongs to another user of this machine.")
     assert find().refused(other) is other

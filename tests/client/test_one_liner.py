@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from farm_process import FarmProcess
 from PIL import Image
 
 import luna_farm
-from luna_farm.errors import DiskError, EncodeError, InvalidRequest
+from luna_farm.errors import DiskError, EncodeError, InvalidRequest, NotInTime, NotPossible
 from luna_farm_client import AsyncFarmClient, FarmClient, policy
 from luna_farm_client.requests import request_for
 
@@ -48,6 +50,59 @@ def test_a_folder_that_cannot_be_written_raises_and_the_farm_keeps_the_image(
         assert f"The farm keeps the image and goes on trying, as job {job.job_id};" in str(refused.value)
         assert not job.finished
         farm.cancel(job)
+
+
+@pytest.fixture
+def paused(shared_farm: FarmProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarmClient]:
+    """A client of a farm that is paused."""
+    monkeypatch.setattr(policy, "HELD_STEP_S", 0.05)
+    with shared_farm.client() as farm:
+        farm.pause()
+        try:
+            yield farm
+        finally:
+            farm.resume()
+
+
+def test_a_paused_farm_keeps_the_image_and_no_caller(
+    paused: FarmClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(policy, "HELD_S", 0.2)
+    with pytest.raises(NotPossible, match=r"is paused: 1 image in its queue until `luna-farm resume") as told:
+        paused.save(PIXELS, tmp_path / "x.png")
+    job = paused.jobs(limit=1)[0]
+    assert re.search(f"as job {job.job_id}; `luna-farm cancel .*{job.job_id}` gives it up", str(told.value))
+    (warning,) = caplog.messages
+    assert warning.startswith(f"Job {job.job_id} waits: The farm is paused")
+    paused.resume()
+    assert paused.wait(job, 60).paths == (str(tmp_path / "x.png"),)
+
+
+def test_a_time_limit_ends_the_wait_and_not_the_job(paused: FarmClient, tmp_path: Path) -> None:
+    with pytest.raises(NotInTime, match=r"x.png is not saved after 0.2 s. The farm is paused") as told:
+        paused.save(PIXELS, tmp_path / "x.png", timeout=0.2)
+    assert isinstance(told.value, TimeoutError)
+    paused.resume()
+    assert paused.wait(told.value.job_id, 60).paths == (str(tmp_path / "x.png"),)
+
+
+def test_the_one_line_has_a_time_limit_too(
+    paused: FarmClient, shared_farm: FarmProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(shared_farm.state))
+    monkeypatch.setenv("LUNA_FARM_PORT", str(shared_farm.port))
+    with pytest.raises(NotInTime) as told:
+        luna_farm.save(PIXELS, tmp_path / "x.png", timeout=5e-1)
+    paused.cancel(told.value.job_id)
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf"), "5", True])
+def test_what_is_no_time_limit_is_refused(tmp_path: Path, limit: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"^timeout: .* allowed: seconds, more than 0"):
+        FarmClient(timeout=limit)
+    with pytest.raises(InvalidRequest, match=r"^timeout: .* allowed: seconds, more than 0"):
+        luna_farm.save(PIXELS, tmp_path / "x.png", timeout=limit)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: /proc is a folder that takes no file")
