@@ -88,14 +88,14 @@ def test_all_processes_killed_at_once_and_again(farm: Start, figures: Figures, l
 
 
 def test_a_cataloguer_that_dies_is_started_again(farm: Start) -> None:
-    one = farm(bare=True)
+    one = farm(bare=True, min_workers=1, max_workers=1)
+    workers = set(one.workers_ready(1))
     album = Album(one.out)
     with one.client() as client:
         for _ in range(2):
             album.add(client, 5)
             album.wait_for_last(client)
             rows_of(one, 5 * len(album.promised))
-            workers = set(one.worker_pids())
             children = psutil.Process(one.pid).children()
             (cataloguer,) = (child for child in children if child.pid not in workers)
             cataloguer.kill()
