@@ -78,7 +78,7 @@ class Connection:
         if step.flush:
             unsent, self._unsent = self._unsent, []
             try:
-                self._socket.settimeout(self._timeout)
+                self._wait_at_most(self._timeout)
                 for data in _joined(unsent):
                     self._socket.sendall(data)
             except OSError as error:
@@ -89,7 +89,7 @@ class Connection:
             if not step.wait:
                 return None
             try:
-                self._socket.settimeout(self._timeout if step.timeout is None else step.timeout)
+                self._wait_at_most(self._timeout if step.timeout is None else step.timeout)
                 answer = self._next()
             except (OSError, ProtocolError) as error:
                 raise self._unavailable(error) from error
@@ -101,6 +101,10 @@ class Connection:
         self.broken = bool(self._unanswered)
         protocol.check(answer)
         return answer
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if self._socket.gettimeout() != seconds:  # setting it is a system call
+            self._socket.settimeout(seconds)
 
     def _next(self) -> dict[str, Any]:
         while True:

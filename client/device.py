@@ -29,17 +29,19 @@ def torch_of(x: object) -> Any:
 def array_of(tensor: Any) -> NDArray[Any]:
     """Return a CPU tensor as an array on the same memory; bfloat16, which numpy lacks, as its bits."""
     torch = sys.modules["torch"]
-    tensor = tensor.detach().resolve_neg()  # as imaginary parts have it
-    if tensor.dtype == torch.bfloat16:
-        bits: NDArray[Any] = tensor.view(torch.int16).numpy()
-        return bits.view(np.uint16)
-    array: NDArray[Any] = tensor.numpy()
-    return array
+    bfloat = tensor.dtype == torch.bfloat16
+    if bfloat:
+        tensor = tensor.view(torch.int16)
+    try:
+        array: NDArray[Any] = tensor.numpy()
+    except RuntimeError:  # autograd follows it, or it is negated where it is read, as imaginary parts are
+        array = tensor.detach().resolve_neg().numpy()
+    return array.view(np.uint16) if bfloat else array
 
 
 def is_on_gpu(x: object) -> bool:
     """Return whether `x` is a tensor in the memory of a CUDA device."""
-    return torch_of(x) is not None and bool(getattr(x, "is_cuda", False))
+    return bool(getattr(x, "is_cuda", False)) and torch_of(x) is not None
 
 
 def register_cuda(view: memoryview) -> bool:

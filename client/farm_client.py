@@ -11,8 +11,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -214,8 +213,11 @@ class FarmClient:
         if isinstance(step, Sleep):
             time.sleep(step.seconds)
             return None
-        with self._borrowed() as connection:
+        connection = self._borrow()
+        try:
             return connection.run(step.steps(connection.session))
+        finally:
+            self._take_back(connection)
 
     def _forked(self) -> None:
         """Leave all connections to the parent process: two that use one would get each other's answers, and
@@ -224,8 +226,8 @@ class FarmClient:
             connection.abandon()
         self._begin()
 
-    @contextmanager
-    def _borrowed(self) -> Iterator[Connection]:
+    def _borrow(self) -> Connection:
+        """Return a connection that no other thread uses until it is taken back."""
         with self._lock:
             if self._policy.closed:
                 raise FarmUnavailable("This FarmClient is closed.", self.endpoint.host, self.endpoint.port)
@@ -235,15 +237,15 @@ class FarmClient:
             connection = Connection(self.endpoint, self._policy.timeout, self._segments)
             self._open.add(connection)
             self._policy.connected(connection.session)
-        try:
-            yield connection
-        finally:
-            with self._lock:
-                keep = not connection.broken and not self._policy.closed
-                if keep:
-                    self._idle.append(connection)
-            if not keep:
-                connection.close()
+        return connection
+
+    def _take_back(self, connection: Connection) -> None:
+        with self._lock:
+            keep = not connection.broken and not self._policy.closed
+            if keep:
+                self._idle.append(connection)
+        if not keep:
+            connection.close()
 
 
 _clients: WeakSet[FarmClient] = WeakSet()

@@ -11,6 +11,8 @@ from typing import Any
 from luna_farm.errors import InvalidRequest
 from luna_farm_client.requests import Json
 
+_encode = json.JSONEncoder(allow_nan=False, default=str).encode
+
 
 def json_text(name: str, value: Json) -> str:
     """Return a map as JSON text: ASCII, and never NaN, which no reader of the files takes (it becomes
@@ -23,9 +25,9 @@ def json_text(name: str, value: Json) -> str:
     value = _fields(value)
     try:
         try:
-            return json.dumps(value, allow_nan=False, default=str)
+            return _encode(value)
         except ValueError:
-            return json.dumps(_finite(value), allow_nan=False, default=str)
+            return _encode(_finite(value))
         except RecursionError:
             return "".join(_pieces(value))
     except (ValueError, TypeError, RecursionError) as error:
@@ -49,7 +51,7 @@ def _pieces(value: Any) -> Iterator[str]:
             ends.append((iter(inside), "}" if is_map else "]", id(value)))
             between = ""
         else:
-            yield between + json.dumps(_finite(value), allow_nan=False, default=str)
+            yield between + _encode(_finite(value))
             between = ","
         while ends:
             inner, end, held = ends[-1]

@@ -70,6 +70,8 @@ class Outgoing:
 
     request: SaveRequest
     infos: list[PixelInfo] = field(default_factory=list)
+    forms: list[dict[str, Any]] = field(default_factory=list)
+    """Affix, format and subdir of each image."""
     fields: dict[str, Any] = field(default_factory=dict)
     pieces: list[Piece] = field(default_factory=list)
     nbytes: int = 0
@@ -95,7 +97,7 @@ class Outgoing:
         ):
             raise InvalidRequest.of("images", images, "a list of at least one SaveImage")
         self.fields = {
-            "request_id": schema.request_id(request.request_id or os.urandom(16).hex()),
+            "request_id": schema.request_id(request.request_id) if request.request_id else _new_id(),
             "timestamp": _moment(request.timestamp),
             **_settings(request),
             **places(request),
@@ -118,7 +120,9 @@ class Outgoing:
         depth = self.fields.get("bit_depth", "auto")
         shared = outputs.checked(self.fields.get("outputs", ""))
         for image in images:
-            form = _once(_judged, image.affix, image.format, image.subdir)
+            judged = _once(_judged, image.affix, image.format, image.subdir)
+            form = judged["format"]
+            self.forms.append(judged)
             pixels = spread(image.pixels)
             pixels = pixels if image.mask is None else with_alpha(pixels, image.mask)
             files = outputs.checked(image.outputs) if image.outputs else shared
@@ -190,15 +194,13 @@ class Outgoing:
         the files will lie on this host."""
         images = [
             {
-                "affix": checks.affix(image.affix),
-                "format": image.format,
-                "subdir": image.subdir,
+                **form,
                 **_shape(info, "animation_fps" in self.fields),
                 **({"metadata": metadata} if metadata else {}),
                 **({"outputs": files} if files else {}),
             }
-            for image, info, metadata, files in zip(
-                self.request.images, self.infos, self.of_images, self.outputs, strict=True
+            for form, info, metadata, files in zip(
+                self.forms, self.infos, self.of_images, self.outputs, strict=True
             )
         ]
         beside = here and not is_url(self.fields.get("output_dir", ""))
@@ -217,6 +219,10 @@ def _shape(info: PixelInfo, moving: bool) -> dict[str, Any]:
     if info.dtype != "uint8":
         shape["dtype"] = info.dtype
     return shape
+
+
+def _new_id() -> str:
+    return os.urandom(16).hex()
 
 
 def _settings(request: SaveRequest) -> dict[str, Any]:
@@ -252,11 +258,13 @@ def _validated(*values: Any) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=batches.KEPT_SETTINGS, typed=True)
-def _judged(affix: Any, form: Any, subdir: Any) -> str:
-    """Validate the fields of a SaveImage and return its format."""
-    checks.affix(affix)
-    checks.boolean({"subdir": subdir}, "subdir", False)
-    return batches.image_format({"format": form})
+def _judged(affix: Any, form: Any, subdir: Any) -> dict[str, Any]:
+    """Validate the fields of a SaveImage and return them as they go over the wire."""
+    return {
+        "affix": checks.affix(affix),
+        "subdir": checks.boolean({"subdir": subdir}, "subdir", False),
+        "format": batches.image_format({"format": form}),
+    }
 
 
 def _is_default(option: Option, value: Any) -> bool:

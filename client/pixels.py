@@ -82,7 +82,7 @@ def describe(x: object, *, bit_depth: str = "auto", formats: tuple[str, ...] = (
             hint = " (of nested lists: numpy.asarray(pixels))" if isinstance(x, list | tuple) else ""
         shown = x if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
         raise InvalidRequest.of("pixels", shown, f"a numpy array or torch tensor{hint}")
-    return _measured(tuple(given.shape), _kind(str(given.dtype)), bit_depth, formats)
+    return _measured(tuple(given.shape), _kind(given.dtype), bit_depth, formats)
 
 
 def copy_into(x: object, view: memoryview, dtype: str = "uint8") -> Flaws:
@@ -100,18 +100,22 @@ def copy_into(x: object, view: memoryview, dtype: str = "uint8") -> Flaws:
         raise ValueError(
             f"pixels of {nbytes} bytes need a writable view of just that length, not {view.nbytes}"
         )
+    return _copy(x, view, dtype)
+
+
+def _copy(x: object, view: memoryview, dtype: str) -> Flaws:
+    """As `copy_into`, of what was described and into a view of that length."""
     given: Any = x
-    kind = _ARRAYS[x.dtype.char] if isinstance(x, np.ndarray) else _kind(str(given.dtype))
     if isinstance(x, np.ndarray):
-        array, bfloat = np.asarray(x), False
-    elif given.device.type == "cpu":
-        array, bfloat = array_of(given), str(given.dtype) == "torch.bfloat16"
-    elif dtype == "uint8" and kind != "uint16":
-        return from_device(given, view)
+        kind, array = _ARRAYS[x.dtype.char], np.asarray(x)
     else:
-        array, bfloat = array_of(given.cpu()), str(given.dtype) == "torch.bfloat16"
-    if kind in ("uint8", "uint16") and dtype != info.dtype:
-        raise ValueError(f"integers travel as they are ({info.dtype}), not as {dtype}")
+        kind = _kind(given.dtype)
+        if not given.is_cpu and dtype == "uint8" and kind != "uint16":
+            return from_device(given, view)
+        array = array_of(given if given.is_cpu else given.cpu())
+    bfloat = kind == "float32" and array.dtype == np.uint16  # the bits of it
+    if kind in ("uint8", "uint16") and dtype != kind:
+        raise ValueError(f"integers travel as they are ({kind}), not as {dtype}")
     target = np.frombuffer(view, dtype).reshape(array.shape)
     if dtype != "uint8":
         return at_depth(array, target, bfloat)
@@ -123,9 +127,12 @@ def copy_into(x: object, view: memoryview, dtype: str = "uint8") -> Flaws:
 
 
 def copy_together(work: Sequence[tuple[object, memoryview, str]]) -> list[Flaws]:
-    """As `copy_into` for each (x, view, dtype). Small images in the memory of the processor are copied by
-    several threads; a large one uses several by itself, and one of a GPU needs none."""
-    copies = [partial(copy_into, *each) for each in work]
+    """As `copy_into` for each (x, view, dtype) that was described. Small images in the memory of the
+    processor are copied by several threads; a large one uses several by itself, and one of a GPU needs
+    none."""
+    if len(work) == 1:
+        return [_copy(*work[0])]
+    copies = [partial(_copy, *each) for each in work]
     small = all(
         dtype == "uint8" and view.nbytes <= ALONE and getattr(x, "is_cpu", True) for x, view, dtype in work
     )
@@ -190,9 +197,10 @@ def _tensor_types() -> frozenset[Any]:
     return frozenset(getattr(torch, name) for name in names if hasattr(torch, name))  # uint16: torch 2.3
 
 
-def _kind(dtype: str) -> str:
+@lru_cache(maxsize=64)
+def _kind(dtype: Any) -> str:
     """Return the one of DTYPES that holds `dtype` (of numpy or torch), so far as a file can."""
-    name = dtype.removeprefix("torch.").lstrip("<>=|")
+    name = str(dtype).removeprefix("torch.").lstrip("<>=|")
     if name in ("float16", "f2", "uint16", "u2"):
         return "float16" if name[0] == "f" else "uint16"
     return "uint8" if name in ("uint8", "bool") else "float32"

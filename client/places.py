@@ -23,13 +23,37 @@ def places(request: SaveRequest) -> dict[str, Any]:
     if request.mirrors:
         given["mirrors"] = _mirrors(request.mirrors)
     if request.model_dirs:
-        folders = request.model_dirs
-        if not isinstance(folders, str):
-            folders = "\n".join(_path("model_dirs", folder) for folder in folders)
-        given["model_dirs"] = OPTIONS["model_dirs"].kind.check("model_dirs", folders)
+        given["model_dirs"] = _model_dirs(request.model_dirs)
     if request.ingredient:
         given["ingredient"] = _path("ingredient", request.ingredient)
     return given
+
+
+def _model_dirs(given: Any) -> str:
+    if isinstance(given, str):
+        return _checked_dirs(given)
+    folders = tuple(given)
+    try:
+        return _absolute_dirs(folders)
+    except (TypeError, ValueError):
+        return _joined(folders)
+
+
+@lru_cache(maxsize=batches.KEPT_SETTINGS)
+def _absolute_dirs(folders: tuple[Any, ...]) -> str:
+    """As `_joined`; mostly they are those of the request before. Raises ValueError if one is relative: what
+    that means may change."""
+    if not all(map(os.path.isabs, folders)):
+        raise ValueError
+    return _joined(folders)
+
+
+def _joined(folders: tuple[Any, ...]) -> str:
+    return _checked_dirs("\n".join(_path("model_dirs", folder) for folder in folders))
+
+
+def _checked_dirs(text: str) -> str:
+    return str(OPTIONS["model_dirs"].kind.check("model_dirs", text))
 
 
 def _path(field: str, given: Any) -> str:

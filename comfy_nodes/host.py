@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 MODEL_KINDS = ("checkpoints", "diffusion_models", "loras", "embeddings")
@@ -34,16 +35,25 @@ def output_directory() -> str:
     """Return ComfyUI's output folder, absolute, as it is now."""
     import folder_paths
 
-    return os.path.abspath(str(folder_paths.get_output_directory()))
+    return _absolute(str(folder_paths.get_output_directory()))
 
 
-def model_folders() -> list[str]:
+@lru_cache(maxsize=16)
+def _absolute(folder: str) -> str:
+    """Remembered: ComfyUI stays in the folder that it runs in, and is blocked while this is asked for."""
+    return os.path.abspath(folder)
+
+
+def model_folders() -> tuple[str, ...]:
     """Return the folders in which ComfyUI looks for models, LoRAs and embeddings, each once."""
     import folder_paths
 
     known = folder_paths.folder_names_and_paths
-    found = (folder for kind in MODEL_KINDS if kind in known for folder in known[kind][0])
-    return list(dict.fromkeys(map(str, found)))
+    found: list[Any] = []
+    for kind in MODEL_KINDS:
+        if kind in known:
+            found += known[kind][0]
+    return tuple(dict.fromkeys(map(str, found)))
 
 
 def metadata_disabled() -> bool:

@@ -89,15 +89,14 @@ def _embed(inputs: Mapping[str, Any]) -> str:
 
 
 def _without_bookkeeping(prompt: Any) -> Any:
-    """Return the prompt without the `is_changed` that ComfyUI notes in it while it executes."""
+    """Return the prompt without the `is_changed` that ComfyUI notes in nodes while it executes."""
     if not isinstance(prompt, dict):
         return None
-    return {
-        node: {key: value for key, value in fields.items() if key != "is_changed"}
-        if isinstance(fields, dict)
-        else fields
-        for node, fields in prompt.items()
-    }
+    clean = dict(prompt)
+    for node, fields in prompt.items():
+        if isinstance(fields, dict) and "is_changed" in fields:
+            clean[node] = {key: value for key, value in fields.items() if key != "is_changed"}
+    return clean
 
 
 class _Saver(ABC):
@@ -144,9 +143,9 @@ class _Saver(ABC):
             if inputs.get("on_error") == "raise":
                 raise RuntimeError(text)
         ui = job.ui(text) if job is not None else previews.refused(text, reason, caller)
-        images = (inputs.get(f"image_{n}") for n in widgets.SLOTS)
-        through = [host.nothing() if image is None else image for image in images]
-        return {"ui": ui, "result": (text, self._paths(handed) or [host.nothing()], *through)}
+        nothing = host.nothing()
+        through = [nothing if inputs.get(name) is None else inputs[name] for name in rows.IMAGES]
+        return {"ui": ui, "result": (text, self._paths(handed) or [nothing], *through)}
 
     @abstractmethod
     def _hand(self, request: Any, inputs: Mapping[str, Any]) -> Handed:

@@ -40,13 +40,14 @@ _numbers = itertools.count(time.time_ns() // 1_000_000)
 restart of ComfyUI takes new jobs for newer than those it knows."""
 
 _coming: dict[str, Future[None]] = {}
-"""Absolute path of a reserved file -> done when its job ended. Few: only of open jobs."""
+"""Path of a reserved file, absolute and plain, as the farm names it -> done when its job ended. Few: only of
+open jobs."""
 _held = threading.BoundedSemaphore(HELD_REQUESTS)
 
 
 def picture(path: str, output_dir: str) -> Picture:
     """Return how ComfyUI names a file of its output folder: name, relative subfolder with slashes, type."""
-    folder, name = os.path.split(_relative(path, output_dir))
+    folder, _, name = _relative(path, output_dir).rpartition(os.sep)
     return {"filename": name, "subfolder": folder.replace(os.sep, "/"), "type": "output"}
 
 
@@ -177,7 +178,7 @@ def announce(
         job.state.update({**outcome(handed.report), "pictures": job.pictures})
         return job
     for path in handed.paths:
-        _coming[os.path.abspath(path)] = job.over
+        _coming[path] = job.over
     watcher.add(job)
     return job
 
@@ -209,7 +210,7 @@ def _state(job_id: str, caller: host.Caller) -> dict[str, Any]:
 
 def _forget(job: Announced) -> None:
     for path in job.paths:
-        _coming.pop(os.path.abspath(path), None)
+        _coming.pop(path, None)
     job.over.set_result(None)
 
 

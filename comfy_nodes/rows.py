@@ -9,6 +9,9 @@ from typing import Any
 
 from . import pixels, widgets
 
+IMAGES = tuple(f"image_{n}" for n in widgets.SLOTS)
+"""The inputs of a node for images."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -24,13 +27,13 @@ def own(inputs: Mapping[str, Any], affixes: Sequence[str]) -> tuple[Row, ...]:
     """Return the rows of a node whose image is connected. `affixes`: of inputs that a prompt leaves out."""
     return tuple(
         Row(
-            inputs[f"image_{n}"],
+            inputs[name],
             inputs.get(f"affix_{n}", affix),
             inputs.get(f"format_{n}", "png"),
             inputs.get(f"subdir_{n}", True),
         )
-        for n, affix in zip(widgets.SLOTS, affixes, strict=True)
-        if inputs.get(f"image_{n}") is not None
+        for n, name, affix in zip(widgets.SLOTS, IMAGES, affixes, strict=True)
+        if inputs.get(name) is not None
     )
 
 

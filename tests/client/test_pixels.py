@@ -299,6 +299,14 @@ def test_bfloat16_is_computed_in_float32(torch):
     _same(x.contiguous(), _comfyui(x.float().numpy()))
 
 
+def test_a_tensor_that_autograd_follows_and_one_that_is_negated_lazily(torch):
+    x = torch.rand(4, 5, 3)
+    _same(x.clone().requires_grad_(), _comfyui(x.numpy()))
+    lazily = torch.conj(torch.complex(x, -x)).imag
+    assert lazily.is_neg()
+    _same(lazily, _comfyui(x.numpy()))
+
+
 def test_nan_in_a_tensor_is_counted(torch):
     for name in ("float16", "bfloat16", "float32"):
         x = torch.zeros(4, 4, 3, dtype=getattr(torch, name))

@@ -258,6 +258,17 @@ def test_model_folders_are_sent_absolute(tmp_path: Path) -> None:
     assert out.fields["model_dirs"] == f"{tmp_path}\n{Path('models').absolute()}"
 
 
+def test_a_relative_model_folder_is_that_of_the_folder_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = SaveImage(np.zeros((2, 2, 3), np.uint8))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        out = Outgoing(SaveRequest([image], model_dirs=(str(tmp_path), "models")))
+        assert out.fields["model_dirs"] == f"{tmp_path}\n{tmp_path / name / 'models'}"
+
+
 @pytest.mark.parametrize("zone", ["UTC0", "IST-5:30", "NST3:30NDT", "LHST-10:30"])
 def test_the_time_of_a_request_is_that_of_the_wall_with_its_offset(
     monkeypatch: pytest.MonkeyPatch, zone: str
