@@ -27,7 +27,7 @@ def names_wanted(farm: Farm, job_id: str, options: SaveOptions, base: str) -> Re
     """Return the request for the number of an archive; without names where the last number is known."""
     known = series_of(options.output_dir, base, options.archive) in farm.series
     relatives = () if known else (f"{base}_%counter%.{options.archive}",)
-    return ReserveNames(job_id, options.output_dir, relatives, mirrors=options.mirrors)
+    return ReserveNames(job_id, options.output_dir, relatives, mirrors=options.mirrors, archive=base)
 
 
 def path_for(farm: Farm, options: SaveOptions, base: str, event: events.NamesReserved) -> str:

@@ -84,6 +84,7 @@ def _opened(
         root=image.task.root,
         mount=image.task.mount,
         mirrors=options.mirrors,
+        mirror_mounts=image.task.mirror_mounts,
         job_id=job_id,
         max_images=options.shard_images,
         max_bytes=options.shard_bytes,

@@ -60,12 +60,14 @@ class Batch:
         paths: Sequence[str],
         *,
         root: str,
-        mount: str = "",
+        mounts: Sequence[str] = (),
+        mirror_mounts: Mapping[str, str] | None = None,
         archive: str = "",
         member: str = "",
     ) -> ImageTask:
         """Return the task for image `batch_index` of this batch, the `index`-th of its job; its pixels are
-        nowhere yet. paths: of its files, below `root`. The rest: see `ImageTask`."""
+        nowhere yet. paths: of its files, below `root`; mounts: the mount points of their disks. The rest: see
+        `ImageTask`."""
         return ImageTask(
             job_id=job_id,
             index=index,
@@ -84,10 +86,11 @@ class Batch:
             metadata=self.metadata,
             in_affix_folder=self.subdir and bool(self.affix.strip(" .")),
             root=root,
-            outputs=outputs.placed(self.outputs, paths),
+            outputs=outputs.placed(self.outputs, paths, mounts),
             archive=archive,
             member=member,
-            mount=mount,
+            mount=mounts[0] if mounts else "",
+            mirror_mounts=mirror_mounts,
         )
 
 

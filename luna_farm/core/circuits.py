@@ -78,6 +78,8 @@ class Upload:
     """Path or URL of that archive."""
     place: str = ""
     """Of its circuit, once that was found."""
+    mount: str = ""
+    """Mount point of the disk that a folder belongs on, as in `ImageTask`."""
 
     def move(self, to: UploadState) -> None:
         """Change state along the table; anything else is a bug of the farm."""
@@ -98,6 +100,7 @@ class Upload:
         upload.state = U.WAITING if state is U.RUNNING else state
         upload.bytes, upload.error, upload.again = record.get("bytes", 0), record.get("error", ""), True
         upload.shard, upload.archive = record.get("shard", ""), record.get("archive", "")
+        upload.mount = record.get("mount", "")
         return typed(upload)
 
     def report(self) -> dict[str, Any]:
@@ -113,6 +116,7 @@ class Upload:
             | ({"bytes": self.bytes} if self.bytes else {})
             | ({"error": self.error} if self.error else {})
             | ({"shard": self.shard, "archive": self.archive} if self.shard else {})
+            | ({"mount": self.mount} if self.mount else {})
         )
 
 

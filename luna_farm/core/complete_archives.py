@@ -58,8 +58,11 @@ def send(farm: Farm, shard: Shard) -> list[Instruction]:
     shard.move(H.SENDING)
     if not shard.uploads:
         at, name = (shard.shard_id, -1), shard.place.name
-        places = enumerate(shard.place.roots)
-        shard.uploads = [Upload(*at, number, shard.spool, root, name) for number, root in places]
+        disks = {**(shard.mirror_mounts or {}), shard.root: shard.mount}
+        shard.uploads = [
+            Upload(*at, number, shard.spool, root, name, mount=disks.get(root, ""))
+            for number, root in enumerate(shard.place.roots)
+        ]
     for upload in shard.uploads:
         if upload.state is U.FAILED:
             upload.move(U.WAITING)

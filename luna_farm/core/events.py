@@ -7,6 +7,7 @@ frozen: a frozen class takes three times as long to make.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -123,8 +124,11 @@ class NamesReserved:
     paths: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     root: str = ""
-    mount: str = ""
-    """Mount point of the disk that the files belong on, "" for that of the system."""
+    mounts: tuple[str, ...] = ()
+    """Mount point of the disk that each file, or the archive, belongs on, "" for that of the system; ()
+    where all are on that one."""
+    mirror_mounts: Mapping[str, str] | None = None
+    """Mirror -> mount point of its disk, of those on another one."""
     error: FarmError | None = None
 
 

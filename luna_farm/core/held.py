@@ -117,10 +117,15 @@ def _fall_back(farm: Farm, image: Image) -> list[Instruction]:
     below = len(image.task.root.rstrip("/\\"))
     farm.free_name(image)
     root = farm.limits.fallback_root or farm.limits.fallback_dir
-    moved = tuple({**at, "path": fallback + at["path"][below:]} for at in image.task.outputs)
+    mount = farm.limits.fallback_mount
+    disk = {"mount": mount} if mount else {}
+    moved = tuple(
+        {**{name: at[name] for name in at if name != "mount"}, "path": fallback + at["path"][below:], **disk}
+        for at in image.task.outputs
+    )
     path = fallback + image.task.path[below:]
     # A note is about the folder that failed: in this one the file of its name and size is another one.
-    image.task = replace(image.task, path=path, outputs=moved, root=root, mount="", noted=None)
+    image.task = replace(image.task, path=path, outputs=moved, root=root, mount=mount, noted=None)
     image.failures = 0
     farm.take_name(image)
     image.move(S.QUEUED)

@@ -33,6 +33,9 @@ class ReserveNames:
     sidecar: str = "auto"
     if_exists: str = "number"
     mirrors: tuple[str, ...] = ()
+    archive: str = ""
+    """The archive that all images go into, below `output_dir`: its disk is asked for, also without
+    relatives."""
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -138,6 +141,8 @@ class StartUpload:
     timeout_s: float
     place: str
     """Destination whose uploads share their number at a time."""
+    mount: str = ""
+    """Mount point of the disk that a folder belongs on, as in `ImageTask`."""
 
 
 @dataclass(slots=True, unsafe_hash=True)

@@ -35,6 +35,8 @@ class Limits:
     fallback_dir: str = ""
     fallback_root: str = ""
     """Folder that the fallback folder lies in and below which no link is followed; "" for itself."""
+    fallback_mount: str = ""
+    """Mount point of its disk when the farm started, "" for that of the system."""
     path_bytes: int = filenames.PATH_BYTES
     spool_bytes: int = 2**32
     destinations: tuple[DestinationLimits, ...] = ()

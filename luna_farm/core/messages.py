@@ -209,7 +209,9 @@ class ImageTask(Message):
     """Its name in that archive."""
     mount: str = ""
     """Mount point of the disk that the file belongs on, "" for that of the system: if nothing is mounted
-    there, the image waits."""
+    there, the image waits. Further files of the image have theirs in `outputs`, as `mount`."""
+    mirror_mounts: Mapping[str, str] | None = None
+    """Mirror -> mount point of its disk, of those that are not on the disk of the system."""
     noted: Mapping[str, Any] | None = None
     """Temporary name -> map of the `Note` that an attempt left which ended before its result was
     journaled."""

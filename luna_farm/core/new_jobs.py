@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from luna_farm.core import archive_names, events, filenames
@@ -16,7 +17,8 @@ def make_job(farm: Farm, opened: OpenSubmit, event: events.NamesReserved) -> Non
     """Make the job of a submit whose names are reserved."""
     if opened.archive:
         path = archive_names.path_for(farm, opened.submit.options, opened.archive, event)
-        event = replace(event, paths=(path,) * opened.submit.num_images)
+        num = opened.submit.num_images
+        event = replace(event, paths=(path,) * num, mounts=event.mounts[:1] * num)
     else:
         farm.taken.update(map(filenames.collision_key, event.paths))
     opened.job = _job(farm, opened, event)
@@ -37,11 +39,12 @@ def _job(farm: Farm, opened: OpenSubmit, names: events.NamesReserved) -> Job:
 
 def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> list[Image]:
     images: list[Image] = []
-    names_left = iter(names.paths)
+    names_left, mounts_left = iter(names.paths), iter(names.mounts)
     for batch in opened.submit.batches:
         for batch_index in range(batch.batch):
             index = len(images)
-            paths = [next(names_left) for _ in range(1 if opened.archive else batch.files)]
+            files = 1 if opened.archive else batch.files
+            paths, mounts = list(islice(names_left, files)), list(islice(mounts_left, files))
             # In an archive all files of an image are beside one another, under the name of the first.
             at = paths * batch.files if opened.archive else paths
             task = batch.task(
@@ -50,7 +53,8 @@ def _images(job_id: str, opened: OpenSubmit, names: events.NamesReserved) -> lis
                 batch_index,
                 at,
                 root=names.root or opened.submit.options.output_dir,
-                mount=names.mount,
+                mounts=mounts,
+                mirror_mounts=names.mirror_mounts,
                 archive=opened.archive,
                 member=opened.members[index] if opened.archive else "",
             )

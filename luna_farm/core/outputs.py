@@ -172,9 +172,16 @@ def text_of(outputs: Sequence[Output]) -> str:
     return json.dumps([output.to_map() for output in outputs], separators=(",", ":")) if outputs else ""
 
 
-def placed(outputs: Sequence[Output], paths: Sequence[str]) -> tuple[dict[str, Any], ...]:
-    """Return the maps of outputs, each with the path of its file, for an `ImageTask`."""
-    return tuple({**output.to_map(), "path": path} for output, path in zip(outputs, paths, strict=False))
+def placed(
+    outputs: Sequence[Output], paths: Sequence[str], mounts: Sequence[str] = ()
+) -> tuple[dict[str, Any], ...]:
+    """Return the maps of outputs, each with the path of its file and the mount point of its disk, for an
+    `ImageTask`."""
+    disks = mounts or ("",) * len(outputs)
+    return tuple(
+        {**output.to_map(), "path": path, **({"mount": mount} if mount else {})}
+        for output, path, mount in zip(outputs, paths, disks, strict=False)
+    )
 
 
 def with_thumbnail(outputs: tuple[Output, ...], thumbnail: bool, image_format: str) -> tuple[Output, ...]:

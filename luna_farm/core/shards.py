@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
@@ -91,6 +92,8 @@ class Shard:
     """What a shard that is uploaded takes of the spool."""
     mirrors: tuple[str, ...] = ()
     """Further places that it goes to."""
+    mirror_mounts: Mapping[str, str] | None = None
+    """As in `ImageTask`."""
     changed_at: float = 0.0
     pending: int = 0
     """Members on their way into it."""
@@ -162,7 +165,7 @@ class Shard:
         }
 
 
-_KEPT = tuple(row.name for row in fields(Shard))[:16]
+_KEPT = tuple(row.name for row in fields(Shard))[:17]
 
 
 def of_record(record: dict[str, Any]) -> Shard:

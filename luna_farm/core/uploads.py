@@ -47,8 +47,10 @@ def uploads_of(image: Image, result: ImageResult) -> list[Upload]:
     """Return the uploads that a worker's result names. An earlier attempt may have sent what goes to a
     destination."""
     uploads: list[Upload] = []
+    disks = image.task.mirror_mounts or {}
     for number, target in enumerate(result.uploads):
         upload = Upload(*image.key, number, target["spool"], target["root"], target["name"])
+        upload.mount = disks.get(upload.root, "")
         upload.again = image.task.recovered and is_url(target["root"]) and not image.task.archive
         if "bytes" in target:
             upload.state, upload.bytes = U.SAVED, target["bytes"]
@@ -103,7 +105,8 @@ def _start(farm: Farm, upload: Upload, circuit: Circuit) -> Instruction:
         return archives.add_member(farm, image, upload)
     size = image.result.spool_bytes if image else farm.shards[upload.job_id].bytes
     where = (upload.spool, upload.root, upload.name, upload.again, size)
-    return StartUpload(upload.job_id, upload.index, upload.number, *where, circuit.timeout_s, circuit.place)
+    when = (circuit.timeout_s, circuit.place, upload.mount)
+    return StartUpload(upload.job_id, upload.index, upload.number, *where, *when)
 
 
 def upload_finished(farm: Farm, event: events.UploadFinished, now: float) -> list[Instruction]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from contextlib import suppress
 
 from luna_farm.errors import DiskError
 
@@ -20,19 +19,33 @@ def mount_of(folder: str) -> str:
     if sys.platform == "win32":
         return ""
     path = os.path.realpath(folder)
-    while not os.path.ismount(path) and os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-    return "" if os.path.dirname(path) == path else path
+    device = _device(path)
+    while (above := os.path.dirname(path)) != path:
+        device_above = _device(above)
+        if device is not None and device_above is not None and device != device_above:
+            return path
+        path, device = above, device_above
+    return ""
 
 
 def is_there(mount: str) -> bool:
     """Whether something is mounted at the mount point of `mount_of`."""
     if not mount:
         return True
-    with suppress(OSError):  # asked for every image: another device than that of the folder above says it all
-        if os.stat(mount).st_dev != os.stat(os.path.dirname(mount)).st_dev:
-            return True
-    return os.path.ismount(mount)
+    device = _device(mount)
+    return device is not None and device != _device(os.path.dirname(mount))
+
+
+def below(path: str, mount: str) -> bool:
+    """Whether a path, links resolved, is a mount point or lies below it."""
+    return path == mount or path.startswith(os.path.join(mount, ""))
+
+
+def _device(path: str) -> int | None:
+    try:
+        return os.stat(path).st_dev
+    except (OSError, ValueError):  # not there, or not to be looked at
+        return None
 
 
 def require(mount: str, path: str) -> None:

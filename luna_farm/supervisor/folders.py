@@ -13,9 +13,8 @@ import contextlib
 import logging
 import os
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from luna_farm import system
@@ -28,6 +27,7 @@ from luna_farm.locations import check_key, is_url, parse
 from luna_farm.storage import mounts, names
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.sinks import missing_extra
+from luna_farm.supervisor.disks import Disks
 
 log = logging.getLogger("luna_farm.folders")
 
@@ -36,11 +36,11 @@ ANSWER_S = 5.0
 MAX_ASKING = 32
 """Threads that wait for folders at a time; beyond them the answer is busy."""
 SPACE_FRESH_S = 5.0
-MOUNT_FRESH_S = 1.0
-"""How long it is believed on which disk a folder lies."""
-STILL_THERE_S = 0.05
-"""How long it is believed that a disk is still there: in a burst it need not be asked for each image."""
 MAX_KNOWN = 1024
+
+
+_Mirrors = tuple[dict[str, str], list[str]]
+"""Mirror -> mount point of its disk, and a sentence on each whose disk was unmounted."""
 
 
 class Folders:
@@ -53,20 +53,16 @@ class Folders:
         self.allowed = allowed or Allowed(())
         self._taken = taken
         self._handle_event = handle_event
-        self._local: set[str] = set()
         self._asking: Counter[str] = Counter()
-        self._mounts: dict[str, tuple[str, float, float]] = {}
-        """Folder -> the mount point of its disk, when it was looked up, and when it was there last."""
+        self._disks = Disks()
         self._space: dict[str, tuple[int, int]] = {}
         self._space_at: dict[str, float] = {}
 
     def reserve(self, i: ReserveNames) -> None:
         """Find free names; the answer is an event, at once or from a thread."""
-        if is_url(i.output_dir):
-            self._handle_event(self._reserved_there(i))
-            return
+        places = [place for place in (i.output_dir, *i.mirrors) if not is_url(place)]
         # Behind a link may be any disk.
-        known = i.output_dir in self._local and not self.allowed.follow_links
+        known = not places or (self._disks.are_local(places) and not self.allowed.follow_links)
         if known and i.output_dir not in self._asking:
             self._handle_event(self._reserved(i))
             return
@@ -81,48 +77,67 @@ class Folders:
         loop = asyncio.get_running_loop()
         answered = False
 
-        def answer(event: events.Event, local: bool) -> None:
+        def answer(made: Callable[[], events.Event]) -> None:
             nonlocal answered
             self._asking[i.output_dir] -= 1
             if not self._asking[i.output_dir]:
                 del self._asking[i.output_dir]
-            if local:
-                if len(self._local) >= MAX_KNOWN:
-                    self._local.clear()
-                self._local.add(i.output_dir)
             if not answered:
                 answered = True
                 late.cancel()
-                self._handle_event(event)
-            elif isinstance(event, events.NamesReserved):
+                self._handle_event(made())
+            elif isinstance(event := made(), events.NamesReserved):
                 self._taken.difference_update(map(collision_key, event.paths))
 
         def give_up() -> None:
             nonlocal answered
             answered = True
-            self._handle_event(events.NamesReserved(i.job_id, error=_silent(i.output_dir)))
+            self._handle_event(events.NamesReserved(i.job_id, error=_silent(places or [i.output_dir])))
 
         self._asking[i.output_dir] += 1
         late = loop.call_later(ANSWER_S, give_up)
         # `answer` gives the place back. It is called exactly once, whatever the folder does to us.
-        _in_thread("folder", loop, answer, lambda: self._look(i), lambda error: (_refused(i, error), False))
+        _in_thread(
+            "folder", loop, answer, lambda: (self._look(i),), lambda error: (lambda: _refused(i, error),)
+        )
 
-    def _look(self, i: ReserveNames) -> tuple[events.Event, bool]:
-        """Reserve names, and return whether the folder is on a disk of this machine."""
+    def _look(self, i: ReserveNames) -> Callable[[], events.Event]:
+        """Ask the folders of a job; returns what makes the answer of it, on the loop."""
+        if is_url(i.output_dir):
+            mirrors = self._mirrors(i)
+            return lambda: self._reserved_there(i, mirrors)
         event = self._reserved(i)
-        try:
-            return event, system.on_local_disk(os.path.realpath(i.output_dir))
-        except Exception:  # swapped or removed meanwhile: the names hold, and it is looked at again
-            return event, False
+        with contextlib.suppress(Exception):  # swapped or removed meanwhile: the names hold
+            self._disks.look(i.output_dir)
+        return lambda: event
 
-    def _reserved_there(self, i: ReserveNames) -> events.Event:
+    def _reserved(self, i: ReserveNames) -> events.Event:
+        """Reserve all names of a job or none. A path can change while it is looked at: never raises."""
+        try:
+            mirrors = self._mirrors(i)
+            return (self._reserved_there if is_url(i.output_dir) else self._reserved_here)(i, mirrors)
+        except Exception as error:
+            return _refused(i, error)
+
+    def _mirrors(self, i: ReserveNames) -> _Mirrors:
+        """Return on which disks the mirrors of a job are. Raises InvalidRequest for one that is not allowed,
+        or at which a key would be too long."""
+        for mirror in i.mirrors:
+            if is_url(mirror):
+                _check_extra(mirror)
+            else:
+                self.allowed.place(mirror, "mirrors")
+        _check_mirrored_keys(i)
+        found, gone = self._disks.of_mirrors(i.mirrors)
+        return found, [_unmounted(mirror, mount) for mirror, mount in gone]
+
+    def _reserved_there(self, i: ReserveNames, mirrors: _Mirrors) -> events.Event:
         """Reserve names at a destination: against those of this farm only. What is there already shows when a
         file is sent, and costs it the next number: a destination that does not answer must delay no one
         else."""
         reserved: list[str] = []
         try:
-            self._check_places((i.output_dir, *i.mirrors))
-            _check_mirrored_keys(i)
+            _check_extra(i.output_dir)
             for group in _by_image(i.relatives):
                 keys = _free_keys(i.output_dir, group, self._taken)
                 reserved += keys
@@ -130,57 +145,40 @@ class Folders:
         except FarmError as error:
             self._taken.difference_update(map(collision_key, reserved))
             return events.NamesReserved(i.job_id, error=error)
-        return events.NamesReserved(i.job_id, tuple(reserved), i.warnings, i.output_dir)
+        found, gone = mirrors
+        return events.NamesReserved(
+            i.job_id, tuple(reserved), (*i.warnings, *gone), i.output_dir, mirror_mounts=found or None
+        )
 
-    def _check_places(self, places: Iterable[str]) -> None:
-        """Raise InvalidRequest for a destination whose extra is missing, or a mirror that is not allowed."""
-        for place in places:
-            if not is_url(place):
-                self.allowed.place(place, "mirrors")
-                continue
-            absent = missing_extra(place.partition("://")[0])
-            if absent:
-                raise InvalidRequest(absent, "output_dir", place, "a destination whose extra is installed")
-
-    def _reserved(self, i: ReserveNames) -> events.Event:
-        """Reserve all names of a job or none. A path can change while it is looked at: never raises."""
-        try:
-            root, rest = self.allowed.place(i.output_dir)
-            self._check_places(i.mirrors)
-            _check_mirrored_keys(i)
-            mount, there = self._mount(i.output_dir)
-            relatives = [rest + relative for relative in i.relatives]
-            reserved = names.reserve_all(
-                root,
-                relatives,
-                self._taken,
-                numbers=i.numbers,
-                sidecars=i.sidecar != "never",
-                each_beside=i.sidecar == "always",
-                if_exists=i.if_exists,
-                allowed=self.allowed,
-            )
-        except Exception as error:
-            return _refused(i, error)
+    def _reserved_here(self, i: ReserveNames, mirrors: _Mirrors) -> events.Event:
+        """Reserve names in a folder."""
+        root, rest = self.allowed.place(i.output_dir)
+        reserved = names.reserve_all(
+            root,
+            [rest + relative for relative in i.relatives],
+            self._taken,
+            numbers=i.numbers,
+            sidecars=i.sidecar != "never",
+            each_beside=i.sidecar == "always",
+            if_exists=i.if_exists,
+            allowed=self.allowed,
+        )
+        at = [os.path.join(i.output_dir, *i.archive.split("/"))] if i.archive else reserved
+        folders = [path.rpartition(os.sep)[0] for path in at]
+        disks = {folder: self._disks.of(folder) for folder in dict.fromkeys(folders)}
         self._taken.update(map(collision_key, reserved))
-        warnings = i.warnings if there else (*i.warnings, _unmounted(i.output_dir, mount))
-        return events.NamesReserved(i.job_id, tuple(reserved), warnings, root, mount)
-
-    def _mount(self, folder: str) -> tuple[str, bool]:
-        """Return the mount point of the disk that the files of a folder belong on, and whether it is there:
-        the one it was on when it was used last, also after that was unmounted."""
-        mount, at, seen_at = self._mounts.get(folder, ("", 0.0, 0.0))
-        now = time.monotonic()
-        if seen_at and now - seen_at < STILL_THERE_S:
-            return mount, True
-        there = mounts.is_there(mount)
-        if there:
-            if now - at >= MOUNT_FRESH_S or not at:
-                mount, at = mounts.mount_of(folder), now
-            if len(self._mounts) >= MAX_KNOWN:
-                self._mounts.clear()
-            self._mounts[folder] = mount, at, now
-        return mount, there
+        found, gone = mirrors
+        here = {mount: folder for folder, (mount, there) in disks.items() if not there}
+        gone = [*(_unmounted(folder, mount) for mount, folder in here.items()), *gone]
+        points = tuple(disks[folder][0] for folder in folders)
+        return events.NamesReserved(
+            i.job_id,
+            tuple(reserved),
+            (*i.warnings, *gone),
+            root,
+            points if any(points) else (),
+            found or None,
+        )
 
     def space(self, path: str, now: float, fresh_s: float = SPACE_FRESH_S) -> tuple[int, int]:
         """Return (free, total) bytes of the disk of a folder as last seen, (0, 0) until it has answered
@@ -243,11 +241,19 @@ def _unmounted(folder: str, mount: str) -> str:
     return f"{folder} cannot be written now: {mounts.gone(mount)}"
 
 
-def _silent(folder: str) -> DiskError:
+def _silent(folders: Sequence[str]) -> DiskError:
+    named = folders[0] if len(folders) == 1 else f"One of {', '.join(folders)}"
     return DiskError(
-        f"{folder} does not answer (a network folder that is gone?); the farm goes on with other folders.",
-        folder,
+        f"{named} does not answer (a network folder that is gone?); the farm goes on with other folders.",
+        folders[0],
     )
+
+
+def _check_extra(url: str) -> None:
+    """Raise InvalidRequest for a destination whose extra is missing."""
+    absent = missing_extra(url.partition("://")[0])
+    if absent:
+        raise InvalidRequest(absent, "output_dir", url, "a destination whose extra is installed")
 
 
 def _refused(i: ReserveNames, error: Exception) -> events.NamesReserved:

@@ -12,6 +12,7 @@ from luna_farm.engine import ray
 from luna_farm.locations import parse
 from luna_farm.storage import names
 from luna_farm.storage.allowed import Allowed
+from luna_farm.supervisor.disks import Disks
 
 
 def limits(config: Config, arena_bytes: int) -> Limits:
@@ -32,6 +33,7 @@ def limits(config: Config, arena_bytes: int) -> Limits:
         worker_deadline_s=config.worker_deadline_s,
         fallback_dir=fallback_dir,
         fallback_root=fallback_root,
+        fallback_mount=Disks().of_mirrors([fallback_dir])[0].get(fallback_dir, ""),
         path_bytes=names.PATH_BYTES,
         spool_bytes=config.spool_bytes,
         destinations=tuple(

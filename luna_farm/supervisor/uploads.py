@@ -76,7 +76,7 @@ class Uploads:
 
     def start(self, i: StartUpload) -> None:
         """Have a file sent; the answer is an event."""
-        what = {"path": i.spool, "root": i.root, "name": i.name, "again": i.again}
+        what = {"path": i.spool, "root": i.root, "name": i.name, "again": i.again, "mount": i.mount}
         self._order(i, {"t": "upload", **what}, i.timeout_s, i.place)
 
     def add_member(self, i: AddMember) -> None:

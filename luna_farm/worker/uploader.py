@@ -18,9 +18,9 @@ from typing import Any
 from luna_farm import system
 from luna_farm.config_destinations import UPLOADS, Destination
 from luna_farm.core import frames
-from luna_farm.errors import FarmError, InvalidRequest
+from luna_farm.errors import DiskError, FarmError, InvalidRequest
 from luna_farm.locations import Location, belongs_to, is_url, parse
-from luna_farm.storage import upload_spool
+from luna_farm.storage import mounts, upload_spool
 from luna_farm.storage.sinks import open_sink, send
 from luna_farm.storage.sinks.sink import Decision, Sink, SinkError, Stored
 from luna_farm.storage.upload_spool import UploadSpool
@@ -151,6 +151,10 @@ class Uploader:
     def _stored(self, message: dict[str, Any], location: Location | None, options: Any) -> Stored:
         """Send one file; the name that it got is relative to the root, as the wanted one is."""
         spooled = upload_spool.read(message["path"])
+        try:
+            mounts.require(message["mount"], f"{message['root']}/{message['name']}")
+        except DiskError as error:
+            raise SinkError(str(error), Decision.HOLD, "disk") from error
         prefix = f"{location.prefix}/" if location and location.prefix else ""
         sink = self._sink(location or message["root"], options)
         with upload_spool.body_of(spooled) as body:

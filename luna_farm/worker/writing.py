@@ -84,7 +84,6 @@ def _stored(
     if is_url(root):
         result = _result(made, path=made.path, bytes=made.files[0].bytes)
     else:
-        mounts.require(made.task.mount, made.path)
         publish = partial(
             writer.publish,
             output_dir=root,
@@ -181,6 +180,7 @@ def _published(made: Made, publish: Publish) -> ImageResult:
 
 def _publish_one(made: Made, file: File, publish: Publish, warnings: list[str]) -> Published:
     task, part = made.task, output_part(file.number)
+    mounts.require(task.outputs[file.number].get("mount", "") if file.number else task.mount, file.path)
     temp = writer.temp_name(task.job_id, task.index, part)
     published = publish(file.path, file.encoded.buffers, temp_name=temp, noted=Note.of(task, part))
     if not file.number and made.options.if_exists == "overwrite" and file.encoded.sidecar is None:

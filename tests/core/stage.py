@@ -90,6 +90,8 @@ class Stage:
         self.removed: list[str] = []
         self.catalogue: list[Any] = []
         self.hold: set[type] = set()
+        self.disks: tuple[str, ...] = ()
+        """Mount points of disks beside that of the system."""
         self.held: deque[Any] = deque()
         self.numbers = 0
         self._asked = 0
@@ -123,7 +125,8 @@ class Stage:
         if isinstance(i, instructions.Reply):
             self.replies.setdefault(i.reply, []).append(i.message)
         elif isinstance(i, instructions.ReserveNames):
-            return events.NamesReserved(i.job_id, self.names(i), i.warnings)
+            paths = self.names(i)
+            return events.NamesReserved(i.job_id, paths, i.warnings, **self._mounts(i, paths))
         elif isinstance(i, instructions.SpoolPixels):
             files = tuple(f"file:/spool/{i.job_id}-{request['task']['index']}" for request in i.requests)
             return events.PixelsSpooled(i.job_id, files)
@@ -151,6 +154,15 @@ class Stage:
         elif isinstance(i, instructions.Publish):
             self.published.append(i.event.to_map())
         return None
+
+    def _mounts(self, i: instructions.ReserveNames, paths: tuple[str, ...]) -> dict[str, Any]:
+        if not self.disks:
+            return {}
+        at = (f"{i.output_dir}/{i.archive}",) if i.archive else paths
+        points = [[disk for disk in self.disks if path.startswith(disk)] for path in (*at, *i.mirrors)]
+        found = [max(disks, key=len, default="") for disks in points]
+        mirrors = dict(zip(i.mirrors, found[len(at) :], strict=True))
+        return {"mounts": tuple(found[: len(at)]), "mirror_mounts": {k: v for k, v in mirrors.items() if v}}
 
     def names(self, i: instructions.ReserveNames) -> tuple[str, ...]:
         """Free paths, each with a number of its own."""

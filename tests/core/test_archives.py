@@ -392,6 +392,24 @@ def test_an_archive_goes_to_every_mirror_and_each_place_has_a_state() -> None:
         assert (now.removed[-1], now.farm.spool_used_bytes, now.farm.shards) == ("/spool/set", 0, {})
 
 
+def test_an_archive_and_its_copies_belong_on_the_disks_that_their_places_are_on() -> None:
+    at = stage()
+    at.disks = ("/mnt/nas", "/out")
+    whole(at, 2)
+    assert [upload.mount for upload in at.uploads] == ["/out", "/mnt/nas", ""]
+    after = at.restarted()
+    after.workers()
+    assert [upload.mount for upload in after.uploads] == ["/out", "/mnt/nas", ""]
+
+
+def test_an_archive_of_a_series_that_is_known_belongs_on_a_disk_too() -> None:
+    at = stage()
+    at.disks = ("/out/d",)
+    for number in range(2):
+        at.submit(f"job-000{number}", archive="tar", save_path="d", filename="a")
+        assert at.dispatched[number].task.mount == "/out/d"
+
+
 def test_a_mirror_that_will_never_take_an_archive_is_tried_again_alone_or_given_up() -> None:
     at = stage()
     whole(at, 2)

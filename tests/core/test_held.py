@@ -7,6 +7,7 @@ from stage import MIB, Disk, Stage, batch, code
 from luna_farm.core import events, instructions
 from luna_farm.core.held import HELD_SHARE, MOVE_AGAIN_S
 from luna_farm.core.instructions import Append, Forget, MovePixels
+from luna_farm.core.outputs import Output
 from luna_farm.core.retry import FALLBACK_AFTER, FIRST_DELAY_S
 from luna_farm.errors import DiskError
 
@@ -114,6 +115,22 @@ def test_an_image_that_fails_alone_goes_alone_to_the_fallback_folder() -> None:
     assert stage.dispatched[-1].task.noted is None, "what is noted of the other folder says nothing here"
     stage.finish()
     assert stage.told("image_saved")[-1]["path"] == "/spare/a_RAW_00001.png"
+
+
+def test_what_goes_to_the_fallback_folder_belongs_on_the_disk_of_that() -> None:
+    stage = Stage(max_workers=1, max_jobs=100, fallback_dir="/spare", fallback_mount="/spare")
+    stage.disks = ("/out/small", "/out")
+    stage.workers()
+    stage.submit("bad", batch(outputs=(Output("png"), Output("webp", save_path="small"))))
+    task = stage.dispatched[0].task
+    assert (task.mount, [at["mount"] for at in task.outputs]) == ("/out", ["/out", "/out/small"])
+    stage.finish(**BAD)
+    for _ in range(FALLBACK_AFTER - 1):
+        stage.tick(60.0)
+        stage.finish(**BAD)
+    task = stage.dispatched[-1].task
+    assert task.path.startswith("/spare/")
+    assert (task.mount, [at["mount"] for at in task.outputs]) == ("/spare", ["/spare", "/spare"])
 
 
 def test_one_that_is_tried_while_its_folder_rests_is_not_tried_twice() -> None:

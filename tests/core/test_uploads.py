@@ -132,6 +132,18 @@ def test_every_place_has_a_state_of_its_own_and_the_job_ends_with_the_last() -> 
     }
 
 
+def test_each_copy_belongs_on_the_disk_that_its_mirror_is_on_also_after_a_restart() -> None:
+    at = stage()
+    at.disks = ("/mnt/nas", "/mnt/usb")
+    at.submit("job-0001", output_dir="/mnt/usb/out", mirrors=(URL, "/mnt/nas/a", "/home/a"))
+    assert at.dispatched[0].task.mount == "/mnt/usb"
+    spooled(at, URL, "/mnt/nas/a", "/home/a")
+    assert [upload.mount for upload in at.uploads] == ["", "/mnt/nas", ""]
+    after = at.restarted()
+    after.workers()
+    assert [upload.mount for upload in after.uploads] == ["", "/mnt/nas", ""]
+
+
 def test_a_destination_that_fails_is_told_once_and_everything_is_sent_when_it_works() -> None:
     at = stage()
     at.submit("job-0000", output_dir=URL)

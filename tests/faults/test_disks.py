@@ -16,7 +16,7 @@ from PIL import Image
 from running_farm import IMPORTED_FROM, RunningFarm, Start, until
 
 from luna_farm.errors import FarmBusy
-from luna_farm_client import FarmClient, SaveRequest
+from luna_farm_client import FarmClient, Output, SaveImage, SaveRequest
 
 ROW = "disks"
 NOBODY = 65534
@@ -236,4 +236,41 @@ def test_nothing_is_saved_below_a_disk_that_was_unmounted(
         (one.out).mkdir()
         Path(album.promised[0].receipt.paths[0]).write_bytes(kept)
         figures.none("disks", "unmounted, then mounted again", **album.settled(client))
+    one.stop()
+
+
+def test_no_copy_and_no_archive_is_saved_below_a_disk_that_was_unmounted(
+    farm: Start, tmpfs: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Mirrors, archives and further outputs, each where the output folder itself is on another disk."""
+    disk = tmpfs("size=8m")
+    one = farm(out=tmp_path / "out")
+    image = Album(one.out).sample(0)
+    small = [Output("png"), Output("jpeg", save_path="disk/small")]
+    requests = {
+        "mirror": {"output_dir": str(one.out), "mirrors": [str(disk / "copy")]},
+        "archive": {"output_dir": str(disk / "sets"), "archive": "tar"},
+        "mirrored archive": {"output_dir": str(one.out), "archive": "zip", "mirrors": [str(disk / "sets")]},
+        "outputs": {"output_dir": str(tmp_path), "save_path": "out"},
+        "mirror of a date": {"output_dir": str(one.out), "save_path": "b", "mirrors": [str(disk / "b")]},
+    }
+    with one.client() as client:
+        for name, fields in requests.items():
+            outputs = small if name == "outputs" else []
+            request = SaveRequest([SaveImage(image, outputs=outputs)], filename=name, **fields)
+            assert client.wait(client.submit(request), 60).state == "done"
+        subprocess.run(["umount", disk], check=True)
+        jobs = []
+        for name, fields in requests.items():
+            outputs = small if name == "outputs" else []
+            receipt = client.submit(SaveRequest([SaveImage(image, outputs=outputs)], filename=name, **fields))
+            # A mirror is not waited for longer than a second, and said to be gone if it says so by then.
+            told = any("no disk is mounted" in warning for warning in receipt.warnings)
+            assert told or "mirror" in name
+            jobs.append(receipt)
+        until(lambda: any(row["error"] for row in client.status()["destinations"]), "the copies wait")
+        assert list(disk.iterdir()) == []
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], check=True)
+        assert [client.wait(job, 60).state for job in jobs] == ["done"] * len(jobs)
+    assert sorted({path.parent.name for path in disk.rglob("*.*")}) == ["b", "copy", "sets", "small"]
     one.stop()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,14 +18,25 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="NOT TESTED: Win
 def mounted(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The mount points that there are."""
     points = {"/", "/mnt/disk"}
-    monkeypatch.setattr(os.path, "ismount", lambda path: os.fspath(path) in points)
+
+    def device(path: str) -> int:
+        return max(number for number, point in enumerate(sorted(points)) if mounts.below(path, point))
+
+    monkeypatch.setattr(mounts, "_device", device)
     return points
 
 
 def test_the_mount_point_is_found_also_for_folders_that_are_not_there_yet(mounted: set[str]) -> None:
     assert mounts.mount_of("/mnt/disk/out/of/many") == "/mnt/disk"
     assert mounts.mount_of("/mnt/disk") == "/mnt/disk"
-    assert mounts.mount_of("/mnt/other") == "", "the disk of the system is always there"
+    assert mounts.mount_of("/mnt/disk2") == "", "the disk of the system is always there"
+    mounted.add("/mnt/disk/out")
+    assert mounts.mount_of("/mnt/disk/out/of/many") == "/mnt/disk/out", "the nearest one counts"
+
+
+def test_a_folder_that_is_not_there_lies_where_the_one_above_it_does(tmp_path: Path) -> None:
+    assert mounts.mount_of(str(tmp_path / "not" / "there")) == mounts.mount_of(str(tmp_path))
+    assert not mounts.is_there(str(tmp_path / "not" / "there"))
 
 
 def test_a_disk_that_is_gone_is_a_disk_error(mounted: set[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import sys
 import threading
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 from luna_farm.core import events
 from luna_farm.core.instructions import ReserveNames
 from luna_farm.errors import DiskError, FarmBusy, InvalidRequest
+from luna_farm.storage import mounts
 from luna_farm.storage.allowed import Allowed
+from luna_farm.supervisor import disks
 from luna_farm.supervisor import folders as module
 from luna_farm.supervisor.folders import MAX_ASKING, Folders
 
@@ -133,3 +136,70 @@ async def test_mirrors_are_checked_for_archives_as_for_images(
         assert isinstance(answer.error, InvalidRequest)
         assert answer.error.field == "mirrors"
     assert asker.taken == set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="NOT TESTED: Windows has drives instead")
+async def test_every_file_and_copy_belongs_on_a_disk_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs in other folders, archives and mirrors, with and without a known number."""
+    out, thumbs, mirror = (str(tmp_path / name) for name in ("out", "out/thumbs", "mirror"))
+    points = {out, thumbs, mirror}
+
+    def device(path: str) -> int:
+        return max((n for n, point in enumerate(sorted(points)) if mounts.below(path, point)), default=-1)
+
+    monkeypatch.setattr(mounts, "_device", device)
+    asker = Asker()
+
+    async def ask(output_dir: str, *relatives: str, archive: str = "") -> events.NamesReserved:
+        before = len(asker.answers)
+        wanted = ReserveNames(str(before), output_dir, relatives, mirrors=(mirror, "s3://b"), archive=archive)
+        asker.folders.reserve(wanted)
+        while len(asker.answers) == before:
+            await asyncio.sleep(0)
+        answer = asker.answers[before]
+        assert isinstance(answer, events.NamesReserved)
+        assert answer.error is None
+        return answer
+
+    monkeypatch.setattr(module, "missing_extra", lambda _: "")
+    for gone in (set[str](), {thumbs, mirror}):
+        points -= gone
+        monkeypatch.setattr(disks, "STILL_THERE_S", 0.0)
+        answer = await ask(out, "a.png", "thumbs/a.jpg")
+        assert answer.mounts == (out, thumbs)
+        assert answer.mirror_mounts == {mirror: mirror}
+        assert [any(at in text for text in answer.warnings) for at in (thumbs, mirror)] == [bool(gone)] * 2
+        for relatives in ((), ("thumbs/a_%counter%.tar",)):
+            answer = await ask(out, *relatives, archive="thumbs/a")
+            assert answer.mounts == (thumbs,)
+        answer = await ask("s3://bucket/x", "a.png")
+        assert (answer.mounts, answer.mirror_mounts) == ((), {mirror: mirror})
+        assert len(answer.warnings) == bool(gone)
+
+
+async def test_a_mirror_that_hangs_is_named_where_links_have_to_be_resolved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With allowed_dirs. The event loop goes on meanwhile."""
+    go_on, mirror = threading.Event(), str(tmp_path / "mirror")
+    resolve = Allowed.place
+
+    def place(self: Allowed, folder: str, field: str = "output_dir") -> tuple[str, str]:
+        if folder == mirror:
+            go_on.wait()
+        return resolve(self, folder, field)
+
+    monkeypatch.setattr(Allowed, "place", place)
+    monkeypatch.setattr(module, "ANSWER_S", 0.01)
+    asker = Asker(Allowed((tmp_path,)))
+    await asker.ask(tmp_path)
+    asker.folders.reserve(ReserveNames("9", str(tmp_path), ("a.png",), mirrors=(mirror,)))
+    while len(asker.answers) < 2:
+        await asyncio.sleep(0)
+    answer = asker.answers[1]
+    go_on.set()
+    assert isinstance(answer, events.NamesReserved)
+    assert isinstance(answer.error, DiskError)
+    assert f"One of {tmp_path}, {mirror} does not answer" in str(answer.error)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from luna_farm.core import frames
-from luna_farm.storage.upload_spool import UploadSpool
+from luna_farm.storage import mounts
+from luna_farm.storage.upload_spool import Target, UploadSpool
 from luna_farm.worker import uploader
 from luna_farm.worker.uploader import Uploader
 
@@ -45,3 +46,31 @@ def test_a_place_that_an_older_version_accepted_fails_alone(tmp_path: Path) -> N
     (answer,) = message["answers"]
     assert (answer["t"], answer["id"], answer["decision"]) == ("uploaded", 7, "fail")
     assert "65535" in answer["error"]
+
+
+def test_a_copy_waits_for_the_disk_that_it_belongs_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mirror is a folder of the disk below then."""
+    spool, mirror = UploadSpool(str(tmp_path / "spool")), tmp_path / "mirror"
+    target = Target(str(mirror), "a.png")
+    spooled = spool.write("job-0001", 0, [b"png"], [target], content_type="image/png")
+    message = {"t": "upload", "id": 7, "path": spooled.path, "root": str(mirror), "name": "a.png"}
+    there = False
+    monkeypatch.setattr(mounts, "is_there", lambda mount: not mount or there)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        made = Uploader(theirs, (), spool, str(tmp_path))
+        read = frames.FrameBuffer()
+        for there in (False, True):
+            made.take({**message, "again": False, "mount": str(mirror)})
+            while (said := read.next()) is None:
+                read.feed(ours.recv(4096))
+            (answer,) = said["answers"]
+            if there:
+                assert answer["name"] == "a.png"
+            else:
+                assert answer["decision"] == "hold", "nothing works there now"
+                assert f"no disk is mounted at {mirror}" in answer["error"]
+                assert not mirror.exists()
+    assert (mirror / "a.png").read_bytes() == b"png"

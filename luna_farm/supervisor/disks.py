@@ -1,0 +1,132 @@
+"""On which disk the files of each folder belong, also after that disk was unmounted.
+
+What is remembered are mount points: a folder below one that was in use belongs on the disk that was mounted
+there, whether this folder was used before or not. A mirror may be a network folder that does not answer; it
+must never delay a job that has other places to go to.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable
+
+from luna_farm import system
+from luna_farm.locations import is_url
+from luna_farm.storage import mounts
+
+log = logging.getLogger("luna_farm.folders")
+
+MOUNT_FRESH_S = 1.0
+"""How long it is believed on which disk a folder lies."""
+STILL_THERE_S = 0.05
+"""How long it is believed that a disk is still there: in a burst it need not be asked for each image."""
+MIRROR_S = 1.0
+"""How long a job waits, once, for a mirror to say on which disk it is."""
+MAX_KNOWN = 1024
+
+
+class Disks:
+    """The disks that one farm has written to."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, tuple[str, float, float]] = {}
+        """Folder -> the mount point of its disk, when it was looked up, and when it was there last."""
+        self._points: set[str] = set()
+        """Mount points that were in use."""
+        self._local: set[str] = set()
+        """Folders on disks of this machine, which answer at once."""
+        self._silent: set[str] = set()
+        """Mirrors that have been asked and have not answered yet."""
+
+    def are_local(self, folders: Iterable[str]) -> bool:
+        """Whether all folders are known to be on disks of this machine."""
+        return self._local.issuperset(folders)
+
+    def look(self, folder: str) -> None:
+        """Find out whether a folder is on a disk of this machine. Raises OSError as `of` does."""
+        if system.on_local_disk(os.path.realpath(folder)):
+            if len(self._local) >= MAX_KNOWN:
+                self._local.clear()
+            self._local.add(folder)
+
+    def of(self, folder: str) -> tuple[str, bool]:
+        """Return the mount point of the disk that the files of a folder belong on, "" for that of the system,
+        and whether something is mounted there. Raises OSError for a path that changes meanwhile."""
+        mount, at, seen_at = self._folders.get(folder, ("", 0.0, 0.0))
+        now = time.monotonic()
+        if seen_at and now - seen_at < STILL_THERE_S:
+            return mount, True
+        if not at or now - at >= MOUNT_FRESH_S or not mounts.is_there(mount):
+            mount, at = self._belongs_on(folder), now
+            if not mounts.is_there(mount):
+                return mount, False
+        if len(self._folders) >= MAX_KNOWN:
+            self._folders.clear()
+        self._folders[folder] = mount, at, now
+        return mount, True
+
+    def _belongs_on(self, folder: str) -> str:
+        real = os.path.realpath(folder)
+        mount = mounts.mount_of(real)
+        known = [point for point in tuple(self._points) if mounts.below(real, point)]
+        nearest = max(known, key=len, default="")
+        if len(nearest) > len(mount):
+            return nearest
+        if mount and len(self._points) < MAX_KNOWN:
+            self._points.add(mount)
+        return mount
+
+    def of_mirrors(self, places: Iterable[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+        """Return the mount points of those mirrors that are on another disk than that of the system, and
+        (mirror, mount point) of each where nothing is mounted now. One that does not answer is believed to be
+        where it was."""
+        asked = {place: self._ask(place) for place in places if not is_url(place)}
+        until = time.monotonic() + MIRROR_S
+        found: dict[str, str] = {}
+        gone: list[tuple[str, str]] = []
+        for place, answer in asked.items():
+            try:
+                mount, there = answer.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                mount, there = self._believed(place)
+            if mount:
+                found[place] = mount
+            if not there:
+                gone.append((place, mount))
+        return found, gone
+
+    def _believed(self, mirror: str) -> tuple[str, bool]:
+        return self._folders.get(mirror, ("",))[0], True
+
+    def _ask(self, mirror: str) -> queue.SimpleQueue[tuple[str, bool]]:
+        """Ask for the disk of a mirror, in a thread unless it is known to answer; returns where the answer
+        comes. There is none while an earlier question has none."""
+        answer: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        if self.are_local((mirror,)):
+            answer.put(self.of(mirror))
+            return answer
+
+        def ask() -> None:
+            found = self._believed(mirror)
+            try:
+                found = self.of(mirror)
+                self.look(mirror)
+            except Exception as error:  # a path that changes meanwhile: looked at again with the next job
+                log.debug("The disk of the mirror %s is not known: %s", mirror, error)
+            self._silent.discard(mirror)
+            answer.put(found)
+
+        if mirror in self._silent:
+            answer.put(self._believed(mirror))
+            return answer
+        self._silent.add(mirror)
+        try:
+            threading.Thread(target=ask, name="mirror", daemon=True).start()
+        except RuntimeError:  # out of threads
+            self._silent.discard(mirror)
+            answer.put(self._believed(mirror))
+        return answer
