@@ -42,7 +42,8 @@ class Setting:
 
 
 _PORT = "a whole number from 0 to 65535 (0: any free port)"
-_PATH_LIST = "a list of paths (in the environment with : between them, on Windows ;)"
+_PATH = "a path, not a URL, without quotes"
+_PATH_LIST = "a list of paths; as text with : between them (on Windows ;) or as JSON"
 _COUNT = "a whole number from {} to {}"
 _MIB = 2**20
 
@@ -53,13 +54,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("port", "server", "port", 19283, read.whole(0, 65535), _PORT, "TCP port of the job listener"),
     Setting("feed_port", "server", "feed_port", 19284, read.whole(0, 65535, off=True), _PORT + ", or off",
             "port of status feed, dashboard and metrics"),
-    Setting("state_dir", "server", "state_dir", None, read.path, "a path",
+    Setting("state_dir", "server", "state_dir", None, read.path, _PATH,
             "folder of token, journal, dead letters and log"),
     Setting("allowed_dirs", "server", "allowed_dirs", (), read.paths, _PATH_LIST,
             "output folders must lie in one of these; empty: any folder"),
-    Setting("tls_cert", "server", "tls_cert", None, read.path_or_none, "a path",
+    Setting("tls_cert", "server", "tls_cert", None, read.path_or_none, _PATH,
             "certificate (PEM) of a listener beyond loopback"),
-    Setting("tls_key", "server", "tls_key", None, read.path_or_none, "a path",
+    Setting("tls_key", "server", "tls_key", None, read.path_or_none, _PATH,
             "private key (PEM) of tls_cert"),
     Setting("log_level", "server", "log_level", "info", read.one_of("debug", "info", "warning", "error"),
             "debug, info, warning or error", "least important lines that are still logged"),
@@ -90,9 +91,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("arena_bytes", "arena", "bytes", 0, read.size(_MIB, automatic=True),
             "a size from 1 MiB to 1 PiB such as 256MiB, or 0 for the automatic share",
             "shared memory for pixels on their way"),
-    Setting("output_dir", "save", "output_dir", "output", read.path, "a path",
+    Setting("output_dir", "save", "output_dir", "output", read.path, _PATH,
             "folder for requests that name none"),
-    Setting("fallback_dir", "save", "fallback_dir", None, read.path_or_none, "a path",
+    Setting("fallback_dir", "save", "fallback_dir", None, read.path_or_none, _PATH,
             "where files go while their own folder cannot be written"),
     Setting("model_dirs", "save", "model_dirs", (), read.paths, _PATH_LIST,
             "folders of models whose files are hashed for galleries, such as ComfyUI/models; empty: none"),
@@ -136,9 +137,9 @@ SETTINGS: tuple[Setting, ...] = (
             "generated or composite", "made by a model alone, or from other images too"),
     Setting("aigc", "provenance", "aigc", "", read.text, "a JSON object of fields of GB 45438-2025",
             "China's label, written into the XMP"),
-    Setting("c2pa_certificate", "provenance", "c2pa_certificate", None, read.path_or_none, "a path",
+    Setting("c2pa_certificate", "provenance", "c2pa_certificate", None, read.path_or_none, _PATH,
             "certificate chain (PEM) that signs manifests, the owner's own first"),
-    Setting("c2pa_key", "provenance", "c2pa_key", None, read.path_or_none, "a path",
+    Setting("c2pa_key", "provenance", "c2pa_key", None, read.path_or_none, _PATH,
             "private key (PEM, no password) of c2pa_certificate"),
     Setting("c2pa_command", "provenance", "c2pa_command", "", read.text, "a command",
             "program that signs instead of c2pa_key: bytes in, signature out (PKCS#11, cloud services)"),
@@ -151,7 +152,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("catalogue", "catalogue", "catalogue", True, read.switch, "true or false",
             "keep a searchable row for each saved image in the state folder"),
     Setting("catalogue_fields", "catalogue", "catalogue_fields", CATALOGUE_FIELDS,
-            read.some_of(*CATALOGUE_FIELDS), "a list of " + ", ".join(CATALOGUE_FIELDS),
+            read.some_of(*CATALOGUE_FIELDS), "a list of some of " + ", ".join(CATALOGUE_FIELDS),
             "what a row keeps beside the file, its size, its format, its job and its times"),
     Setting("catalogue_days", "catalogue", "catalogue_days", 0, read.whole(0, 36_500),
             _COUNT.format(0, 36_500) + " (0: for ever)", "days after which rows are removed; files stay"),

@@ -8,8 +8,10 @@ means the same.
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,10 +104,7 @@ def some_of(*choices: str) -> Reader[tuple[str, ...]]:
     """Read a list of some of the given lower-case words, or text with commas between them."""
 
     def read(value: Any, _: Path) -> tuple[str, ...]:
-        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-            raise ValueError(value)
-        named = {part.lower() for part in parts if part}
+        named = {part.strip().lower() for part in _listed(value, ",")}
         if not named <= set(choices):
             raise ValueError(value)
         return tuple(choice for choice in choices if choice in named)
@@ -138,9 +137,11 @@ def is_address(name: str) -> bool:
 
 
 def path(value: Any, folder: Path) -> Path:
-    """Read a path, expand `~`, and make it absolute from `folder`."""
-    given = str(value) if isinstance(value, Path) else value
+    """Read a path without space around it, expand `~`, and make it absolute from `folder`."""
+    given = str(value) if isinstance(value, Path) else value.strip() if isinstance(value, str) else value
     if not isinstance(given, str) or not given or not given.isprintable():
+        raise ValueError(value)
+    if _URL.match(given) or (given[0] in "\"'" and given[-1] == given[0]):  # SET on Windows keeps the quotes
         raise ValueError(value)
     # normpath, not resolve: a link that the user chose as their folder stays a link.
     return Path(os.path.normpath(folder / Path(given).expanduser()))
@@ -152,8 +153,35 @@ def path_or_none(value: Any, folder: Path) -> Path | None:
 
 
 def paths(value: Any, folder: Path) -> tuple[Path, ...]:
-    """Read a list of paths, or text with the platform's path separator between them."""
-    parts = [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple):
+    """Read a list of paths, or text with the platform's path separator between them. Text with another
+    separator between absolute paths is refused: as one path it would mean a folder that nobody has."""
+    parts = _listed(value, os.pathsep)
+    if isinstance(value, str) and (
+        _URL.search(value) or any(_SEVERAL.search(part.strip()) for part in parts)
+    ):
         raise ValueError(value)
     return tuple(path(part, folder) for part in parts)
+
+
+def _listed(value: Any, separator: str) -> list[str]:
+    """Return the parts of a list, of JSON text of one, or of text with a separator between them."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text.startswith("[") and text.endswith("]"):
+            value = json.loads(text)
+        else:
+            parts = [part for part in value.split(separator) if part.strip()]
+            if value and not parts:  # an empty list may mean that all is allowed
+                raise ValueError(value)
+            return parts
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str | Path) for part in value):
+        raise ValueError(value)
+    return [str(part) for part in value]
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SEVERAL = re.compile(
+    r"[,;:\s]\s*[A-Za-z]:[/\\]|[,;\s]\s*~?[/\\]|[\[\]{}]\s*[\"']|[\"']\s*[\[\]{}]"
+    + (r"|^\s*\\" if os.sep == "/" else "")
+)
+"""What no single path holds: another separator in front of an absolute path, or half a list."""

@@ -250,6 +250,84 @@ def test_lists_come_as_toml_or_as_one_text(tmp_path):
     assert load({}, {"LUNA_FARM_ALLOWED_DIRS": text}, None).allowed_dirs == (Path("/a"), Path("/b"))
 
 
+@pytest.mark.parametrize("name", ["ALLOWED_DIRS", "MODEL_DIRS", "C2PA_INPUT_DIRS"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["/a", "/b"]',
+        ' [ "/a" , "/b" ] ',
+        os.pathsep.join(["/a", "", "/b", ""]),
+        f"/a/ {os.pathsep} /b\n",
+    ],
+)
+def test_lists_of_paths_in_the_environment(name, text):
+    config = load({}, {f"LUNA_FARM_{name}": text}, None)
+    assert getattr(config, name.lower()) == tuple(Path(p).absolute() for p in ("/a", "/b"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/a,/b",
+        "/a, /b",
+        "/a /b",
+        "~/a, ~/b",
+        r"C:\a,D:\b",
+        r"C:\a D:\b",
+        "/a;/b" if os.pathsep == ":" else "C:/a:D:/b",
+        "['/a', '/b']",
+        "[/a, /b]",
+        '["/a", "/b"',
+        '"/a", "/b"]',
+        '["/a", 7]',
+        '["/a", ""]',
+        '{"a": "/a"}',
+        "[[]]",
+        '"/a"',
+        "'/a'",
+        os.pathsep,
+        " ",
+        "s3://bucket/a",
+        f"/a{os.pathsep}s3://bucket/a",
+        "file:///a",
+    ],
+)
+def test_no_list_of_paths_is_taken_for_one_path(text):
+    for environ in ({"LUNA_FARM_ALLOWED_DIRS": text}, {"LUNA_FARM_MODEL_DIRS": text}):
+        with pytest.raises(ConfigError, match="as text with : between them"):
+            load({}, environ, None)
+    with pytest.raises(ConfigError, match="the command line, --allowed-dirs"):
+        load({"allowed_dirs": text}, {}, None)
+
+
+@pytest.mark.parametrize("path", ["/a, b", "/a,b/c", "/my folder", "/a;b", "[old]x", "/x/[old]", "/it's"])
+def test_odd_names_are_paths_all_the_same(path):
+    if os.pathsep not in path:
+        found = load({}, {"LUNA_FARM_ALLOWED_DIRS": path, "LUNA_FARM_OUTPUT_DIR": path}, None)
+        assert found.allowed_dirs == (found.output_dir,) == (Path(path).absolute(),)
+
+
+@pytest.mark.parametrize("text", ['"/a"', "'/a'", "s3://bucket", "file:///a", " "])
+def test_what_is_no_path_is_refused_where_one_is_wanted(text):
+    for name in ("output_dir", "fallback_dir", "state_dir", "tls_key"):
+        with pytest.raises(ConfigError, match="a path, not a URL, without quotes"):
+            load({}, {f"LUNA_FARM_{name.upper()}": text}, None)
+
+
+def test_lists_of_words_in_the_environment():
+    for text in ('["prompt", "scores"]', "prompt,scores", "Scores, PROMPT,"):
+        assert load({}, {"LUNA_FARM_CATALOGUE_FIELDS": text}, None).catalogue_fields == ("prompt", "scores")
+    assert load({}, {"LUNA_FARM_CATALOGUE_FIELDS": "[]"}, None).catalogue_fields == ()
+    for text in ("prompt scores", "prompt;scores", "['prompt']", "[prompt]", '"prompt"', "[7]", ","):
+        with pytest.raises(ConfigError, match="a list of some of prompt"):
+            load({}, {"LUNA_FARM_CATALOGUE_FIELDS": text}, None)
+
+
+def test_a_list_of_the_file_is_taken_as_it_is(tmp_path):
+    file = file_with(tmp_path, "[server]\nallowed_dirs = ['/a, /b']\n")
+    assert load({}, {}, file).allowed_dirs == (Path("/a, /b"),)
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

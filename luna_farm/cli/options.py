@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from luna_farm import config_settings
+from luna_farm import config_settings, config_values
 from luna_farm.core import fields
 from luna_farm.core.options import Option
 from luna_farm.errors import InvalidRequest
@@ -133,7 +133,19 @@ def _add(group: argparse._ArgumentGroup, name: str, text: str) -> None:
     given: dict[str, Any] = {"dest": _PREFIX + name, "metavar": setting.key.upper()}
     if isinstance(setting.default, bool):
         given |= {"nargs": "?", "const": "true"}  # --durable alone means yes
+    if isinstance(setting.default, tuple):
+        given["action"] = _MoreOf
     group.add_argument(setting.option, help=text.replace("%", "%%"), **given)
+
+
+class _MoreOf(argparse.Action):
+    """An option with a list may be given several times."""
+
+    def __call__(self, _: object, found: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        before = getattr(found, self.dest, None)
+        setting = config_settings.BY_NAME[self.dest.removeprefix(_PREFIX)]
+        between = os.pathsep if setting.reader is config_values.paths else ","
+        setattr(found, self.dest, value if before is None else f"{before}{between}{value}")
 
 
 def save_option(group: argparse._ArgumentGroup, option: Option) -> None:

@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from luna_farm import __main__ as program
+from luna_farm import config
 from luna_farm.cli import entry, options
 from luna_farm.errors import ConfigError, FarmError, FarmUnavailable, InvalidRequest, UnknownJob
 
@@ -258,3 +260,15 @@ def test_ctrl_c_while_modules_are_loaded_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr(sys, "meta_path", [Interrupts, *sys.meta_path])
     assert program.main() == 130
     assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_an_option_with_a_list_may_be_given_several_times():
+    for words, paths in (
+        (["--allowed-dirs", "/a", "--allowed-dirs=/b"], ("/a", "/b")),
+        (["--allowed-dirs", os.pathsep.join(("/a", "/b"))], ("/a", "/b")),
+        (["--catalogue-fields", "scores", "--catalogue-fields", "prompt"], ()),
+    ):
+        given = options.given(entry.parser_for(["start"]).parse_args(["start", *words]))
+        found = config.load(given, {}, None, serving=False)
+        assert found.allowed_dirs == tuple(Path(path).absolute() for path in paths)
+    assert found.catalogue_fields == ("prompt", "scores")
