@@ -8,6 +8,7 @@ from typing import Any
 
 from luna_farm.core.feed_events import FeedEvent
 from luna_farm.core.messages import ImageTask, SaveOptions
+from luna_farm.core.needs import Need
 from luna_farm.core.pools import NEAR
 from luna_farm.core.shards import ShardPlace
 
@@ -36,6 +37,8 @@ class ReserveNames:
     archive: str = ""
     """The archive that all images go into, below `output_dir`: its disk is asked for, also without
     relatives."""
+    needs: tuple[Need, ...] = ()
+    """Packages that the files cannot be written without."""
 
 
 @dataclass(slots=True, unsafe_hash=True)

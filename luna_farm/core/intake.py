@@ -16,6 +16,7 @@ from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
 from luna_farm.core.leases import QUARANTINE_S, busy
+from luna_farm.core.needs import needs
 from luna_farm.core.open_submits import OpenSubmit, Step
 from luna_farm.core.protocol import refusal
 from luna_farm.core.schema import Part
@@ -56,10 +57,11 @@ def named(farm: Farm, opened: OpenSubmit) -> ReserveNames:
     submit, options = opened.submit, opened.submit.options
     uploads.check(farm, options)
     names = filenames.image_names(submit, farm.limits.path_bytes)
+    needed = needs(submit, farm.pools)
     if options.archive != "none":
         opened.members, opened.archive = names.members, names.archive
         wanted = archive_names.names_wanted(farm, opened.job_id, options, names.archive)
-        return replace(wanted, warnings=names.warnings)
+        return replace(wanted, warnings=names.warnings, needs=needed)
     return ReserveNames(
         opened.job_id,
         options.output_dir,
@@ -69,6 +71,7 @@ def named(farm: Farm, opened: OpenSubmit) -> ReserveNames:
         options.sidecar,
         options.if_exists,
         options.mirrors,
+        needs=needed,
     )
 
 

@@ -27,6 +27,7 @@ from luna_farm.locations import check_key, is_url, parse
 from luna_farm.storage import mounts, names
 from luna_farm.storage.allowed import Allowed
 from luna_farm.storage.sinks import missing_extra
+from luna_farm.supervisor import formats
 from luna_farm.supervisor.disks import Disks
 
 log = logging.getLogger("luna_farm.folders")
@@ -104,6 +105,7 @@ class Folders:
     def _look(self, i: ReserveNames) -> Callable[[], events.Event]:
         """Ask the folders of a job; returns what makes the answer of it, on the loop."""
         if is_url(i.output_dir):
+            formats.check(i.needs)
             mirrors = self._mirrors(i)
             return lambda: self._reserved_there(i, mirrors)
         event = self._reserved(i)
@@ -114,6 +116,7 @@ class Folders:
     def _reserved(self, i: ReserveNames) -> events.Event:
         """Reserve all names of a job or none. A path can change while it is looked at: never raises."""
         try:
+            formats.check(i.needs)
             mirrors = self._mirrors(i)
             return (self._reserved_there if is_url(i.output_dir) else self._reserved_here)(i, mirrors)
         except Exception as error:
