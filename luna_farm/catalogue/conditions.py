@@ -22,6 +22,7 @@ COLUMNS = {
 ALLOWED = f"conditions such as variance<0.1 or blank, with {', '.join(COLUMNS)}"
 _ALONE = {"blank": ("=", 1.0), "nan": (">", 0.0)}
 """What a name means without a number."""
+_COMMA = re.compile(r"\d,\d+\s*(?:,|$)")
 _CONDITION = re.compile(r"([a-z_]+)\s*(?:(<=|>=|<|>|=)\s*(-?\d+(?:\.\d+)?|-?\.\d+))?|(\d+(?:\.\d+)?|\.\d+)")
 
 
@@ -36,7 +37,9 @@ class Condition:
 
 def conditions(typed: str) -> list[Condition]:
     """Read conditions, separated by commas; all must hold. A number alone is the least score of the quality
-    gate. Raises InvalidRequest."""
+    gate. Raises InvalidRequest, also for 0,1, which would be two conditions."""
+    if _COMMA.search(typed):
+        raise InvalidRequest.of("score", typed, f"numbers with a point, such as 0.1; {ALLOWED}")
     return [_condition(part.strip(), typed) for part in typed.split(",") if part.strip()]
 
 
@@ -45,6 +48,8 @@ def _condition(part: str, typed: str) -> Condition:
     if found is None:
         raise InvalidRequest.of("score", typed, ALLOWED)
     name, operator, value, alone = found.groups()
+    if alone and float(alone) > 1:
+        raise InvalidRequest.of("score", typed, f"a score of the gate from 0 to 1, or {ALLOWED}")
     if alone:
         return Condition(COLUMNS["gate"], ">=", float(alone))
     if name not in COLUMNS or (not operator and name not in _ALONE):

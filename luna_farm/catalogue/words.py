@@ -52,5 +52,41 @@ def parse(typed: str) -> Words:
     return Words(" AND ".join(wanted), " OR ".join(unwanted), impossible)
 
 
+def remarks(typed: str) -> list[str]:
+    """Return a sentence on each part of a search that is not looked for as it was meant."""
+    found: list[str] = []
+    for minus, quoted, phrase, word in _MEANT.findall(typed):
+        text, shown = phrase or word, minus + (quoted or word)
+        if quoted and not (len(quoted) > 1 and quoted.endswith('"')):
+            what = "all behind it is looked for as one phrase" if phrase.strip() else "nothing follows it"
+            found.append(
+                f"The quote in {shown} is not closed: {what}. Put another one where the phrase ends."
+            )
+        elif not any(_is_token(sign) for sign in text):
+            found.append(f"{shown} holds no letter, digit or symbol, so it is not looked for.")
+        elif word in ("AND", "OR", "NOT"):
+            found.append(f"{word} is looked for as a word: all words must occur, and -word must not.")
+        elif "*" in text.rstrip("*") or "*" in phrase:
+            found.append(f"The star in {shown} means nothing there; it stands for the end of a word: port*.")
+        elif option := _OPTION.match(word):
+            found.append(
+                f"{shown} is looked for as words; {_OPTIONS[option[1].lower()]} is how to ask for it."
+            )
+    return found
+
+
+_MEANT = re.compile(r'(-?)(?:("([^"]*)"?)|(\S+))')
+_OPTIONS = {
+    "model": "--model NAME",
+    "seed": "--seed N",
+    "job": "--job JOB",
+    "since": "--since TIME",
+    "score": "--score CONDITION",
+    "width": "--score 'width>2000'",
+    "height": "--score 'height>2000'",
+}
+_OPTION = re.compile(rf"({'|'.join(_OPTIONS)})(?:[:=<>])", re.IGNORECASE)
+
+
 def _is_token(sign: str) -> bool:
     return sign.isalnum() or unicodedata.category(sign) in ("So", "Co", "Lo")

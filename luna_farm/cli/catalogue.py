@@ -11,6 +11,7 @@ import itertools
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     kinds.add_argument("--parquet", metavar="FILE", help="needs pyarrow: pip install 'luna-farm[parquet]'")
     for parser in (find, export):
         _add_filters(parser)
+        parser.of_no_option = " (a word that must not occur goes into quotes with others: 'harbour -rain')"
     catalogue = options.command(
         subparsers, "catalogue", "make the catalogue again from image files", _CATALOGUE
     )
@@ -102,9 +104,12 @@ def run(args: argparse.Namespace, config: Config) -> int:
     if args.command == "export":
         from luna_farm.cli import export
 
-        return export.run(args, _begun(_all(args, config)))
+        table = _begun(_all(args, config))
+        _remark(args)
+        return export.run(args, table)
     rows = _found(args, config, min(args.limit + 1, MOST_FOUND))
     more, rows = len(rows) > args.limit, rows[: args.limit]
+    _remark(args)
     if args.open:
         return _open(rows, config)
     if args.json:
@@ -119,6 +124,17 @@ def run(args: argparse.Namespace, config: Config) -> int:
         found = f"There are more than {counted(args.limit, 'image')}"
         print(f"{found}; --limit shows them, more words narrow them down.", file=sys.stderr)
     return 0
+
+
+def _remark(args: argparse.Namespace) -> None:
+    """Say what is not looked for as it was typed."""
+    from luna_farm.catalogue import words
+
+    told = words.remarks(" ".join(args.words))
+    if args.since is not None and args.since > time.time():
+        told.append("--since is a time in the future, so nothing can be found.")
+    for sentence in told:
+        print(sentence, file=sys.stderr)
 
 
 def _begun(rows: Iterator[CatalogueRow]) -> Iterator[CatalogueRow]:

@@ -20,7 +20,7 @@ from luna_farm.errors import InvalidRequest
 from luna_farm.recommended import with_options
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    Subparsers = argparse._SubParsersAction["Parser"]
 
 # Where the farm is: arguments of every command.
 COMMON = {
@@ -49,6 +49,9 @@ def for_this_farm(text: str, arguments: Sequence[str]) -> str:
 class Parser(argparse.ArgumentParser):
     """A parser that says what is wrong in a sentence, without a page of usage."""
 
+    of_no_option = ""
+    """What else a word that begins with "-" may have been meant as."""
+
     def error(self, message: str) -> NoReturn:
         """Say it and end with code 2."""
         choice = _CHOICE.match(message)
@@ -75,7 +78,8 @@ class Parser(argparse.ArgumentParser):
         named = [word.partition("=")[0] for word in words if word.startswith("-")]
         if not named:
             self.error(f"too many arguments: {shlex.join(words)}")
-        self.error(f"there is no option {named[0]}{_meant(named[0], self._option_string_actions)}")
+        meant = _meant(named[0], self._option_string_actions)
+        self.error(f"there is no option {named[0]}{meant or self.of_no_option}")
 
 
 def _meant(given: str, known: Iterable[str]) -> str:
@@ -101,7 +105,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return f"{text} (default: %(default)s)".lstrip()
 
 
-def command(subparsers: Subparsers, name: str, help: str, examples: str) -> argparse.ArgumentParser:  # noqa: A002
+def command(subparsers: Subparsers, name: str, help: str, examples: str) -> Parser:  # noqa: A002
     """Return a new parser of a command; `examples` are lines shown as they are."""
     return subparsers.add_parser(
         name,

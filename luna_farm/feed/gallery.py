@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from luna_farm import system_desktop
+from luna_farm.catalogue import words
 from luna_farm.catalogue.files import is_gone
 from luna_farm.catalogue.rows import CatalogueRow
 from luna_farm.catalogue.search import Catalogue, Query
@@ -118,7 +119,8 @@ class Gallery:
             asked = [_number("ids", text) for text in given.get("ids", "").split(",")[:MAX_TILES] if text]
             rows = self._catalogue.rows(asked)
         kept = self._kept((row.job_id, row.index) for row in rows)
-        return _json({"tiles": [_tile(row, kept.get((row.job_id, row.index))) for row in rows]})
+        tiles = [_tile(row, kept.get((row.job_id, row.index))) for row in rows]
+        return _json({"tiles": tiles, "remarks": words.remarks(given.get("words", ""))})
 
     def _of_images(self, given: Mapping[str, str]) -> Answer:
         """Thumbnails of images that the feed told of, by job and number: `images=a1b2c3d4/0,a1b2c3d4/1`."""

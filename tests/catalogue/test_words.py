@@ -103,3 +103,54 @@ def test_a_word_is_found_by_itself(word: str) -> None:
         assert found == [(1,)]
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ('"golden hour', ['"golden hour is not closed: all behind it is looked for as one phrase']),
+        ('night "golden hour -rain', ['"golden hour -rain is not closed']),
+        ('-"golden hour', ['The quote in -"golden hour is not closed']),
+        ('"', ['The quote in " is not closed: nothing follows it']),
+        ('"a" "b" "', ['The quote in " is not closed']),
+        ("!!!", ["!!! holds no letter, digit or symbol, so it is not looked for"]),
+        ("harbour - *", ["- holds no letter", "* holds no letter"]),
+        ('""', ['"" holds no letter']),
+        ("a OR b", ["OR is looked for as a word"]),
+        ("NOT rain AND sun", ["NOT is looked for", "AND is looked for"]),
+        ("*port", ["The star in *port means nothing there"]),
+        ("har*ur", ["The star in har*ur"]),
+        ('"golden ho*"', ['The star in "golden ho*"']),
+        (
+            "model:flux Seed=42",
+            ["model:flux is looked for as words; --model NAME", "Seed=42 is looked for as words"],
+        ),
+        ("width>2000", ["--score 'width>2000' is how to ask for it"]),
+    ],
+)
+def test_what_is_not_looked_for_as_it_was_meant_is_said(typed: str, told: list[str]) -> None:
+    found = words.remarks(typed)
+    assert len(found) == len(told)
+    assert all(part in sentence for part, sentence in zip(told, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "",
+        "golden hour",
+        '"golden hour"',
+        'night "golden hour" port* -rain -"a b"',
+        "model flux",
+        "猫耳 🔥",
+        "or and",
+        "C++",
+    ],
+)
+def test_nothing_is_said_of_a_search_that_is_understood(typed: str) -> None:
+    assert words.remarks(typed) == []
+
+
+@given(st.text(max_size=40))
+def test_every_text_has_remarks_or_none(typed: str) -> None:
+    assert all(sentence.endswith(".") for sentence in words.remarks(typed))

@@ -52,7 +52,6 @@ def test_images_are_found(rebuilt, cli):
     assert paths(cli, "--seed", "0") == ["0.png"]
     assert paths(cli, "--score", "blank") == ["1.png"]
     assert paths(cli, "--since", "1h") == ["0.png", "1.png"]
-    assert paths(cli, "--since", "2100-01-01") == []
     assert paths(cli, "--similar", str(rebuilt / "0.png")) == ["0.png"]
     assert len(paths(cli, "--limit", "1")) == 1
 
@@ -223,3 +222,35 @@ def test_without_pyarrow_the_way_to_it_is_named(rebuilt, cli, tmp_path, monkeypa
     assert code == 1
     assert 'pip install "luna-farm[parquet]"' in err
     assert not list(tmp_path.glob("a.parquet*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (['"harbour', "night"], 'The quote in "harbour night is not closed'),
+        (["!!!"], "!!! holds no letter"),
+        (["--since", "2100-01-01"], "--since is a time in the future"),
+    ],
+)
+def test_a_search_that_is_not_understood_says_so(rebuilt, cli, words, told):
+    code, out, err = cli("find", *words)
+    assert (code, out) == (0, "Nothing found.\n")
+    assert told in err
+    code, out, err = cli("export", "--jsonl", "-", *words)
+    assert (code, out) == (0, "")
+    assert told in err
+
+
+def test_a_word_that_must_not_occur_is_no_option(rebuilt, cli):
+    code, _, err = cli("find", "harbour", "-night")
+    assert code == 2
+    assert "there is no option -night (a word that must not occur goes into quotes" in err
+    assert paths(cli, "harbour -night") == []
+    assert paths(cli, "-night lighthouse") == ["0.png"]
+
+
+@pytest.mark.parametrize("score", ["variance<0,1", "0,5", "clipped>0,2,blank", "7", "gate>=0.5,2"])
+def test_numbers_with_a_comma_are_not_two_conditions(rebuilt, cli, score):
+    code, _, err = cli("find", "--score", score)
+    assert code == 2
+    assert "--score" in err

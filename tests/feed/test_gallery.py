@@ -82,6 +82,13 @@ async def test_a_question_that_cannot_be_read_is_refused_by_name(
     assert (answer.status, answer.body.startswith(field.encode())) == (400, True), answer.body
 
 
+async def test_the_first_tiles_of_a_search_say_what_is_not_looked_for(visitor: Visitor) -> None:
+    answer = await visitor.ask("/api/gallery/tiles?first=4&words=%22golden")
+    assert answer.json["tiles"] == []
+    assert "is not closed" in answer.json["remarks"][0]
+    assert (await visitor.ask("/api/gallery/tiles?first=4")).json["remarks"] == []
+
+
 async def test_tiles_bring_what_is_kept(visitor: Visitor) -> None:
     found = await ids(visitor)
     answer = await visitor.ask(f"/api/gallery/tiles?ids={','.join(map(str, [*found, 1]))}")

@@ -89,7 +89,7 @@ function drawCount(filters) {
   put($("count"), ids.length ? `${whole.format(ids.length)} image${ids.length === 1 ? "" : "s"}${similar ? ", the most alike first" : ""}` : "");
   $("none").hidden = ids.length > 0;
   put($("none-title"), searched ? "Nothing matches" : "No images yet");
-  put($("none-text"), searched ? "No saved image matches all of this. Words are found in prompts, names, models, LoRAs and custom metadata." : "Every image that this farm saves appears here within a second or two.");
+  put($("none-text"), searched && remarks ? remarks : searched ? "No saved image matches all of this. Words are found in prompts, names, models, LoRAs and custom metadata." : "Every image that this farm saves appears here within a second or two.");
 }
 
 // --- tiles: asked for in groups, once the scrolling settles
@@ -105,10 +105,14 @@ function needed(list) {
   settle = setTimeout(load, known.size ? SETTLE_MS : 0);
 }
 // The tiles of the first screen come beside the ids of all images, and not one question later.
+let remarks = ""; // what is not looked for as it was typed
 async function loadFirst(asked, signal) {
   try {
     const answer = await get(`/api/gallery/tiles?first=${FIRST}&${asked}`, signal);
-    if (answer.ok) for (const tile of (await answer.json()).tiles) known.set(tile.id, tile);
+    if (!answer.ok) return;
+    const first = await answer.json();
+    remarks = first.remarks.join(" ");
+    for (const tile of first.tiles) known.set(tile.id, tile);
   } catch { /* another search began, or the farm is gone: the ids say so */ }
 }
 async function load() {
