@@ -60,7 +60,13 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 def examine(config: Config) -> Iterator[Finding]:
     """Yield the finding of each check, for the farm that `config` describes."""
-    from luna_farm.cli import checks_encoders, checks_farm, checks_machine, checks_storage
+    from luna_farm.cli import (
+        checks_encoders,
+        checks_farm,
+        checks_machine,
+        checks_provenance,
+        checks_storage,
+    )
     from luna_farm.storage.state_lock import lock_holder
     from luna_farm.supervisor import state_dir
 
@@ -103,6 +109,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield checks_machine.logout()
     yield checks_machine.clock(time.time(), checks_machine.newest_note(config.state_dir))
     yield from checks_encoders.encoders(checks_encoders.look())
+    yield from checks_provenance.marks(config)
 
 
 def table(findings: list[Finding]) -> Table:

@@ -36,6 +36,18 @@ def marked(pixels: Pixels, name: str) -> Pixels:
     return np.ascontiguousarray(result)
 
 
+def check(name: str) -> None:
+    """Raise EncodeError if no package brings the watermark `name`, or its function cannot be loaded."""
+    try:
+        function = _load(name)
+    except EncodeError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise EncodeError(f"the watermark {name} failed: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise EncodeError(f"the watermark {name} is of type {type(function).__name__}; allowed: a function")
+
+
 @lru_cache(maxsize=4)
 def _load(name: str) -> Watermark:
     from importlib import metadata  # loads e-mail and compression, 2 MB that few farms need

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import socket
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from luna_farm import config
-from luna_farm.cli import doctor, entry
+from luna_farm.cli import checks_provenance, doctor, entry
 from luna_farm.cli.findings import FINE, NOTE, PROBLEM, Finding, worst
+from luna_farm.imaging import watermark
 from luna_farm.storage.state_lock import StateLock
 
 
@@ -85,6 +88,49 @@ def test_a_fallback_folder_is_looked_at_too(place: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("LUNA_FARM_FALLBACK_DIR", str(place / "other"))
     settings = config.load({}, os.environ, None)
     assert "fallback dir" in {finding.check for finding in doctor.examine(settings)}
+
+
+class _Installed:
+    """An entry point; `brings` None: it cannot be loaded."""
+
+    def __init__(self, name: str, brings: object) -> None:
+        self.name, self.brings = name, brings
+
+    def load(self) -> object:
+        if self.brings is None:
+            raise ModuleNotFoundError("No module named 'gone'")
+        return self.brings
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "said"),
+    [
+        ("stripes", FINE, "A package brings stripes."),
+        ("strips", PROBLEM, "no package here offers 'strips' .* installed: broken, number, stripes"),
+        ("broken", PROBLEM, "the watermark broken failed: ModuleNotFoundError: No module named 'gone'"),
+        ("number", PROBLEM, "the watermark number is of type int; allowed: a function"),
+    ],
+)
+def test_a_watermark_that_no_worker_could_run_is_a_problem(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str, level: str, said: str
+) -> None:
+    brought: dict[str, object] = {"stripes": abs, "broken": None, "number": 3}
+    points = [_Installed(*one) for one in brought.items()]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points)
+    watermark._load.cache_clear()
+    monkeypatch.setenv("LUNA_FARM_WATERMARK", name)
+    (finding,) = checks_provenance.marks(config.load({}, os.environ, None))
+    watermark._load.cache_clear()
+    assert (finding.check, finding.level) == ("watermark", level)
+    assert re.search(said, finding.text)
+
+
+def test_a_key_that_cannot_sign_is_a_problem(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUNA_FARM_PROVENANCE", "c2pa")
+    findings = {finding.check: finding for finding in doctor.examine(config.load({}, os.environ, None))}
+    assert findings["C2PA key"].level == PROBLEM
+    assert "C2PA" in findings["C2PA key"].text
+    assert "watermark" not in findings
 
 
 def test_the_table_shows_mark_text_and_advice() -> None:
