@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from luna_farm import config, config_settings
-from luna_farm.core import filenames, schema
+from luna_farm.core import filenames, replaced, schema
 from luna_farm.core.job import Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, SaveOptions
 from luna_farm.errors import ConfigError, FarmError, InvalidRequest
@@ -54,7 +54,8 @@ def save_here(request: SaveRequest, *, progress: Callable[[int, int], None] | No
     submit = schema.submit(fields, defaults, limits)
     job_id = secrets.token_hex(4)
     relatives = filenames.image_names(submit, names.PATH_BYTES)
-    job = Job(job_id, submit.request_id, submit.options, [], 0.0, relatives.warnings)
+    told = (*replaced.warnings(submit), *relatives.warnings)
+    job = Job(job_id, submit.request_id, submit.options, [], 0.0, told)
     options, allowed = submit.options, _allowed()
     paths = names.reserve_all(
         options.output_dir,

@@ -104,6 +104,10 @@ class Outgoing:
             **_animation(request.animation),
         }
         self._describe_images(images)
+        texts = [("save_path", request.save_path), ("filename", request.filename)]
+        texts += [("affix", image.affix) for image in images]
+        for name in dict.fromkeys(name for name, text in texts if text and "\0" in text):
+            self.told.append(f"{name}: NUL was left out, because no name holds it.")
         documents = {
             name: self._text(name, value)
             for name, value in zip(_DOCUMENTS, _read_documents(request), strict=True)

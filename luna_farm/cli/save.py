@@ -99,7 +99,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     problems = saving.problems + [
         f"{image.path}: {image.error or image.state}" for r in saving.reports for image in _unsaved(r)
     ]
-    for warning in (*saving.told, *_warnings(saving.reports)):
+    for warning in dict.fromkeys((*saving.told, *saving.warned, *_warnings(saving.reports))):
         print(f"Warning: {warning}", file=sys.stderr)
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -52,6 +52,8 @@ class Saving:
         self.problems: list[str] = []
         self.told: list[str] = []
         """What was lost when files were read."""
+        self.warned: list[str] = []
+        """What the farm had to say when it accepted them."""
         self._farm, self._arguments = farm, arguments
         self._timeout_s = timeout_s
         self._until = time.monotonic() + (BUSY_S if timeout_s is None else timeout_s)
@@ -67,7 +69,9 @@ class Saving:
         until = begun + BUSY_S if self._timeout_s is None else self._until
         while True:
             try:
-                self.accepted.append((name, self._farm.submit(request, when_busy="report").job_id))
+                receipt = self._farm.submit(request, when_busy="report")
+                self.accepted.append((name, receipt.job_id))
+                self.warned += (text for text in receipt.warnings if text not in self.warned)
                 self._in_doubt = ""
                 return
             except (FarmBusy, FarmDraining) as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from luna_farm.core import archive_names, early, events, filenames, new_jobs, uploads
+from luna_farm.core import archive_names, early, events, filenames, new_jobs, replaced, uploads
 from luna_farm.core.completion import close, job_record, missing, request_of, whole_record
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
@@ -57,16 +57,17 @@ def named(farm: Farm, opened: OpenSubmit) -> ReserveNames:
     submit, options = opened.submit, opened.submit.options
     uploads.check(farm, options)
     names = filenames.image_names(submit, farm.limits.path_bytes)
+    told = (*replaced.warnings(submit), *names.warnings)
     needed = needs(submit, farm.pools)
     if options.archive != "none":
         opened.members, opened.archive = names.members, names.archive
         wanted = archive_names.names_wanted(farm, opened.job_id, options, names.archive)
-        return replace(wanted, warnings=names.warnings, needs=needed)
+        return replace(wanted, warnings=told, needs=needed)
     return ReserveNames(
         opened.job_id,
         options.output_dir,
         names.relatives,
-        names.warnings,
+        told,
         options.numbers,
         options.sidecar,
         options.if_exists,

@@ -66,6 +66,7 @@ class FakeFarm:
         self.statuses = []
         self.busy = []
         self.warnings = ()
+        self.accepted_with = ()
         self.cancelled = []
         self.after_cancel = None
         self.unfinished = 0
@@ -103,7 +104,7 @@ class FakeFarm:
         self.reports[job_id] = report(
             job_id, "queued", [image("waiting", path=f"/out/{request.filename}.png")]
         )
-        return Receipt(job_id, (f"/out/{request.filename}.png",), 1, "")
+        return Receipt(job_id, (f"/out/{request.filename}.png",), 1, "", self.accepted_with)
 
     def job(self, job_id):
         if job_id not in self.reports:

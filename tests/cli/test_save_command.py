@@ -371,6 +371,13 @@ def test_warnings_are_printed(farm, cli, sample):
     assert (code, err) == (0, "Warning: /out/a b.png: the metadata did not fit\n")
 
 
+def test_warnings_of_the_receipt_are_printed_without_waiting_and_once(farm, cli, sample):
+    farm.accepted_with = ("save_path: .. became _, because no name may leave the output folder.",)
+    for words in (("--no-wait",), (), ("--json",)):
+        code, _, err = cli("save", sample, sample, "--save-path", "../x", *words)
+        assert (code, err) == (0, f"Warning: {farm.accepted_with[0]}\n")
+
+
 def test_a_folder_is_told_what_to_type(farm, cli, tmp_path):
     code, _, err = cli("save", tmp_path)
     assert code == 1

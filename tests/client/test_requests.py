@@ -310,3 +310,12 @@ def test_a_relative_folder_starts_from_where_the_program_is_now(
         folder.mkdir(exist_ok=True)
         monkeypatch.chdir(folder)
         assert outgoing(output_dir="out").fields["output_dir"] == str(folder / "out")
+
+
+def test_nul_in_a_name_is_left_out_and_said() -> None:
+    images = [SaveImage(PIXELS, "a\0"), SaveImage(PIXELS, "b\0")]
+    sent = Outgoing(SaveRequest(images, filename="x\0y", save_path="z")).message()
+    assert (sent["filename"], sent["save_path"]) == ("xy", "z")
+    assert sent["told"] == [
+        f"{name}: NUL was left out, because no name holds it." for name in ("filename", "affix")
+    ]
