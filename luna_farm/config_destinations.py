@@ -7,10 +7,12 @@ GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*, the SSH agent). A value that ma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from luna_farm import config_values as read
 from luna_farm.config_values import Reader
@@ -72,8 +74,13 @@ _REMOTE = ("sftp", "ftp", "ftps", "webdav+http", "webdav+https")
 _WEB = (*_CLOUD, "ftps", "webdav+https")
 
 
+_ENDPOINT = re.compile(r"https?://(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[!->A-~]*)?")
+
+
 def _endpoint(value: Any, _: Path) -> str:
-    if not isinstance(value, str) or not value.startswith(("https://", "http://")) or "@" in value:
+    if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
+        raise ValueError(value)
+    if (urlsplit(value).port or 1) > 65535:  # .port raises ValueError as well
         raise ValueError(value)
     return value.rstrip("/")
 

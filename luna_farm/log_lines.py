@@ -12,11 +12,14 @@ _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logg
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _PID = os.getpid()
 _secrets: set[str] = set()
+SHORTEST_SECRET = 6
+"""Characters."""
 
 
 def hide(secret: str) -> None:
-    """Replace `secret` by *** in every line from now on."""
-    if secret:
+    """Replace `secret` by *** in every line from now on. A short one is a part of ordinary words: hiding
+    those would only show what it is."""
+    if len(secret) >= SHORTEST_SECRET:
         _secrets.add(secret)
 
 

@@ -102,6 +102,14 @@ def test_without_a_stream_only_the_file_is_written(settings):
     assert json.loads((settings.state_dir / logs.FILE_NAME).read_text())["message"] == "a"
 
 
+def test_a_short_secret_does_not_make_words_unreadable():
+    log_lines.hide("luna")
+    line = log_lines.HumanLines(colour=False).format(
+        logging.LogRecord("luna_farm", logging.INFO, "", 0, "s3://luna refuses", None, None)
+    )
+    assert line == "[Luna Farm] s3://luna refuses"
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_secrets_never_appear_in_message_extra_or_traceback(settings, terminal):
     log_lines.hide("tok-123")

@@ -203,6 +203,12 @@ def _remarks(report: JobReport) -> Iterator[tuple[str, str, str]]:
     """Yield style, images and text of each error and warning: one line for images in a row that have the
     same one."""
     told = [("red", image.index, image.error) for image in report.images if image.error]
+    told += [
+        ("yellow", image.index, at["error"])
+        for image in report.images
+        for at in image.outputs
+        if at["error"] and at["error"] != image.error
+    ]
     told += [("yellow", image.index, text) for image in report.images for text in image.warnings]
     at = 0
     while at < len(told):

@@ -22,6 +22,7 @@ from luna_farm.errors import DiskError, FarmError, InvalidRequest
 from luna_farm.locations import Location, belongs_to, is_url, parse
 from luna_farm.storage import mounts, upload_spool
 from luna_farm.storage.sinks import open_sink, send
+from luna_farm.storage.sinks.refusals import refusal
 from luna_farm.storage.sinks.sink import Decision, Sink, SinkError, Stored
 from luna_farm.storage.upload_spool import UploadSpool
 from luna_farm.testing.faults import crash_point
@@ -127,25 +128,25 @@ class Uploader:
         if place not in self._threads:
             uploads = self._destinations[name].uploads if name else UPLOADS
             self._threads[place] = ThreadPoolExecutor(uploads, thread_name_prefix="upload")
-        options = self._destinations[name].options if name else {}
-        self._threads[place].submit(self._upload, message, location, options)
+        self._threads[place].submit(self._upload, message, location, name)
 
-    def _upload(self, message: dict[str, Any], location: Location | None, options: Any) -> None:
+    def _upload(self, message: dict[str, Any], location: Location | None, name: str) -> None:
+        """Send a file to the destination `name` of the configuration, "" for none of it."""
         crash_point("upload.sending")
         answer: dict[str, Any] = {"t": "uploaded", "id": message["id"]}
         try:
-            stored = self._stored(message, location, options)
+            stored = self._stored(message, location, self._destinations[name].options if name else {})
             crash_point("upload.stored")
             answer |= {"name": stored.key, "bytes": stored.bytes}
         except SinkError as error:
             answer |= {"error": str(error), "decision": error.decision.value, "wait_s": error.retry_after_s}
         except FarmError as error:
             answer |= {"error": str(error), "decision": Decision.RETRY.value}
-        except Exception as error:  # a bug of a library must cost a try, not the uploader
-            answer |= {
-                "error": f"{message['root']}: {type(error).__name__}",
-                "decision": Decision.RETRY.value,
-            }
+        except BaseException as error:  # a bug of a library must cost a try, not the uploader
+            failed = refusal(message["root"], "library", type(error).__name__)
+            answer |= {"error": str(failed), "decision": failed.decision.value}
+        if name and "error" in answer:
+            answer["error"] = answer["error"].replace("[destinations.NAME]", f"[destinations.{name}]")
         self._say(answer)
 
     def _stored(self, message: dict[str, Any], location: Location | None, options: Any) -> Stored:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -403,3 +405,78 @@ def test_certificate_that_is_not_trusted_holds(scheme: str) -> None:
     sink.close()
     assert (error.kind, error.decision) == ("certificate", Decision.HOLD)
     assert "ca_file" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "setting"),
+    [
+        ("s3://bucket", "ca_file"),
+        ("gs://bucket", "service_account"),
+        ("az://container", "ca_file"),
+        ("sftp://127.0.0.1:1", "private_key"),
+        ("sftp://127.0.0.1:1", "known_hosts"),
+        ("ftps://127.0.0.1:1", "ca_file"),
+        ("webdav+https://127.0.0.1:1", "ca_file"),
+    ],
+)
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_of_the_settings_that_cannot_be_used_is_named(
+    url: str, setting: str, there: bool, tmp_path: Path
+) -> None:
+    given = tmp_path / "given"
+    if there:
+        given.write_text('{"private_key": "sesame"}')
+    keys = {"access_key_id": "a", "secret_access_key": "b"} if url.startswith("s3") else {}
+    keys = {"account": "a", "account_key": "AAAA"} if url.startswith("az") else keys
+    sink = open_sink(parse("output_dir", url), {"timeout": 1.0, setting: given, **keys})
+    error = refusal_of(lambda: put(sink, key()))
+    sink.close()
+    if setting == "known_hosts" and there:  # a file without keys for the server
+        assert error.kind == "refused"
+        return
+    assert (error.kind, error.decision) == ("settings", Decision.HOLD)
+    assert setting.replace("_", " ") in str(error).replace("_", " ")
+    assert there or str(given) in str(error)
+    assert "sesame" not in str(error)
+
+
+def test_google_takes_a_key_file(start_server: Start, tmp_path: Path) -> None:
+    server = start_server("gcs")
+    given = tmp_path / "key.json"
+    no_account = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    no_account |= {"gcs_base_url": server.options["endpoint"], "disable_oauth": True}
+    given.write_text(json.dumps(no_account))
+    options = {"endpoint": server.options["endpoint"], "service_account": given, "timeout": 5.0}
+    sink = open_sink(parse("output_dir", server.url), options)
+    assert put(sink, key())
+    sink.close()
+
+
+def test_a_library_that_panics_costs_a_try() -> None:
+    # Its URL parser fails by a panic of Rust, which is no Exception of Python.
+    options = {
+        "access_key_id": "a",
+        "secret_access_key": "sesame",
+        "endpoint": "http://exa mple",
+        "timeout": 1.0,
+    }
+    sink = open_sink(parse("output_dir", "s3://bucket"), options)
+    error = refusal_of(lambda: put(sink, key()))
+    sink.close()
+    assert (error.kind, error.decision) == ("library", Decision.RETRY)
+    assert "sesame" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({"account": "a", "account_key": "no!base64"}, "credentials"),
+        ({"account": "a", "sas_token": "no token"}, "credentials"),
+        ({"account_key": "AAAA"}, "no_credentials"),
+    ],
+)
+def test_keys_that_are_none_are_named_as_such(wrong: dict[str, str], kind: str) -> None:
+    sink = open_sink(parse("output_dir", "az://container"), {"timeout": 1.0, **wrong})
+    error = refusal_of(lambda: put(sink, key()))
+    sink.close()
+    assert (error.kind, error.decision) == (kind, Decision.HOLD)

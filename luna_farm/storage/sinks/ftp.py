@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from luna_farm.locations import Location
 from luna_farm.storage.sinks.files import CHUNK_BYTES
-from luna_farm.storage.sinks.refusals import of_exception, refusal
+from luna_farm.storage.sinks.refusals import check_files, of_exception, refusal
 from luna_farm.storage.sinks.sink import SinkError, limit_s
 
 T = TypeVar("T")
@@ -120,6 +120,7 @@ class FtpServer:
 
     def _connect(self) -> ftplib.FTP:
         options = self._options
+        check_files(self.place, options)
         if self._tls:
             context = ssl.create_default_context(cafile=options.get("ca_file"))
             ftp: ftplib.FTP = ftplib.FTP_TLS(  # noqa: S321  the user chose this protocol

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from luna_farm.locations import Location
-from luna_farm.storage.sinks.refusals import of_status, refusal
+from luna_farm.storage.sinks.refusals import check_files, of_status, refusal
 from luna_farm.storage.sinks.sink import SinkError, Stored, Upload, is_body, limit_s
 
 CHUNK_BYTES = 1 << 20
@@ -69,7 +69,7 @@ class ObjectSink:
         try:
             # The object is written by one request: a conditional request is not to be had in parts.
             result = store.put(key, body, mode="create", attributes=attributes)
-        except Exception as error:
+        except BaseException as error:
             refused = self._refused(error)
             if refused.kind not in ("exists", "conflict"):
                 raise refused from None
@@ -112,7 +112,7 @@ class ObjectSink:
             result = obstore.get(self._store(0), key, options={"head": True})
         except FileNotFoundError:
             return None
-        except Exception as error:
+        except BaseException as error:
             raise self._refused(error) from None
         attributes = {str(name).lower(): value for name, value in result.attributes.items()}
         return _Head(attributes, result.meta["size"], result.meta["e_tag"] or "")
@@ -129,7 +129,7 @@ class ObjectSink:
             if is_body(upload, chunks()):
                 return
             obstore.delete(self._store(0), key)  # ours: it was stored on the condition that nothing was there
-        except Exception as error:
+        except BaseException as error:
             raise self._refused(error) from None
         raise refusal(self._location.base, "checksum")
 
@@ -155,10 +155,13 @@ class ObjectSink:
         if endpoint.startswith("http://"):
             client["allow_http"] = True
         try:
+            check_files(at.base, options)
             if options.get("ca_file"):
                 with open(options["ca_file"], "rb") as file:
                     client["root_certificate"] = file.read()
             config = {theirs: options[ours] for ours, theirs in _CONFIG[at.scheme].items() if ours in options}
+            if "service_account" in config:
+                config["service_account"] = str(config["service_account"])  # a Path is refused by the library
             retry = {"max_retries": 0, "retry_timeout": timedelta(seconds=seconds)}
             kind: dict[str, Any] = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}
             if endpoint:
@@ -168,14 +171,18 @@ class ObjectSink:
             if at.scheme == "s3":
                 config.setdefault("virtual_hosted_style_request", not endpoint)
             return kind[at.scheme](at.host, config=config, client_options=client, retry_config=retry)
-        except Exception as error:
+        except BaseException as error:
             raise self._refused(error) from None
 
-    def _refused(self, error: Exception) -> SinkError:
+    def _refused(self, error: BaseException) -> SinkError:
         """Turn an exception of the library into ours. Its text is searched and never shown: it holds the
         whole answer of the service, in which S3 repeats parts of the request."""
         if isinstance(error, SinkError):
             return error
+        if type(error).__name__ == "PanicException":  # of Rust, no Exception of Python
+            return refusal(self._location.base, "library", "PanicException")
+        if not isinstance(error, Exception):
+            raise error
         kind, detail = _kind_of(error)
         return refusal(self._location.base, kind, detail)
 
@@ -218,12 +225,16 @@ def _kind_of(error: Exception) -> tuple[str, str]:
         return kind, f"HTTP {number}" + (f", {name}" if name else "")
     for mark, kind in _MARKS:
         if mark in text:
-            return kind, ""
+            return kind, mark if kind == "settings" else ""
     return ("other", type(error).__name__) if not isinstance(error, FileNotFoundError) else ("missing", "")
 
 
 _MARKS = (
     ("AlreadyExists", "exists"),
+    ("service account file", "settings"),
+    ("Invalid RSA key", "settings"),
+    ("Invalid Access Key", "credentials"),
+    ("SAS query", "credentials"),
     ("Connection refused", "refused"),
     ("ConnectionRefused", "refused"),
     ("InvalidCertificate", "certificate"),

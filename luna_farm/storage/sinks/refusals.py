@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 import ssl
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from luna_farm.storage.sinks.sink import Decision, SinkError
 
@@ -46,10 +47,16 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "credentials": Refusal(D.HOLD, "does not accept the credentials", _ACCESS),
     "no_credentials": Refusal(D.HOLD, "needs credentials, and none were found", _ACCESS),
+    "settings": Refusal(
+        D.HOLD,
+        "cannot be used with its settings",
+        f"Correct [destinations.NAME] of luna-farm.toml, or the file that it names. {_KEPT}",
+    ),
     "forbidden": Refusal(
         D.RETRY,
         "does not allow writing there",
-        f"Give the user of the farm the right to write and read objects. {_KEPT}",
+        f"Give the user of the farm the right to write and read there, and look whether its keys are right."
+        f" {_KEPT}",
     ),
     "missing": Refusal(
         D.RETRY,
@@ -76,6 +83,7 @@ REFUSALS: dict[str, Refusal] = {
         D.HOLD, "answers with a redirect", f"Set the region or the endpoint of the bucket. {_KEPT}"
     ),
     "clock": Refusal(D.HOLD, "finds that the clock of this machine is wrong", f"Set the clock. {_KEPT}"),
+    "library": Refusal(D.RETRY, "cannot be written to: the library for it failed", _WAITS),
     "other": Refusal(D.RETRY, "refused", _WAITS),
 }
 
@@ -131,6 +139,28 @@ def refusal(place: str, kind: str, detail: str = "", retry_after_s: float = 0.0)
     shown = f" ({detail})" if detail else ""
     message = f"{place} {row.what}{shown}. {row.remedy}"
     return SinkError(message, row.decision, kind, retry_after_s)
+
+
+_FILES = ("private_key", "known_hosts", "ca_file", "service_account")
+"""Settings that name a file of this machine."""
+
+
+def check_files(place: str, options: Mapping[str, Any]) -> None:
+    """Raise the refusal of a destination whose settings name a file that cannot be used. A library says the
+    same of it as of a missing file at the service."""
+    for name in _FILES:
+        path = options.get(name)
+        if not path:
+            continue
+        try:
+            if name == "ca_file":
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            else:
+                open(path, "rb").close()
+        except ssl.SSLError:
+            raise refusal(place, "settings", f"{name} {path}: no certificates (PEM) in it") from None
+        except OSError as error:
+            raise refusal(place, "settings", f"{name} {path}: {error.strerror}") from None
 
 
 def of_status(status: int, code: str = "") -> str:

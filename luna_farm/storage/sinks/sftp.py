@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from luna_farm.locations import Location
-from luna_farm.storage.sinks.refusals import of_exception, refusal
+from luna_farm.storage.sinks.refusals import check_files, of_exception, refusal
 from luna_farm.storage.sinks.sink import SinkError, limit_s
 
 BLOCK_BYTES = 1 << 20
@@ -139,6 +139,7 @@ class SftpServer:
 
         if self._client is None:
             options = self._options
+            check_files(self.place, options)
             given: dict[str, Any] = {"connect_timeout": self._timeout_s, "login_timeout": self._timeout_s}
             for ours, theirs in (
                 ("user", "username"),
@@ -172,9 +173,11 @@ class SftpServer:
     def _refused(self, error: Exception) -> SinkError:
         if isinstance(error, SinkError):
             return error
-        return refusal(self.place, _kind_of(error))
+        kind = _kind_of(error)
+        return refusal(self.place, kind, _NO_KEY if kind == "settings" else "")
 
 
+_NO_KEY = "private_key: no private key, or one with a passphrase, which the SSH agent has to hold"
 _KINDS = {
     "SFTPNoSuchFile": "missing",
     "SFTPNoSuchPath": "missing",
@@ -191,8 +194,8 @@ _KINDS = {
     "SFTPBadMessage": "reset",
     "ConnectionLost": "reset",
     "PermissionDenied": "credentials",
-    "KeyImportError": "no_credentials",
-    "KeyEncryptionError": "no_credentials",
+    "KeyImportError": "settings",
+    "KeyEncryptionError": "settings",
     "HostKeyNotVerifiable": "host_key",
     "KeyExchangeFailed": "other",
     "DisconnectError": "reset",

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from luna_farm.locations import Location
 from luna_farm.storage.sinks.files import CHUNK_BYTES
-from luna_farm.storage.sinks.refusals import of_exception, of_status, refusal
+from luna_farm.storage.sinks.refusals import check_files, of_exception, of_status, refusal
 from luna_farm.storage.sinks.sink import SinkError, limit_s
 
 ANSWERS = (200, 201, 204, 207)
@@ -78,6 +78,7 @@ class WebdavServer:
 
         if self._client is None:
             options = self._options
+            check_files(self.place, options)
             user, password = str(options.get("user", "")), str(options.get("password", ""))
             context = ssl.create_default_context(cafile=options.get("ca_file"))
             # The limit of httpx counts for each read and write, not for the whole request.
@@ -91,6 +92,8 @@ class WebdavServer:
     def _send(self, method: str, path: str, *, allowed: tuple[int, ...] = ANSWERS, **given: Any) -> Any:
         try:
             response = self._open().request(method, self._url + quote(path), **given)
+        except SinkError:
+            raise
         except Exception as error:
             raise refusal(self.place, self._kind_of(error)) from None
         self._check(response, allowed)
