@@ -22,6 +22,7 @@ from luna_farm.core.archive_names import (
 )
 from luna_farm.core.circuits import Circuit, Upload, UploadState
 from luna_farm.core.completion import close, image_record, saved_event
+from luna_farm.core.destinations import add_circuit
 from luna_farm.core.instructions import (
     AddMember,
     Append,
@@ -101,7 +102,7 @@ def circuit_of(farm: Farm, upload: Upload) -> Circuit:
     shard = farm.shards[upload.shard]
     folder = "the state folder" if shard.spooled else shard.root
     place = f"archives in {folder}"
-    return farm.circuits.setdefault(place, Circuit(place, MEMBERS_AT_A_TIME))
+    return farm.circuits.get(place) or add_circuit(farm, Circuit(place, MEMBERS_AT_A_TIME))
 
 
 def added(

@@ -170,6 +170,11 @@ class Circuit:
         """Whether it works and has something to do."""
         return self.state is C.CLOSED and bool(self.running or self.waiting)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it works and has nothing to do."""
+        return self.state is C.CLOSED and not (self.running or self.waiting)
+
     def take(self, now: float) -> Upload | None:
         """Return the next upload that may start now, or None."""
         if not self.waiting or self.state is C.PROBING:

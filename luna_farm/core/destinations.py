@@ -10,6 +10,9 @@ from luna_farm.core.state import Farm
 from luna_farm.errors import InvalidRequest
 from luna_farm.locations import belongs_to, is_url, parse
 
+KEPT = 64
+"""Circuits."""
+
 
 def destination_of(farm: Farm, root: str) -> tuple[str, int, float]:
     """Return the name of a destination, its uploads at a time and its time limit in seconds."""
@@ -32,5 +35,16 @@ def _destination_of(destinations: tuple[DestinationLimits, ...], root: str) -> t
 def circuit_at(farm: Farm, root: str) -> Circuit:
     """Return the circuit of the destination that a place belongs to: configured, or the bucket or server."""
     place, limit, timeout_s = destination_of(farm, root)
-    found = farm.circuits.get(place)
-    return found or farm.circuits.setdefault(place, Circuit(place, limit, timeout_s, ahead=limit))
+    return farm.circuits.get(place) or add_circuit(farm, Circuit(place, limit, timeout_s, ahead=limit))
+
+
+def add_circuit(farm: Farm, circuit: Circuit) -> Circuit:
+    """Add the circuit of a new place. Of places that no configuration names, any number may come in requests:
+    those that are done with are forgotten above KEPT."""
+    if len(farm.circuits) >= KEPT:
+        known = {at.name for at in farm.limits.destinations}
+        for place, at in list(farm.circuits.items()):
+            if at.idle and place not in known:
+                del farm.circuits[place]
+    farm.circuits[circuit.place] = circuit
+    return circuit

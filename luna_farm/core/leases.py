@@ -25,12 +25,12 @@ MAX_LEASES = 1024
 CHANNELS = 4
 
 
-def busy(farm: Farm, what: str) -> FarmBusy:
-    """The refusal at a bound, with the queue depth and a hint when to come again."""
+def busy(farm: Farm, what: str, least_s: float = 0.02) -> FarmBusy:
+    """The refusal at a bound, with the queue depth and a hint when to come again, in `least_s` or later."""
     per_image_s = 0.02
     if farm.paused:
         what += ", and it is paused (`luna-farm resume`)"
-    hint = min(2.0, max(0.02, per_image_s * farm.depth / max(1, len(farm.alive()))))
+    hint = min(2.0, max(least_s, per_image_s * farm.depth / max(1, len(farm.alive()))))
     return FarmBusy(
         f"The farm is busy: {what}. {farm.depth} images are queued; try again in {hint:.2f} s.",
         farm.depth,

@@ -245,6 +245,11 @@ def folder_of(image: Image) -> str:
     return path[: max(path.rfind("/"), path.rfind("\\"), 1)]
 
 
+def left_places(image: Image) -> list[str]:
+    """Folders and URLs that an unfinished image is not at yet."""
+    return [at.root for at in image.uploads if at.state.value != "saved"] or [folder_of(image)]
+
+
 def _outside(image: Image) -> list[str]:
     """Segments of an image that are not slots of this supervisor's arena. While its client may still copy,
     they are not the image's."""

@@ -35,10 +35,12 @@ from luna_farm.core.messages import ImageResult, SaveOptions
 from luna_farm.core.shards import ShardState
 from luna_farm.core.state import Farm
 from luna_farm.core.typed import typed
-from luna_farm.errors import InvalidRequest
+from luna_farm.errors import FarmBusy, InvalidRequest
 from luna_farm.locations import is_url, parse
 
 S, U = ImageState, UploadState
+SPOOL_AGAIN_S = 0.5
+"""When a request may come again that found the spool full."""
 FAIL, HOLD, INTERRUPTED = "fail", "hold", "interrupted"
 """Decisions of an answer; any other means: again."""
 
@@ -278,6 +280,14 @@ def uploader_record(uploader: tuple[int, float]) -> dict[str, Any]:
     return {"r": "worker", "pid": uploader[0], "created": uploader[1]}
 
 
+def _spool_busy(farm: Farm) -> FarmBusy:
+    circuits = [circuit for circuit in farm.circuits.values() if not circuit.idle]
+    waiting = ", ".join(circuit.place for circuit in circuits)
+    what = f"the spool holds {farm.spool_used_bytes:,} bytes that wait for {waiting} (setting spool_bytes)"
+    failing = [circuit.error.rstrip(".") for circuit in circuits if circuit.error]
+    return busy(farm, "; ".join((what, *failing)), SPOOL_AGAIN_S)
+
+
 def check(farm: Farm, options: SaveOptions) -> None:
     """Raise InvalidRequest for a URL that the farm may not send to, FarmBusy while the spool is full."""
     places = [("output_dir", options.output_dir), *(("mirrors", mirror) for mirror in options.mirrors)]
@@ -302,8 +312,4 @@ def check(farm: Farm, options: SaveOptions) -> None:
     if not archive and archive_names.shared(options):
         raise InvalidRequest.of("archive", options.archive, "zip | tar, with a bound of its size")
     if (urls or options.mirrors or archive) and farm.spool_full():
-        waiting = ", ".join(at.place for at in farm.circuits.values() if at.waiting or at.running)
-        raise busy(
-            farm,
-            f"the spool holds {farm.spool_used_bytes:,} bytes that wait for {waiting} (setting spool_bytes)",
-        )
+        raise _spool_busy(farm)

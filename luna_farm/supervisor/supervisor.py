@@ -25,7 +25,7 @@ from luna_farm.core.counted import counted
 from luna_farm.core.farm import advance, handle
 from luna_farm.core.job import Image
 from luna_farm.core.leases import MAX_LEASES
-from luna_farm.core.state import Farm, folder_of
+from luna_farm.core.state import Farm, left_places
 from luna_farm.errors import ArenaError, FarmError
 from luna_farm.feed.server import MAX_CONNECTIONS
 from luna_farm.locations import is_url
@@ -308,7 +308,7 @@ class Supervisor:
     def _note_left(self, left: list[Image]) -> None:
         """Write down what this farm leaves to the next start, for `stop` and `status`."""
         jobs = list(dict.fromkeys(image.task.job_id for image in left))
-        folders = sorted({folder_of(image) for image in left})
+        folders = sorted({place for image in left for place in left_places(image)})
         try:
             state_dir.write_left(self.config.state_dir, len(left), jobs, folders)
         except FarmError as error:  # the journal has it all the same

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,6 +30,8 @@ from luna_farm.testing.faults import crash_point
 from luna_farm.worker.archiver import Archiver
 
 READ_BYTES = 64 * 1024
+PLACES = 64
+"""Places that keep their threads without anything to do."""
 GATHER_S = 0.02
 """How long an answer waits for others. The next uploads do not wait for it: they are ordered ahead."""
 
@@ -55,6 +58,8 @@ class Uploader:
         self._destinations = {at.name: at for at in destinations}
         self._places = [(at.name, parse("url", at.url)) for at in destinations]
         self._threads: dict[str, ThreadPoolExecutor] = {}
+        self._pending: Counter[str] = Counter()
+        """Place -> uploads there that are not over."""
         self._shared: dict[str, Sink] = {}
         self._own = threading.local()
         self._archiver = Archiver(shards, spool, self._say)
@@ -126,11 +131,25 @@ class Uploader:
         name = belongs_to(location, self._places) if location else ""
         place = name or (location.base if location else root)
         if place not in self._threads:
+            self._forget_idle()
             uploads = self._destinations[name].uploads if name else UPLOADS
             self._threads[place] = ThreadPoolExecutor(uploads, thread_name_prefix="upload")
-        self._threads[place].submit(self._upload, message, location, name)
+        with self._lock:
+            self._pending[place] += 1
+        self._threads[place].submit(self._upload, message, location, name, place)
 
-    def _upload(self, message: dict[str, Any], location: Location | None, name: str) -> None:
+    def _forget_idle(self) -> None:
+        """End the threads of places that are done with, once there are many: requests may name any number of
+        folders and buckets."""
+        if len(self._threads) < PLACES:
+            return
+        with self._lock:
+            for place in [place for place in self._threads if not self._pending[place]]:
+                self._threads.pop(place).shutdown(wait=False)
+                self._shared.pop(place, None)
+                del self._pending[place]
+
+    def _upload(self, message: dict[str, Any], location: Location | None, name: str, place: str) -> None:
         """Send a file to the destination `name` of the configuration, "" for none of it."""
         crash_point("upload.sending")
         answer: dict[str, Any] = {"t": "uploaded", "id": message["id"]}
@@ -147,6 +166,8 @@ class Uploader:
             answer |= {"error": str(failed), "decision": failed.decision.value}
         if name and "error" in answer:
             answer["error"] = answer["error"].replace("[destinations.NAME]", f"[destinations.{name}]")
+        with self._lock:
+            self._pending[place] -= 1
         self._say(answer)
 
     def _stored(self, message: dict[str, Any], location: Location | None, options: Any) -> Stored:

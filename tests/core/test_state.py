@@ -6,8 +6,9 @@ import pytest
 from stage import Stage, batch
 
 from luna_farm.core import events
+from luna_farm.core.circuits import Upload, UploadState
 from luna_farm.core.limits import Limits
-from luna_farm.core.state import folder_of
+from luna_farm.core.state import folder_of, left_places
 
 
 def test_a_new_farm_is_empty_and_not_ready() -> None:
@@ -70,6 +71,18 @@ def test_the_folder_of_a_path_of_any_platform(path: str, folder: str) -> None:
     image = stage.farm.jobs["job-0001"].images[0]
     image.task = type(image.task).from_map({**image.task.to_map(), "path": path})
     assert folder_of(image) == folder
+
+
+def test_what_a_stop_leaves_is_for_the_places_that_wait() -> None:
+    stage = Stage()
+    stage.submit("job-0001")
+    image = stage.farm.jobs["job-0001"].images[0]
+    assert left_places(image) == [folder_of(image)]
+    image.uploads = [
+        Upload("job-0001", 0, n, "/spool/a", root, "a.png") for n, root in enumerate(("/nas", "s3://b"))
+    ]
+    image.uploads[0].state = UploadState.SAVED
+    assert left_places(image) == ["s3://b"]
 
 
 def test_a_request_is_judged_by_the_bounds_of_the_farm() -> None:

@@ -9,6 +9,7 @@ from stage import Disk, Stage, batch, code
 
 from luna_farm.core import events, schema
 from luna_farm.core.circuits import MAX_TRIES, OTHERS, UPLOADS
+from luna_farm.core.destinations import KEPT
 from luna_farm.core.limits import DestinationLimits
 from luna_farm.core.messages import ImageResult
 from luna_farm.errors import InvalidRequest
@@ -180,6 +181,20 @@ def test_uploads_are_ordered_ahead_so_that_the_uploader_waits_for_no_answer() ->
     assert len(at.uploads) == STORE.uploads, "only so many at a time may fail"
 
 
+def test_places_that_are_done_with_are_forgotten() -> None:
+    at = stage(max_jobs=1000)
+    for n in range(2 * KEPT):
+        at.submit(f"job-{n:04d}", output_dir=URL if n in (0, 1) else f"s3://bucket-{n}/x")
+        spooled(at, URL if n in (0, 1) else f"s3://bucket-{n}/x")
+        if n == 1:
+            answer(at, error="refused", decision="hold")
+        else:
+            answer(at)
+    places = {row["destination"] for row in at.status()["destinations"]}
+    assert len(places) <= KEPT
+    assert "store" in places, "what fails, and what is configured, stays"
+
+
 def test_a_stop_waits_for_uploads_that_run() -> None:
     at = stage()
     at.submit("job-0001", output_dir=URL)
@@ -248,12 +263,24 @@ def test_a_full_spool_refuses_requests_and_holds_images() -> None:
     assert not at.dispatched
     refused = at.answer(at.submit("job-0004", output_dir=URL))
     assert "store" in refused["error"]
+    assert "0.50 s" in refused["error"]
     at.submit("job-0005")
     at.finish()
     assert at.states("job-0005") == ["saved"], "local folders are not affected"
     answer(at)
     spooled(at)
     assert at.states("job-0002") == ["uploading"]
+
+
+def test_a_spool_that_is_full_because_its_destination_fails_says_why() -> None:
+    at = Stage(destinations=(STORE,), spool_bytes=3000)
+    at.workers()
+    at.submit("job-0001", output_dir=URL)
+    spooled(at, size=4000)
+    answer(at, error="s3://bucket refuses connections. Is it running?", decision="hold")
+    refused = at.answer(at.submit("job-0002", output_dir=URL))
+    assert code(refused) == "busy"
+    assert "s3://bucket refuses connections. Is it running?" in refused["error"]
 
 
 def test_an_image_that_waits_for_room_in_the_spool_can_be_cancelled() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,29 @@ def test_answers_go_together_while_others_are_to_come(
             read.feed(ours.recv(4096))
     assert sorted(answer.get("id", -1) for answer in message["answers"]) == [-1, 0, 1, 2, 3]
     assert not any(map(Path.exists, spooled))
+
+
+def test_places_that_are_done_with_keep_no_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploader, "PLACES", 3)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        made = Uploader(theirs, (), UploadSpool(str(tmp_path / "spool")), str(tmp_path))
+        spooled = made._spool.write("job", 0, [b"bytes"], [], content_type="image/png")
+        read = frames.FrameBuffer()
+        for n in range(10):
+            root = str(tmp_path / f"mirror-{n}")
+            made.take(
+                {"t": "upload", "id": n, "path": spooled.path, "root": root, "name": "a", "again": False}
+            )
+            answers: list[int] = []
+            while n not in answers:
+                while (message := read.next()) is None:
+                    read.feed(ours.recv(4096))
+                answers = [answer["id"] for answer in message["answers"]]
+            while made._pending[root]:
+                time.sleep(0)  # its thread is about to say that it is done
+            assert len(made._threads) <= 3
+    assert [path.read_bytes() for path in sorted(tmp_path.glob("mirror-*/a"))] == [b"bytes"] * 10
 
 
 def test_a_place_that_an_older_version_accepted_fails_alone(tmp_path: Path) -> None:
