@@ -45,7 +45,15 @@ def test_places_that_are_done_with_keep_no_threads(tmp_path: Path, monkeypatch: 
         for n in range(10):
             root = str(tmp_path / f"mirror-{n}")
             made.take(
-                {"t": "upload", "id": n, "path": spooled.path, "root": root, "name": "a", "again": False}
+                {
+                    "t": "upload",
+                    "id": n,
+                    "path": spooled.path,
+                    "root": root,
+                    "name": "a",
+                    "again": False,
+                    "mount": "",
+                }
             )
             answers: list[int] = []
             while n not in answers:
