@@ -200,9 +200,9 @@ def pool_failed(farm: Farm, event: events.PoolFailed, now: float) -> list[Instru
 
 def drain_requested(farm: Farm, event: events.DrainRequested, now: float) -> list[Instruction]:
     """Take nothing new; the supervisor ends the workers once `farm.drained`. A pause ends: what was accepted
-    is finished."""
+    is finished. It goes on where the farm ends now: its images are for the next start."""
     farm.draining = True
-    return _pause(farm, False)
+    return [] if event.now else _pause(farm, False)
 
 
 def pause_requested(farm: Farm, event: events.PauseRequested, now: float) -> list[Instruction]:

@@ -277,7 +277,10 @@ class ShardPublished:
 
 @dataclass(slots=True, unsafe_hash=True)
 class DrainRequested:
-    """Accept no more jobs, finish what was accepted, end the workers."""
+    """Accept no more jobs, finish what was accepted, end the workers. `now`: the rest is for the next
+    start."""
+
+    now: bool = False
 
 
 @dataclass(slots=True, unsafe_hash=True)

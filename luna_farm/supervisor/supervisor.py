@@ -273,7 +273,7 @@ class Supervisor:
         if not self.farm.draining:
             left = sum(1 for _ in self.farm.unfinished())
             log.info("Stopping%s", f" after {counted(left, 'image')}" if left and not now else "")
-            self.handle_event(events.DrainRequested())
+            self.handle_event(events.DrainRequested(now))
         self._stopping.set()
 
     async def _close(self) -> None:

@@ -783,10 +783,12 @@ def test_a_farm_that_ends_before_an_image_is_saved_and_is_started_again_shows_it
         with running.client() as client:
             client.shutdown(now=True)
         running.process.wait(60)
-    browser.shot(f"away_{killed}")
-    assert browser.seen() == []
-    assert browser.page.evaluate(f"{LINE}.startsWith('Saving 1')")
-    running.start()
+    try:
+        browser.shot(f"away_{killed}")
+        assert browser.seen() == []
+        assert browser.page.evaluate(f"{LINE}.startsWith('Saving 1')")
+    finally:
+        running.start()
     browser.until(PREVIEW)
     browser.until(f"{LINE} === '1 saved'")
     browser.shot(f"restarted_{killed}")

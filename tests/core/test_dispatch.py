@@ -499,3 +499,14 @@ def test_a_drain_ends_a_pause_and_allows_none() -> None:
     stage.happens(events.DrainRequested())
     assert stage.states("job-0001") == ["running"]
     assert code(stage.pause()) == "not_possible"
+
+
+def test_a_paused_farm_that_ends_now_begins_nothing_more() -> None:
+    stage = Stage()
+    stage.workers()
+    stage.pause()
+    stage.submit("job-0001")
+    stage.happens(events.DrainRequested(now=True))
+    stage.tick()
+    assert stage.states("job-0001") == ["queued"]
+    assert not stage.farm.ready
