@@ -8,39 +8,29 @@ no secret that was named to `hide` may ever appear in a line.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
-import logging.handlers
 import os
 import queue
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from io import TextIOWrapper
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TextIO
 
 from luna_farm.config import Config
 from luna_farm.log_lines import HumanLines, JobLine, JsonLines, hide
+from luna_farm.log_writer import Lines, StateFile, Target, Terminal, Writer
 
 FILE_NAME = "luna-farm.log"
 FILE_BYTES = 4 * 2**20
 FILES_KEPT = 3
-QUEUED_LINES = 10_000
 REPEATS, WARNINGS_REPEATED = 100, 20
 """Lines of one kind in REPEATS_S; those beyond are counted, and the next line of that kind says how many."""
 REPEATS_S = 10.0
 KINDS = 256
-TOGETHER = 500
-"""Lines of one write to the terminal, at most."""
-BATCH_S = 0.05
-"""How long lines may wait for others to be written with; what a kill -9 can cost the log."""
 
 _root = logging.getLogger("luna_farm")
 _asyncio = logging.getLogger("asyncio")
 """What the event loop says of itself belongs into our log, not as a traceback onto standard error."""
-_listener: logging.handlers.QueueListener | None = None
+_writer: Writer | None = None
 _queued: _Queued | None = None
 
 
@@ -50,24 +40,20 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
     `json`: True JSON lines, False human lines, None: human on a terminal. The file always gets JSON lines.
     Only the supervisor calls this: one process may rotate a file. A second call replaces what was set up.
     """
-    global _listener, _queued
+    global _writer, _queued
     close()
     hide(config.token)
     for secret in config.secrets:
         hide(secret)
     json_lines = JsonLines()
-    lines = _Batches()
-    handlers: list[logging.Handler] = [_StateFile(config.state_dir / FILE_NAME, json_lines, lines)]
+    lines = Lines()
+    targets: list[Target] = [StateFile(config.state_dir / FILE_NAME, json_lines, FILE_BYTES, FILES_KEPT)]
     if stream is not None:
         live = stream.isatty()
         human = live if json is None else not json
-        terminal = _Terminal(stream, lines)
-        terminal.setFormatter(
-            HumanLines(colour=live and "NO_COLOR" not in os.environ) if human else json_lines
-        )
-        handlers.append(terminal)
-    _listener = _Writer(lines, *handlers)
-    _listener.start()
+        coloured = live and "NO_COLOR" not in os.environ
+        targets.append(Terminal(stream, HumanLines(colour=coloured) if human else json_lines))
+    _writer = Writer(lines, *targets)
     _root.setLevel(config.log_level.upper())
     _queued = _Queued(lines)
     _queued.addFilter(_Repeats())
@@ -83,18 +69,16 @@ def setup(config: Config, json: bool | None = None, *, stream: TextIO | None = N
 
 def close() -> None:
     """Write what is still queued and stop the thread. Safe to call twice."""
-    global _listener, _queued
+    global _writer, _queued
     _queued = None
     for logger in (_root, _asyncio):
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
             handler.close()
         logger.propagate = True
-    if _listener is not None:
-        _listener.stop()
-        for handler in _listener.handlers:
-            handler.close()
-        _listener = None
+    if _writer is not None:
+        _writer.stop()
+        _writer = None
 
 
 atexit.register(close)
@@ -105,47 +89,16 @@ def about_job(logger: logging.Logger, level: int, text: str, job_id: str) -> Non
     the way of the library to there costs more than the line."""
     line = JobLine(logger.name, level, text, job_id)
     if _queued is not None:
-        _queued.enqueue(line)
+        _queued.emit(line)
     else:
         logger.handle(line)
 
 
 def reopen() -> None:
     """Write to a new file of the old name from now on: the open one was removed."""
-    for handler in _listener.handlers if _listener is not None else ():
-        if isinstance(handler, _StateFile):
-            handler.reopen()
-
-
-class _Batches:
-    """A bounded queue whose reader is woken once a batch: waking a thread for every line cost a busy farm a
-    fifth of its processor."""
-
-    def __init__(self) -> None:
-        self._lines: deque[Any] = deque()
-        self._awake = threading.Event()
-
-    def put_nowait(self, line: Any) -> None:
-        """Put a line; raises queue.Full. The `None` by which the listener is ended always fits."""
-        if line is not None and len(self._lines) >= QUEUED_LINES:
-            raise queue.Full
-        self._lines.append(line)
-        if not self._awake.is_set():
-            self._awake.set()
-
-    def get(self, block: bool = True) -> Any:
-        """Return the next line; sleeps until there is one, and then until there may be more."""
-        while not self._lines:
-            self._awake.clear()
-            if not self._lines:
-                self._awake.wait()
-                time.sleep(BATCH_S)
-        return self._lines.popleft()
-
-    @property
-    def empty(self) -> bool:
-        """Nothing more is to be written now."""
-        return not self._lines
+    for target in _writer.targets if _writer is not None else ():
+        if isinstance(target, StateFile):
+            target.reopen()
 
 
 class _Repeats(logging.Filter):
@@ -176,107 +129,23 @@ class _Repeats(logging.Filter):
         return True
 
 
-class _Writer(logging.handlers.QueueListener):
-    """The thread that writes. Whatever a line does to it, the next one is written."""
-
-    def handle(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        with contextlib.suppress(Exception):
-            super().handle(record)
-
-
-if TYPE_CHECKING:
-    _StreamHandler = logging.StreamHandler[TextIO]
-else:
-    _StreamHandler = logging.StreamHandler  # takes no [...] before Python 3.11
-
-
-class _Terminal(_StreamHandler):
-    """Standard error, written once a batch: it would write each line by itself, and give the interpreter up
-    for that each time."""
-
-    def __init__(self, stream: TextIO, lines: _Batches) -> None:
-        super().__init__(stream)
-        self._lines = lines
-        self._collected: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take a line, and write what was collected unless more is to come at once."""
-        self._collected.append(self.format(record))
-        if self._lines.empty or len(self._collected) >= TOGETHER:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what was collected."""
-        if self._collected:
-            text = "\n".join((*self._collected, ""))
-            self._collected.clear()
-            self.stream.write(text)
-        super().flush()
-
-    def close(self) -> None:
-        """Write what was collected, and let go of the stream, which stays open."""
-        with contextlib.suppress(OSError, ValueError):  # it is gone
-            self.flush()
-        super().close()
-
-
-class _Queued(logging.handlers.QueueHandler):
+class _Queued(logging.Handler):
     """Hands records to the writing thread; when that is far behind, drops lines and says how many."""
 
-    queue: Any
-    _dropped = 0
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self._lines = lines
+        self._dropped = 0
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Take the record as it is: it stays in this process, so nothing of it need be flattened."""
-        return record
-
-    def enqueue(self, record: logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
         """Put the record into the queue, never waiting."""
         try:
             if self._dropped:
                 gap = logging.LogRecord(
                     _root.name, logging.WARNING, "", 0, "%d log lines were dropped", (self._dropped,), None
                 )
-                self.queue.put_nowait(gap)
+                self._lines.put_nowait(gap)
                 self._dropped = 0
-            self.queue.put_nowait(record)
+            self._lines.put_nowait(record)
         except queue.Full:
             self._dropped += 1
-
-
-class _StateFile(logging.handlers.RotatingFileHandler):
-    """The rotating file, readable by its owner only: paths and prompts are private."""
-
-    def __init__(self, path: Path, formatter: logging.Formatter, lines: _Batches) -> None:
-        self._lines = lines
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._bytes = path.stat().st_size if path.exists() else 0
-        super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8", delay=True)
-        self.setFormatter(formatter)
-
-    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802  the name is that of the base class
-        """Count bytes instead of asking the disk before each line; JSON lines are ASCII."""
-        self._bytes += len(self.format(record)) + 1
-        if self._bytes <= self.maxBytes:
-            return False
-        self._bytes = 0
-        return True
-
-    def flush(self) -> None:
-        """Write what was collected, unless more is to come at once."""
-        if self._lines.empty:
-            super().flush()
-
-    def reopen(self) -> None:
-        """Let go of the open file; the next line opens one of the old name."""
-        with self.lock or contextlib.nullcontext():
-            if self.stream is not None and not os.path.exists(self.baseFilename):
-                self.stream.close()
-                self.stream, self._bytes = None, 0
-
-    def _open(self) -> TextIOWrapper:
-        def private(path: str, flags: int) -> int:
-            return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
-
-        return open(self.baseFilename, "a", encoding="utf-8", opener=private)

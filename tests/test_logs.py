@@ -9,7 +9,7 @@ import queue
 
 import pytest
 
-from luna_farm import config, log_lines, logs
+from luna_farm import config, log_lines, log_writer, logs
 
 
 class Terminal(io.StringIO):
@@ -146,10 +146,10 @@ def test_when_the_writer_is_far_behind_lines_are_dropped_and_counted():
     handler = logs._Queued(lines)
     record = logging.makeLogRecord({"msg": "a"})
     for _ in range(5):
-        handler.enqueue(record)
+        handler.emit(record)
     lines.get()
     lines.get()
-    handler.enqueue(record)
+    handler.emit(record)
     assert lines.get().getMessage() == "3 log lines were dropped"
     assert lines.get() is record
 
@@ -207,23 +207,48 @@ def test_what_the_event_loop_says_goes_into_the_log(settings):
     assert json.loads(line)["message"] == "out of files"
 
 
-def test_a_line_that_breaks_the_writing_thread_costs_only_itself(settings, monkeypatch):
+class Unspeakable:
+    def __str__(self):
+        raise KeyError("no words")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_line_that_breaks_the_writing_thread_costs_only_itself(settings, terminal):
     def write(log):
         log.info("first")
-        monkeypatch.setattr(logs.logging.handlers.QueueListener, "handle", broken)
-        log.info("second")
-
-    handle = logs.logging.handlers.QueueListener.handle
-
-    def broken(self, record):
-        if record.getMessage() == "second":
-            monkeypatch.undo()
-            raise KeyError("a handler that fails")
-        handle(self, record)
-
-    def both(log):
-        write(log)
+        log.info("%s", Unspeakable())
         log.info("third")
 
-    lines = written(settings, write=both)
-    assert [json.loads(line)["message"] for line in lines][-1] == "third"
+    lines = written(settings, terminal=terminal, write=write)
+    assert [line.count("first") + 3 * line.count("third") for line in lines] == [1, 3]
+    kept = (settings.state_dir / logs.FILE_NAME).read_text().splitlines()
+    assert [json.loads(line)["message"] for line in kept] == ["first", "third"]
+
+
+def test_a_file_that_cannot_be_renamed_keeps_the_lines_behind_it(settings, monkeypatch):
+    monkeypatch.setattr(logs, "FILE_BYTES", 1000)
+    monkeypatch.setattr(log_writer, "TOGETHER", 1)
+    refused = []
+
+    def rollover(self):
+        refused.append(self)
+        raise PermissionError("in use, as on Windows")
+
+    monkeypatch.setattr(log_writer.StateFile, "doRollover", rollover)
+    written(settings, write=lambda log: [log.info("line %d", number) for number in range(20)])
+    kept = (settings.state_dir / logs.FILE_NAME).read_text().splitlines()
+    assert refused
+    assert json.loads(kept[-1])["message"] == "line 19"
+
+
+def test_a_file_that_was_removed_is_written_anew(settings):
+    logs.setup(settings, stream=None)
+    log = logging.getLogger("luna_farm.any")
+    log.info("before")
+    logs.close()
+    logs.setup(settings, stream=None)
+    (settings.state_dir / logs.FILE_NAME).unlink()
+    logs.reopen()
+    log.info("after")
+    logs.close()
+    assert json.loads((settings.state_dir / logs.FILE_NAME).read_text())["message"] == "after"
