@@ -49,7 +49,7 @@ class History:
 
     def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
         self._frames: deque[bytes] = deque()
-        self._unread: deque[Published] = deque(maxlen=MAX_UNREAD)
+        self._unread: deque[tuple[float, Mapping[str, Any]]] = deque(maxlen=MAX_UNREAD)
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -70,22 +70,23 @@ class History:
         """Bytes of all frames held."""
         return self._bytes
 
-    def later(self, event: Published) -> None:
-        """Take over an event that becomes a frame only if a reader comes for it."""
-        if len(self._unread) == MAX_UNREAD:  # the oldest gives way, and with it all that lies before the gap
+    def later(self, at: float, event: Mapping[str, Any]) -> None:
+        """Take over an event of the time `at`, which becomes a frame only if a reader comes for it."""
+        unread = self._unread
+        if len(unread) == MAX_UNREAD:  # the oldest gives way, and with it all that lies before the gap
             self._frames.clear()
             self._bytes = 0
         self._last += 1
-        self._unread.append(event)
+        unread.append((at, event))
 
     def catch_up(self, encode: Callable[[Published], bytes]) -> None:
         """Make frames of what was kept for later; must come before `add` and `after`. An event that cannot be
         encoded is left out, and so is what lies before it: numbers must not have gaps."""
         unread, self._unread = self._unread, deque(maxlen=MAX_UNREAD)
         self._last -= len(unread)
-        for event in unread:
+        for at, event in unread:
             try:
-                self.add(encode(event))
+                self.add(encode(Published(self._last + 1, at, event)))
             except (TypeError, ValueError):
                 log.exception("An event could not be sent and is left out: %r", event)
                 self._frames.clear()

@@ -150,13 +150,13 @@ class Feed:
         `seq`, and `timestamp` and `job_id` (null: of no job) if they are missing; turns the bytes of a
         `thumbnail` into base64.
         """
-        told = Published(self._history.last + 1, time.time(), event)
+        at = time.time()
         try:
             self._metrics.observe(event)
             if not self._subscribers:
-                self._history.later(told)
+                self._history.later(at, event)
                 return
-            encoded = event_frame(told)
+            encoded = event_frame(Published(self._history.last + 1, at, event))
         except (TypeError, ValueError, KeyError):
             log.exception("An event could not be sent and is left out: %r", event)
             return
@@ -171,7 +171,7 @@ class Feed:
     def wants_thumbnail(self) -> bool:
         """Return whether the next image should bring a thumbnail: a reader looks, and had fewer than four in
         this second."""
-        if not any(subscriber.thumbnails for subscriber in self._subscribers):
+        if not self._subscribers or not any(subscriber.thumbnails for subscriber in self._subscribers):
             return False
         now = self._loop.time()
         if now - self._thumbnail_times[0] < 1.0:

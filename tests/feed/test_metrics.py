@@ -88,7 +88,7 @@ def test_durations_are_in_seconds_and_fall_into_their_buckets() -> None:
 )
 def test_an_upper_end_belongs_to_its_bucket(ms: float, counts: list[int]) -> None:
     histogram = Histogram((0.001, 0.01))
-    histogram.add_ms(ms)
+    histogram.add_ms([ms])
     assert histogram.counts == counts
 
 
