@@ -20,6 +20,7 @@ from luna_farm.errors import InvalidRequest, TooLarge
 
 CHANNELS = (1, 3, 4)
 MOST_FRAMES = 10_000
+_FOUR_NUMBERS = [int] * 4
 KEPT_SETTINGS = 128
 """Sets of settings that are known to be valid."""
 
@@ -108,7 +109,7 @@ def batch_of_images(given: Any, max_pixels: int) -> Batch:
     if not isinstance(given, dict):
         raise InvalidRequest.of("images", given, "a list of maps")
     shape = given.get("shape")
-    if not isinstance(shape, list) or len(shape) != 4 or not all(type(n) is int and n > 0 for n in shape):
+    if not isinstance(shape, list) or list(map(type, shape)) != _FOUR_NUMBERS or min(shape) < 1:
         raise InvalidRequest.of("shape", shape, "[batch, height, width, channels], each above 0")
     batch, height, width, channels = shape
     if channels not in CHANNELS:

@@ -5,7 +5,6 @@ Decides, as `farm.handle` documents; acts on nothing.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from luna_farm.core import events
 from luna_farm.core.feed_events import ImageFailed, ImageLost, ImageSaved, ImagesMissing, JobDone
 from luna_farm.core.instructions import Append, Bury, CatalogueFailed, Instruction, Publish, Reply
-from luna_farm.core.job import NOTHING_YET, UNSAVED, Image, ImageState, Job
+from luna_farm.core.job import NAMES, NOTHING_YET, UNSAVED, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult, ImageTask, Note
 from luna_farm.core.state import Farm
 from luna_farm.errors import ArenaError
@@ -33,7 +32,7 @@ MISSING = "It was never handed over: the program that sends the images ended or 
 def image_record(image: Image) -> dict[str, Any]:
     """The journal record of a change of one image: its state, and of the rest what is not as it was."""
     job_id, index = image.key
-    record: dict[str, Any] = {"r": "image", "job_id": job_id, "index": index, "state": image.state.value}
+    record: dict[str, Any] = {"r": "image", "job_id": job_id, "index": index, "state": NAMES[image.state]}
     if image.task is not image.journaled:
         image.journaled = image.task
         record["task"] = image.task.brief_map()
@@ -145,8 +144,8 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
     """Answer all waiters once all images of a job are finished, and keep a bounded number of reports."""
     if not job.finished or farm.open_jobs.pop(job.job_id, None) is None:
         return []
-    count = Counter([image.state for image in job.images])
-    if not count[S.FAILED]:
+    states = [image.state for image in job.images]
+    if S.FAILED not in states:
         job.forget_metadata()
     done: list[Instruction] = []
     waiting = [waiter for waiter in farm.waiters if waiter.job_id == job.job_id] if farm.waiters else []
@@ -157,9 +156,9 @@ def close(farm: Farm, job: Job, now: float) -> list[Instruction]:
     ended = JobDone(
         job.job_id,
         job.state,
-        images_saved=count[S.SAVED],
-        images_discarded=count[S.DISCARDED] + count[S.DROPPED],
-        images_failed=sum([count[state] for state in UNSAVED]),
+        images_saved=states.count(S.SAVED),
+        images_discarded=states.count(S.DISCARDED) + states.count(S.DROPPED),
+        images_failed=sum(map(states.count, UNSAVED)),
         ms=(now - job.accepted_at) * 1e3,
     )
     done.append(Publish(ended))

@@ -76,7 +76,7 @@ _DEVICES = frozenset(
 _SEPARATORS = re.compile(r"[/\\]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Names:
     """Paths below the output folder, one for each file of each image of a submit, in order, and what was odd
     in the templates. Where an image has several files, `NUMBER` in their paths is where their number goes."""
@@ -109,8 +109,8 @@ def image_names(submit: Submit, path_bytes: int = PATH_BYTES) -> Names:
         for index in range(batch.batch)
         for output in batch.outputs or (None,)
     ]
-    warnings = dict.fromkeys((*submit.told, *(warning for name in named for warning in name.warnings)))
-    relatives = tuple(name.text for name in named)
+    warnings = dict.fromkeys((*submit.told, *[warning for name in named for warning in name.warnings]))
+    relatives = tuple([name.text for name in named])
     if submit.options.archive == "none":
         return Names(relatives, tuple(warnings))
     first = submit.batches[0]

@@ -62,7 +62,7 @@ def hold(farm: Farm, image: Image) -> None:
 
 def held_up(farm: Farm, image: Image, now: float) -> bool:
     """Whether the folder of an image is not to be tried now."""
-    folder = farm.failing_folder(image)
+    folder = farm.failing_folder(image) if farm.folders else None
     return folder is not None and not folder.may_probe(now, untried=not image.failures)
 
 

@@ -109,7 +109,11 @@ def objection(farm: Farm, event: events.Submitted, known: Job | None) -> FarmErr
         return None  # its receipt costs nothing, even while the farm stops
     if farm.draining:
         return FarmDraining("The farm is stopping and takes nothing new.")
-    if len(farm.open_jobs.keys() | farm.submits.keys()) >= farm.limits.max_jobs:
+    # A submit that goes on with a job that is known is open as that job already.
+    if (
+        len(farm.open_jobs) + sum(job_id not in farm.open_jobs for job_id in farm.submits)
+        >= farm.limits.max_jobs
+    ):
         return busy(farm, f"{len(farm.open_jobs)} jobs are open, as many as the setting max_jobs allows")
     return None
 
@@ -268,7 +272,7 @@ def accepted(farm: Farm, job: Job, images: Sequence[Image], now: float) -> list[
         farm.jobs[job.job_id] = job
         farm.totals["jobs"] += 1
         job.accepted_at, job.early = now, False
-        done.append(Publish(JobQueued(job.job_id, len(job.images), tuple(i.task.path for i in job.images))))
+        done.append(Publish(JobQueued(job.job_id, len(job.images), tuple([i.task.path for i in job.images]))))
     farm.open_jobs[job.job_id] = job
     for image in images:
         farm.keep_pixels(image)

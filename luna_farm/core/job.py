@@ -41,6 +41,9 @@ class ImageState(Enum):
 
 
 S = ImageState
+STATES = {state.value: state for state in ImageState}
+NAMES = {state: state.value for state in ImageState}
+"""Before Python 3.12 `value` is Python code, and states are written down for every image."""
 TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
     S.FILLING: frozenset({S.QUEUED, S.CANCELLED, S.MISSING}),
     # Saved or discarded without having run: a predecessor published it and had no time to say so.
@@ -101,7 +104,7 @@ class Image:
                 f"image {self.task.index} of job {self.task.job_id} cannot go from {self.state.value} to "
                 f"{to.value}; history: {' > '.join(self.history)}"
             )
-        self.history.append(self.state.value)
+        self.history.append(NAMES[self.state])
         del self.history[:-HISTORY_LENGTH]
         self.state = to
 
@@ -122,7 +125,7 @@ class Image:
             "index": self.task.index,
             "affix": self.task.affix,
             "format": self.task.format,
-            "state": self.state.value,
+            "state": NAMES[self.state],
             "path": result.path or self.task.path,
             "member": self.member,
             "bytes": result.bytes,

@@ -7,12 +7,10 @@ validate what a client sent (that is `core/schema.py`) and never touch numpy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from functools import cache
-from itertools import compress
-from operator import attrgetter, is_not
-from typing import Any, TypeVar, cast
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
 
 from luna_farm.core import formats
 from luna_farm.core.formats import DTYPES
@@ -26,6 +24,8 @@ FORMAT_NAMES = {name: name for name in FORMATS} | {"jpg": "jpeg", "tif": "tiff"}
 DISCARDED = "_discarded"
 """Folder of the images that the gate rejects."""
 
+_options_of_farm = attrgetter(*FARM_DEFAULTS)
+
 T = TypeVar("T", bound="Message")
 Bytes = bytes
 """The type, in a class with a field of that name."""
@@ -38,21 +38,19 @@ class Message:
 
     def to_map(self) -> dict[str, Any]:
         """Return the fields as a map of plain values."""
-        names, read = _reader(cast(Hashable, type(self)))
+        names, read, _, _ = _FIELDS.get(type(self)) or _fields_of(type(self))
         return dict(zip(names, read(self), strict=True))
 
     def brief_map(self) -> dict[str, Any]:
         """Return a map without the fields that are empty, as they are by default. `from_map` of this version
         and later ones takes it; other defaults stand in it, because they may change."""
-        kind = cast(Hashable, type(self))
-        names, read = _reader(kind)
-        values = read(self)
-        told = tuple(map(is_not, values, _empty(kind)))
-        return dict(zip(compress(names, told), compress(values, told), strict=True))
+        names, read, empty, _ = _FIELDS.get(type(self)) or _fields_of(type(self))
+        rows = zip(names, read(self), empty, strict=True)
+        return {name: value for name, value, default in rows if value is not default}
 
     def values(self) -> tuple[Any, ...]:
         """Return the values of the fields in their order, for a process of the same version."""
-        return _reader(cast(Hashable, type(self)))[1](self)
+        return (_FIELDS.get(type(self)) or _fields_of(type(self))).read(self)
 
     def with_fields(self: T, **changes: Any) -> T:
         """Return a copy with some fields changed: `dataclasses.replace` in a third of the time, for the way
@@ -62,38 +60,46 @@ class Message:
     @classmethod
     def from_values(cls: type[T], given: Sequence[Any]) -> T:
         """Build from what `values` returned."""
-        return cls(**dict(zip(_reader(cast(Hashable, cls))[0], given, strict=True)))
+        names, _, _, by_place = _FIELDS.get(cls) or _fields_of(cls)
+        return cls(*given) if by_place else cls(**dict(zip(names, given, strict=True)))
 
     @classmethod
     def from_map(cls: type[T], given: Mapping[str, Any]) -> T:
         """Build from a map made by `to_map`, by this version or an older one: unknown keys are left out."""
-        known = _names(cast(Hashable, cls))
-        return cls(**{name: value for name, value in given.items() if name in known})
+        names = (_FIELDS.get(cls) or _fields_of(cls)).names
+        return cls(**{name: given[name] for name in names if name in given})
 
 
-@cache
-def _names(kind: Hashable) -> frozenset[str]:
-    return frozenset(_reader(kind)[0])
+class _Fields(NamedTuple):
+    """What is known of the fields of a message class: half of what the supervisor does for an image is
+    turning messages into maps."""
+
+    names: tuple[str, ...]
+    read: Callable[[Any], tuple[Any, ...]]
+    """Reads all of them at once."""
+    empty: tuple[Any, ...]
+    """The default of each that is empty by default, of the others something that no value is."""
+    by_place: bool
+    """The class takes them in their order."""
 
 
-@cache
-def _reader(kind: Hashable) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
-    """Return the names of the fields, and what reads them all at once: half of what the supervisor does for
-    an image is turning it into maps."""
-    names = tuple(row.name for row in fields(cast(Any, kind)))
-    if len(names) == 1:
-        return names, lambda message: (getattr(message, names[0]),)
-    return names, attrgetter(*names)
-
-
-@cache
-def _empty(kind: Hashable) -> tuple[Any, ...]:
-    """Return the default of each field that is empty by default, of the others something that no value is."""
-    defaults = [row.default for row in fields(cast(Any, kind))]
-    return tuple(_TOLD if default is MISSING or default else default for default in defaults)
-
-
+_FIELDS: dict[type, _Fields] = {}
 _TOLD = object()
+
+
+def _fields_of(kind: type) -> _Fields:
+    """Find out about the fields of a message class, once."""
+    rows = fields(kind)
+    names = tuple(row.name for row in rows)
+    read: Callable[[Any], tuple[Any, ...]] = attrgetter(*names)
+    if len(names) == 1:  # an attrgetter of one field returns no tuple
+
+        def read(message: Any) -> tuple[Any, ...]:
+            return (getattr(message, names[0]),)
+
+    empty = tuple(_TOLD if row.default is MISSING or row.default else row.default for row in rows)
+    found = _FIELDS[kind] = _Fields(names, read, empty, not any(row.kw_only for row in rows))
+    return found
 
 
 @dataclass(slots=True)
@@ -109,9 +115,10 @@ class SaveOptions(SaveSettings, Message):
     """Folders and URLs that the same bytes go to as well, under the same names."""
 
     def __post_init__(self) -> None:
-        for name, default in FARM_DEFAULTS.items():
-            if getattr(self, name) is None:
-                setattr(self, name, default)
+        if None in _options_of_farm(self):
+            for name, default in FARM_DEFAULTS.items():
+                if getattr(self, name) is None:
+                    setattr(self, name, default)
 
     def of_output(self, output: Output) -> SaveOptions:
         """Return the options of one output of an image: these, with what it says for itself."""
@@ -222,7 +229,7 @@ class ImageTask(Message):
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths of all its files, the first one first."""
-        return tuple(output["path"] for output in self.outputs) or (self.path,)
+        return tuple(output["path"] for output in self.outputs) if self.outputs else (self.path,)
 
     @property
     def temp_paths(self) -> tuple[str, ...]:

@@ -29,11 +29,12 @@ def _job(farm: Farm, opened: OpenSubmit, names: events.NamesReserved) -> Job:
     options, job_id = opened.submit.options, opened.job_id
     images = _images(job_id, opened, names)
     job = Job(job_id, opened.submit.request_id, options, images, 0.0, names.warnings)
-    failing = {at.path: at.error for image in images if (at := farm.failing_folder(image))}
-    for folder, error in failing.items():
-        job.warnings += (
-            f"{folder} cannot be written now ({error}); the images are kept and saved once it can.",
-        )
+    if farm.folders:
+        failing = {at.path: at.error for image in images if (at := farm.failing_folder(image))}
+        for folder, error in failing.items():
+            job.warnings += (
+                f"{folder} cannot be written now ({error}); the images are kept and saved once it can.",
+            )
     return job
 
 

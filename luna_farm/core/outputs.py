@@ -177,6 +177,8 @@ def placed(
 ) -> tuple[dict[str, Any], ...]:
     """Return the maps of outputs, each with the path of its file and the mount point of its disk, for an
     `ImageTask`."""
+    if not outputs:
+        return ()
     disks = mounts or ("",) * len(outputs)
     return tuple(
         {**output.to_map(), "path": path, **({"mount": mount} if mount else {})}

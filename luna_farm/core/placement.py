@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from operator import attrgetter
 
 from luna_farm.core.job import Image
 from luna_farm.core.pools import WorkerPool
@@ -30,8 +31,12 @@ class Placement:
 
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
-        idle = sorted((w for w in farm.workers.values() if w.state is W.IDLE), key=lambda w: w.since)
-        self._idle = {name: [w for w in idle if w.pool == name] for name in farm.pools}
+        self._idle: dict[str, list[Worker]] = {name: [] for name in farm.pools}
+        for worker in farm.workers.values():
+            if worker.state is W.IDLE:
+                self._idle[worker.pool].append(worker)
+        for idle in self._idle.values():
+            idle.sort(key=attrgetter("since"))
         self._pools = [pool for pool in farm.pools.values() if not standing_by(farm, pool)]
         self.several = len(self._pools) > 1
         self._full: set[str] = set()
@@ -74,9 +79,10 @@ class Placement:
 
 def has_room(farm: Farm) -> bool:
     """Whether any worker may take another image: under load most events find that none may."""
-    return any(
-        w.state is W.IDLE or (w.state is W.BUSY and len(w.images) < PREFETCHED) for w in farm.workers.values()
-    )
+    for worker in farm.workers.values():
+        if worker.state is W.IDLE or (worker.state is W.BUSY and len(worker.images) < PREFETCHED):
+            return True
+    return False
 
 
 def takes(farm: Farm, pool: WorkerPool, image: Image) -> bool:

@@ -31,6 +31,8 @@ class WorkerPool:
     """A pool as it is now."""
 
     limits: PoolLimits
+    name: str = field(init=False)
+    """Its name in the configuration and the status."""
     failed_starts: int = 0
     spawn_at: float = 0.0
     """Monotonic time before which no worker is started."""
@@ -39,10 +41,8 @@ class WorkerPool:
     since: float = 0.0
     """Monotonic time of that error."""
 
-    @property
-    def name(self) -> str:
-        """Its name in the configuration and the status."""
-        return self.limits.name
+    def __post_init__(self) -> None:
+        self.name = self.limits.name
 
     def status(self, now: float) -> dict[str, Any]:
         """Return its row of the status."""
@@ -72,7 +72,8 @@ class Node:
         self.images += 1
         self.bytes += result.bytes
         self.encode.add(ms.get("encode", 0.0))
-        self.moved.add(moved_ms(ms))
+        if "call" in ms:  # a worker elsewhere
+            self.moved.add(moved_ms(ms))
 
     def status(self, name: str, now: float) -> dict[str, Any]:
         """Return its row of the status; who works there is added by others."""

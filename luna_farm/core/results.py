@@ -12,7 +12,7 @@ from luna_farm.core.completion import bury, close, finish, image_record, saved_e
 from luna_farm.core.feed_events import ImageRejected
 from luna_farm.core.held import disk_failed, folder_works
 from luna_farm.core.instructions import Append, Catalogue, Instruction, Publish
-from luna_farm.core.job import Image, ImageState, Job
+from luna_farm.core.job import STATES, Image, ImageState, Job
 from luna_farm.core.messages import ImageResult
 from luna_farm.core.state import Farm
 from luna_farm.core.workers import Worker, WorkerState
@@ -58,7 +58,7 @@ def _made(farm: Farm, worker: Worker, image: Image, result: ImageResult, now: fl
     result.thumbnail, result.row = b"", row if result.uploads else b""
     if result.uploads:
         return _spooled(farm, worker, image, result, now)
-    image.move(S(result.state))
+    image.move(STATES[result.state])
     farm.count_saved(result)
     done: list[Instruction] = [Append((image_record(image),))]
     done += finish(farm, image)

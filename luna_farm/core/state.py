@@ -31,7 +31,7 @@ CLOCK_SET_NS = 3600 * 10**9
 """A wall clock that is more than this behind the latest time of a file was set back."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Waiter:
     """A client that waits for the end of a job."""
 
@@ -193,8 +193,9 @@ class Farm:
         """Count an image that is saved, or rejected."""
         self.totals["images_saved"] += result.state == "saved"
         self.totals["images_discarded"] += result.state != "saved"
-        others = sum(file["bytes"] for file in result.files if file["number"])
-        self.totals["bytes_written"] += result.bytes + others
+        self.totals["bytes_written"] += result.bytes
+        if result.files:
+            self.totals["bytes_written"] += sum(file["bytes"] for file in result.files if file["number"])
 
     def failing_folder(self, image: Image) -> FailingFolder | None:
         """Return the folder of an image if it cannot be written now."""
@@ -255,5 +256,6 @@ def _outside(image: Image) -> list[str]:
     they are not the image's."""
     if image.task.mark:
         return []
-    own = image.slot is not None
-    return [s for s in ("" if own else image.task.segment, image.spool) if s]
+    if image.slot is None:
+        return [s for s in (image.task.segment, image.spool) if s]
+    return [image.spool] if image.spool else []

@@ -46,7 +46,7 @@ _DATE_FIELDS = {"d": "day", "M": "month", "h": "hour", "m": "minute", "s": "seco
 _SEPARATORS = re.compile(r"[/\\]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Resolved:
     """Text with its tokens replaced, and one sentence for each that is not known."""
 
@@ -93,7 +93,7 @@ class JobFacts:
             raise InvalidRequest.of("timestamp", text, "an ISO 8601 date and time") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Values:
     """What tokens stand for, for one image. `batch_index` counts from 0, `width` and `height` are pixels."""
 

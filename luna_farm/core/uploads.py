@@ -290,6 +290,9 @@ def _spool_busy(farm: Farm) -> FarmBusy:
 
 def check(farm: Farm, options: SaveOptions) -> None:
     """Raise InvalidRequest for a URL that the farm may not send to, FarmBusy while the spool is full."""
+    archive, shared = options.archive != "none", archive_names.shared(options)
+    if not (archive or shared or options.mirrors or is_url(options.output_dir)):
+        return  # one folder of this machine, as in most requests
     places = [("output_dir", options.output_dir), *(("mirrors", mirror) for mirror in options.mirrors)]
     urls = [(field, parse(field, place)) for field, place in places if is_url(place)]
     known = farm.limits.destinations
@@ -301,7 +304,6 @@ def check(farm: Farm, options: SaveOptions) -> None:
     if len({place.rstrip("/\\") for _, place in places}) < len(places):
         allowed = "places that differ from one another and from output_dir"
         raise InvalidRequest.of("mirrors", list(options.mirrors), allowed)
-    archive = options.archive != "none"
     if (urls or options.mirrors or archive) and options.if_exists != "number":
         allowed = (
             "number, for a request with an archive: each archive gets the next number of its name"
@@ -309,7 +311,7 @@ def check(farm: Farm, options: SaveOptions) -> None:
             else "number, for a request with destinations or mirrors: nothing is replaced or looked for there"
         )
         raise InvalidRequest.of("if_exists", options.if_exists, allowed)
-    if not archive and archive_names.shared(options):
+    if not archive and shared:
         raise InvalidRequest.of("archive", options.archive, "zip | tar, with a bound of its size")
     if (urls or options.mirrors or archive) and farm.spool_full():
         raise _spool_busy(farm)

@@ -37,7 +37,11 @@ Found = tuple[dict[str, Any], int, int]
 def frame(record: Mapping[str, Any], number: int) -> bytes:
     """Return the bytes of a record, the `number`-th of its file. The name "#" is the journal's own. Raises
     TooLarge."""
-    payload: bytes = msgpack.packb({**record, _NUMBER: number}, unicode_errors="surrogatepass")
+    numbered = {**record, _NUMBER: number}
+    try:
+        payload: bytes = msgpack.packb(numbered)
+    except UnicodeEncodeError:  # a lone surrogate; to allow for them takes twice as long
+        payload = msgpack.packb(numbered, unicode_errors="surrogatepass")
     if len(payload) > MAX_RECORD_BYTES:
         raise TooLarge.of("size of one journal record", len(payload), f"up to {MAX_RECORD_BYTES} bytes")
     return _HEAD.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload

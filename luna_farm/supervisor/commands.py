@@ -34,6 +34,8 @@ log = logging.getLogger("luna_farm.commands")
 MAX_WAIT_S = 3600.0
 MAX_INDEX = 10**5
 """Of an image in its job; `max_images` allows no more."""
+IDS_TOGETHER = 256
+"""Job ids whose random bytes the system is asked for at once."""
 MAX_LISTED = 10_000
 """Jobs of one list; and about as many images of them, so that the list fits into a frame."""
 
@@ -65,11 +67,15 @@ class Shell(Protocol):
 
 
 class Commands:
-    """Takes the messages of known clients. `defaults` stand for fields that a submit leaves out."""
+    """Takes the messages of known clients. `defaults` stand for fields that a submit leaves out, `limits` are
+    those that it is judged by."""
 
-    def __init__(self, shell: Shell, defaults: Mapping[str, Any]) -> None:
+    def __init__(self, shell: Shell, defaults: Mapping[str, Any], limits: Mapping[str, int]) -> None:
         self._shell = shell
         self._defaults = defaults
+        self._limits = limits
+        self._random = b""
+        """Bytes for the next job ids."""
         self._marked = Marked(shell)
         self._marks: set[str] = set()
         """Kinds of provenance that were logged."""
@@ -103,7 +109,7 @@ class Commands:
             "server": __version__,
             "state_dir": str(self._shell.config.state_dir.absolute()),
             "arena": {"segment": arena.name, "bytes": arena.size, "uuid": str(arena.uuid)},
-            "limits": self._shell.farm.limits.of_request(),
+            "limits": self._limits,
             "early": True,
         }
 
@@ -117,7 +123,7 @@ class Commands:
         reply = message.get("id", 0)
         if type(reply) is not int:
             raise ProtocolError("`id` must be a whole number.")
-        if self._shell.farm.submitting:
+        if self._marked.expects:
             self._marked.look()
         name = schema.command(message)
         run = self._table.get(name)
@@ -145,16 +151,15 @@ class Commands:
         return {"success": True}
 
     def _submit(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
-        farm = self._shell.farm
-        submit = schema.submit(message, self._defaults, farm.limits.of_request())
+        submit = schema.submit(message, self._defaults, self._limits)
         self._log_first_marks(submit.options.provenance)
         crash_point("supervisor.submitted")
         self._shell.handle_event(events.Submitted(connection.number, reply, submit, self._fresh_id()))
-        self._marked.expect()
+        if submit.into:
+            self._marked.expect()
 
     def _submit_many(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
-        farm = self._shell.farm
-        submits, want = schema.submit_many(message, self._defaults, farm.limits.of_request())
+        submits, want = schema.submit_many(message, self._defaults, self._limits)
         for submit in submits:
             self._log_first_marks(submit.options.provenance)
         ids: dict[str, None] = {}
@@ -194,7 +199,8 @@ class Commands:
     def _fresh_id(self) -> str:
         farm = self._shell.farm
         while True:
-            job_id = os.urandom(4).hex()
+            self._random = self._random or os.urandom(4 * IDS_TOGETHER)
+            job_id, self._random = self._random[:4].hex(), self._random[4:]
             if job_id not in farm.jobs and job_id not in farm.submits:
                 return job_id
 

@@ -65,7 +65,8 @@ class JournalWriter:
     def accept(self, records: Sequence[dict[str, Any]], sync: bool) -> FarmError | None:
         """Write the records by which images are accepted (synced for durable ones), or return why they must
         not be."""
-        self.catch_up()
+        if self._behind:
+            self.catch_up()
         if self._behind or self.blocked:
             return DiskError(self.error)
         if self._journal.bytes >= self._max_bytes:

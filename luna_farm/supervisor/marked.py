@@ -66,6 +66,11 @@ class Marked:
         if self._some():
             self._in(pause_s)
 
+    @property
+    def expects(self) -> bool:
+        """Whether there may be such submits."""
+        return self._timer is not None
+
     def look(self) -> None:
         """Have the images counted whose clients are done."""
         for opened in list(self._shell.farm.submitting.values()):

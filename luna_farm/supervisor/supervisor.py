@@ -86,7 +86,7 @@ class Supervisor:
         self.dashboard = Dashboard(config, self._ask, self.status, self.token, viewers)
         self.finder = Finder(str(config.state_dir / rows.NAME) if config.catalogue else None)
         listener = Listener(
-            Commands(self, request_defaults(config)),
+            Commands(self, request_defaults(config), self.farm.limits.of_request()),
             self.token,
             places,
             self.now,
@@ -162,10 +162,12 @@ class Supervisor:
                 execute(advance(farm, time.monotonic()))
         finally:
             self._handling = False
-        for pool in self.services.pools.values():
-            pool.flush()
-        self.services.uploads.flush()
-        self.services.journal_writer.compact_if_due(self.services.snapshot)
+        if moved:  # else nothing was said to a worker
+            services = self.services
+            for pool in services.pools.values():
+                pool.flush()
+            services.uploads.flush()
+            services.journal_writer.compact_if_due(services.snapshot)
 
     def status(self) -> dict[str, Any]:
         """The status of the whole farm."""

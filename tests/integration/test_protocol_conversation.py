@@ -117,7 +117,7 @@ def test_the_farm_speaks_as_the_page_says(
 
 def test_the_page_tells_of_every_command_and_every_code() -> None:
     page = PAGE.read_text("utf-8")
-    commands = Commands(None, {})._table  # type: ignore[arg-type]
+    commands = Commands(None, {}, {})._table  # type: ignore[arg-type]
     assert not [name for name in (*commands, "hello") if f"`{name}`" not in page]
     fields = {*SaveOptions.__slots__, *Batch.__slots__} - {"batch", "height", "width", "channels"}
     assert not [name for name in fields if f"`{name}`" not in page]
