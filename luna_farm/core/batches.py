@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -42,16 +42,16 @@ class Batch:
     frames: int = 1
     outputs: tuple[Output, ...] = ()
     """The files of each image, `format` that of the first; () for one plain file."""
+    files: int = field(init=False)
+    """Files of each image."""
+    image_bytes: int = field(init=False)
+    """Bytes of one image, with all its frames."""
 
-    @property
-    def files(self) -> int:
-        """Files of each image."""
-        return max(1, len(self.outputs))
-
-    @property
-    def image_bytes(self) -> int:
-        """Bytes of one image, with all its frames."""
-        return math.prod((self.frames, self.height, self.width, self.channels)) * DTYPES[self.dtype]
+    def __post_init__(self) -> None:
+        # Once: equal batches are one object, and these are asked for several times an image.
+        object.__setattr__(self, "files", max(1, len(self.outputs)))
+        size = math.prod((self.frames, self.height, self.width, self.channels)) * DTYPES[self.dtype]
+        object.__setattr__(self, "image_bytes", size)
 
     def task(
         self,

@@ -66,6 +66,8 @@ TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
 UNSAVED = frozenset({S.FAILED, S.LOST, S.MISSING})
 """Finished, and not as it was asked for."""
 UNFINISHED = frozenset({S.FILLING, S.QUEUED, S.RUNNING, S.HELD, S.BURYING, S.UPLOADING})
+_PLAIN = frozenset({S.SAVED, S.DISCARDED, S.DROPPED})
+"""Finished, as it was asked for."""
 HISTORY_LENGTH = 32
 _DOCUMENTS = tuple(name for name, option in OPTIONS.items() if option.is_document)
 _documents_of = attrgetter(*_DOCUMENTS)
@@ -200,13 +202,12 @@ class Job:
     def state(self) -> str:
         """ "queued", "running", "done", "failed", "cancelled" or "lost"."""
         states = {image.state for image in self.images}
+        if states <= _PLAIN:
+            return "done"
         if states & UNFINISHED:
             return "queued" if states <= {S.FILLING, S.QUEUED} else "running"
-        worst = (S.LOST, "lost"), (S.FAILED, "failed"), (S.MISSING, "failed"), (S.CANCELLED, "cancelled")
-        for state, name in worst:
-            if state in states:
-                return name
-        return "done"
+        worst = (S.LOST, "lost"), (S.FAILED, "failed"), (S.MISSING, "failed")
+        return next((name for state, name in worst if state in states), "cancelled")
 
     def count(self, *states: ImageState) -> int:
         """How many images are in one of `states`."""

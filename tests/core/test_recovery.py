@@ -72,7 +72,7 @@ def test_a_known_request_is_answered_after_a_restart() -> None:
     first = before.answer(before.submit("job-0001", request_id="request-1"))
     after = before.restarted()
     again = after.answer(after.submit("job-0002", request_id="request-1"))
-    assert {**again, "leases": []} == {**first, "leases": []}
+    assert {**again, "leases": []} == {**first, "leases": [], "known": True}
 
 
 def test_pixels_of_a_predecessor_are_read_where_they_are_and_forgotten_when_they_are_not_needed() -> None:
