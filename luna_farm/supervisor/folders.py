@@ -125,6 +125,8 @@ class Folders:
     def _mirrors(self, i: ReserveNames) -> _Mirrors:
         """Return on which disks the mirrors of a job are. Raises InvalidRequest for one that is not allowed,
         or at which a key would be too long."""
+        if not i.mirrors:
+            return {}, []
         for mirror in i.mirrors:
             if is_url(mirror):
                 _check_extra(mirror)
@@ -158,7 +160,7 @@ class Folders:
         root, rest = self.allowed.place(i.output_dir)
         reserved = names.reserve_all(
             root,
-            [rest + relative for relative in i.relatives],
+            [rest + relative for relative in i.relatives] if rest else i.relatives,
             self._taken,
             numbers=i.numbers,
             sidecars=i.sidecar != "never",
@@ -167,19 +169,22 @@ class Folders:
             allowed=self.allowed,
         )
         at = [os.path.join(i.output_dir, *i.archive.split("/"))] if i.archive else reserved
-        folders = [path.rpartition(os.sep)[0] for path in at]
-        disks = {folder: self._disks.of(folder) for folder in dict.fromkeys(folders)}
+        points: list[str] = []
+        away: dict[str, str] = {}
+        for path in at:
+            folder = path.rpartition(os.sep)[0]
+            mount, there = self._disks.of(folder)
+            points.append(mount)
+            if not there:
+                away[mount] = _unmounted(folder, mount)
         self._taken.update(map(collision_key, reserved))
         found, gone = mirrors
-        here = {mount: folder for folder, (mount, there) in disks.items() if not there}
-        gone = [*(_unmounted(folder, mount) for mount, folder in here.items()), *gone]
-        points = tuple(disks[folder][0] for folder in folders)
         return events.NamesReserved(
             i.job_id,
             tuple(reserved),
-            (*i.warnings, *gone),
+            (*i.warnings, *away.values(), *gone),
             root,
-            points if any(points) else (),
+            tuple(points) if any(points) else (),
             found or None,
         )
 
