@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from luna_farm.core.schema import ALIGNMENT, MOST_TOGETHER, aligned
+from luna_farm_client.conversion import Flaws
 from luna_farm_client.outgoing import Outgoing, Piece
 
 SEAL_BYTES = 32 * 2**20
@@ -65,3 +66,12 @@ def sealed_together(pieces: Sequence[Piece]) -> Generator[list[Piece], None, Non
             group, size = [], 0
     if group:
         yield group
+
+
+def counts(piece: Piece, found: Flaws) -> list[list[int]]:
+    """Return how many values of each image are flawed, nothing where none is. Frames are one image."""
+    if not found:
+        return []
+    if piece.images == 1:
+        return [[sum(found.values())]]
+    return [[found.get(index, 0) for index in range(piece.images)]]

@@ -22,7 +22,15 @@ from luna_farm.storage import marks
 from luna_farm.storage.arena import Arena
 from luna_farm_client import oversize
 from luna_farm_client.conversion import Flaws
-from luna_farm_client.grouping import SEAL_BYTES, WINDOW_SHARE, layout, sealed_together, together, windows_of
+from luna_farm_client.grouping import (
+    SEAL_BYTES,
+    WINDOW_SHARE,
+    counts,
+    layout,
+    sealed_together,
+    together,
+    windows_of,
+)
 from luna_farm_client.mapped import MappedSegments
 from luna_farm_client.outgoing import Outgoing, Piece
 from luna_farm_client.pixels import copy_into, copy_together
@@ -38,6 +46,7 @@ COLD_S = 30.0
 """After so long without a hand-over the farm may have given memory back and taken other memory for it."""
 BURST_S = 0.005
 """So soon after the last receipt the farm is busy anyway, and one write costs it less than two."""
+ENDED = "The farm ended while the images were being handed over."
 GIVEN_UP_S = 1.0
 """How long the answer to an abort may take; without one the connection is closed, which says the same."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05
@@ -145,7 +154,7 @@ class Session:
             yield Send(seal())
             answer = yield Receive(number)
         if any(mark.given_up for mark in into):
-            raise FarmUnavailable("The farm ended while the images were being handed over.", "", 0)
+            raise FarmUnavailable(ENDED, "", 0)
         self.answered_at = time.monotonic()
         self.spare += [Lease(**lease) for lease in answer["leases"]]
         receipt = Receipt.from_answer(answer)
@@ -191,7 +200,7 @@ class Session:
         when memory is not shared."""
         into = memoryview(bytearray(0 if self.shared else total))
         if self.shared:
-            arena = self.segments.arena(lease.segment)
+            arena = self._arena(lease)
             self._warm(arena, lease)
             into = arena.view(lease.offset, total)
         flaws: list[int] = []
@@ -301,7 +310,7 @@ class Session:
             "cmd": "seal",
             "id": number,
             "parts": [
-                [lease.lease, piece.images, *_counts(piece, found)]
+                [lease.lease, piece.images, *counts(piece, found)]
                 for (piece, lease), found in zip(sealed, flaws, strict=True)
             ],
         }
@@ -317,15 +326,22 @@ class Session:
             [(piece.pixels, view, piece.dtype) for piece, view in zip(pieces, views, strict=True)]
         )
 
+    def _arena(self, lease: Lease) -> Arena:
+        """Return the segment of a lease. Without it the farm that granted the lease is gone as well."""
+        try:
+            return self.segments.arena(lease.segment)
+        except ArenaError as error:
+            raise FarmUnavailable(ENDED, "", 0) from error
+
     def _view(self, piece: Piece, lease: Lease) -> memoryview:
-        arena = self.segments.arena(lease.segment)
+        arena = self._arena(lease)
         self.segments.about_to_fill(arena, piece.pixels)
         self._warm(arena, lease)
         return arena.view(lease.offset, piece.nbytes)
 
     def _mark(self, lease: Lease) -> marks.Mark:
         at = lease.offset + lease.size - marks.MARK_BYTES
-        mark = marks.Mark(self.segments.arena(lease.segment).view(at, marks.MARK_BYTES), lease.lease)
+        mark = marks.Mark(self._arena(lease).view(at, marks.MARK_BYTES), lease.lease)
         mark.begin()
         return mark
 
@@ -335,12 +351,3 @@ class Session:
         if end > self.warm_bytes:
             arena.warm(self.warm_bytes, end - self.warm_bytes)
             self.warm_bytes = end
-
-
-def _counts(piece: Piece, found: Flaws) -> list[list[int]]:
-    """Return how many values of each image are flawed, nothing where none is. Frames are one image."""
-    if not found:
-        return []
-    if piece.images == 1:
-        return [[sum(found.values())]]
-    return [[found.get(index, 0) for index in range(piece.images)]]

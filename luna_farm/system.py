@@ -227,7 +227,8 @@ def process_started(pid: int) -> float | None:
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             return None
-        return None if fields[0] in (b"Z", b"X") else float(fields[19])
+        alone = int(fields[17]) <= 1  # a first thread that has ended leaves such remains beside the others
+        return None if alone and fields[0] in (b"Z", b"X") else float(fields[19])
     import psutil
 
     try:

@@ -177,7 +177,11 @@ class Slots:
 
     def drop_client(self, client: int, free_at: float | None) -> None:
         """A client is gone. Its leases are free at once, or at `free_at` if its process may still be
-        writing."""
+        writing; at once as well when that process turns out to have ended."""
+        if free_at is None:
+            for slot in [s for s in self._quarantined if s.client == client]:
+                slot.free_at = 0.0
+            self.expire(0.0)
         for slot in [s for s in self._slots.values() if s.client == client and s.state is SlotState.FILLING]:
             if free_at is None:
                 self._free_slot(slot)
@@ -186,6 +190,10 @@ class Slots:
                 slot.free_at = free_at
                 self._no_longer_leased(slot)
                 self._quarantined.append(slot)
+
+    def rest_of(self, client: int) -> bool:
+        """Whether slots of a client that is gone are not free yet."""
+        return any(slot.client == client for slot in self._quarantined)
 
     def expire(self, now: float) -> None:
         """Free the slots whose quarantine is over."""

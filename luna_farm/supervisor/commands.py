@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, Protocol, get_args
 
-from luna_farm import __version__
+from luna_farm import __version__, system
 from luna_farm.config import Config
 from luna_farm.core import events, fields, schema
 from luna_farm.core.job_requests import unknown
@@ -31,6 +31,8 @@ from luna_farm.testing.faults import crash_point
 
 log = logging.getLogger("luna_farm.commands")
 
+ENDED_S = 0.1
+"""Between two looks whether the process of a client that is gone has ended, while its slots rest."""
 MAX_WAIT_S = 3600.0
 MAX_INDEX = 10**5
 """Of an image in its job; `max_images` allows no more."""
@@ -117,6 +119,17 @@ class Commands:
         """A client is gone. What it had copied by then counts, if it has its receipt."""
         self._marked.give_up(connection.number)
         self._shell.handle_event(events.ClientGone(connection.number, connection.may_write))
+        self._look_for_end(connection.number, connection.pid)
+
+    def _look_for_end(self, client: int, pid: int) -> None:
+        """Free the slots of a client that is gone once its process is: one that is killed is still there when
+        its connection ends."""
+        if not self._shell.farm.slots.rest_of(client):
+            return
+        if system.process_started(pid) is None:
+            self._shell.handle_event(events.ClientGone(client, may_write=False))
+        else:
+            asyncio.get_running_loop().call_later(ENDED_S, self._look_for_end, client, pid)
 
     def message(self, connection: ClientConnection, message: dict[str, Any]) -> None:
         """Carry out one command; its answer says what is wrong with it."""

@@ -100,4 +100,5 @@ class Marked:
 
 
 def _is_early(opened: OpenSubmit) -> bool:
-    return opened.job is not None and opened.job.early
+    """Whether its images are not sealed yet, and its marks say when they are."""
+    return opened.job is not None and opened.job.early and not opened.complete

@@ -72,6 +72,18 @@ def test_a_client_that_is_gone_leaves_nothing_behind_but_what_was_accepted() -> 
     assert stage.states("job-0001") == ["saved"]
 
 
+def test_slots_that_rest_are_free_once_their_process_has_ended() -> None:
+    stage = Stage()
+    stage.lease(MIB)
+    stage.lease(MIB, client=8)
+    for client in (CLIENT, 8):
+        stage.happens(events.ClientGone(client, True))
+    assert stage.farm.slots.rest_of(CLIENT)
+    stage.happens(events.ClientGone(CLIENT, False))
+    assert (stage.farm.slots.rest_of(CLIENT), stage.farm.slots.rest_of(8)) == (False, True)
+    assert stage.farm.slots.used_bytes == MIB
+
+
 def test_the_slots_of_a_client_whose_process_lives_rest_for_a_while() -> None:
     stage = Stage()
     stage.lease(4 * MIB)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,6 +287,36 @@ def test_our_client_asks_again_when_the_farm_ended_meanwhile(
     assert np.array_equal(np.asarray(Image.open(report.paths[0])), LARGE)
 
 
+def test_a_segment_that_went_with_its_farm_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image larger than the arena lies in a segment of its own, which the next farm removes."""
+    from luna_farm_client.session import Session
+
+    farm = FarmProcess(tmp_path, arena_bytes="4MiB")
+    image = np.random.default_rng(7).integers(0, 256, (1200, 1200, 3), np.uint8)
+    real = Session._copy
+    stopped: list[int] = []
+
+    def restarted(self: Session, *given: Any) -> Any:
+        if not stopped:
+            stopped.append(farm.stop())
+            farm.settings["port"] = farm.port
+            farm.start()
+        return real(self, *given)
+
+    monkeypatch.setattr(Session, "_copy", restarted)
+    try:
+        farm.start()
+        with farm.client() as client:
+            report = client.wait(client.submit(SaveRequest([SaveImage(image)])), 60)
+        assert stopped == [0]
+        assert np.array_equal(np.asarray(Image.open(report.paths[0])), image)
+        assert farm.stop() == 0
+    finally:
+        farm.destroy()
+
+
 def test_a_hand_over_that_is_cancelled_meanwhile_costs_nothing_else(
     start_farm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +340,42 @@ def test_a_hand_over_that_is_cancelled_meanwhile_costs_nothing_else(
             report = one.wait(one.submit(SaveRequest([SaveImage(LARGE)])), 60)
             assert report.state == "done"
             assert np.array_equal(np.asarray(Image.open(report.paths[0])), LARGE)
+
+
+KILLED_WHILE_IT_COPIES = """
+import os, signal, sys
+import numpy as np
+from luna_farm_client import FarmClient, SaveImage, SaveRequest
+from luna_farm_client.session import Session
+
+Session._copy = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+image = np.zeros((1024, 1024, 3), np.uint8)
+FarmClient("127.0.0.1", int(sys.argv[1])).submit(SaveRequest([SaveImage(image)]))
+"""
+SLOTS_REST_FOR_AN_HOUR = """
+import sys
+from luna_farm.cli import entry
+from luna_farm.core import intake
+intake.QUARANTINE_S = 3600.0
+sys.exit(entry.main())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="NOT TESTED: there is no SIGKILL")
+def test_the_memory_of_a_client_that_was_killed_comes_back_when_it_has_ended(tmp_path: Path) -> None:
+    farm = FarmProcess(tmp_path, arena_bytes="16MiB")
+    farm.program = ("-c", SLOTS_REST_FOR_AN_HOUR)
+    try:
+        farm.start()
+        environ = {**os.environ, "LUNA_FARM_STATE_DIR": str(farm.state)}
+        died = subprocess.run([sys.executable, "-c", KILLED_WHILE_IT_COPIES, str(farm.port)], env=environ)
+        assert died.returncode == -9
+        with farm.client() as client:
+            until(lambda: client.status()["arena"]["used_bytes"] == 0, "its process is gone")
+            assert client.jobs() == []
+        assert farm.stop() == 0
+    finally:
+        farm.destroy()
 
 
 def test_a_request_that_is_sent_once_more_costs_no_memory(tmp_path: Path) -> None:
