@@ -115,7 +115,7 @@ class Cataloguer:
             store = self._opened()
             found = list(self._rows(store, message))
             if found:
-                store.put(found)
+                self._put(store, found)
                 crash_point("catalogue.written")
             if message["t"] == "remove":
                 store.remove_image(message["job_id"], message["index"])
@@ -128,6 +128,19 @@ class Cataloguer:
             self._send({"t": "note", "text": f"Rows of the catalogue are left out: {error!r}."})
         self._tell_problem("")
         return True
+
+    def _put(self, store: Store, found: list[CatalogueRow]) -> None:
+        """Put rows in, together if that is possible: one that makes no sense must not cost the others."""
+        try:
+            store.put(found)
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception as error:
+            if len(found) == 1:
+                self._send({"t": "note", "text": f"{found[0].path} is left out of the catalogue: {error!r}."})
+                return
+            for row in found:
+                self._put(store, [row])
 
     def _opened(self) -> Store:
         """The store, opened when it is first needed, and again after the file was removed."""

@@ -14,6 +14,8 @@ from luna_farm.core.slots import MARK_BYTES as MARK_BYTES
 
 _WORD = struct.Struct("<Q")
 _COMPLETE_AT, _GIVEN_UP_AT, _FLAWS_AT = 0, 8, 16
+_MOST_FLAWS = 2**62 - 1
+"""What a seal may count, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Mark:
     @property
     def flaws(self) -> int | None:
         """The number of flaws once the pixels are complete, None before."""
-        return self._get(_FLAWS_AT) if self._get(_COMPLETE_AT) == self.lease else None
+        complete = self._get(_COMPLETE_AT) == self.lease
+        return min(self._get(_FLAWS_AT), _MOST_FLAWS) if complete else None
 
     def give_up(self) -> int | None:
         """Give the lease up, unless its pixels are complete: then return the number of flaws."""

@@ -258,3 +258,13 @@ def test_a_row_that_makes_no_sense_costs_itself(
     assert "left out" in peer.notes[0]
     peer.confirmed(peer.put(make_row()))
     assert catalogue.count(Query()) == 1
+
+
+def test_a_row_that_cannot_be_stored_costs_no_row_beside_it(
+    start: StartPeer, catalogue: Catalogue, make_row: MakeRow
+) -> None:
+    peer = start()
+    bad, good = make_row(nan_count=2**63, job_id="aaaaaaaa"), make_row()
+    peer.confirmed(peer.put(bad, good))
+    assert peer.notes[0].startswith(f"{bad.path} is left out of the catalogue: OverflowError")
+    assert [row.path for row in catalogue.search()] == [good.path]

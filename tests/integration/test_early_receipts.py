@@ -108,6 +108,15 @@ def test_what_is_marked_is_saved_without_another_word(start_farm: Any, begin: Be
     assert not client.mark.given_up
 
 
+def test_a_mark_with_a_count_that_is_none_costs_no_other_row(start_farm: Any, begin: Begin) -> None:
+    farm = start_farm()
+    client = begin(farm)
+    client.copy(flaws=2**64 - 1)
+    found = saved(farm, client.receipt["job_id"]).path
+    with farm.client() as other:
+        until(lambda: [row.path for row in other.find()] == [found], "it is in the catalogue")
+
+
 def test_a_client_that_dies_after_its_mark_has_saved(start_farm: Any, begin: Begin) -> None:
     farm = start_farm()
     client = begin(farm)
