@@ -133,5 +133,7 @@ class Clients:
             reply: -1 for reply, c in self.asked.items() if c == client and not self.answered[reply]
         }
         if may_write:
-            self.ghosts += [(self.now + rest_s, lease) for lease in leases.values()]
+            self.ghosts += [(self.now + rest_s, {**lease, "client": client}) for lease in leases.values()]
+        else:  # its process has ended, and what was left of it with it
+            self.ghosts = [ghost for ghost in self.ghosts if ghost[1]["client"] != client]
         self.happens(events.ClientGone(client, may_write))
