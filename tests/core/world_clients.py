@@ -118,7 +118,10 @@ class Clients:
         self.retried.update(self.farm.open_jobs.keys() - before - {job_id})
 
     def give_back(self, client: int, number: int) -> None:
-        """Give back a lease."""
+        """Give back a lease, but for one that the client copies into."""
+        mine = self.copying.get(client)
+        if mine is not None and number in {lease["lease"] for lease in mine.leases}:
+            return
         self.marked.look()
         self.leases.get(client, {}).pop(number, None)
         self.happens(events.LeasesReturned(client, (number,)))
