@@ -34,7 +34,7 @@ luna-farm retry a1b2c3d4              try the failed images of the job again, an
 luna-farm retry a1b2c3d4 --image 2    only this one
 """
 _CANCEL = """
-luna-farm cancel a1b2c3d4              images that no worker has begun are not saved
+luna-farm cancel a1b2c3d4              images that wait, for a worker or a destination, are not saved
 luna-farm cancel a1b2c3d4 0f0f0f0f     of several jobs
 luna-farm cancel a1b2c3d4 --image 2    only this image
 """
@@ -207,7 +207,7 @@ def _remarks(report: JobReport) -> Iterator[tuple[str, str, str]]:
         ("yellow", image.index, at["error"])
         for image in report.images
         for at in image.outputs
-        if at["error"] and at["error"] != image.error
+        if image.state == "uploading" and at["error"]
     ]
     told += [("yellow", image.index, text) for image in report.images for text in image.warnings]
     at = 0

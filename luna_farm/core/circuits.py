@@ -43,7 +43,7 @@ class UploadState(Enum):
 
 U = UploadState
 UPLOAD_TRANSITIONS: dict[UploadState, frozenset[UploadState]] = {
-    U.WAITING: frozenset({U.RUNNING}),
+    U.WAITING: frozenset({U.RUNNING, U.FAILED}),  # failed: its job was cancelled
     U.RUNNING: frozenset({U.WAITING, U.PACKED, U.SAVED, U.FAILED}),
     U.PACKED: frozenset({U.SAVED, U.FAILED}),
     U.FAILED: frozenset({U.WAITING, U.PACKED}),
@@ -76,6 +76,8 @@ class Upload:
     """Id of the shard that it is a member of; `name` is its member then."""
     archive: str = ""
     """Path or URL of that archive."""
+    given_up: bool = False
+    """Its job was cancelled: it is not tried again."""
     place: str = ""
     """Of its circuit, once that was found."""
     mount: str = ""
@@ -100,6 +102,7 @@ class Upload:
         upload.state = U.WAITING if state is U.RUNNING else state
         upload.bytes, upload.error, upload.again = record.get("bytes", 0), record.get("error", ""), True
         upload.shard, upload.archive = record.get("shard", ""), record.get("archive", "")
+        upload.given_up = record.get("given_up", False)
         upload.mount = record.get("mount", "")
         return typed(upload)
 
@@ -115,6 +118,7 @@ class Upload:
             kept
             | ({"bytes": self.bytes} if self.bytes else {})
             | ({"error": self.error} if self.error else {})
+            | ({"given_up": True} if self.given_up else {})
             | ({"shard": self.shard, "archive": self.archive} if self.shard else {})
             | ({"mount": self.mount} if self.mount else {})
         )
@@ -242,6 +246,16 @@ class Circuit:
         if self.state is C.PROBING:
             self._move(C.OPEN)
         self.waiting.appendleft(upload)
+
+    def give_up(self, upload: Upload) -> None:
+        """An upload that waits is not tried again. That nothing waits for a destination says no more that it
+        fails."""
+        self.waiting.remove(upload)
+        upload.move(U.FAILED)
+        upload.error = upload.error or "It was cancelled before it was sent."
+        if self.state is C.OPEN and not (self.waiting or self.running):
+            self._move(C.CLOSED)
+            self.error, self.failures = "", 0
 
     def refused(self, upload: Upload, error: str) -> None:
         """An upload can never work; the destination does."""

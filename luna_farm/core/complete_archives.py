@@ -82,6 +82,17 @@ def refused(farm: Farm, shard_id: str, now: float) -> list[Instruction]:
     return _if_over(farm, farm.shards[shard_id], now)
 
 
+def cancel(farm: Farm, shard_id: str, now: float) -> list[Instruction]:
+    """Send an archive nowhere again. To a place that it is on its way to it may still get."""
+    shard = farm.shards[shard_id]
+    for upload in shard.uploads:
+        if upload.state in (U.WAITING, U.RUNNING):
+            upload.given_up = True
+        if upload.state is U.WAITING:
+            destinations.circuit_at(farm, upload.root).give_up(upload)
+    return [Append((shard.record(),)), *_if_over(farm, shard, now)]
+
+
 def _if_over(farm: Farm, shard: Shard, now: float) -> list[Instruction]:
     """Tell the images how far their archive is; once every place has answered, it is published or failed."""
     states = {upload.state for upload in shard.uploads}
@@ -92,7 +103,10 @@ def _if_over(farm: Farm, shard: Shard, now: float) -> list[Instruction]:
     images = [image for _, image in _packed(farm, shard)]
     for image in images:
         _follow(image, shard)
-    return _fail(farm, shard, now) if over else [Append((shard.record(), *map(image_record, images)))]
+    if not over:
+        return [Append((shard.record(), *map(image_record, images)))]
+    given_up = any(upload.given_up for upload in shard.uploads if upload.state is U.FAILED)
+    return _give_up(farm, shard, now) if given_up else _fail(farm, shard, now)
 
 
 def _follow(image: Image, shard: Shard) -> None:
@@ -118,6 +132,28 @@ def _fail(farm: Farm, shard: Shard, now: float) -> list[Instruction]:
         row = CatalogueFailed(image.task, job.options, error)
         done += [Append((image_record(image),)), row, Publish(failed)]
     return done + [i for job in jobs.values() for i in close(farm, job, now)]
+
+
+def _give_up(farm: Farm, shard: Shard, now: float) -> list[Instruction]:
+    """The job of an archive was cancelled: its images are saved if the archive is where the request named it
+    first, else cancelled."""
+    stored = shard.uploads[0].state is U.SAVED
+    records: list[dict[str, Any]] = []
+    told: list[Instruction] = []
+    jobs: dict[str, Job] = {}
+    for job, image in _packed(farm, shard):
+        jobs[job.job_id] = job
+        if stored:
+            told += member_saved(farm, image, shard.uploads[0].path, now)
+        else:
+            image.move(S.CANCELLED)
+        records.append(image_record(image))
+    shard.move(H.FAILED)
+    shard.move(H.PUBLISHED)
+    del farm.shards[shard.shard_id]
+    farm.spool_used_bytes -= shard.spool_bytes
+    closed = [i for job in jobs.values() for i in close(farm, job, now)]
+    return [Append((shard.record(), *records)), *told, RemoveSpooled(shard.spool), *closed]
 
 
 def retry(farm: Farm, shard: Shard) -> list[Instruction]:

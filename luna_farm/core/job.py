@@ -51,7 +51,7 @@ TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
         {S.RUNNING, S.HELD, S.CANCELLED, S.LOST, S.MISSING, S.SAVED, S.DISCARDED, S.UPLOADING, S.BURYING}
     ),
     S.RUNNING: frozenset({S.SAVED, S.DISCARDED, S.DROPPED, S.HELD, S.QUEUED, S.BURYING, S.UPLOADING}),
-    S.UPLOADING: frozenset({S.SAVED, S.DISCARDED, S.FAILED, S.LOST}),
+    S.UPLOADING: frozenset({S.SAVED, S.DISCARDED, S.FAILED, S.LOST, S.CANCELLED}),
     S.HELD: frozenset({S.QUEUED, S.CANCELLED, S.LOST}),
     S.BURYING: frozenset({S.FAILED, S.QUEUED, S.LOST}),
     # Cancelled: given up. Saved or discarded: given up where only a copy is missing.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from luna_farm.core import events, uploads
+from luna_farm.core import complete_archives, events, uploads
 from luna_farm.core.completion import close, finish, image_record, job_record
 from luna_farm.core.counted import counted
 from luna_farm.core.feed_events import ImageDismissed
@@ -14,6 +14,7 @@ from luna_farm.core.instructions import Append, Instruction, Publish, RemoveTemp
 from luna_farm.core.job import UNSAVED, Image, ImageState, Job
 from luna_farm.core.leases import busy
 from luna_farm.core.protocol import refusal
+from luna_farm.core.shards import ShardState
 from luna_farm.core.state import Farm, Waiter
 from luna_farm.errors import FarmError, InvalidRequest, NotPossible, UnknownJob
 
@@ -50,12 +51,14 @@ def _wait(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list[
 
 
 def _cancel(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list[Instruction]:
-    """Cancel the images that no worker has begun."""
+    """Cancel the images that no worker has begun, and those whose files wait for a destination."""
     opened = farm.submits.get(job.job_id)
     taking = opened.taking if opened else []  # on their way into the journal: they go on
     chosen = _chosen(job, event.index)
     stoppable = [i for i in chosen if i.state in (S.FILLING, S.QUEUED, S.HELD) and i not in taking]
-    if not stoppable:
+    sending = [image for image in chosen if image.state is S.UPLOADING and not image.task.archive]
+    archives = _archives(farm, job) if event.index is None else []
+    if not (stoppable or sending or archives):
         rest = "none of its images can" if event.index is None else "it cannot"
         raise NotPossible(f"{_which(job, event.index)}: {rest} be cancelled any more.")
     done: list[Instruction] = []
@@ -66,12 +69,23 @@ def _cancel(farm: Farm, job: Job, event: events.JobRequested, now: float) -> lis
         if image.task.recovered:  # a worker began it, and may have left a temporary file
             done.append(RemoveTemps(image.task.temp_paths, image.task.root))
         done += finish(farm, image)
+    records = [Append(tuple(map(image_record, stoppable)))] if stoppable else []
+    for image in sending:
+        done += uploads.cancel(farm, image, now)
+    for shard_id in archives:
+        done += complete_archives.cancel(farm, shard_id, now)
     return [
-        Append(tuple(map(image_record, stoppable))),
+        *records,
         *done,
         Reply(event.client, event.reply, job.report()),
         *close(farm, job, now),
     ]
+
+
+def _archives(farm: Farm, job: Job) -> list[str]:
+    """Return the archives that hold nothing but images of a job, and wait for a destination."""
+    sending = ShardState.SENDING
+    return [at.shard_id for at in farm.shards.values() if at.job_id == job.job_id and at.state is sending]
 
 
 def _retry(farm: Farm, job: Job, event: events.JobRequested, now: float) -> list[Instruction]:

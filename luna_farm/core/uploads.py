@@ -119,10 +119,12 @@ def upload_finished(farm: Farm, event: events.UploadFinished, now: float) -> lis
     circuit = circuit_of(farm, upload)
     if event.decision == INTERRUPTED:
         circuit.interrupted(upload)
-        return []
+        if not upload.given_up:
+            return []
+        return cancel(farm, image, now) if image else complete_archives.cancel(farm, event.job_id, now)
     if not event.error:
         return _stored(farm, image, upload, circuit, event, now)
-    if event.decision == FAIL or circuit.hopeless(upload):
+    if event.decision == FAIL or upload.given_up or circuit.hopeless(upload):
         circuit.refused(upload, event.error)
         if image is None:
             return complete_archives.refused(farm, event.job_id, now)
@@ -186,11 +188,16 @@ def _unspooled(image: Image) -> list[Instruction]:
 
 
 def _end_if_over(farm: Farm, image: Image, now: float) -> list[Instruction]:
-    """An upload has failed for good: so has the image, once the others are finished. Its files stay."""
+    """An upload has failed for good: so has the image, once the others are finished. Its files stay, unless
+    its job was cancelled."""
     failed = [upload for upload in image.uploads if upload.state is U.FAILED]
     if not failed or any(upload.state in (U.WAITING, U.RUNNING) for upload in image.uploads):
         return []
     image.move(S.FAILED)
+    if any(upload.given_up for upload in failed):
+        farm.free_name(image)
+        given_up = dismiss(farm, image, now)
+        return [Append((image_record(image),)), *given_up, *close(farm, farm.jobs[image.task.job_id], now)]
     farm.totals["images_failed"] += 1
     farm.free_name(image)
     error = failed[0].error
@@ -221,6 +228,16 @@ def retry(farm: Farm, image: Image, now: float) -> list[Instruction]:
                 records += archives.assign(farm, image, upload, now)
             circuit_of(farm, upload).waiting.append(upload)
     return [Append(tuple(records))] if records else []
+
+
+def cancel(farm: Farm, image: Image, now: float) -> list[Instruction]:
+    """Try no upload of an image again. One that runs may still succeed."""
+    for upload in image.uploads:
+        if upload.state in (U.WAITING, U.RUNNING):
+            upload.given_up = True
+        if upload.state is U.WAITING:
+            circuit_of(farm, upload).give_up(upload)
+    return [Append((image_record(image),)), *_end_if_over(farm, image, now)]
 
 
 def dismiss(farm: Farm, image: Image, now: float) -> list[Instruction]:

@@ -351,6 +351,39 @@ def test_an_archive_that_a_destination_will_never_take_fails_with_its_images() -
         assert now.states("job-0001") + now.states("job-0002") == ["saved", "saved"]
 
 
+def test_an_archive_for_a_wrong_destination_can_be_cancelled() -> None:
+    at = stage()
+    at.submit("job-0001", batch(batch=2), output_dir=URL, archive="tar")
+    for _ in range(2):
+        spooled(at)
+        add(at)
+    assert code(at.ask("cancel", "job-0001")) == "not_possible"
+    publish(at, spool="/spool/set", bytes=30)
+    send(at, error="no such bucket", decision="retry")
+    assert code(at.ask("cancel", "job-0001", index=0)) == "not_possible", "the images are in one file"
+    at.ask("cancel", "job-0001")
+    assert at.states("job-0001") == ["cancelled"] * 2
+    assert image(at, "job-0001")["outputs"][0]["error"] == "no such bucket"
+    assert (at.farm.shards, at.farm.spool_used_bytes, at.removed[-1]) == ({}, 0, "/spool/set")
+    assert at.restarted().farm.shards == {}
+
+
+@pytest.mark.parametrize("end", [{"error": "reset", "decision": "retry"}, {"decision": "interrupted"}])
+def test_an_archive_that_is_being_sent_is_tried_no_more_once_its_job_is_cancelled(
+    end: dict[str, str],
+) -> None:
+    at = stage()
+    whole(at, 2)
+    at.ask("cancel", "job-0001")
+    assert at.states("job-0001") == ["uploading"] * 2
+    send(at)
+    send(at, **end)
+    send(at, **end)
+    assert at.states("job-0001") == ["saved"] * 2
+    assert [state for _, state in states_of(at, "job-0001", 1)] == ["saved", "failed", "failed"]
+    assert (at.farm.shards, at.farm.spool_used_bytes, at.farm.open_jobs) == ({}, 0, {})
+
+
 MIRRORED = {"archive": "tar", "mirrors": ("/mnt/nas", URL)}
 
 

@@ -250,6 +250,59 @@ def test_an_upload_that_fails_while_others_get_through_is_given_up() -> None:
     assert at.states("job-0001") == ["failed"]
 
 
+def test_a_job_for_a_wrong_destination_can_be_cancelled() -> None:
+    at = stage()
+    at.submit("job-0001", output_dir=URL)
+    spooled(at)
+    answer(at, error="s3://bucket has no such bucket", decision="hold")
+    at.ask("cancel", "job-0001")
+    assert at.states("job-0001") == ["cancelled"]
+    assert (at.removed, at.farm.spool_used_bytes, at.farm.taken) == (["/spool/job-0001-0"], 0, set())
+    assert at.journal[-1]["state"] == "cancelled"
+    assert at.status()["destinations"][0]["state"] == "ok", "nothing waits for it"
+    at.tick(100)
+    assert not at.uploads
+    assert code(at.ask("cancel", "job-0001")) == "not_possible"
+
+
+@pytest.mark.parametrize("end", [{}, {"error": "reset", "decision": "retry"}, {"decision": "interrupted"}])
+def test_an_upload_that_runs_is_tried_no_more_once_its_job_is_cancelled(end: dict[str, str]) -> None:
+    at = stage()
+    at.submit("job-0001", output_dir=URL)
+    spooled(at)
+    at.ask("cancel", "job-0001")
+    assert at.states("job-0001") == ["uploading"]
+    assert at.journal[-1]["uploads"][0]["given_up"]
+    answer(at, **end)
+    assert at.states("job-0001") == ["cancelled" if end else "saved"]
+    assert at.farm.spool_used_bytes == 0
+    assert not at.farm.open_jobs
+
+
+def test_cancelling_gives_up_the_copies_of_an_image_that_is_saved() -> None:
+    at = stage()
+    at.submit("job-0001", mirrors=(URL, "/mnt/nas"))
+    spooled(at, URL, "/mnt/nas")
+    answer(at, error="no such bucket", decision="retry")
+    answer(at)
+    at.ask("cancel", "job-0001")
+    (image,) = at.farm.jobs["job-0001"].report()["images"]
+    assert image["state"] == "saved"
+    assert "no such bucket" in image["warnings"][0]
+    assert [output["state"] for output in image["outputs"]] == ["saved", "failed", "saved"]
+
+
+def test_a_restart_knows_that_a_job_was_cancelled() -> None:
+    before = stage()
+    before.submit("job-0001", output_dir=URL)
+    spooled(before)
+    before.ask("cancel", "job-0001")
+    after = before.restarted(destinations=(STORE,))
+    after.workers()
+    answer(after, error="reset", decision="retry")
+    assert after.states("job-0001") == ["cancelled"]
+
+
 def test_a_full_spool_refuses_requests_and_holds_images() -> None:
     at = Stage(destinations=(STORE,), spool_bytes=3000)
     at.submit("job-0001", output_dir=URL)
