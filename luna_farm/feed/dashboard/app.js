@@ -148,7 +148,7 @@ function cancel(job, node) {
   node.disabled = true;
   act(login, link, "cancel", { job_id: job.job_id }, (answer) => {
     node.disabled = false;
-    say(answer.ok ? `Job ${job.job_id}: images that no worker has begun are cancelled.` : answer.error);
+    say(answer.ok ? `Job ${job.job_id}: images that wait are cancelled.` : answer.error);
     put(node.closest("li").querySelector(".answer"), answer.ok ? "Cancelled" : answer.error);
   });
 }
