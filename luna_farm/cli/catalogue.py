@@ -85,15 +85,21 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which images")
-    group.add_argument("words", nargs="*", metavar="WORD", help="words that must all occur")
-    group.add_argument("--model", default="", metavar="NAME", help="a part of the name of the model")
+    group.add_argument(
+        "words", nargs="*", type=options.text, metavar="WORD", help="words that must all occur"
+    )
+    group.add_argument(
+        "--model", default="", type=options.text, metavar="NAME", help="a part of the name of the model"
+    )
     group.add_argument(
         "--seed", type=options.whole(-(2**63), 2**64 - 1), metavar="N", help="exactly this seed"
     )
     group.add_argument("--since", type=since, metavar="TIME", help="such as 2h, 3d, 1w, 2026-05-04")
-    group.add_argument("--score", default="", metavar="CONDITION", help="such as variance<0.1 or blank")
+    group.add_argument(
+        "--score", default="", type=options.text, metavar="CONDITION", help="such as variance<0.1 or blank"
+    )
     group.add_argument("--similar", metavar="FILE", help="near duplicates of an image")
-    group.add_argument("--job", default="", metavar="JOB", help="images of this job")
+    group.add_argument("--job", default="", type=options.text, metavar="JOB", help="images of this job")
     group.add_argument("--failed", action="store_true", help="images that failed instead of saved ones")
 
 

@@ -6,6 +6,7 @@ must stay cheap to import: every start of the program pays for it, and every spa
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -52,6 +53,7 @@ OF_NO_FARM = ("config", "completion", "nodes")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; `argv` is without the program's name. Returns the exit code."""
+    _replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that the terminal's encoding does not have
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -60,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(arguments)
         finally:
             # A reader that is gone must show here, not when the interpreter ends.
-            if sys.stdout is not None:  # pythonw has none
-                sys.stdout.flush()
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail("Stopped.", INTERRUPTED)
     except BrokenPipeError:
@@ -79,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FarmError as error:
         return _fail(options.for_this_farm(str(error), arguments), FAILED)
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        return _fail(f"{error.strerror or error}{where}.", FAILED)
+        return _fail(_about_file(error), FAILED)
     except Exception as error:
         if os.environ.get("LUNA_FARM_LOG_LEVEL", "").lower() == "debug":
             raise
@@ -91,6 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     parser = parser_for(arguments)
+    first = next(iter(arguments), "")
+    if first.startswith("-") and first not in ("-h", "--help", "--version"):
+        named = next((word for word in arguments if word in COMMANDS), "COMMAND")
+        parser.error(f"options stand behind the command: luna-farm {named} {first}")
     args, unknown = parser.parse_known_args(arguments)
     of_command: options.Parser = args.parser or parser
     if unknown:
@@ -136,7 +140,34 @@ def parser_for(arguments: Sequence[str]) -> options.Parser:
     return parser
 
 
+def _about_file(error: OSError) -> str:
+    """Return the sentence for a file that cannot be used."""
+    from luna_farm import system
+
+    name = error.filename
+    if not name and error.errno == errno.ENOSPC:  # every other file is named
+        name = "the standard output"
+    if not name:
+        return f"{error.strerror or error}."
+    if error.errno == errno.ENOENT:
+        return f"{name} does not exist."
+    return str(system.disk_error("use", name, error))
+
+
+def _replace_closed_streams() -> None:
+    """Let nothing that is opened later take the number of a standard stream that is closed, and nothing for
+    standard error go to standard output."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        continue
+    os.close(number)
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115  for as long as we live
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 def _fail(text: str, code: int) -> int:
-    colour = sys.stderr is not None and sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr)
     return code

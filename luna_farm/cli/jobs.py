@@ -72,13 +72,15 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )
     dismiss = options.command(subparsers, "dismiss", "give up images that could not be saved", _DISMISS)
     for parser in (cancel, dismiss):
-        parser.add_argument("job_ids", nargs="+", metavar="ID", help="ids of the jobs, such as a1b2c3d4")
+        parser.add_argument(
+            "job_ids", nargs="+", type=options.text, metavar="ID", help="ids of the jobs, such as a1b2c3d4"
+        )
     for parser in (retry, cancel, dismiss):
         parser.add_argument(
             "--image", type=options.whole(0, 10**5), metavar="N", help="only this image of the job, from 0"
         )
     for parser in (job, retry):
-        parser.add_argument("job_id", metavar="ID", help="id of the job, such as a1b2c3d4")
+        parser.add_argument("job_id", type=options.text, metavar="ID", help="id of the job, such as a1b2c3d4")
         parser.add_argument(
             "--timeout", type=options.SECONDS, metavar="SECONDS", help="wait this long at most"
         )

@@ -34,7 +34,9 @@ luna-farm dashboard --print    print the link instead: it works once, within a m
 def add_parser(subparsers: options.Subparsers) -> None:
     """Add the two commands."""
     opened = options.command(subparsers, "open", "open a folder or an image on the desktop", _OPEN)
-    opened.add_argument("job_id", nargs="?", metavar="ID", help="id of the job, such as a1b2c3d4")
+    opened.add_argument(
+        "job_id", nargs="?", type=options.text, metavar="ID", help="id of the job, such as a1b2c3d4"
+    )
     opened.add_argument(
         "--image", type=options.whole(0, 10**5), metavar="N", help="this image of the job, from 0"
     )
@@ -86,7 +88,7 @@ def _path(farm: FarmClient, config: Config, args: argparse.Namespace) -> str:
         return str(farm.status().get("output_dir") or config.output_dir)
     path = _file(farm.job(args.job_id), args.image)
     if is_url(path):
-        raise NotPossible(f"It is not on this machine: {path}")
+        raise NotPossible(f"{path} is not on this machine; its service shows it.")
     return path if args.image is not None else str(Path(path).parent)
 
 

@@ -62,8 +62,18 @@ class Parser(argparse.ArgumentParser):
             if what == "COMMAND":
                 self.error(f"there is no command {given}{_meant(given, allowed)}")
             message = f"{what}: {given} is not allowed{_meant(given, allowed)}; allowed: {', '.join(allowed)}"
-        message = message.removeprefix("argument ")
+        message = self._in_words(message).removeprefix("argument ")
         self.exit(2, f"{self.prog}: {message}. `{self.prog} --help` shows what there is.\n")
+
+    def _in_words(self, message: str) -> str:
+        """Return a message of argparse as a sentence that says what is allowed."""
+        for pattern, words in _SENTENCES:
+            if found := pattern.fullmatch(message):
+                parts = [part for part in re.split(r",? ", found[1]) if part]
+                choices = {str(a.metavar or a.dest): a.choices for a in self._actions if a.choices}
+                allowed = [f"; allowed: {', '.join(choices[part])}" for part in parts if part in choices]
+                return words.format(*found.groups(), listed=_listed(parts)) + "".join(allowed)
+        return message
 
     def named(self, error: InvalidRequest) -> InvalidRequest:
         """Return an error of a field with the name that the field has on the command line."""
@@ -87,6 +97,31 @@ def _meant(given: str, known: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(given, list(known), 1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+_SENTENCES = (
+    (re.compile(r"the following arguments are required: (.+)"), "{listed} missing"),
+    (re.compile(r"one of the arguments (.+) is required"), "one of {0} is missing"),
+    (re.compile(r"argument ([^:]+): expected (?:one|at least one) argument"), "{0} needs a value"),
+    (
+        re.compile(r"argument ([^:]+): ignored explicit argument (.+)"),
+        "{0} takes no value, and {1} was given",
+    ),
+    (re.compile(r"argument ([^:]+): not allowed with argument (.+)"), "{0} and {1} exclude each other"),
+)
+"""Messages of argparse, and how this program says them."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"{names[0]} is"
+    return f"{', '.join(names[:-1])} and {names[-1]} are"
+
+
+def text(given: str) -> str:
+    """Type of options that are no paths: what was typed, also where the locale is another than that of the
+    terminal. What is no UTF-8 becomes a replacement character."""
+    return given if given.isascii() else os.fsencode(given).decode("utf-8", "replace")
 
 
 _OPTIONS = {"index": "--image", "job_id": "--job"}
@@ -167,7 +202,7 @@ def save_option(group: argparse._ArgumentGroup, option: Option) -> None:
     elif isinstance(kind, fields.Number):
         given |= {"type": number(kind.low, kind.high), "metavar": f"{_plain(kind.low)}..{_plain(kind.high)}"}
     else:
-        given["metavar"] = option.name.upper()
+        given |= {"type": text, "metavar": option.name.upper()}
     group.add_argument("--" + option.name.replace("_", "-"), **given)
 
 

@@ -8,7 +8,6 @@ decoded file.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -58,10 +57,19 @@ def add_parser(subparsers: options.Subparsers) -> None:
     names = parser.add_argument_group("where")
     names.add_argument("--output-dir", metavar="DIR", help="folder of this machine (default: the farm's)")
     names.add_argument(
-        "--save-path", default="", metavar="PATH", help=f"folders below it; tokens: {DOCUMENTATION}names/"
+        "--save-path",
+        default="",
+        type=options.text,
+        metavar="PATH",
+        help=f"folders below it; tokens: {DOCUMENTATION}names/",
     )
-    names.add_argument("--filename", metavar="NAME", help="name without ending, tokens too (default: FILE's)")
-    names.add_argument("--affix", default="", help="appended to the name")
+    names.add_argument(
+        "--filename",
+        type=options.text,
+        metavar="NAME",
+        help="name without ending, tokens too (default: FILE's)",
+    )
+    names.add_argument("--affix", default="", type=options.text, help="appended to the name")
     how = parser.add_argument_group("how")
     how.add_argument("--format", type=_format, choices=tuple(formats.FORMATS), default="png")
     for name in HOW:
@@ -141,6 +149,10 @@ def _save(saving: Saving, args: argparse.Namespace, show: Callable[[int], None])
         except FarmUnavailable:
             raise
         except FarmError as error:
+            if isinstance(error, InvalidRequest):
+                if not saving.accepted and _was_given(args, error.field):
+                    raise  # of the command line, so it is the same for every file
+                error = args.parser.named(error)
             of_file = isinstance(error, InvalidRequest) and error.field == "FILE"  # begins with its name
             saving.problems.append(str(error) if of_file else f"{name}: {error}")
         saving.left.pop(0)
@@ -150,6 +162,12 @@ def _save(saving: Saving, args: argparse.Namespace, show: Callable[[int], None])
         show(len(saving.accepted) if args.no_wait else len(saving.reports))
     while not args.no_wait and saving.wait():
         show(len(saving.reports))
+
+
+def _was_given(args: argparse.Namespace, field: str) -> bool:
+    """Whether a field of the request comes from the command line."""
+    default = args.parser.get_default(field)
+    return bool(getattr(args, field, default) != default)
 
 
 ARCHIVE_IDLE_S = 10.0
@@ -192,7 +210,7 @@ def _request(found: Source, name: str, args: argparse.Namespace) -> SaveRequest:
         how["animation_ms"] = how["animation_ms"] or found.lasts
     # A name that was not asked for is no template: its percent signs are just that.
     filename, affix = args.filename, args.affix
-    own = _readable(Path(name).stem).replace("%", "_")
+    own = options.text(Path(name).stem).replace("%", "_")  # in the locale C, names have bytes in them
     if args.archive != "none":  # the filename is that of the archive
         filename, affix = filename or "images", affix or own
         if not (args.shard_images or args.shard_bytes or args.shard_idle_s):
@@ -215,11 +233,6 @@ def _request(found: Source, name: str, args: argparse.Namespace) -> SaveRequest:
         icc_profile=found.icc,
         **how,
     )
-
-
-def _readable(name: str) -> str:
-    """Return the name of a file as text: one that is no UTF-8, or read in the locale C, has bytes in it."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _unsaved(report: JobReport) -> list[Any]:

@@ -43,7 +43,11 @@ def run(args: argparse.Namespace, config: Config) -> int:
     with _connected(config) as farm:
         if args.watch:
             try:
-                how = {"as_json": args.json, "console": terminal.console(), "arguments": args.arguments}
+                how = {
+                    "as_json": args.json,
+                    "console": terminal.console(live=True),
+                    "arguments": args.arguments,
+                }
                 watch(farm, _every(args.interval), **how)
             except KeyboardInterrupt:
                 return 0

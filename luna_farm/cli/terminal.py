@@ -14,19 +14,27 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console: colours on a terminal, plain text elsewhere, names never read as markup."""
+def console(*, stderr: bool = False, live: bool = False) -> Console:
+    """Return a console: colours on a terminal, plain text elsewhere, names never read as markup. `live`: for
+    what is drawn again in its place."""
     from rich.console import Console
 
     file = sys.stderr if stderr else sys.stdout
     if file.isatty() or "COLUMNS" in os.environ:
-        return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=False)
+        shown = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=False)
+        if (
+            shown.width < NARROW and not live
+        ):  # the terminal wraps whole lines; cells would be cut, ids among them
+            shown.width = NARROW
+        return shown
     # In a pipe or a file a line is as long as it is: a path that is cut in two cannot be found again.
     whole: Any = _Trimmed(file)
     return Console(file=whole, width=_UNBOUNDED, highlight=False, markup=False, soft_wrap=False)
 
 
 _UNBOUNDED = 100_000
+NARROW = 80
+"""Columns that tables have at least."""
 
 
 class _Trimmed:
@@ -48,7 +56,9 @@ def progress(title: str, total: int | None) -> tuple[Progress, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    shown = Progress(*columns, console=console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    shown = Progress(
+        *columns, console=console(stderr=True, live=True), transient=True, disable=not sys.stderr.isatty()
+    )
     return shown, shown.add_task(title, total=total)
 
 

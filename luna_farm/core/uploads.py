@@ -329,6 +329,8 @@ def check(farm: Farm, options: SaveOptions) -> None:
         )
         raise InvalidRequest.of("if_exists", options.if_exists, allowed)
     if not archive and shared:
-        raise InvalidRequest.of("archive", options.archive, "zip | tar, with a bound of its size")
+        needed = "which shard_images, shard_bytes and shard_idle_s need; allowed: zip | tar"
+        text = f"archive: none is given, {needed}."
+        raise InvalidRequest(text, "archive", options.archive, "zip | tar")
     if (urls or options.mirrors or archive) and farm.spool_full():
         raise _spool_busy(farm)

@@ -43,7 +43,8 @@ def raising(error):
         (InvalidRequest.of("limit", 0, "1 to 9"), 2, "--limit: 0 is not allowed"),
         (InvalidRequest.of("FILE", "x", "an image"), 1, "FILE: 'x' is not allowed"),
         (FarmError("Odd."), 1, "Odd."),
-        (FileNotFoundError(2, "No such file or directory", "x.png"), 1, "No such file or directory: x.png."),
+        (FileNotFoundError(2, "No such file or directory", "x.png"), 1, "x.png does not exist.\n"),
+        (PermissionError(13, "Permission denied", "x"), 1, "Cannot use x: Permission denied (EACCES)."),
         (OSError("strange"), 1, "strange."),
         (KeyboardInterrupt(), 130, "Stopped."),
         (RuntimeError("oops"), 1, "Unexpected RuntimeError: oops"),
@@ -272,3 +273,65 @@ def test_an_option_with_a_list_may_be_given_several_times():
         found = config.load(given, {}, None, serving=False)
         assert found.allowed_dirs == tuple(Path(path).absolute() for path in paths)
     assert found.catalogue_fields == ("prompt", "scores")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["job"], "ID is missing."),
+        (["config"], "action is missing; allowed: init."),
+        (["nodes"], "action and COMFYUI_DIR are missing; allowed: install."),
+        (["start", "--port"], "--port needs a value."),
+        (["status", "--json=1"], "--json takes no value, and '1' was given."),
+        (["stop", "--now", "--drain"], "--drain and --now exclude each other."),
+        (["export"], "one of --csv --jsonl --parquet is missing."),
+        (["--port", "5", "status"], "options stand behind the command: luna-farm status --port."),
+        (["--json"], "options stand behind the command: luna-farm COMMAND --json."),
+    ],
+)
+def test_wrong_usage_is_said_in_plain_words(words, said, cli):
+    code, out, err = cli(*words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="NOT TESTED: a shell closes streams by number")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_error(closed, tmp_path):
+    command = f'exec "{sys.executable}" -m luna_farm completion bash {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (">&-" not in closed.split())
+    command = f'exec "{sys.executable}" -m luna_farm completion nope {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), "nothing for standard error goes to standard output"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="NOT TESTED: a full disk needs Linux")
+def test_a_full_disk_behind_standard_output_is_named(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "luna_farm", "completion", "fish"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "Cannot use the standard output: No space left on device (ENOSPC). Free some"
+    )
+
+
+@pytest.mark.parametrize("typed", ["\udce6\udc97\udca5", "caf\udce9", "日本"])
+def test_words_are_what_was_typed_whatever_the_locale(typed):
+    """Bytes of UTF-8 that the locale C took for something else, and bytes that are no UTF-8."""
+    args = entry.parser_for(["find"]).parse_args(["find", typed])
+    assert args.words == [os.fsencode(typed).decode("utf-8", "replace")]
+    args = entry.parser_for(["job"]).parse_args(["job", typed])
+    args.job_id.encode()
+    args = entry.parser_for(["save"]).parse_args(["save", typed, "--save-path", typed, "--dpi", "3"])
+    assert args.files == [typed], "a path stays what the system calls it"
+    args.save_path.encode()

@@ -71,7 +71,7 @@ def test_a_path_is_printed_instead(desktop, job, cli):
     [
         (("a1b2c3d4", "--image", "0"), 1, "Image 0 of job a1b2c3d4 has no file: it is failed."),
         (("a1b2c3d4", "--image", "9"), 1, "Image 9 of job a1b2c3d4 does not exist."),
-        (("a1b2c3d4", "--image", "2"), 1, "It is not on this machine: s3://bucket/a.png"),
+        (("a1b2c3d4", "--image", "2"), 1, "s3://bucket/a.png is not on this machine"),
         (("00000000",), 1, "No job"),
         (("--image", "1"), 2, "with the id of a job"),
     ],

@@ -396,3 +396,14 @@ def test_a_value_that_is_not_allowed_is_wrong_usage(option, value, farm, cli, sa
     assert code == 2
     assert f"{value} is not allowed; allowed: " in err
     assert farm.requests == []
+
+
+def test_what_the_farm_does_not_take_of_the_command_line_is_wrong_usage(farm, cli, sample):
+    refused = InvalidRequest.of("output_dir", "ftp://x", "a URL without a user name or password")
+    farm.refuse = {"a b": refused}
+    code, out, err = cli("save", sample, "--output-dir", "ftp://x")
+    assert (code, out) == (2, "")
+    assert err.startswith("--output-dir: 'ftp://x' is not allowed")
+    code, out, err = cli("save", sample)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"{sample}: --output-dir: 'ftp://x'")

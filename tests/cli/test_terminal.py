@@ -41,3 +41,11 @@ def test_a_line_is_never_cut_in_two_where_nobody_looks(capsys, monkeypatch):
     table.add_row("second", "/out/b.png")
     terminal.console().print(table)
     assert capsys.readouterr().out.splitlines() == [f"first   {path}", "second  /out/b.png"]
+
+
+def test_tables_keep_their_cells_on_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert terminal.console().width == terminal.NARROW
+    assert terminal.console(live=True).width == 40, "what is drawn again must not wrap"
+    monkeypatch.setenv("COLUMNS", "120")
+    assert terminal.console().width == 120
