@@ -96,7 +96,8 @@ def _print_started(args: argparse.Namespace, config: Config, farm: Launched) -> 
     print(f"Luna Farm runs in the background, process {farm.pid}.")
     print(f"  jobs       {farm.host}:{farm.port}")
     if farm.feed_port:
-        print(f"  dashboard  http://{farm.host}:{farm.feed_port}/")
+        scheme = "https" if config.tls_cert else "http"
+        print(f"  dashboard  {scheme}://{farm.host}:{farm.feed_port}/")
     print(f"  log        {config.state_dir / logs.FILE_NAME}")
     print(f"  stop it    {options.for_this_farm('luna-farm stop', args.arguments)}")
 

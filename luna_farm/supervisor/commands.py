@@ -193,9 +193,11 @@ class Commands:
             self._shell.handle_event(event)
             return
         sizes = schema.sizes(message, "sizes", MAX_LEASES, 2**62)
+        if len(sizes) != len(parts):  # a slot without pixels of its own holds those of another job
+            raise InvalidRequest.of("sizes", len(sizes), f"{len(parts)} sizes, one for each part")
         views = [
             self._slot_view(connection.number, part.lease, size)
-            for part, size in zip(parts, sizes, strict=False)
+            for part, size in zip(parts, sizes, strict=True)
         ]
         connection.receive_pixels(views, lambda: self._shell.handle_event(event))
 

@@ -68,7 +68,8 @@ class Dashboard:
     def login_link(self) -> dict[str, Any]:
         """What lets a browser into the dashboard, once. Raises NotPossible without a feed."""
         if self.feed is None:
-            raise NotPossible("This farm has no dashboard: its feed port is off or could not be used.")
+            why = self.problem or "This farm has no dashboard: its feed port is off."
+            raise NotPossible(f"{why} Restart the farm with a free --feed-port.")
         tls = self._config.tls_cert is not None
         return {
             "login": self.feed.sessions.link(),

@@ -238,6 +238,8 @@ def _free_keys(root: str, group: Sequence[str], taken: Container[str]) -> list[s
 
 def _check_mirrored_keys(i: ReserveNames) -> None:
     """Raise InvalidRequest for a mirror at which a key would be too long."""
+    if not any(map(is_url, i.mirrors)):
+        return
     longest = max(
         i.relatives, key=lambda relative: len(relative.encode("utf-8", "surrogatepass")), default=""
     )

@@ -197,6 +197,4 @@ def _write(path: Path, text: str) -> None:
             file.write(text)
         os.replace(beside, path)
     except OSError as error:
-        raise DiskError(
-            f"{path} cannot be written: {error.strerror}.", str(path), error.errno or 0
-        ) from error
+        raise system.disk_error("write", path, error) from error

@@ -230,3 +230,15 @@ def test_a_port_that_does_not_answer_is_no_farm():
         port = server.getsockname()[1]
         assert launch._answers({"host": "127.0.0.1", "port": port})
     assert not launch._answers({"host": "127.0.0.1", "port": port})
+
+
+def test_the_dashboard_of_a_farm_with_a_certificate_is_told_by_its_scheme(
+    launched, cli, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(start, "_notes", lambda config: [])
+    for name in ("cert", "key"):
+        (tmp_path / name).touch()
+    words = ("--tls-cert", tmp_path / "cert", "--tls-key", tmp_path / "key")
+    code, out, _ = cli("start", "--detach", *words)
+    assert code == 0
+    assert "  dashboard  https://127.0.0.1:8/\n" in out

@@ -329,7 +329,10 @@ def test_a_paused_farm_accepts_and_saves_only_once_it_is_resumed(start_farm: Sta
 
 
 def test_a_farm_without_a_feed_has_no_dashboard(shared_farm: FarmProcess) -> None:
-    with shared_farm.client() as farm, pytest.raises(NotPossible, match="no dashboard"):
+    with (
+        shared_farm.client() as farm,
+        pytest.raises(NotPossible, match=r"no dashboard.*Restart the farm with a free --feed-port"),
+    ):
         farm.dashboard_link()
 
 

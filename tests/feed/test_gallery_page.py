@@ -148,6 +148,18 @@ async def test_one_image_large_with_what_is_known_of_it(screen: Screen, images: 
     assert screen.complaints == []
 
 
+async def test_a_file_that_is_back_is_shown_with_the_next_look(screen: Screen, images: FakeGallery) -> None:
+    page = await opened(screen)
+    (file,) = images.out.glob("night_001998_*.png")
+    away = file.rename(file.with_suffix(".away"))
+    await page.locator(".shot button").nth(1).click()
+    await screen.shows("#preview-note", "cannot be read")
+    await page.keyboard.press("Escape")
+    away.rename(file)
+    await page.locator(".shot button").nth(1).click()
+    await expect(page.locator("#preview-image")).to_have_attribute("src", re.compile("^blob:"))
+
+
 async def test_an_image_has_an_address_and_back_closes_it(screen: Screen) -> None:
     page = await opened(screen)
     await page.locator(".shot button").first.click()

@@ -216,6 +216,19 @@ def test_a_refused_seal_with_pixels_behind_it_is_told_why(farm: RealFarm) -> Non
     assert told["code"] == "invalid"
 
 
+def test_a_seal_with_fewer_sizes_than_parts_is_refused(farm: RealFarm) -> None:
+    """A slot that nothing is written into holds pixels of another job."""
+    with farm.let_in() as wire:
+        leases = [row["lease"] for row in wire.ask({"cmd": "lease", "id": 1, "sizes": [64, 64]})["leases"]]
+        parts = [[lease, 1] for lease in leases]
+        wire.send({"cmd": "seal", "id": 2, "parts": parts, "inline": True, "sizes": [64]})
+        (told,) = wire.last_words()
+    assert (told["code"], told["error"].startswith("sizes: 1 is not allowed; allowed: 2 sizes")) == (
+        "invalid",
+        True,
+    )
+
+
 def test_the_job_port_answers_on_loopback_only(farm: RealFarm) -> None:
     others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {
         "127.0.0.1",

@@ -90,7 +90,10 @@ export class Preview {
   file(id) {
     if (!this.files.has(id)) {
       this.files.set(id, this.get(`/api/gallery/file?id=${id}`).then(async (answer) => {
-        if (!answer.ok) return { error: (await answer.text()).trim() };
+        if (!answer.ok) {
+          this.files.delete(id); // asked for again with the next look: the farm or the file may be back by then
+          return { error: (await answer.text()).trim() };
+        }
         const blob = await answer.blob();
         return { url: URL.createObjectURL(blob), type: blob.type };
       }));
