@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,10 +48,13 @@ def run(args: argparse.Namespace, config: Config) -> int:
     comfyui: Path = args.comfyui.expanduser().absolute()
     custom = custom_nodes(comfyui)
     target, source = custom / FOLDER, nodes_folder()
-    make_room(target)
-    how = "copied" if args.copy or os.name == "nt" else link(source, target)
+    make_room(target, only_look=True)
+    how = "copied" if args.copy or os.name == "nt" else "linked"
+    if how == "linked":
+        make_room(target)
+        how = link(source, target)
     if how == "copied":
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        copy(source, target)
     print(f"The nodes are in {target} ({how} from {source}).")
     print(python_advice(comfyui))
     print("Restart ComfyUI and reload its page. Start the farm with: luna-farm start --detach")
@@ -78,14 +82,36 @@ def nodes_folder() -> Path:
     return Path(spec.submodule_search_locations[0]).resolve()
 
 
-def make_room(target: Path) -> None:
+def make_room(target: Path, *, only_look: bool = False) -> None:
     """Remove what an earlier installation put there. Raises NotPossible if it is something else."""
     if target.is_symlink():
-        target.unlink()
+        if not only_look:
+            target.unlink()
     elif target.exists():
         if (target / ".git").exists() or not (target / "handover.py").is_file():
             raise NotPossible(f"{target} is there and was not put there by this command. Remove it first.")
-        shutil.rmtree(target)
+        if not only_look:
+            shutil.rmtree(target)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a folder, and only then replace what an earlier installation put there: a copy that fails leaves
+    that as it is. Raises OSError."""
+    beside = target.with_name(f"{target.name}.new.disabled")  # which ComfyUI does not load
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        shutil.copytree(source, beside, ignore=shutil.ignore_patterns("__pycache__"))
+        make_room(target)
+        beside.rename(target)
+    except BaseException as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if isinstance(error, shutil.Error) and error.args:  # a list of (source, target, reason)
+            _, path, why = error.args[0][0]
+            reason = re.sub(r"^\[Errno \d+\] ", "", why)
+            raise NotPossible(
+                f"Cannot write {path}: {reason}. What was there before is as it was."
+            ) from error
+        raise
 
 
 def link(source: Path, target: Path) -> str:

@@ -297,7 +297,7 @@ def test_wrong_usage_is_said_in_plain_words(words, said, cli):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="NOT TESTED: a shell closes streams by number")
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["<&- >&-", "2>&-"])
 def test_a_closed_stream_is_no_error(closed, tmp_path):
     command = f'exec "{sys.executable}" -m luna_farm completion bash {closed}'
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -106,3 +107,35 @@ def test_a_python_that_does_not_start_does_not_have_it(comfyui, capsys):
     python.write_text("not a program")
     install(comfyui)
     assert "does not have luna-farm yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        shutil.Error([("a", "b/nodes.py", "[Errno 28] No space left on device")]),
+        PermissionError(13, "Permission denied", "b"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_a_copy_that_fails_leaves_what_was_there(comfyui, capsys, monkeypatch, error):
+    assert install(comfyui, "--copy") == 0
+    target = comfyui / "custom_nodes" / nodes.FOLDER
+    (target / "kept").touch()
+
+    def fails(_: object, at: Path, **__: object) -> None:
+        at.mkdir()
+        (at / "nodes.py").touch()
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", fails)
+        code = install(comfyui, "--copy")
+    assert code == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert (target / "kept").is_file()
+    assert [path.name for path in target.parent.iterdir()] == [nodes.FOLDER]
+    said = capsys.readouterr().err
+    assert "Errno" not in said
+    if isinstance(error, shutil.Error):
+        assert "Cannot write b/nodes.py: No space left on device. What was there before is as it was." in said
+    assert install(comfyui, "--copy") == 0
+    assert not (target / "kept").exists()
