@@ -72,14 +72,14 @@ class Endpoint:
             return ""
         try:
             return (self.state_dir / "token").read_text("utf-8").strip()
-        except OSError:
+        except (OSError, ValueError):  # gone, or damaged
             return ""
 
     def gallery(self, job_id: str) -> str:
         """Return the address of a job's images in the gallery, "" where the state folder does not tell it."""
         found = self._found()
         scheme = "https" if self.tls is not None else "http"
-        name = f"[{self.host}]" if ":" in self.host else self.host
+        name = config.in_url(self.host)
         port = found.get("feed_port")
         return f"{scheme}://{name}:{int(port)}/gallery?job={job_id}" if port else ""
 

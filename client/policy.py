@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from luna_farm.catalogue.rows import CatalogueRow, from_map
+from luna_farm.config import in_url
 from luna_farm.errors import (
     FarmBusy,
     FarmDraining,
@@ -239,8 +240,7 @@ class Policy:
         """Return an address of the dashboard of the farm at `host` that lets in once."""
         answer = yield from self.call("login")
         scheme = "https" if answer["tls"] else "http"
-        name = f"[{host}]" if ":" in host else host
-        return f"{scheme}://{name}:{answer['feed_port']}/#login={answer['login']}"
+        return f"{scheme}://{in_url(host)}:{answer['feed_port']}/#login={answer['login']}"
 
     def find(
         self, filters: dict[str, Any], since: Any, similar: Any, limit: int, before: int | None

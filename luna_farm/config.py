@@ -187,6 +187,11 @@ def default_state_dir() -> Path:
     return Path(platformdirs.user_state_dir("luna-farm", appauthor=False))
 
 
+def in_url(host: str) -> str:
+    """Return a host as it stands before a port: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def is_loopback(host: str) -> bool:
     """Return whether `host` is reachable from this machine only (by its name: nothing is looked up)."""
     return host == "localhost" or (read.is_address(host) and ipaddress.ip_address(host).is_loopback)

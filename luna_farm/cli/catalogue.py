@@ -221,7 +221,11 @@ def _open(rows: list[CatalogueRow], config: Config) -> int:
         raise NotPossible(f"The files of this farm are on {config.host}, not here: {path}")
     print(path)
     if is_url(path):
-        return 0 if system_desktop.open_address(path) else 1
+        if system_desktop.open_address(path):
+            return 0
+        raise NotPossible(
+            f"It cannot be opened: {system_desktop.missing() or 'no browser could be started'}."
+        )
     system_desktop.open_path(Path(path))
     return 0
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from luna_farm import DOCUMENTATION
 from luna_farm.cli import options
-from luna_farm.config import FEED_OFF, Config
+from luna_farm.config import FEED_OFF, Config, in_url
 from luna_farm.config_settings import SETTINGS
 from luna_farm.errors import FarmError
 
@@ -94,10 +94,11 @@ def _print_started(args: argparse.Namespace, config: Config, farm: Launched) -> 
     from luna_farm import logs
 
     print(f"Luna Farm runs in the background, process {farm.pid}.")
-    print(f"  jobs       {farm.host}:{farm.port}")
+    host = in_url(farm.host)
+    print(f"  jobs       {host}:{farm.port}")
     if farm.feed_port:
         scheme = "https" if config.tls_cert else "http"
-        print(f"  dashboard  {scheme}://{farm.host}:{farm.feed_port}/")
+        print(f"  dashboard  {scheme}://{host}:{farm.feed_port}/")
     print(f"  log        {config.state_dir / logs.FILE_NAME}")
     print(f"  stop it    {options.for_this_farm('luna-farm stop', args.arguments)}")
 

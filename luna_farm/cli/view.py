@@ -17,6 +17,7 @@ from rich.text import Text
 
 from luna_farm.cli.options import for_this_farm
 from luna_farm.cli.terminal import duration, size
+from luna_farm.config import in_url
 from luna_farm.core.counted import counted
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -91,13 +92,13 @@ def _processes(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _head(status: Mapping[str, Any], named: Named) -> Text:
-    host, port, feed_port = (status.get(name) for name in ("host", "port", "feed_port"))
+    host, port, feed_port = in_url(str(status.get("host"))), status.get("port"), status.get("feed_port")
     up = duration(float(status.get("uptime_s", 0)))
     text = Text.assemble(
         (f"Luna Farm {status.get('version', '')}", "bold"), f"  up {up}, jobs on {host}:{port}"
     )
     if feed_port:
-        text.append(f", dashboard http://{host}:{feed_port}/")
+        text.append(f", dashboard {'https' if status.get('tls') else 'http'}://{host}:{feed_port}/")
     if status.get("paused"):
         text.append(named("  paused (luna-farm resume)"), style="yellow bold")
     if status.get("draining"):

@@ -19,7 +19,7 @@ from typing import Any
 
 from luna_farm import log_lines, system
 from luna_farm.catalogue import rows
-from luna_farm.config import FEED_OFF, Config
+from luna_farm.config import FEED_OFF, Config, in_url
 from luna_farm.core import events, instructions, recovery
 from luna_farm.core.counted import counted
 from luna_farm.core.farm import advance, handle
@@ -219,10 +219,12 @@ class Supervisor:
         limits = {**self.farm.limits.of_request(), "max_jobs": config.max_jobs}
         folders = {"state_dir": str(config.state_dir), "output_dir": str(config.output_dir)}
         facts = {"limits": limits, "catalogue": config.catalogue, "start_command": start_command(config)}
-        self._status.facts = {**endpoint, **folders, **facts}
-        log.info("Luna Farm listens on %s:%d (pid %d)", config.host, port, os.getpid())
+        tls = {"tls": config.tls_cert is not None}
+        self._status.facts = {**endpoint, **tls, **folders, **facts}
+        host = in_url(config.host)
+        log.info("Luna Farm listens on %s:%d (pid %d)", host, port, os.getpid())
         if feed:
-            log.info("Dashboard: %s://%s:%d/", "https" if config.tls_cert else "http", config.host, feed.port)
+            log.info("Dashboard: %s://%s:%d/", "https" if config.tls_cert else "http", host, feed.port)
 
     def _sweep_strays(self) -> None:
         """Look for what a power cut left in the folders of all jobs that are known."""

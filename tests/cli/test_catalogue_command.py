@@ -189,6 +189,10 @@ def test_a_url_is_opened_in_the_browser(cli, monkeypatch, tmp_path):
     store.close()
     monkeypatch.setattr(system_desktop, "open_address", lambda address: address == "s3://bucket/a.png")
     assert cli("find", "--open")[0] == 0
+    monkeypatch.setattr(system_desktop, "open_address", lambda address: False)
+    monkeypatch.setattr(system_desktop, "missing", lambda: "there is no desktop here")
+    code, out, err = cli("find", "--open")
+    assert (code, out, err) == (1, "s3://bucket/a.png\n", "It cannot be opened: there is no desktop here.\n")
 
 
 def test_rows_are_exported(rebuilt, cli, tmp_path):

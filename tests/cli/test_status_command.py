@@ -171,3 +171,8 @@ def test_no_farm_is_code_3(no_farm, cli):
     code, out, err = cli("status", "--json")
     assert (code, out) == (3, "")
     assert err == "No farm at 127.0.0.1:1.\n"
+
+
+def test_the_dashboard_of_a_farm_with_a_certificate_is_shown_by_its_scheme(farm, cli):
+    farm.statuses = [{**farm.status(), "tls": True, "host": "::1"}]
+    assert "jobs on [::1]:19283, dashboard https://[::1]:19284/" in cli("status")[1]
