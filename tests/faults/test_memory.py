@@ -94,11 +94,14 @@ def how_fast(ask: Callable[[], object], times: int = 20) -> float:
 @contextmanager
 def held(client: FarmClient, *sizes: int) -> Iterator[None]:
     """Hold leases of these sizes, as a client does that copies slowly."""
-    with client._borrowed() as connection:
+    connection = client._borrow()
+    try:
         ask = connection.session.call
         leases = connection.run(ask({"cmd": "lease", "sizes": list(sizes)}))["leases"]
         yield
         connection.run(ask({"cmd": "release", "leases": [lease["lease"] for lease in leases]}))
+    finally:
+        client._take_back(connection)
 
 
 def request(one: RunningFarm, size: int = 64, **options: object) -> SaveRequest:
