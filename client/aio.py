@@ -131,7 +131,10 @@ class AsyncConnection:
     def close(self) -> None:
         """Close, and return prefetched leases: the farm would keep them in quarantine, for this process
         lives."""
-        release_message = None if self.broken else self.session.release_message()
+        if self.broken:
+            self._writer.transport.abort()  # to wait until all is sent would outlive the event loop
+            return
+        release_message = self.session.release_message()
         if release_message is not None:
             self._writer.write(frames.encode(release_message))
         self.broken = True

@@ -43,6 +43,9 @@ def hand_over_one(one: RunningFarm, number: int) -> tuple[Album | None, float]:
         return album, time.perf_counter() - started
 
 
+@pytest.mark.filterwarnings(  # Python 3.11 under coverage: threads that begin together cannot all set a trace
+    "ignore:Exception ignored in thread started by:pytest.PytestUnraisableExceptionWarning"
+)
 def test_200_clients_at_once(farm: Start, figures: Figures) -> None:
     one = farm()
     one.workers_ready(2)
