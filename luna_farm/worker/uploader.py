@@ -52,8 +52,8 @@ class Uploader:
         self._lock = threading.Lock()
         self._said = threading.Condition()
         self._answers: list[dict[str, Any]] = []
-        self._in_hand = 1
-        """Messages to come: the first one, and an answer to each order."""
+        self._in_hand = 0
+        """Answers to come, one to each order."""
         self._frames = frames.FrameBuffer()
         self._destinations = {at.name: at for at in destinations}
         self._places = [(at.name, parse("url", at.url)) for at in destinations]
@@ -68,8 +68,10 @@ class Uploader:
         threading.Thread(target=self._speak, daemon=True).start()
 
     def run(self) -> None:
-        """Report ready, then send what comes; ends with the process."""
-        self._say({"t": "ready", "pid": os.getpid(), "created": system.process_started(os.getpid())})
+        """Report ready, then send what comes; ends with the process. The report waits for nothing: only then
+        can a successor of the supervisor fence this process off, before it writes."""
+        ready = {"t": "ready", "pid": os.getpid(), "created": system.process_started(os.getpid())}
+        self._send([ready])
         while message := self._next():
             if message["t"] == "stop":
                 break
@@ -114,10 +116,13 @@ class Uploader:
                 self._said.wait_for(lambda: len(self._answers) >= self._in_hand, GATHER_S)
                 answers, self._answers = self._answers, []
                 self._in_hand -= len(answers)
-            try:
-                self._pipe.sendall(frames.encode({"t": "answers", "answers": answers}))
-            except OSError:
-                os._exit(0)
+            self._send(answers)
+
+    def _send(self, answers: list[dict[str, Any]]) -> None:
+        try:
+            self._pipe.sendall(frames.encode({"t": "answers", "answers": answers}))
+        except OSError:
+            os._exit(0)
 
     def _submit(self, message: dict[str, Any]) -> None:
         root = message["root"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -23,15 +24,17 @@ def test_answers_go_together_while_others_are_to_come(
     ours, theirs = socket.socketpair()
     with ours, theirs:
         made = Uploader(theirs, (), UploadSpool(str(tmp_path)), str(tmp_path))
+        all_taken = threading.Event()
+        made._remover.submit(all_taken.wait)  # no file is removed before
         for n, path in enumerate(spooled):
             path.write_bytes(b"x")
             made.take({"t": "remove", "id": n, "paths": [str(path)]})
         made.take({"t": "upload", "id": 3, "root": "ftp://nas:70000/x"})
-        made._say({"t": "ready"})  # until it is said, the others wait
+        all_taken.set()
         read = frames.FrameBuffer()
         while (message := read.next()) is None:
             read.feed(ours.recv(4096))
-    assert sorted(answer.get("id", -1) for answer in message["answers"]) == [-1, 0, 1, 2, 3]
+    assert sorted(answer["id"] for answer in message["answers"]) == [0, 1, 2, 3]
     assert not any(map(Path.exists, spooled))
 
 
