@@ -59,6 +59,11 @@ class Uploads:
         self._handle_events = handle_events
         self._args = (tuple(destinations), spool, shards)
         self._uploader: Child | None = None
+        self._known = False
+        """The uploader is in the journal, so that a successor can fence it off. Before that it gets no order:
+        it would carry it out beside the uploader of that successor."""
+        self._held: list[Message] = []
+        """Orders for when it is."""
         self._running: dict[int, _Running] = {}
         """Number of the order -> what it is."""
         self._removing: dict[int, Sequence[str]] = {}
@@ -89,8 +94,8 @@ class Uploads:
         self._order(i, {"t": "publish", "shard": i.shard.to_map(), "members": i.members, "bytes": i.bytes})
 
     def remove(self, paths: Sequence[str]) -> bool:
-        """Have files of the spool removed. Returns False while there is no uploader."""
-        if self._uploader is None:
+        """Have files of the spool removed. Returns False while there is no uploader that takes orders."""
+        if self._uploader is None or not self._known:
             return False
         for first in range(0, len(paths), REMOVED_TOGETHER):
             self._last += 1
@@ -117,7 +122,11 @@ class Uploads:
             start, answers = spawned.start_uploader, (self._received, self._ended)
             self._uploader = Child("uploader", start, self._args, *answers, start_at=self._start_at)
             self._start_at = time.monotonic() + START_AGAIN_S
-        self._uploader.send({**message, "id": self._last})
+        order = {**message, "id": self._last}
+        if self._known:
+            self._uploader.send(order)
+        else:
+            self._held.append(order)
 
     def flush(self) -> None:
         """Send what was said since the last flush."""
@@ -136,6 +145,12 @@ class Uploads:
         """Turn the answers in a message of the uploader into events, which are handled together."""
         happened = [self._event(answer) for answer in message["answers"]]
         self._handle_events(*[event for event in happened if event is not None])
+        if self._uploader is not None and any(answer["t"] == "ready" for answer in message["answers"]):
+            self._known = True
+            held, self._held = self._held, []
+            for order in held:
+                self._uploader.send(order)
+            self._uploader.flush()
 
     def _event(self, answer: Message) -> events.Event | None:
         if answer["t"] == "ready":
@@ -160,7 +175,8 @@ class Uploads:
 
     def _ended(self, why: str) -> None:
         """The uploader was collected: report what it had in hand as interrupted."""
-        self._uploader = None
+        self._uploader, self._known = None, False
+        self._held.clear()
         if not self._closing:
             log.warning("The uploader has ended (%s); it is started again.", why)
         self._left += [path for paths in self._removing.values() for path in paths]

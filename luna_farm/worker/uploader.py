@@ -68,8 +68,7 @@ class Uploader:
         threading.Thread(target=self._speak, daemon=True).start()
 
     def run(self) -> None:
-        """Report ready, then send what comes; ends with the process. The report waits for nothing: only then
-        can a successor of the supervisor fence this process off, before it writes."""
+        """Report ready, then send what comes; ends with the process. The supervisor orders nothing before."""
         ready = {"t": "ready", "pid": os.getpid(), "created": system.process_started(os.getpid())}
         self._send([ready])
         while message := self._next():

@@ -60,15 +60,52 @@ def child(at: Uploads) -> PretendedChild:
     return found
 
 
+def ready(at: Uploads) -> None:
+    """Have the uploader report that it is there."""
+    child(at).received({"t": "answers", "answers": [{"t": "ready", "pid": 7, "created": 1.0}]})
+
+
+def test_an_uploader_gets_no_order_before_a_successor_could_fence_it_off(
+    clock: Callable[[float], None],
+) -> None:
+    """It would carry it out beside the uploader of that successor, and put images into an archive twice."""
+    clock(0)
+    known: list[tuple[events.Event, ...]] = []
+
+    def handle(*happened: events.Event) -> None:
+        assert child(at).sent == []
+        known.append(happened)
+        at.start(order(1))  # what arises meanwhile follows in order
+
+    at = Uploads(handle, (), "/spool", "/shards")
+    for _ in range(2):
+        at.start(order(0))
+        assert not at.remove(["/spool/a"])
+        at.flush()
+        assert child(at).sent == []
+        ready(at)
+        assert [(message["t"], message["id"]) for message in child(at).sent] == [
+            ("upload", at._last - 1),
+            ("upload", at._last),
+        ]
+        at._handle_events = lambda *_: None
+        child(at).ended("killed")
+        at._handle_events = handle
+    assert known == [(events.UploaderReady(7, 1.0),)] * 2
+
+
 def test_answers_that_come_together_are_handled_in_one_turn(clock: Callable[[float], None]) -> None:
     clock(0)
     at, turns = made()
     at.start(order(0))
     at.start(order(1))
+    ready(at)
     answers = [{"t": "uploaded", "id": message["id"], "name": "a.png"} for message in child(at).sent]
-    child(at).received({"t": "answers", "answers": [{"t": "ready", "pid": 7, "created": 1.0}, *answers]})
-    (turn,) = turns
-    assert [type(event) for event in turn] == [events.UploaderReady, *[events.UploadFinished] * 2]
+    child(at).received({"t": "answers", "answers": answers})
+    assert [[type(event) for event in turn] for turn in turns] == [
+        [events.UploaderReady],
+        [events.UploadFinished] * 2,
+    ]
 
 
 def test_one_that_is_ordered_ahead_may_wait_for_the_slowest_before_it(clock: Callable[[float], None]) -> None:
@@ -99,6 +136,7 @@ def test_files_that_an_uploader_did_not_remove_are_given_back(clock: Callable[[f
     at, turns = made()
     assert not at.remove(["/spool/a"]), "there is no uploader yet"
     at.start(order(0))
+    ready(at)
     paths = [f"/spool/{n}" for n in range(REMOVED_TOGETHER + 1)]
     assert at.remove(paths)
     first, second = child(at).sent[1:]
@@ -114,6 +152,7 @@ def test_no_uploader_is_left_once_it_is_closed(clock: Callable[[float], None]) -
     clock(0)
     at, _ = made()
     at.start(order(0))
+    ready(at)
     at.remove(["/spool/a"])
     asyncio.run(at.close())
     assert at.pid == 0
