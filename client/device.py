@@ -31,7 +31,7 @@ def array_of(tensor: Any) -> NDArray[Any]:
     torch = sys.modules["torch"]
     bfloat = tensor.dtype == torch.bfloat16
     if bfloat:
-        tensor = tensor.view(torch.int16)
+        tensor = tensor.detach().resolve_neg().view(torch.int16)
     try:
         array: NDArray[Any] = tensor.numpy()
     except RuntimeError:  # autograd follows it, or it is negated where it is read, as imaginary parts are

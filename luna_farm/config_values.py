@@ -154,7 +154,7 @@ def path_or_none(value: Any, folder: Path) -> Path | None:
 
 def paths(value: Any, folder: Path) -> tuple[Path, ...]:
     """Read a list of paths, or text with the platform's path separator between them. Text with another
-    separator between absolute paths is refused: as one path it would mean a folder that nobody has."""
+    separator between absolute paths is refused: as one path it would be a wrong folder."""
     parts = _listed(value, os.pathsep)
     if isinstance(value, str) and (
         _URL.search(value) or any(_SEVERAL.search(part.strip()) for part in parts)

@@ -2,7 +2,7 @@
 
 Every line that belongs to a job carries its id (`extra={"job_id": ...}`). Writing happens in a thread of its
 own behind a bounded queue: a terminal that was paused or a disk that hangs must never hold the farm up, and
-no secret that was named to `hide` may ever appear in a line.
+no secret that was named to `hide` may ever appear in a line (see there for very short ones).
 """
 
 from __future__ import annotations

@@ -294,7 +294,7 @@ def add(file: Path, other: Path) -> None:
 def measure(file: Path, long: bool, for_pytest: list[str]) -> int:
     """Run the tests and note what came of them in `file`; returns the exit code of pytest."""
     file.parent.mkdir(exist_ok=True)
-    lines = file.with_suffix(".jsonl")
+    lines = file.with_name(f"{file.name}.lines")
     lines.unlink(missing_ok=True)
     started = time.monotonic()
     code = run_tests(long, lines, for_pytest)

@@ -77,3 +77,17 @@ def small_shm() -> Callable[[int], tuple[str, ...]]:
         return ("unshare", "-m", "sh", "-c", mount, "sh")
 
     return before
+
+
+@pytest.fixture
+def mounted(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The mount points that there are, as the farm sees them."""
+    from luna_farm.storage import mounts
+
+    points = {"/", "/mnt/disk"}
+
+    def device(path: str) -> int:
+        return max(number for number, point in enumerate(sorted(points)) if mounts.below(path, point))
+
+    monkeypatch.setattr(mounts, "_device", device)
+    return points

@@ -6,7 +6,7 @@ behind the other. Decides, as `farm.handle` documents; a submit of one request g
 
 from __future__ import annotations
 
-from luna_farm.core import events, intake, new_jobs
+from luna_farm.core import events, intake, new_jobs, objections
 from luna_farm.core.completion import job_record, request_of
 from luna_farm.core.instructions import Append, Forget, Instruction, Reply, SpoolPixels
 from luna_farm.core.job import ImageState, Job
@@ -38,7 +38,7 @@ def submitted(farm: Farm, event: events.ManySubmitted, now: float) -> list[Instr
             raise InvalidRequest.of("request_id", known[0].request_id, allowed)
         for job_id, submit in zip(event.job_ids, event.submits, strict=True):
             again = events.Submitted(event.client, event.reply, submit, job_id)
-            error = intake.objection(farm, again, None)
+            error = objections.objection(farm, again, None)
             if error:
                 raise error
             opened = OpenSubmit(job_id, event.client, event.reply, submit, bundle=bundle)
@@ -80,7 +80,7 @@ def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
     images = sum(opened.submit.num_images for opened in bundle.opened)
     size = _size(bundle)
     if slot is None:
-        bundle.error = bundle.error or intake.stale(part)
+        bundle.error = bundle.error or objections.stale(part)
     elif more or part.images != images:
         allowed = f"one part with the {images} images of all requests"
         bundle.error = bundle.error or InvalidRequest.of("parts", len(event.parts), allowed)
@@ -171,7 +171,7 @@ def journaled(farm: Farm, event: events.Journaled, now: float) -> list[Instructi
     if bundle is None:
         return intake.journaled(farm, event, now)
     if event.error is not None:
-        return _fail(farm, bundle, intake.not_journaled(farm, event.error))
+        return _fail(farm, bundle, objections.not_journaled(farm, event.error))
     jobs = bundle.jobs
     told: list[Instruction] = []
     for job in jobs:

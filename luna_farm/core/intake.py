@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from luna_farm.core import archive_names, early, events, filenames, new_jobs, replaced, uploads
+from luna_farm.core import archive_names, early, events, filenames, new_jobs, objections, replaced, uploads
 from luna_farm.core.completion import close, job_record, missing, request_of, whole_record
 from luna_farm.core.feed_events import JobQueued
 from luna_farm.core.instructions import Append, Forget, Instruction, Publish, Reply, ReserveNames, SpoolPixels
 from luna_farm.core.job import NOTHING_YET, Image, ImageState, Job
-from luna_farm.core.leases import QUARANTINE_S, busy
+from luna_farm.core.leases import QUARANTINE_S
 from luna_farm.core.needs import needs
 from luna_farm.core.open_submits import OpenSubmit, Step
 from luna_farm.core.protocol import refusal
-from luna_farm.core.schema import Part
-from luna_farm.core.slots import Slot
 from luna_farm.core.state import FILE_STEP_NS, Farm
-from luna_farm.errors import FarmDraining, FarmError, InvalidRequest, StaleLease, TooLarge
+from luna_farm.errors import FarmError, InvalidRequest
 
 S = ImageState
 
@@ -35,7 +33,7 @@ def submitted(farm: Farm, event: events.Submitted, now: float) -> list[Instructi
     """
     submit = event.submit
     known = farm.jobs.get(farm.requests.get(submit.request_id, ""))
-    error = objection(farm, event, known)
+    error = objections.objection(farm, event, known)
     if error:
         return [Reply(event.client, event.reply, refusal(error))]
     if known is not None and not known.count(S.MISSING):
@@ -97,27 +95,6 @@ def _reopen(farm: Farm, opened: OpenSubmit, job: Job) -> list[Instruction]:
     return [Append((job_record(job),)), *done]  # the journal holds open jobs only, and this one was finished
 
 
-def objection(farm: Farm, event: events.Submitted, known: Job | None) -> FarmError | None:
-    """Return why the farm does not take a submit now, None if it does."""
-    if farm.requests.get(event.submit.request_id) in farm.submits:
-        return busy(farm, "this very request is being accepted")
-    if event.client in farm.submitting or event.client in farm.bundles:
-        return InvalidRequest.of(
-            "cmd", "save_images_async", "seal or abort, for this connection has an open submit"
-        )
-    if known is not None and not known.count(S.MISSING):
-        return None  # its receipt costs nothing, even while the farm stops
-    if farm.draining:
-        return FarmDraining("The farm is stopping and takes nothing new.")
-    # A submit that goes on with a job that is known is open as that job already.
-    if (
-        len(farm.open_jobs) + sum(job_id not in farm.open_jobs for job_id in farm.submits)
-        >= farm.limits.max_jobs
-    ):
-        return busy(farm, f"{len(farm.open_jobs)} jobs are open, as many as the setting max_jobs allows")
-    return None
-
-
 def names_reserved(farm: Farm, event: events.NamesReserved, now: float) -> list[Instruction]:
     """The names are reserved: accept what is sealed by now."""
     opened = farm.submits[event.job_id]
@@ -135,9 +112,9 @@ def sealed(farm: Farm, event: events.Sealed, now: float) -> list[Instruction]:
         return release(farm, event)
     for part in event.parts:
         slot = farm.slots.held_by(event.client, part.lease)
-        error = _wrong_part(opened, part, slot)
+        error = objections.wrong_part(opened, part, slot)
         if error or slot is None:
-            answer = refusal(error or stale(part), opened.job_id)
+            answer = refusal(error or objections.stale(part), opened.job_id)
             return [Reply(event.client, event.reply, answer), *_leave(farm, opened, now)]
         farm.slots.seal(slot, part.images)
         file_time = farm.file_times(event.time_ns, part.images)
@@ -153,26 +130,6 @@ def release(farm: Farm, event: events.Sealed) -> list[Instruction]:
         if slot:
             farm.slots.release(slot)
     return []
-
-
-def stale(part: Part) -> StaleLease:
-    """Return the refusal of a seal with a lease that the connection does not hold."""
-    return StaleLease(f"This connection does not hold lease {part.lease}; lease again, and submit again.")
-
-
-def _wrong_part(opened: OpenSubmit, part: Part, slot: Slot | None) -> FarmError | None:
-    if slot is None:
-        return stale(part)
-    left = opened.submit.num_images - opened.sealed
-    if part.images > left:
-        return InvalidRequest.of("parts", part.images, f"at most the {left} images that are not sealed yet")
-    batch, place = opened.submit.batch_of(opened.sealed)
-    if part.images > batch.batch - place:
-        return InvalidRequest.of("parts", part.images, f"the {batch.batch - place} images left of this batch")
-    if part.images * batch.image_bytes > slot.size:
-        allowed = f"at most {slot.size} bytes, the size of the lease"
-        return TooLarge.of("parts", part.images * batch.image_bytes, allowed)
-    return None
 
 
 def _accept(farm: Farm, opened: OpenSubmit, now: float) -> list[Instruction]:
@@ -248,7 +205,7 @@ def journaled(farm: Farm, event: events.Journaled, now: float) -> list[Instructi
     later: list[Instruction] = []
     if event.error is not None:
         if not job.early:
-            return _fail(farm, opened, not_journaled(farm, event.error), now)
+            return _fail(farm, opened, objections.not_journaled(farm, event.error), now)
         # Their receipt was sent, and a successor knows by their marks: written once the disk allows.
         later.append(Append(tuple(map(whole_record, opened.taking))))
     elif opened.early and job.job_id not in farm.jobs:
@@ -258,11 +215,6 @@ def journaled(farm: Farm, event: events.Journaled, now: float) -> list[Instructi
     opened.taking, opened.step = [], Step.CLIENT
     # The receipt goes out first: its client waits for it.
     return [*_accept(farm, opened, now), *done]
-
-
-def not_journaled(farm: Farm, error: FarmError) -> FarmError:
-    """Return the refusal of a submit whose record could not be written."""
-    return busy(farm, f"its journal cannot be written now ({error})")
 
 
 def accepted(farm: Farm, job: Job, images: Sequence[Image], now: float) -> list[Instruction]:

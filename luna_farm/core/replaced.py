@@ -1,7 +1,7 @@
 """What of the names that a request asks for is not taken as it was typed, and why.
 
 Said once for each request, of its text alone: what a token stands for (a prompt, a model) is replaced without
-a word, since nobody typed it as a name. Pure; the replacing is in `filenames.py`.
+a word, since it was not typed as a name. Pure; the replacing is in `filenames.py`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HANDOVER_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
 STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 COUNTED_TOGETHER = 256
-"""Saved images after which they are counted."""
+"""Saved images, or hand-overs, after which they are counted."""
 WAIT_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0)
 
 
@@ -129,6 +129,8 @@ def _job_queued(metrics: Metrics, event: Mapping[str, Any]) -> None:
     handover_ms = event.get("handover_ms")
     if handover_ms is not None:
         metrics.handovers_ms.append(handover_ms)
+        if len(metrics.handovers_ms) >= COUNTED_TOGETHER:  # images may all be rejected, or fail
+            metrics.count_late()
 
 
 def _image_saved(metrics: Metrics, event: Mapping[str, Any]) -> None:

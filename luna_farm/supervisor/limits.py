@@ -17,10 +17,11 @@ from luna_farm.supervisor.disks import Disks
 
 def limits(config: Config, arena_bytes: int) -> Limits:
     """Return the bounds that the core keeps."""
-    fallback_root, fallback_dir = "", ""
+    fallback_root, fallback_dir, fallback_mount = "", "", ""
     if config.fallback_dir:
         fallback_root, rest = Allowed(config.allowed_dirs).place(str(config.fallback_dir), "fallback_dir")
         fallback_dir = os.path.join(fallback_root, *rest.split("/")).rstrip(os.sep)
+        fallback_mount = Disks().of_mirrors([fallback_dir])[0].get(fallback_dir, "")
     return Limits(
         arena_bytes=min(arena_bytes, config.max_queue_bytes),
         max_jobs=config.max_jobs,
@@ -33,7 +34,7 @@ def limits(config: Config, arena_bytes: int) -> Limits:
         worker_deadline_s=config.worker_deadline_s,
         fallback_dir=fallback_dir,
         fallback_root=fallback_root,
-        fallback_mount=Disks().of_mirrors([fallback_dir])[0].get(fallback_dir, ""),
+        fallback_mount=fallback_mount,
         path_bytes=names.PATH_BYTES,
         spool_bytes=config.spool_bytes,
         destinations=tuple(

@@ -91,7 +91,7 @@ class Marked:
             lease, at = image.task.mark
             try:
                 found = ask(Mark(self._shell.segments.view(image.task.segment, at, MARK_BYTES), lease))
-            except ArenaError:  # its segment was removed by somebody: so are its pixels
+            except ArenaError:  # its segment was removed, and with it its pixels
                 found = None
             if found is not None:
                 parts.append(Part(lease, 1, (found,) if found else ()))

@@ -305,6 +305,9 @@ def test_a_tensor_that_autograd_follows_and_one_that_is_negated_lazily(torch):
     lazily = torch.conj(torch.complex(x, -x)).imag
     assert lazily.is_neg()
     _same(lazily, _comfyui(x.numpy()))
+    bfloat = x.bfloat16()
+    _same(bfloat.clone().requires_grad_(), _comfyui(bfloat.float().numpy()))
+    _same(torch._neg_view(-bfloat), _comfyui(bfloat.float().numpy()))
 
 
 def test_nan_in_a_tensor_is_counted(torch):

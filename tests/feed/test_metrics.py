@@ -12,7 +12,7 @@ import pytest
 from fake_farm import FakeFarm
 from prometheus_client.parser import text_string_to_metric_families
 
-from luna_farm.feed.metrics import FeedFacts, Histogram, Metrics
+from luna_farm.feed.metrics import COUNTED_TOGETHER, FeedFacts, Histogram, Metrics
 
 FACTS = FeedFacts(ready=True, subscribers=3, dropped=1)
 
@@ -39,6 +39,15 @@ def saved(**more: Any) -> dict[str, Any]:
         "encode_ms": 8.0,
         "write_ms": 2.0,
     } | more
+
+
+def test_hand_overs_are_counted_where_no_image_is_saved() -> None:
+    """All may be rejected: what is kept for later stays bounded."""
+    metrics = Metrics()
+    for _ in range(2 * COUNTED_TOGETHER):
+        metrics.observe({"event": "save_job_queued", "num_images": 1, "handover_ms": 0.2})
+    assert len(metrics.handovers_ms) < COUNTED_TOGETHER
+    assert rendered(metrics)["luna_farm_handover_seconds_count",] == 2 * COUNTED_TOGETHER
 
 
 def test_events_are_counted() -> None:

@@ -14,18 +14,6 @@ from luna_farm.storage import mounts
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="NOT TESTED: Windows has drives instead")
 
 
-@pytest.fixture
-def mounted(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The mount points that there are."""
-    points = {"/", "/mnt/disk"}
-
-    def device(path: str) -> int:
-        return max(number for number, point in enumerate(sorted(points)) if mounts.below(path, point))
-
-    monkeypatch.setattr(mounts, "_device", device)
-    return points
-
-
 def test_the_mount_point_is_found_also_for_folders_that_are_not_there_yet(mounted: set[str]) -> None:
     assert mounts.mount_of("/mnt/disk/out/of/many") == "/mnt/disk"
     assert mounts.mount_of("/mnt/disk") == "/mnt/disk"

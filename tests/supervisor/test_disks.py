@@ -20,17 +20,11 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="NOT TESTED: Win
 
 
 @pytest.fixture
-def mounted(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def mounted(mounted: set[str], monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The mount points that there are; each question is asked anew."""
-    points = {"/", "/mnt/disk"}
-
-    def device(path: str) -> int:
-        return max(number for number, point in enumerate(sorted(points)) if mounts.below(path, point))
-
-    monkeypatch.setattr(mounts, "_device", device)
     monkeypatch.setattr(module, "STILL_THERE_S", 0.0)
     monkeypatch.setattr(module, "MOUNT_FRESH_S", 0.0)
-    return points
+    return mounted
 
 
 def test_a_folder_belongs_on_the_disk_that_it_was_on(mounted: set[str]) -> None:
