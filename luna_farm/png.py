@@ -11,6 +11,7 @@ built, numpy and deflate libraries do the same, slower (`luna-farm doctor` says 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -37,12 +38,14 @@ def encode(
     array: uint8 or uint16 (any byte order), [H, W] or [H, W, C] with C = 1 (gray), 2 (gray and alpha), 3
     (RGB) or 4 (RGBA), with any strides. level: 0 (stored) to 9 (smallest); 4 suits most. text: keywords (1
     to 79 Latin-1 characters) and texts; a text goes into `tEXt` if it is Latin-1, else into `iTXt`. chunks:
-    further chunks, each its type (four letters) and data, placed before the pixels. Raises ValueError for
-    anything else, and MemoryError.
+    further chunks, each its type (four letters, the first a small one: the others make the image, and the
+    encoder writes them) and data, placed before the pixels. Raises ValueError for anything else, and
+    MemoryError.
 
     The same pixels and options give the same file. The GIL is released while pixels are compressed.
     """
-    return b"".join(_encoder.encode(_pixels(array), level=level, chunks=_chunks(text, chunks)))
+    pixels, level = _pixels(array), _whole(level)
+    return b"".join(_encoder.encode(pixels, level=level, chunks=_chunks(text, chunks)))
 
 
 def backend() -> str:
@@ -63,7 +66,7 @@ def register_pillow() -> None:
     pillow_png.register()
 
 
-def _pixels(array: ArrayLike) -> Any:
+def _pixels(array: Any) -> Any:
     pixels = np.asarray(array)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -72,13 +75,41 @@ def _pixels(array: ArrayLike) -> Any:
     return np.ascontiguousarray(pixels) if pixels.ndim == 3 else pixels
 
 
-def _chunks(text: Mapping[str, str] | None, chunks: Iterable[Chunk]) -> list[bytes]:
+def _whole(level: Any) -> Any:
+    """`level` as an int, also of numpy's; what is no whole number stays as it is, and is refused by name."""
+    if isinstance(level, bool):
+        return level
+    try:
+        return operator.index(level)
+    except TypeError:
+        return level
+
+
+def _chunks(text: Mapping[str, str] | None, chunks: Iterable[Chunk] | None) -> list[bytes]:
+    if not isinstance(text, Mapping | None):
+        raise ValueError(f"text is a map of keywords and texts, not {text!r:.80}")
     texts = [text_chunk(keyword, value) for keyword, value in (text or {}).items()]
-    return texts + [_encoder.chunk(kind, data) for kind, data in chunks]
+    return texts + [_further_chunk(each) for each in chunks or ()]
+
+
+def _further_chunk(given: Any) -> bytes:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise ValueError(f"chunks are pairs of a type and data, such as (b'pHYs', data), not {given!r:.80}")
+    kind, data = given
+    if not isinstance(kind, bytes) or not isinstance(data, bytes | bytearray | memoryview):
+        raise ValueError(
+            f"type and data of a PNG chunk are bytes, not {type(kind).__name__} and {type(data).__name__}"
+        )
+    whole = _encoder.chunk(kind, bytes(data))
+    if kind[:1].isupper():
+        raise ValueError(f"the encoder writes the chunks that make the image; {kind!r} begins with a capital")
+    return whole
 
 
 def text_chunk(keyword: str, value: str) -> bytes:
     """A whole `tEXt` chunk, or `iTXt` where the text is not Latin-1. ValueError for what PNG lacks."""
+    if not isinstance(keyword, str) or not isinstance(value, str):
+        raise ValueError(f"keywords and texts of a PNG are str, not {keyword!r:.80}: {value!r:.80}")
     name = keyword.encode("latin-1", "replace")
     if not 1 <= len(name) <= MAX_KEYWORD or keyword != name.decode("latin-1") or keyword.strip() != keyword:
         allowed = f"1 to {MAX_KEYWORD} Latin-1 characters and no space around it"
@@ -88,4 +119,8 @@ def text_chunk(keyword: str, value: str) -> bytes:
     try:
         return _encoder.chunk(b"tEXt", name + b"\0" + value.encode("latin-1"))
     except UnicodeEncodeError:
+        pass
+    try:
         return _encoder.chunk(b"iTXt", name + b"\0\0\0\0\0" + value.encode("utf-8"))
+    except UnicodeEncodeError as error:  # half a surrogate pair
+        raise ValueError(f"the text of {keyword!r} is not Unicode: {error}") from None

@@ -33,6 +33,8 @@ def register() -> None:
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     options: dict[str, Any] = image.encoderinfo
     level = options.get("compress_level", -1)
+    if hasattr(level, "__index__"):  # bool, or a number of numpy: Pillow takes them for numbers
+        level = int(level)
     if (
         image.mode not in _MODES
         or 0 in image.size

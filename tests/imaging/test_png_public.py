@@ -67,8 +67,19 @@ def test_chunks_are_written_before_the_pixels() -> None:
         ({"text": {"日本": "x"}}, "Latin-1"),
         ({"text": {"k" * 80: "x"}}, "1 to 79"),
         ({"text": {"k": "a\0b"}}, "NUL"),
+        ({"text": {"k": 1}}, "'k': 1"),
+        ({"text": {1: "v"}}, "1: 'v'"),
+        ({"text": {"k": "\ud800"}}, "'k' is not Unicode"),
+        ({"text": [("k", "v")]}, "a map"),
         ({"chunks": [(b"abc", b"")]}, "four ASCII letters"),
+        ({"chunks": [("pHYs", b"")]}, "bytes, not str"),
+        ({"chunks": [(b"prVt", "x")]}, "and str"),
+        ({"chunks": {b"prVt": b"x"}}, "pairs"),
+        ({"chunks": [(b"IDAT", b"x")]}, "capital"),
+        ({"chunks": [(b"IEND", b"")]}, "capital"),
         ({"level": 10}, "0 to 9"),
+        ({"level": True}, "0 to 9"),
+        ({"level": 4.0}, "0 to 9"),
         ({"array": np.zeros((2, 2), np.float32)}, "float32"),
         ({"array": np.zeros((2, 2), np.int16)}, "int16"),
         ({"array": np.zeros(4, np.uint8)}, r"\[4\]"),
@@ -78,6 +89,11 @@ def test_chunks_are_written_before_the_pixels() -> None:
 def test_what_png_does_not_allow_is_refused_by_name(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         png.encode(**({"array": np.zeros((2, 2), np.uint8)} | arguments))
+
+
+def test_levels_may_be_numbers_of_numpy() -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    assert png.encode(pixels, level=np.int64(9)) == png.encode(pixels, level=9)
 
 
 @pytest.fixture
@@ -144,6 +160,13 @@ def test_pillow_s_levels_are_heeded() -> None:
     assert sizes[0] > sizes[1] > sizes[2]
     assert len(saved(image)) == sizes[1]
     assert len(saved(image, optimize=True)) == sizes[2]
+
+
+@pytest.mark.parametrize("level", [np.uint8(1), True])
+@pytest.mark.usefixtures("registered")
+def test_what_pillow_takes_for_a_level_is_one(level: Any) -> None:
+    image = Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64))
+    assert saved(image, compress_level=level) == saved(image, compress_level=1)
 
 
 @pytest.mark.usefixtures("registered")
