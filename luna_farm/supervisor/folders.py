@@ -129,7 +129,7 @@ class Folders:
             return {}, []
         for mirror in i.mirrors:
             if is_url(mirror):
-                _check_extra(mirror)
+                _check_extra("mirrors", mirror)
             else:
                 self.allowed.place(mirror, "mirrors")
         _check_mirrored_keys(i)
@@ -142,7 +142,7 @@ class Folders:
         else."""
         reserved: list[str] = []
         try:
-            _check_extra(i.output_dir)
+            _check_extra("output_dir", i.output_dir)
             for group in _by_image(i.relatives):
                 keys = _free_keys(i.output_dir, group, self._taken)
                 reserved += keys
@@ -259,11 +259,11 @@ def _silent(folders: Sequence[str]) -> DiskError:
     )
 
 
-def _check_extra(url: str) -> None:
+def _check_extra(field: str, url: str) -> None:
     """Raise InvalidRequest for a destination whose extra is missing."""
     absent = missing_extra(url.partition("://")[0])
     if absent:
-        raise InvalidRequest(absent, "output_dir", url, "a destination whose extra is installed")
+        raise InvalidRequest(absent, field, url, "a destination whose extra is installed")
 
 
 def _refused(i: ReserveNames, error: Exception) -> events.NamesReserved:

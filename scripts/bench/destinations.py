@@ -60,7 +60,7 @@ def hand_over(pairs: int) -> None:
     from luna_farm.errors import FarmBusy
     from luna_farm_client import SaveImage, SaveRequest
 
-    with tempfile.TemporaryDirectory() as folder, hanging() as port:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, hanging() as port:
         options = {"endpoint": f"http://127.0.0.1:{port}", "region": "us-east-1", "timeout": 600}
         options |= {"access_key_id": "x", "secret_access_key": "x"}
         server = import_module("servers").Server("s3", port, "s3://luna", options)
@@ -93,7 +93,7 @@ def hand_over(pairs: int) -> None:
             print(
                 f"spool full: busy after {statistics.median(late):.1f} ms (worst of 10: {max(late):.1f} ms)"
             )
-        farm.farm.kill()
+        farm.farm.destroy()
 
 
 def _encoded(client: Any, job: Any) -> None:
@@ -112,7 +112,7 @@ def uploads(images: int, name: str) -> None:
 
     start = getattr(import_module("servers"), name)
     fault_proxy, uploading_farm = import_module("fault_proxy"), import_module("uploading_farm")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "farm"
         home.mkdir()
         with start(Path(folder)) as server, fault_proxy.FaultProxy(("127.0.0.1", server.port)) as proxy:
@@ -170,7 +170,7 @@ def supervisor_time(name: str, images: int = 150, rounds: int = 12) -> None:
     from luna_farm_client import SaveImage, SaveRequest
 
     start = getattr(import_module("servers"), name)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "farm"
         home.mkdir()
         with start(Path(folder)) as server:

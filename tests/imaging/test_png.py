@@ -228,6 +228,7 @@ def test_the_highest_level_is_as_small_as_the_best_filter_and_libdeflate(name: s
 @pytest.mark.parametrize("sigma", [0, 1.2])
 @pytest.mark.parametrize("name", ["bands", "edges", "cells", "white"])
 def test_a_higher_level_is_never_much_larger(name: str, sigma: float) -> None:
+    pytest.importorskip("deflate", reason="needs libdeflate")
     pixels = drawings()[name][:300]
     noise = np.random.default_rng(2).normal(0, sigma, pixels.shape)
     pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)

@@ -121,10 +121,12 @@ def test_no_thread_to_be_had_is_an_answer_and_no_lost_place(
 
 
 @pytest.mark.parametrize("relatives", [("a_%counter%.tar",), ()])
+@pytest.mark.parametrize("absent", ["", "needs an extra"])
 async def test_mirrors_are_checked_for_archives_as_for_images(
-    tmp_path: Path, relatives: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str, relatives: tuple[str, ...]
 ) -> None:
     """With and without names to look for: an archive whose last number is known asks for none."""
+    monkeypatch.setattr(module, "missing_extra", lambda _: absent)
     asker = Asker(Allowed((tmp_path / "out",)))
     (tmp_path / "out").mkdir()
     for number, mirror in enumerate((str(tmp_path / "elsewhere"), "s3://bucket/" + "p" * 1020)):
