@@ -31,7 +31,7 @@ T = TypeVar("T")
 LISTENS_S = 60.0
 """How long a start may take on a machine that is busy with other things."""
 LEAVES_S = 5.0
-MOST_DEATHS = 300
+MOST_DEATHS = 1000
 MUTATED = Path(__file__).parent / "mutated"
 IMPORTED_FROM = Path(luna_farm.__file__).parents[1]
 
