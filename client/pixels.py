@@ -159,7 +159,11 @@ def with_alpha(x: object, mask: object) -> Any:
     shape: tuple[int, ...] = tuple(getattr(mask, "shape", ()))
     if len(shape) == 3 and (shape[2] != 1 or info.width == 1):
         mask = mask[..., None]  # type: ignore[index]  # [B, H, W]
-    given = describe(mask)
+    try:
+        given = describe(mask)
+    except InvalidRequest as error:
+        text, name = (said.replace("pixels", "mask", 1) for said in (str(error), error.field))
+        raise InvalidRequest(text, name, error.given, error.allowed) from None
     if given.channels != 1 or (given.batch not in (1, info.batch)):
         allowed = "[H, W] or [B, H, W], one mask or one for each image"
         raise InvalidRequest.of("mask.shape", list(shape), allowed)
@@ -172,7 +176,10 @@ def with_alpha(x: object, mask: object) -> Any:
         alpha = np.stack([_scaled(one, info.height, info.width) for one in alpha])
     out = np.empty((*pixels.shape[:3], 4), pixels.dtype)
     out[..., :3] = pixels[..., :3]
-    out[..., 3] = alpha * full + (0.5 if pixels.dtype.kind == "u" else 0)
+    if pixels.dtype.kind == "u":  # floats keep NaN, so that it is counted with that of the pixels
+        out[..., 3] = np.nan_to_num(alpha, copy=False, nan=0.0) * full + 0.5
+    else:
+        out[..., 3] = alpha
     return out
 
 

@@ -496,6 +496,18 @@ def test_masks_come_as_comfyui_has_them(kind: str, images: tuple[int, ...], mask
         with_alpha(pixels, np.concatenate([given] * 2)[:2] if masks == 1 else given[:2])
 
 
+@pytest.mark.parametrize("mask", [np.zeros((2, 2), int), "mask", np.zeros((1, 1, 2, 2)), np.zeros((0, 2))])
+def test_a_wrong_mask_is_named_a_mask(mask: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"^mask[.:]") as told:
+        with_alpha(np.zeros((2, 2, 3), np.uint8), mask)
+    assert told.value.field.startswith("mask")
+
+
+def test_nan_in_a_mask_hides_what_it_covers() -> None:
+    mask = np.array([[np.nan, 0.0]], np.float32)
+    assert with_alpha(np.full((1, 2, 3), 9, np.uint8), mask)[0, 0, :, 3].tolist() == [0, 255]
+
+
 def test_images_that_are_copied_together_are_not_shared_among_the_same_threads_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -26,6 +26,11 @@ def _b64(profile):
     return base64.b64encode(profile).decode()
 
 
+def _longer(size):
+    """The profile with unused bytes in it, so that it has this size."""
+    return size.to_bytes(4, "big") + PROFILE[4:] + bytes(size - len(PROFILE))
+
+
 def _file(pixels, name, job, embedded=NOTHING):
     if name in MODULES:
         pytest.importorskip(MODULES[name], reason=f"{name} needs this optional package")
@@ -59,14 +64,39 @@ def test_a_given_profile_stands_in_the_file(options, task, picture, name, texts)
     assert read == PROFILE.rstrip(b"\0")
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [PROFILE[:-1], PROFILE[:100], b"x" * 600, bytes(4) + PROFILE[4:], PROFILE[:36] + b"????" + PROFILE[40:]],
+    ids=["cut short", "cut in its header", "none", "of no length", "of another kind"],
+)
+@pytest.mark.parametrize("name", ["png", "jpeg", "webp", "avif", "tiff"])
+def test_a_damaged_profile_is_left_out_and_reported(options, task, picture, name, damaged):
+    job = options(icc_profile=_b64(damaged))
+    encoded = encode(picture(20, 30, 3), name, job, embed(job, task()))
+    assert encoded.warnings == ["The ICC profile is damaged or cut short; it was left out."]
+    with Image.open(io.BytesIO(b"".join(encoded.buffers))) as image:
+        image.load()
+        assert not image.info.get("icc_profile")
+        srgb = image.getexif().get_ifd(0x8769).get(0xA001) == 1
+    assert srgb or name in ("png", "tiff"), "EXIF says that the colours are sRGB"
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "avif", "tiff"])
+def test_what_stands_behind_a_profile_is_left_out(options, picture, name):
+    file = _file(picture(20, 30, 3), name, options(icc_profile=_b64(PROFILE + b"behind")))
+    with Image.open(io.BytesIO(file)) as image:
+        image.load()
+        assert image.info["icc_profile"] == PROFILE
+
+
 @pytest.mark.parametrize("size", [65_519, 65_520, 200_001])
 def test_a_large_profile_in_a_jpeg(options, picture, size):
-    profile = PROFILE + bytes(size - len(PROFILE))
+    profile = _longer(size)
     file = _file(picture(20, 30, 3), "jpeg", options(icc_profile=_b64(profile)))
     with Image.open(io.BytesIO(file)) as image:
         assert image.info["icc_profile"] == profile
     with pytest.raises(EncodeError, match="at most 16 MB"):
-        _file(picture(2, 3, 3), "jpeg", options(icc_profile=_b64(PROFILE + bytes(17_000_000))))
+        _file(picture(2, 3, 3), "jpeg", options(icc_profile=_b64(_longer(17_000_000))))
 
 
 @pytest.mark.parametrize("quality", [90, 100])
@@ -123,8 +153,11 @@ def test_a_format_that_cannot_say_it_is_reported(options, picture, name):
 @pytest.mark.parametrize("name", ["jxl", "exr"])
 def test_a_profile_without_a_place_is_reported(options, picture, name):
     pytest.importorskip(MODULES[name], reason=f"{name} needs this optional package")
-    encoded = encode(picture(8, 9, 3), name, options(icc_profile=_b64(PROFILE)), NOTHING)
-    assert "no place here for an ICC profile" in encoded.warnings[-1]
+    encoded = encode(picture(8, 9, 3), name, options(icc_profile=_b64(PROFILE), colorspace="pq"), NOTHING)
+    assert "no place here for an ICC profile" in encoded.warnings[0]
+    assert ["cannot say that its values are pq" in told for told in encoded.warnings[1:]] == [True] * (
+        name == "jxl"
+    )
 
 
 def test_exr_says_what_its_values_are(options, task, picture):

@@ -38,6 +38,8 @@ class Encoded:
     """The metadata could not be embedded at all."""
 
 
+_ICC_HEADER = 128  # bytes
+
 Encoder = Callable[[Pixels, SaveOptions, Embedded, Marks], Encoded]
 """Of one format: pixels in a depth that the format stores (10 bits as uint16 of full range)."""
 
@@ -64,6 +66,8 @@ def encode(
     warning = depth_warning(dtype, options.bit_depth, format)
     stored = convert(pixels, stored_depth(dtype, options.bit_depth, format))
     marked, misfit = _fitting(marks(options), gray=stored.shape[2] == 1 and FORMATS[format].gray)
+    if misfit and marked.colorspace == "srgb":
+        embedded = replace(embedded, srgb=True)  # as the file has no profile now
     try:
         encoded = _run(encoder, format, stored, options, embedded, marked)
     except EncodeError as error:
@@ -79,12 +83,22 @@ def encode(
 
 
 def _fitting(marked: Marks, *, gray: bool) -> tuple[Marks, list[str]]:
-    """Leave out an ICC profile of other colours than the file stores, which readers refuse or misread."""
-    space = marked.icc[16:20].decode("latin-1").strip()
-    if not marked.icc or space == ("GRAY" if gray else "RGB"):
+    """Leave out an ICC profile that readers refuse or misread: of other colours than the file stores, or
+    damaged. What stands behind its end goes as well.
+
+    ICC.1:2022, 7.2: bytes 0 to 3 are the length of the profile, 16 to 19 its colours, 36 to 39 are "acsp".
+    """
+    if not marked.icc:
         return marked, []
-    held = "gray" if gray else "RGB"
-    told = f"The ICC profile is one of {space or 'no'} colours, the file holds {held}; it was left out."
+    length = int.from_bytes(marked.icc[:4], "big")
+    space = marked.icc[16:20].decode("latin-1").strip()
+    if not _ICC_HEADER <= length <= len(marked.icc) or marked.icc[36:40] != b"acsp":
+        told = "The ICC profile is damaged or cut short; it was left out."
+    elif space != ("GRAY" if gray else "RGB"):
+        held = "gray" if gray else "RGB"
+        told = f"The ICC profile is one of {space or 'no'} colours, the file holds {held}; it was left out."
+    else:
+        return marked if length == len(marked.icc) else replace(marked, icc=marked.icc[:length]), []
     return replace(marked, icc=b""), [told]
 
 
@@ -106,13 +120,15 @@ def decide_sidecar(encoded: Encoded, options: SaveOptions, embedded: Embedded) -
 
 def colour_warning(title: str, marked: Marks, *, icc: bool, cicp: bool) -> list[str]:
     """Return a warning where a format cannot say what the values of an image mean."""
+    told = []
     if marked.icc and not icc:
-        return [f"{title} has no place here for an ICC profile; it was left out."]
+        told.append(f"{title} has no place here for an ICC profile; it was left out.")
+        marked = replace(marked, icc=b"")
     if marked.hdr and not cicp:
-        return [
+        told.append(
             f"{title} cannot say that its values are {marked.colorspace}; readers will take them for sRGB."
-        ]
-    return []
+        )
+    return told
 
 
 def _encoder(name: str) -> Encoder:
