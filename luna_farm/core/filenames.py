@@ -22,6 +22,7 @@ from luna_farm.core.template import (
     JobFacts,
     Resolved,
     Values,
+    plain,
     resolve,
     without_secrets,
 )
@@ -172,7 +173,7 @@ def image_name(
     stem = without_secrets(resolve(options.filename, values))
     if not stem.text.strip(" ."):
         stem = without_secrets(resolve(DEFAULT_FILENAME, values))
-    safe = without_secrets(Resolved(affix)) if affix else Resolved("")
+    safe = without_secrets(Resolved(plain(affix))) if affix else Resolved("")
     tail = fit(clean_part(safe.text), AFFIX_BYTES) if affix.strip(" .") else ""
     folders = clean_folders(folder.text) + ([tail] if subdir and tail else [])
     batch = f"_{batch_index:0{options.batch_digits or len(str(batch_size - 1))}d}" if batch_size > 1 else ""
@@ -180,7 +181,7 @@ def image_name(
     if output is None:
         ending += f".{FORMATS[format]}"
     else:
-        suffix = f"_{fit(clean_part(output.suffix), AFFIX_BYTES)}" if output.suffix.strip(" .") else ""
+        suffix = f"_{fit(clean_part(plain(output.suffix)), AFFIX_BYTES)}" if output.suffix.strip(" .") else ""
         ending += f"{NUMBER}{suffix}.{FORMATS[output.format]}"
     root_bytes = len(options.output_dir.encode("utf-8", "surrogatepass")) + 1
     name = clean_part(_without_extension(stem.text, format))

@@ -123,6 +123,8 @@ class Values:
             return None
         if text is None:
             return None
+        if name != "counter":
+            text = plain(text)
         safe = masked(text[:LOOKED_AT_CHARS])
         if safe != text[:LOOKED_AT_CHARS]:
             warnings.append(f"%{name[:120]}%: {_LEFT_OUT}.")
@@ -195,6 +197,11 @@ def resolve(template: str, values: Values) -> Resolved:
         else:
             out.append(text)
             position = end + 1
+
+
+def plain(text: str) -> str:
+    """Return what a name takes over as it is, without what would be counted later."""
+    return text.replace(COUNTER, f"_{COUNTER[1:-1]}_")
 
 
 def without_secrets(resolved: Resolved) -> Resolved:

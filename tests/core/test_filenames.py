@@ -85,6 +85,7 @@ def name(
         ({"filename": "CON", "affix": ""}, "_CON.png"),
         ({"save_path": "nul.txt", "filename": "a"}, "_nul.txt/RAW/a_RAW.png"),
         ({"filename": "%counter%"}, "RAW/%counter%_RAW.png"),
+        ({"filename": "a", "affix": "x%counter%"}, "x_counter_/a_x_counter_.png"),
         ({"save_path": "take_%counter%", "filename": "a"}, "take_%counter%/RAW/a_RAW.png"),
         ({"filename": "~root"}, "RAW/~root_RAW.png"),
         ({"filename": "x.png", "affix": ""}, "x.png"),

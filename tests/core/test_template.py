@@ -93,6 +93,12 @@ def test_values_are_not_read_again_and_bring_no_folders() -> None:
     assert text("%Text.text%", prompt=prompt) == "%width%_.._.._x"
 
 
+def test_a_value_is_not_counted() -> None:
+    prompt = json.dumps({"1": {"class_type": "Text", "inputs": {"text": "a%counter%"}}})
+    assert text("%Text.text%_%counter%", prompt=prompt) == "a_counter__%counter%"
+    assert text("%model_path%", model_name="m%counter%/x.pt") == "m_counter_/x"
+
+
 def test_a_value_of_a_megabyte_is_cut() -> None:
     prompt = json.dumps({"1": {"class_type": "Text", "inputs": {"text": "x" * 1_000_000}}})
     assert text("%Text.text%" * 100, prompt=prompt) == "x" * VALUE_CHARS * 100
