@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import tracemalloc
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageCms, features
 
 from luna_farm.errors import EncodeError, InvalidRequest
+from luna_farm.imaging.encoders import encode
 from luna_farm.imaging.encoders.animated import encode_animation
 from luna_farm.imaging.metadata import NOTHING, embed
 from luna_farm.testing import readers
@@ -136,3 +138,38 @@ def test_what_avif_cannot_do_is_reported(options, picture):
     said = encode_animation(frames, "avif", options(), NOTHING, fps=10, loop=2).warnings
     assert [text for text in said if "for ever" in text]
     assert [text for text in said if "8 bits" in text]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32])
+@pytest.mark.parametrize("depth", ["auto", "8", "16", "half", "float"])
+def test_frames_are_stored_as_deep_as_a_still_image(options, dtype, depth):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    pixels = np.linspace(0, 1, 3 * 4 * 5 * 3).reshape(3, 4, 5, 3)
+    full = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 1
+    frames = (pixels * full).astype(dtype)
+    job = options(bit_depth=depth)
+    for name in ("png", "webp"):
+        still, moving = (
+            encode(frames[0], name, job, NOTHING),
+            encode_animation(frames, name, job, NOTHING, fps=5),
+        )
+        assert moving.warnings == still.warnings
+        if name == "png":
+            first = imagecodecs.png_decode(b"".join(moving.buffers))
+            assert first.dtype == imagecodecs.png_decode(b"".join(still.buffers)).dtype
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_profile_that_does_not_fit_is_left_out_and_reported(options, task, picture, name):
+    _needs(name)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for given, says in (
+        (profile[:-9], "cut short"),
+        (profile[:16] + b"GRAY" + profile[20:], "of GRAY colours"),
+    ):
+        job = options(icc_profile=base64.b64encode(given).decode())
+        moving = encode_animation(_frames(picture, 3), name, job, embed(job, task()), fps=5)
+        assert says in moving.warnings[0]
+        with Image.open(io.BytesIO(b"".join(moving.buffers))) as image:
+            image.load()
+            assert not image.info.get("icc_profile")

@@ -65,9 +65,8 @@ def encode(
     encoder = _encoder(format)
     warning = depth_warning(dtype, options.bit_depth, format)
     stored = convert(pixels, stored_depth(dtype, options.bit_depth, format))
-    marked, misfit = _fitting(marks(options), gray=stored.shape[2] == 1 and FORMATS[format].gray)
-    if misfit and marked.colorspace == "srgb":
-        embedded = replace(embedded, srgb=True)  # as the file has no profile now
+    marked, misfit = fitting(marks(options), gray=stored.shape[2] == 1 and FORMATS[format].gray)
+    embedded = without_profile(embedded, marked) if misfit else embedded
     try:
         encoded = _run(encoder, format, stored, options, embedded, marked)
     except EncodeError as error:
@@ -82,7 +81,7 @@ def encode(
     return encoded
 
 
-def _fitting(marked: Marks, *, gray: bool) -> tuple[Marks, list[str]]:
+def fitting(marked: Marks, *, gray: bool) -> tuple[Marks, list[str]]:
     """Leave out an ICC profile that readers refuse or misread: of other colours than the file stores, or
     damaged. What stands behind its end goes as well.
 
@@ -100,6 +99,11 @@ def _fitting(marked: Marks, *, gray: bool) -> tuple[Marks, list[str]]:
     else:
         return marked if length == len(marked.icc) else replace(marked, icc=marked.icc[:length]), []
     return replace(marked, icc=b""), [told]
+
+
+def without_profile(embedded: Embedded, marked: Marks) -> Embedded:
+    """Return what EXIF is to say of a file that got no profile after all."""
+    return replace(embedded, srgb=marked.colorspace == "srgb")
 
 
 def decide_sidecar(encoded: Encoded, options: SaveOptions, embedded: Embedded) -> None:

@@ -16,7 +16,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from luna_farm.core.formats import ANIMATED, FORMATS
+from luna_farm.core.formats import ANIMATED, FORMATS, depth_warning, stored_depth
 from luna_farm.core.messages import SaveOptions
 from luna_farm.errors import EncodeError, InvalidRequest
 from luna_farm.imaging import metadata_exif
@@ -28,9 +28,11 @@ from luna_farm.imaging.encoders import (
     check_sides,
     colour_warning,
     decide_sidecar,
+    fitting,
     png,
     png_marks,
     webp,
+    without_profile,
 )
 from luna_farm.imaging.marks import Marks, marks
 from luna_farm.imaging.metadata import Embedded
@@ -66,27 +68,37 @@ def encode_animation(
         raise InvalidRequest.of("animation", {"fps": fps, "loop": loop}, allowed)
     if ms and len(ms) != len(frames):
         raise InvalidRequest.of("animation_ms", f"{len(ms)} durations", f"{len(frames)}, one for each frame")
-    check_sides(frames[0], format)
+    first = frames[0]
+    dtype = check_pixels(first)
+    check_sides(first, format)
+    gray = first.shape[2] == 1 and FORMATS[format].gray
+    del first  # one frame is held, that which is encoded
+    marked, told = fitting(marks(options), gray=gray)
+    embedded = without_profile(embedded, marked) if told else embedded
     if format == "png":  # which holds fractions: 1/24 s is that
         speed = Fraction(1 / fps).limit_denominator(1000)
         delays = [Fraction(one, 1000) for one in ms] or [speed] * len(frames)
-        encoded = _apng(frames, options, embedded, marks(options), delays, loop)
+        depth = stored_depth(dtype, options.bit_depth, format)
+        encoded = _apng(frames, options, embedded, marked, delays, loop, depth)
     else:
         lasts = list(ms or _durations(len(frames), fps))
         maker = _webp if format == "webp" else _avif
-        encoded = maker(frames, options, embedded, marks(options), lasts, loop)
-    encoded.warnings[:0] = embedded.warnings
+        encoded = maker(frames, options, embedded, marked, lasts, loop)
+    lost = depth_warning(dtype, options.bit_depth, format)
+    if format == "avif" and (dtype == "uint16" or options.bit_depth != "auto") and options.bit_depth != "8":
+        lost = "An animated AVIF has 8 bits a channel here; the frames were scaled down to that."
+    encoded.warnings[:0] = [*embedded.warnings, *told, *([lost] if lost else [])]
     decide_sidecar(encoded, options, embedded)
     return encoded
 
 
-def _ready(frames: Sequence[Pixels], deep: bool = False) -> Iterator[Pixels]:
+def _ready(frames: Sequence[Pixels], depth: str = "8") -> Iterator[Pixels]:
     shape = frames[0].shape
     for frame in frames:
         check_pixels(frame)
         if frame.shape != shape:
             raise EncodeError(f"frames of {list(shape)} and {list(frame.shape)} do not make one animation")
-        yield frame if deep and frame.dtype.name == "uint16" else convert(frame, "8")
+        yield convert(frame, depth)
 
 
 def _durations(count: int, fps: float) -> Iterator[int]:
@@ -102,11 +114,12 @@ def _apng(
     marked: Marks,
     delays: list[Fraction],
     loop: int,
+    depth: str,
 ) -> Encoded:
     height, width = frames[0].shape[:2]
     parts: list[bytes | memoryview] = []
     number = 0  # of fcTL and fdAT together
-    ready = _ready(frames, deep=options.bit_depth in ("auto", "16"))
+    ready = _ready(frames, depth)
     for index, frame in enumerate(ready):
         delay = delays[index]  # zip would keep the frame
         file = png.encode(frame, level=options.png_compression, chunks=[])
@@ -192,8 +205,6 @@ def _avif(
         warnings.append("An animated AVIF is shown for ever: its encoder has no setting for loops.")
     if options.lossless_webp:
         warnings.append("An animated AVIF is not exact here; animated WebP and PNG are.")
-    if options.bit_depth == "16" or frames[0].dtype.name == "uint16":
-        warnings.append("An animated AVIF has 8 bits a channel here; the frames were scaled down to that.")
     return Encoded([out.getvalue()], warnings=warnings)
 
 
