@@ -169,6 +169,12 @@ class Outgoing:
         """Whether the images of a batch become one moving image."""
         return "animation_fps" in self.fields
 
+    def check(self, limits: Mapping[str, int]) -> None:
+        """Raise TooLarge for an image that a farm with these limits never takes: before its pixels are given
+        memory, of which there may be too little as well."""
+        for info in self.infos:
+            batches.check_pixels([info.batch, info.height, info.width, info.channels], limits["max_pixels"])
+
     @property
     def may_be_early(self) -> bool:
         """Whether its receipt may come before its seal."""

@@ -113,6 +113,7 @@ class Session:
         however many there are. The first window is not waited for: FarmBusy is raised. Each later one may
         wait `busy_s` or `later_s` seconds for room, whichever is longer: a part is accepted by then.
         """
+        out.check(self.limits)
         self._forget_cold_memory()
         windows = list(windows_of(out.pieces, self.limits["arena_bytes"]))
         fits = self.shared and len(windows) == 1 and out.nbytes <= self.limits["arena_bytes"] // WINDOW_SHARE
@@ -170,6 +171,8 @@ class Session:
             return [(yield from self.submit(outs[0], busy_s, later_s))]
         self._forget_cold_memory()
         outs = outs[:count]
+        for out in outs:
+            out.check(self.limits)
         offsets, total = layout(outs)
         leases = yield from self._lease([total])
         number = self._next_id()

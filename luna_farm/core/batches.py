@@ -104,6 +104,15 @@ def image_format(given: Mapping[str, Any]) -> str:
     return name
 
 
+def check_pixels(shape: list[int], max_pixels: int) -> None:
+    """Raise TooLarge for images of more pixels than a farm takes. shape: [batch, height, width, channels]."""
+    if shape[1] * shape[2] > max_pixels:
+        allowed = (
+            f"at most {max_pixels:,} pixels an image (setting max_pixels), or save_here, without the farm"
+        )
+        raise TooLarge.of("shape", shape, allowed)
+
+
 def batch_of_images(given: Any, max_pixels: int) -> Batch:
     """Judge one element of `images`."""
     if not isinstance(given, dict):
@@ -114,11 +123,7 @@ def batch_of_images(given: Any, max_pixels: int) -> Batch:
     batch, height, width, channels = shape
     if channels not in CHANNELS:
         raise InvalidRequest.of("channels", channels, "1, 3 or 4")
-    if height * width > max_pixels:
-        allowed = (
-            f"at most {max_pixels:,} pixels an image (setting max_pixels), or save_here, without the farm"
-        )
-        raise TooLarge.of("shape", shape, allowed)
+    check_pixels(shape, max_pixels)
     form, affix = given.get("format", "png"), given.get("affix")
     rest = given.get("subdir", True), given.get("dtype", "uint8"), given.get("frames", 1)
     try:

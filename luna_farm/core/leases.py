@@ -80,7 +80,11 @@ def _own_segment(farm: Farm, event: events.LeaseRequested) -> list[Instruction]:
     (size,) = event.sizes
     most = farm.limits.max_pixels * CHANNELS
     if size > most:
-        error: FarmError = TooLarge.of("sizes", size, f"at most {most:,} bytes (setting max_pixels)")
+        allowed = (
+            f"at most {most:,} bytes an image, {CHANNELS} for each of max_pixels (setting max_pixels),"
+            " or save_here, without the farm"
+        )
+        error: FarmError = TooLarge.of("sizes", size, allowed)
     elif farm.slots.own_bytes + sum(farm.creating.values()) + size > most:
         error = busy(farm, f"images larger than its arena hold {farm.slots.own_bytes:,} bytes")
     else:

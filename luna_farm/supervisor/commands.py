@@ -18,7 +18,7 @@ from luna_farm import __version__, system
 from luna_farm.config import Config
 from luna_farm.core import events, fields, schema
 from luna_farm.core.job_requests import unknown
-from luna_farm.core.leases import CHANNELS, MAX_LEASES
+from luna_farm.core.leases import MAX_LEASES
 from luna_farm.core.protocol import NAME, VERSION, refusal
 from luna_farm.core.state import Farm
 from luna_farm.errors import FarmError, InvalidRequest, ProtocolError
@@ -152,9 +152,7 @@ class Commands:
             connection.send({**answer, "id": reply})
 
     def _lease(self, connection: ClientConnection, reply: int, message: dict[str, Any]) -> None:
-        limits = self._shell.farm.limits
-        largest = max(limits.arena_bytes, limits.max_pixels * CHANNELS)
-        sizes = schema.sizes(message, "sizes", MAX_LEASES, largest)
+        sizes = schema.sizes(message, "sizes", MAX_LEASES, 2**62)  # which bound they exceed says the core
         self._shell.handle_event(events.LeaseRequested(connection.number, reply, sizes))
         crash_point("supervisor.leased")
 

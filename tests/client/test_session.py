@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable
+from luna_farm.errors import FarmBusy, FarmDraining, FarmUnavailable, TooLarge
 from luna_farm.storage import arena_size, marks
 from luna_farm.storage.arena import Arena
 from luna_farm_client.mapped import MappedSegments
@@ -43,7 +43,7 @@ def session(arena: Arena) -> Iterator[Session]:
 
 def welcome(arena: Arena, **changes: str) -> dict[str, Any]:
     known = {"segment": arena.name, "bytes": arena.size, "uuid": str(arena.uuid)}
-    return {"limits": {"arena_bytes": arena.size}, "arena": {**known, **changes}}
+    return {"limits": {"arena_bytes": arena.size, "max_pixels": 2**20}, "arena": {**known, **changes}}
 
 
 def lease(arena: Arena, number: int, size: int = PAGE) -> dict[str, Any]:
@@ -109,6 +109,17 @@ def test_it_leases_submits_fills_and_seals(session: Session, arena: Arena) -> No
     assert sent[2] == {"cmd": "seal", "id": sent[1]["id"], "parts": [[1, 1]]}
     assert bytes(arena.view(PAGE, 3072)) == PIXELS.tobytes()
     assert receipt == Receipt("j", ("/a",), 1, "m", ())
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_image_that_the_farm_never_takes_is_told_so_before_it_asks_for_memory(
+    session: Session, many: bool
+) -> None:
+    """By the limit that it exceeds: of memory there may be too little as well, and more would not help."""
+    session.limits["max_pixels"] = 1023
+    outs = [Outgoing(SaveRequest([SaveImage(PIXELS)])) for _ in range(2)]
+    with pytest.raises(TooLarge, match=r"1,023 pixels an image \(setting max_pixels\), or save_here"):
+        play(session.submit_many(outs, 0.0) if many else session.submit(outs[0], 0.0), [])
 
 
 def test_prefetched_leases_spare_the_next_submit_a_question(session: Session, arena: Arena) -> None:

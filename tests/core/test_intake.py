@@ -388,7 +388,11 @@ def test_it_is_forgotten_when_its_client_leaves_before_or_after_it_is_there() ->
 
 def test_such_images_have_a_bound_and_a_disk_without_room_means_busy() -> None:
     stage = Stage(arena_bytes=4096, max_pixels=4096)
-    assert code(stage.lease(4096 * 4 + 1)) == "too_large"
+    for too_large in (4096 * 4 + 1, 2**50):
+        answer = stage.lease(too_large)
+        assert answer["code"] == "too_large"
+        assert "setting max_pixels" in answer["error"], answer
+        assert "arena_bytes" not in answer["error"], answer
     assert "leases" in stage.lease(4096 * 4)
     assert code(stage.lease(8192)) == "busy"
     other = Stage(arena_bytes=4096)

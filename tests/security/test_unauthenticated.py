@@ -151,6 +151,8 @@ def test_every_field_of_a_submit_has_a_bound(farm: RealFarm, fields: dict[str, o
         ({"cmd": "jobs", "limit": 2**40}, "invalid"),
         ({"cmd": "wait", "job_id": "a", "timeout": 1e9}, "invalid"),
         ({"cmd": "lease", "sizes": [2**62]}, "too_large"),
+        ({"cmd": "lease", "sizes": [2**62, 2**62]}, "too_large"),
+        ({"cmd": "lease", "sizes": [2**61]}, "too_large"),
         ({"cmd": "lease", "sizes": [1] * 100_001}, "protocol"),
         ({"cmd": "lease", "sizes": [1] * 1025}, "invalid"),
         ({"cmd": "release", "leases": ["a"]}, "invalid"),
