@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -122,6 +123,16 @@ class Upload:
             | ({"shard": self.shard, "archive": self.archive} if self.shard else {})
             | ({"mount": self.mount} if self.mount else {})
         )
+
+
+def mount_at(disks: Mapping[str, str], root: str, name: str) -> str:
+    """Return the mount point of the disk that the file `name` below a mirror belongs on, "" for that of the
+    system. disks: `mirror_mounts` of the task."""
+    folder = name
+    while folder := folder.rpartition("/")[0]:
+        if (at := f"{root}/{folder}") in disks:
+            return disks[at]
+    return disks.get(root, "")
 
 
 class CircuitState(Enum):

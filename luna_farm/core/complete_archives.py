@@ -12,7 +12,7 @@ from typing import Any
 
 from luna_farm.core import destinations, events
 from luna_farm.core.archives import member_saved
-from luna_farm.core.circuits import Upload, UploadState
+from luna_farm.core.circuits import Upload, UploadState, mount_at
 from luna_farm.core.completion import close, image_record, job_record, lose
 from luna_farm.core.feed_events import ArchiveLost, DestinationFailing, ImageFailed
 from luna_farm.core.instructions import (
@@ -58,9 +58,12 @@ def send(farm: Farm, shard: Shard) -> list[Instruction]:
     shard.move(H.SENDING)
     if not shard.uploads:
         at, name = (shard.shard_id, -1), shard.place.name
-        disks = {**(shard.mirror_mounts or {}), shard.root: shard.mount}
+        disks = shard.mirror_mounts or {}
         shard.uploads = [
-            Upload(*at, number, shard.spool, root, name, mount=disks.get(root, ""))
+            Upload(
+                *(*at, number, shard.spool, root, name),
+                mount=shard.mount if root == shard.root else mount_at(disks, root, name),
+            )
             for number, root in enumerate(shard.place.roots)
         ]
     for upload in shard.uploads:

@@ -218,7 +218,8 @@ class ImageTask(Message):
     """Mount point of the disk that the file belongs on, "" for that of the system: if nothing is mounted
     there, the image waits. Further files of the image have theirs in `outputs`, as `mount`."""
     mirror_mounts: Mapping[str, str] | None = None
-    """Mirror -> mount point of its disk, of those that are not on the disk of the system."""
+    """Mirror -> mount point of its disk, of those that are not on the disk of the system; and so for each
+    folder in a mirror that is on another disk than the mirror itself (`mount_at`)."""
     noted: Mapping[str, Any] | None = None
     """Temporary name -> map of the `Note` that an attempt left which ended before its result was
     journaled."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from luna_farm.core import archive_names, archive_recovery, archives, complete_archives, events
-from luna_farm.core.circuits import Circuit, Upload, UploadState
+from luna_farm.core.circuits import Circuit, Upload, UploadState, mount_at
 from luna_farm.core.completion import close, image_record, lose, saved_event
 from luna_farm.core.destinations import circuit_at
 from luna_farm.core.feed_events import (
@@ -52,7 +52,7 @@ def uploads_of(image: Image, result: ImageResult) -> list[Upload]:
     disks = image.task.mirror_mounts or {}
     for number, target in enumerate(result.uploads):
         upload = Upload(*image.key, number, target["spool"], target["root"], target["name"])
-        upload.mount = disks.get(upload.root, "")
+        upload.mount = mount_at(disks, upload.root, upload.name)
         upload.again = image.task.recovered and is_url(target["root"]) and not image.task.archive
         if "bytes" in target:
             upload.state, upload.bytes = U.SAVED, target["bytes"]

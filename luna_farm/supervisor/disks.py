@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from luna_farm import system
 from luna_farm.locations import is_url
@@ -27,6 +27,9 @@ STILL_THERE_S = 0.05
 MIRROR_S = 1.0
 """How long a job waits, once, for a mirror to say on which disk it is."""
 MAX_KNOWN = 1024
+
+_Answers = dict[str, tuple[str, bool]]
+"""Folder -> the mount point of its disk, and whether something is mounted there."""
 
 
 class Disks:
@@ -80,53 +83,68 @@ class Disks:
             self._points.add(mount)
         return mount
 
-    def of_mirrors(self, places: Iterable[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    def of_mirrors(
+        self, places: Iterable[str], below: Sequence[str] = ()
+    ) -> tuple[dict[str, str], list[tuple[str, str]]]:
         """Return the mount points of those mirrors that are on another disk than that of the system, and
-        (mirror, mount point) of each where nothing is mounted now. One that does not answer is believed to be
-        where it was."""
-        asked = {place: self._ask(place) for place in places if not is_url(place)}
+        (mirror, mount point) of each where nothing is mounted now. `below`: folders in each, "/" between the
+        parts; one on another disk than its mirror (a mount point in it, a link) is in both by itself. A
+        mirror that does not answer is believed to be where it was."""
+        folders = {
+            place: [place, *(f"{place}/{folder}" for folder in below)]
+            for place in places
+            if not is_url(place)
+        }
+        asked = {place: self._ask(within) for place, within in folders.items()}
         until = time.monotonic() + MIRROR_S
         found: dict[str, str] = {}
         gone: list[tuple[str, str]] = []
         for place, answer in asked.items():
             try:
-                mount, there = answer.get(timeout=max(0.0, until - time.monotonic()))
+                answers = answer.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
-                mount, there = self._believed(place)
-            if mount:
-                found[place] = mount
-            if not there:
-                gone.append((place, mount))
+                answers = self._believed(folders[place])
+            of_mirror = answers[place][0]
+            for folder, (mount, there) in answers.items():
+                if mount != (of_mirror if folder != place else ""):
+                    found[folder] = mount
+                if not there and (folder == place or mount != of_mirror):
+                    gone.append((folder, mount))
         return found, gone
 
-    def _believed(self, mirror: str) -> tuple[str, bool]:
-        return self._folders.get(mirror, ("",))[0], True
+    def _believed(self, folders: Sequence[str]) -> _Answers:
+        """What is known of a mirror, the first of `folders`, and of those below it."""
+        known = {folder: (self._folders[folder][0], True) for folder in folders if folder in self._folders}
+        return {folders[0]: ("", True), **known}
 
-    def _ask(self, mirror: str) -> queue.SimpleQueue[tuple[str, bool]]:
-        """Ask for the disk of a mirror, in a thread unless it is known to answer; returns where the answer
-        comes. There is none while an earlier question has none."""
-        answer: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
-        if self.are_local((mirror,)):
-            answer.put(self.of(mirror))
+    def _ask(self, folders: Sequence[str]) -> queue.SimpleQueue[_Answers]:
+        """Ask for the disks of a mirror, the first of `folders`, and of those below it, in a thread unless
+        all are known to answer; returns where the answer comes. There is none while an earlier question to
+        the mirror has none."""
+        mirror = folders[0]
+        answer: queue.SimpleQueue[_Answers] = queue.SimpleQueue()
+        if self.are_local(folders):
+            answer.put({folder: self.of(folder) for folder in folders})
             return answer
 
         def ask() -> None:
-            found = self._believed(mirror)
-            try:
-                found = self.of(mirror)
-                self.look(mirror)
-            except Exception as error:  # a path that changes meanwhile: looked at again with the next job
-                log.debug("The disk of the mirror %s is not known: %s", mirror, error)
+            found = self._believed(folders)
+            for folder in folders:
+                try:
+                    found[folder] = self.of(folder)
+                    self.look(folder)
+                except Exception as error:  # a path that changes meanwhile: looked at again with the next job
+                    log.debug("The disk of the mirror %s is not known: %s", folder, error)
             self._silent.discard(mirror)
             answer.put(found)
 
         if mirror in self._silent:
-            answer.put(self._believed(mirror))
+            answer.put(self._believed(folders))
             return answer
         self._silent.add(mirror)
         try:
             threading.Thread(target=ask, name="mirror", daemon=True).start()
         except RuntimeError:  # out of threads
             self._silent.discard(mirror)
-            answer.put(self._believed(mirror))
+            answer.put(self._believed(folders))
         return answer

@@ -63,7 +63,7 @@ class Folders:
         """Find free names; the answer is an event, at once or from a thread."""
         places = [place for place in (i.output_dir, *i.mirrors) if not is_url(place)]
         # Behind a link may be any disk.
-        known = not places or (self._disks.are_local(places) and not self.allowed.follow_links)
+        known = not places or (not self.allowed.follow_links and self._are_local(i, places))
         if known and i.output_dir not in self._asking:
             self._handle_event(self._reserved(i))
             return
@@ -102,6 +102,25 @@ class Folders:
             "folder", loop, answer, lambda: (self._look(i),), lambda error: (lambda: _refused(i, error),)
         )
 
+    def _are_local(self, i: ReserveNames, places: Sequence[str]) -> bool:
+        """Whether all that a job has looked at is known to answer: also what may be mounted in a mirror."""
+        if not self._disks.are_local(places) or not i.mirrors:
+            return self._disks.are_local(places)
+        try:
+            below = self._folders_below(i)
+        except FarmError:  # not allowed: said in a thread
+            return False
+        mirrors = (place for place in i.mirrors if not is_url(place))
+        return self._disks.are_local(f"{mirror}/{folder}" for mirror in mirrors for folder in below)
+
+    def _folders_below(self, i: ReserveNames) -> list[str]:
+        """Return the folders in which the files of a job lie at each of its mirrors. Raises as
+        `Allowed.place` does."""
+        rest = "" if is_url(i.output_dir) else self.allowed.place(i.output_dir)[1]
+        names_at = (i.archive,) if i.archive else i.relatives
+        folders = dict.fromkeys((rest + name).rpartition("/")[0] for name in names_at)
+        return [folder for folder in folders if folder]
+
     def _look(self, i: ReserveNames) -> Callable[[], events.Event]:
         """Ask the folders of a job; returns what makes the answer of it, on the loop."""
         if is_url(i.output_dir):
@@ -133,7 +152,7 @@ class Folders:
             else:
                 self.allowed.place(mirror, "mirrors")
         _check_mirrored_keys(i)
-        found, gone = self._disks.of_mirrors(i.mirrors)
+        found, gone = self._disks.of_mirrors(i.mirrors, self._folders_below(i))
         return found, [_unmounted(mirror, mount) for mirror, mount in gone]
 
     def _reserved_there(self, i: ReserveNames, mirrors: _Mirrors) -> events.Event:

@@ -8,7 +8,7 @@ import pytest
 from stage import Disk, Stage, batch, code
 
 from luna_farm.core import events, schema
-from luna_farm.core.circuits import MAX_TRIES, OTHERS, UPLOADS
+from luna_farm.core.circuits import MAX_TRIES, OTHERS, UPLOADS, mount_at
 from luna_farm.core.destinations import KEPT
 from luna_farm.core.limits import DestinationLimits
 from luna_farm.core.messages import ImageResult
@@ -143,6 +143,22 @@ def test_each_copy_belongs_on_the_disk_that_its_mirror_is_on_also_after_a_restar
     after = at.restarted()
     after.workers()
     assert [upload.mount for upload in after.uploads] == ["", "/mnt/nas", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "mount"),
+    [
+        ("a.png", "/mnt/nas"),
+        ("usb/a.png", "/mnt/nas/m/usb"),
+        ("usb/deep/a.png", "/mnt/nas/m/usb"),
+        ("usb2/a.png", "/mnt/nas"),
+        ("here/a.png", ""),
+    ],
+)
+def test_a_file_belongs_on_the_nearest_disk_above_it(name: str, mount: str) -> None:
+    disks = {"/mnt/nas/m": "/mnt/nas", "/mnt/nas/m/usb": "/mnt/nas/m/usb", "/mnt/nas/m/here": ""}
+    assert mount_at(disks, "/mnt/nas/m", name) == mount
+    assert mount_at(disks, "/home", name) == ""
 
 
 def test_a_destination_that_fails_is_told_once_and_everything_is_sent_when_it_works() -> None:

@@ -252,6 +252,17 @@ def test_no_copy_and_no_archive_is_saved_below_a_disk_that_was_unmounted(
         "archive": {"output_dir": str(disk / "sets"), "archive": "tar"},
         "mirrored archive": {"output_dir": str(one.out), "archive": "zip", "mirrors": [str(disk / "sets")]},
         "outputs": {"output_dir": str(tmp_path), "save_path": "out"},
+        "mirror around it": {
+            "output_dir": str(one.out),
+            "save_path": f"{disk.name}/around",
+            "mirrors": [str(disk.parent)],
+        },
+        "mirrored archive around it": {
+            "output_dir": str(one.out),
+            "save_path": f"{disk.name}/around",
+            "archive": "tar",
+            "mirrors": [str(disk.parent)],
+        },
         "mirror of a date": {"output_dir": str(one.out), "save_path": "b", "mirrors": [str(disk / "b")]},
     }
     with one.client() as client:
@@ -268,9 +279,20 @@ def test_no_copy_and_no_archive_is_saved_below_a_disk_that_was_unmounted(
             told = any("no disk is mounted" in warning for warning in receipt.warnings)
             assert told or "mirror" in name
             jobs.append(receipt)
-        until(lambda: any(row["error"] for row in client.status()["destinations"]), "the copies wait")
+        places = {str(at) for at in (disk.parent, disk / "copy", disk / "sets", disk / "b")}
+
+        def failing() -> set[str]:
+            return {row["destination"] for row in client.status()["destinations"] if row["error"]}
+
+        until(lambda: places <= failing(), "the copies wait")
         assert list(disk.iterdir()) == []
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], check=True)
         assert [client.wait(job, 60).state for job in jobs] == ["done"] * len(jobs)
-    assert sorted({path.parent.name for path in disk.rglob("*.*")}) == ["b", "copy", "sets", "small"]
+    assert sorted({path.parent.name for path in disk.rglob("*.*")}) == [
+        "around",
+        "b",
+        "copy",
+        "sets",
+        "small",
+    ]
     one.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
@@ -81,6 +82,36 @@ def test_mirrors_are_looked_up_without_urls(mounted: set[str]) -> None:
     mounted.remove("/mnt/disk")
     gone = [("/mnt/disk/copy", "/mnt/disk")]
     assert disks.of_mirrors(places) == ({"/mnt/disk/copy": "/mnt/disk"}, gone)
+
+
+def test_a_disk_inside_a_mirror_is_known_by_itself(mounted: set[str]) -> None:
+    """Also one inside a mirror that is on the disk of the system, and two mirrors have one each."""
+    disks = Disks()
+    mounted |= {"/mnt/disk/a/inner", "/home/b"}
+    asked = ("/mnt/disk/a", "/home"), ("inner", "inner/deep", "b", "c")
+    found = {
+        "/mnt/disk/a": "/mnt/disk",
+        "/mnt/disk/a/inner": "/mnt/disk/a/inner",
+        "/mnt/disk/a/inner/deep": "/mnt/disk/a/inner",
+        "/home/b": "/home/b",
+    }
+    assert disks.of_mirrors(*asked) == (found, [])
+    mounted -= {"/mnt/disk/a/inner", "/mnt/disk"}
+    gone = ["/mnt/disk/a", "/mnt/disk/a/inner", "/mnt/disk/a/inner/deep"]
+    assert disks.of_mirrors(*asked) == (found, [(folder, found[folder]) for folder in gone])
+
+
+def test_a_folder_in_a_mirror_that_hangs_holds_up_nothing(
+    mounted: set[str], hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted.add("/mnt/nas")
+    monkeypatch.setattr(os.path, "realpath", lambda path: path.replace("/mnt/disk/a/link", "/mnt/nas"))
+    monkeypatch.setattr(module, "MIRROR_S", 0.01)
+    disks = Disks()
+    disks.look("/mnt/disk/a")
+    for _ in range(2):
+        assert disks.of_mirrors(["/mnt/disk/a"], ["link"])[1] == []
+    assert not disks.are_local(["/mnt/disk/a/link"])
 
 
 @pytest.fixture

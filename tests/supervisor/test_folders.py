@@ -145,8 +145,9 @@ async def test_every_file_and_copy_belongs_on_a_disk_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outputs in other folders, archives and mirrors, with and without a known number."""
-    out, thumbs, mirror = (str(tmp_path / name) for name in ("out", "out/thumbs", "mirror"))
-    points = {out, thumbs, mirror}
+    places = ("out", "out/thumbs", "mirror", "mirror/thumbs")
+    out, thumbs, mirror, copies = (str(tmp_path / name) for name in places)
+    points = {out, thumbs, mirror, copies}
 
     def device(path: str) -> int:
         return max((n for n, point in enumerate(sorted(points)) if mounts.below(path, point)), default=-1)
@@ -166,16 +167,17 @@ async def test_every_file_and_copy_belongs_on_a_disk_of_its_own(
         return answer
 
     monkeypatch.setattr(module, "missing_extra", lambda _: "")
-    for gone in (set[str](), {thumbs, mirror}):
+    both = {mirror: mirror, copies: copies}
+    for gone in (set[str](), {thumbs, mirror, copies}):
         points -= gone
         monkeypatch.setattr(disks, "STILL_THERE_S", 0.0)
         answer = await ask(out, "a.png", "thumbs/a.jpg")
         assert answer.mounts == (out, thumbs)
-        assert answer.mirror_mounts == {mirror: mirror}
-        assert [any(at in text for text in answer.warnings) for at in (thumbs, mirror)] == [bool(gone)] * 2
+        assert answer.mirror_mounts == both
+        assert [any(at in text for text in answer.warnings) for at in (thumbs, *both)] == [bool(gone)] * 3
         for relatives in ((), ("thumbs/a_%counter%.tar",)):
             answer = await ask(out, *relatives, archive="thumbs/a")
-            assert answer.mounts == (thumbs,)
+            assert (answer.mounts, answer.mirror_mounts) == ((thumbs,), both)
         answer = await ask("s3://bucket/x", "a.png")
         assert (answer.mounts, answer.mirror_mounts) == ((), {mirror: mirror})
         assert len(answer.warnings) == bool(gone)
