@@ -56,6 +56,8 @@ _SHOWN = re.compile(r"[$A-Za-z0-9._\-]*(?:\[[0-9A-Fa-f:.]*)?(?::[0-9]*)?")
 """What may be repeated of a host that is none: not what a secret could be."""
 _MISSPELT = re.compile(rf"({'|'.join(map(re.escape, SCHEMES))}):[/\\\\]", re.IGNORECASE)
 """A URL with one slash, or with backslashes."""
+_PADDED = re.compile(r"[\s\"'<\u200b\ufeff]+([A-Za-z][A-Za-z0-9+.\-]+):[/\\]{2}")
+"""A URL behind what came along when it was copied."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 
 
@@ -66,7 +68,11 @@ def is_url(text: str) -> bool:
 
 def check_folder(field: str, text: str) -> None:
     """Raise InvalidRequest for a folder that looks like a misspelt URL: `s3:/bucket` would become a folder of
-    that name."""
+    that name, and ` s3://user:password@bucket` one that shows the password."""
+    padded = _PADDED.match(text)
+    if padded:
+        allowed = "a URL without blanks and quotes in front of it"
+        raise InvalidRequest.of(field, f"{text[: padded.start(1)]}{padded[1].lower()}://...", allowed)
     found = None if is_url(text) else _MISSPELT.match(text)
     if found:
         scheme = found[1].lower()

@@ -81,7 +81,19 @@ def test_a_misspelt_url_is_no_folder(text: str) -> None:
         check_folder("output_dir", text)
 
 
-@pytest.mark.parametrize("text", ["/a/s3:/x", "./s3:/x", "C:\\x", "C:/x", "s3", "s3://bucket", "s3:x"])
+@pytest.mark.parametrize("before", [" ", "\t\n", "'", '"', "\u200b", "<"])
+@pytest.mark.parametrize(
+    "url", ["s3://sesame:open@b/x", "SFTP:\\\\h\\x", "webdav+https://h", "gopher://sesame"]
+)
+def test_a_url_behind_blanks_or_quotes_is_no_folder(before: str, url: str) -> None:
+    with pytest.raises(InvalidRequest, match="without blanks and quotes") as told:
+        check_folder("output_dir", before + url)
+    assert "sesame" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["/a/s3:/x", "./s3:/x", "C:\\x", "C:/x", "s3", "s3://bucket", "s3:x", " C:\\\\x", " a/b://c"]
+)
 def test_other_folders_are(text: str) -> None:
     check_folder("output_dir", text)
 
