@@ -54,12 +54,12 @@ def as_map(given: Any) -> tuple[Any, str]:
     """
     if given is None or isinstance(given, str):
         return given or None, ""
-    members = _members(given)
-    if members is None:
-        return None, f"metadata: a value of type {type(given).__name__} holds nothing that can be read."
     try:
+        members = _members(given)
+        if members is None:
+            return None, f"metadata: a value of type {type(given).__name__} holds nothing that can be read."
         return {str(key): _plain(value, MAX_DEPTH) for key, value in members.items()}, ""
-    except Exception as error:  # a property of a foreign object may raise anything
+    except Exception as error:  # what a foreign object does may raise anything
         return None, f"metadata: a value of type {type(given).__name__} could not be read ({error})."
 
 

@@ -41,7 +41,10 @@ def save_request(inputs: Mapping[str, Any], output_dir: str, metadata: Any) -> A
     """Return the SaveRequest of a saver's inputs. Raises NotHandedOver when no image is connected or one is
     unusable."""
     package = handover.client()
-    given = rows.of_saver(inputs)
+    try:
+        given = rows.of_saver(inputs)
+    except Exception as error:  # also of torch, such as no memory for the alpha
+        raise NotHandedOver(str(error)) from error
     if not given:
         raise NotHandedOver("No image is connected. Connect at least image_1.")
     prefix = str(inputs.get("filename_prefix") or "").strip()

@@ -38,8 +38,15 @@ def own(inputs: Mapping[str, Any], affixes: Sequence[str]) -> tuple[Row, ...]:
 
 
 def of_saver(inputs: Mapping[str, Any]) -> list[Row]:
-    """Return what a saver saves: its own images, then those of its stack, with its mask as alpha."""
-    found = [*own(inputs, widgets.AFFIXES), *(inputs.get("stack") or ())]
+    """Return what a saver saves: its own images, then those of its stack, with its mask as alpha. Raises
+    ValueError for a stack or a mask that is none."""
+    stack = inputs.get("stack")
+    stack = () if stack is None else stack
+    if not isinstance(stack, tuple) or not all(isinstance(row, Row) for row in stack):
+        raise ValueError(
+            f"stack: a value of type {type(stack).__name__} is not allowed; connect a Luna Image Stack."
+        )
+    found = [*own(inputs, widgets.AFFIXES), *stack]
     mask = inputs.get("mask")
     if mask is None:
         return found

@@ -408,6 +408,65 @@ def test_a_mask_becomes_alpha_as_comfyui_joins_it(comfy, farm, tensor):
     assert tensor.shape[-1] == 3, "the image that passes through stays as it was"
 
 
+@pytest.mark.parametrize("shape", [(8, 12), (8, 12, 1), (8, 12, 2), (8, 12, 3), (8, 12, 4), (2, 8, 12, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
+@pytest.mark.parametrize("mask_shape", [(8, 12), (1, 8, 12), (1, 1, 4, 6)])
+def test_a_mask_is_joined_with_whatever_is_an_image(shape, dtype, mask_shape, comfy, farm):
+    torch = pytest.importorskip("torch", reason="tensors come from torch (install the extra [torch])")
+    full = 255 if dtype == "uint8" else 1
+    image = torch.full(shape, full, dtype=getattr(torch, dtype))
+    run(LunaDaemonImageSaver(), image_1=image, mask=torch.full(mask_shape, 0.5))
+    (pixels,) = (given.pixels for given in farm.requests[0].images)
+    assert pixels.shape == (2 if len(shape) == 4 else 1, 8, 12, 4)
+    assert pixels.dtype == image.dtype
+    assert (pixels[..., :3] == full).all()
+    assert (pixels[..., 3] == (128 if full == 255 else 0.5)).all()
+
+
+@pytest.mark.parametrize(
+    ("odd", "says"),
+    [
+        ({"mask": (0, 8, 12)}, "mask: one of shape [0, 8, 12] is not allowed"),
+        ({"mask": (1, 8, 12, 3)}, "mask: one of shape [1, 8, 12, 3]"),
+        ({"mask": (8,)}, "mask: one of shape [8]"),
+        ({"mask": "white"}, "mask: a value of type str"),
+        ({"mask": (8, 12), "image_1": (1, 8, 12, 5)}, "pixels.shape: [1, 8, 12, 5]"),
+        ({"mask": (8, 12), "image_1": (1, 3, 8, 12)}, "channels come last"),
+        ({"mask": (8, 12), "image_1": "none"}, "pixels: 'none'"),
+        ({"stack": "none"}, "connect a Luna Image Stack"),
+        ({"stack": (4, 8, 12, 3)}, "connect a Luna Image Stack"),
+    ],
+)
+@pytest.mark.parametrize("saver", [LunaDaemonImageSaver, LunaMultiSaver])
+def test_odd_inputs_stop_no_workflow(odd, says, saver, comfy, farm, tensor):
+    import torch
+
+    made = {name: torch.zeros(value) if isinstance(value, tuple) else value for name, value in odd.items()}
+    inputs = {"image_1": tensor, **made}
+    _, (status, _paths, *through) = run(saver(), **inputs)
+    assert says in status
+    assert "ERROR" in status
+    assert farm.requests == []
+    assert through[0] is inputs["image_1"], "the image goes on"
+
+
+class Tuple:
+    def _asdict(self) -> None:
+        raise RuntimeError("broken")
+
+
+class Anything:
+    def __getattr__(self, name: str) -> None:
+        raise ValueError("broken")
+
+
+@pytest.mark.parametrize("kind", [Tuple, Anything])
+def test_metadata_that_breaks_when_it_is_read_costs_no_image(kind, comfy, farm, tensor):
+    _, (status, *_rest) = run(LunaDaemonImageSaver(), image_1=tensor, metadata=kind())
+    assert len(farm.requests) == 1
+    assert "could not be read (broken)" in status
+
+
 @dataclass
 class Foreign:
     """As ComfyUI-Image-Saver hands it over."""
