@@ -125,6 +125,12 @@ class Connection:
         self.broken = True
         self._socket.close()
 
+    def __del__(self) -> None:
+        """Close a connection that its program forgot: nothing can be writing into its slots any more."""
+        if hasattr(self, "_socket"):
+            with contextlib.suppress(Exception):  # while the interpreter ends
+                self.close()
+
     def close(self) -> None:
         """Close, and return prefetched leases: the farm would keep them in quarantine, for this process
         lives."""

@@ -105,8 +105,10 @@ def segment_created(farm: Farm, event: events.SegmentCreated, now: float) -> lis
 
 
 def prefetched(farm: Farm, client: int, want: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Leases for the next submit of a client, while the arena has room for such."""
-    room = farm.slots.leased_bytes + sum(want) <= farm.slots.size * SPARE_SHARE
+    """Leases for the next submit of a client, while the arena has room for such. What rests counts, too: of a
+    program that drops its connections these may be prefetched ones, a new one with each image."""
+    held = farm.slots.leased_bytes + farm.slots.resting_bytes
+    room = held + sum(want) <= farm.slots.size * SPARE_SHARE
     if not want or farm.draining or not room or farm.slots.leases_of(client) + len(want) > MAX_LEASES:
         return []
     return grant(farm, farm.slots.lease(client, want) or [])

@@ -177,19 +177,25 @@ class Slots:
 
     def drop_client(self, client: int, free_at: float | None) -> None:
         """A client is gone. Its leases are free at once, or at `free_at` if its process may still be
-        writing; at once as well when that process turns out to have ended."""
+        writing; at once as well when that process turns out to have ended, and for segments of their own:
+        their memory goes to no other image."""
         if free_at is None:
             for slot in [s for s in self._quarantined if s.client == client]:
                 slot.free_at = 0.0
             self.expire(0.0)
         for slot in [s for s in self._slots.values() if s.client == client and s.state is SlotState.FILLING]:
-            if free_at is None:
+            if free_at is None or slot.segment:
                 self._free_slot(slot)
             else:
                 slot.move(SlotState.QUARANTINED)
                 slot.free_at = free_at
                 self._no_longer_leased(slot)
                 self._quarantined.append(slot)
+
+    @property
+    def resting_bytes(self) -> int:
+        """Bytes of the arena that rest, because the process of a lost connection may still be writing."""
+        return sum(slot.size for slot in self._quarantined)
 
     def rest_of(self, client: int) -> bool:
         """Whether slots of a client that is gone are not free yet."""

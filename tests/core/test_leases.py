@@ -5,6 +5,7 @@ from __future__ import annotations
 from stage import CLIENT, MIB, Stage, code
 
 from luna_farm.core import events
+from luna_farm.core.instructions import Forget
 from luna_farm.core.leases import MAX_LEASES, QUARANTINE_S
 
 
@@ -82,6 +83,24 @@ def test_slots_that_rest_are_free_once_their_process_has_ended() -> None:
     stage.happens(events.ClientGone(CLIENT, False))
     assert (stage.farm.slots.rest_of(CLIENT), stage.farm.slots.rest_of(8)) == (False, True)
     assert stage.farm.slots.used_bytes == MIB
+
+
+def test_a_program_that_drops_its_connections_lets_no_more_rest_than_may_be_prefetched() -> None:
+    """One with each image: else they would be the whole arena within a moment."""
+    stage = Stage()
+    for number in range(20):
+        stage.submit(f"job-{number:04d}", client=100 + number, want=(MIB // 4,))
+        stage.happens(events.ClientGone(100 + number, may_write=True))
+    assert stage.farm.slots.resting_bytes == MIB
+    assert "leases" in stage.lease(2 * MIB)
+
+
+def test_a_segment_of_its_own_need_not_rest() -> None:
+    """Its client may write into it for as long as it likes: no other image gets that memory."""
+    stage = Stage(arena_bytes=4096, max_pixels=4096)
+    for client in (CLIENT, 8):
+        segment = stage.lease(4096 * 4, client=client)["leases"][0]["segment"]
+        assert Forget(segment) in stage.happens(events.ClientGone(client, may_write=True))
 
 
 def test_the_slots_of_a_client_whose_process_lives_rest_for_a_while() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -382,6 +383,24 @@ def test_the_memory_of_a_client_that_was_killed_comes_back_when_it_has_ended(tmp
         with farm.client() as client:
             until(lambda: client.status()["arena"]["used_bytes"] == 0, "its process is gone")
             assert client.jobs() == []
+        assert farm.stop() == 0
+    finally:
+        farm.destroy()
+
+
+def test_a_client_that_its_program_forgets_gives_back_what_it_held(tmp_path: Path) -> None:
+    """The farm cannot know that nothing writes into its slots any more; the client can."""
+    farm = FarmProcess(tmp_path, arena_bytes="16MiB")
+    farm.program = ("-c", SLOTS_REST_FOR_AN_HOUR)
+    try:
+        farm.start()
+        for _ in range(4):
+            forgotten = farm.client()
+            assert forgotten.wait(forgotten.submit(SaveRequest([SaveImage(LARGE)])), 60).state == "done"
+            del forgotten
+            gc.collect()
+        with farm.client() as client:
+            until(lambda: client.status()["arena"]["used_bytes"] == 0, "all of it is back")
         assert farm.stop() == 0
     finally:
         farm.destroy()
