@@ -8,6 +8,7 @@ whole and synced.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -22,7 +23,7 @@ import msgpack
 from luna_farm import system
 from luna_farm.errors import DiskError
 from luna_farm.storage import files
-from luna_farm.storage.sinks.sink import Upload, described
+from luna_farm.storage.sinks.sink import Decision, SinkError, Upload, described
 from luna_farm.testing.faults import crash_point
 
 SUFFIX = ".upload"
@@ -203,6 +204,20 @@ def _trailer(spooled: Spooled) -> bytes:
     )
     assert isinstance(content, bytes)
     return content + _END.pack(upload.bytes, len(content), zlib.crc32(content), _MAGIC)
+
+
+def read_to_send(path: str) -> Spooled:
+    """As `read`, for a place that waits for the file. Raises SinkError when there will never be one to send:
+    it is gone though its folder is there, or damaged; DiskError when it cannot be read now."""
+    try:
+        return read(path)
+    except DiskError as error:
+        if not error.errno:
+            raise SinkError(str(error), Decision.FAIL, "damaged") from error
+        if error.errno == errno.ENOENT and os.path.isdir(os.path.dirname(path)):
+            text = f"The spooled file {path} was removed, and with it what was to be sent."
+            raise SinkError(text, Decision.FAIL, "gone") from error
+        raise
 
 
 def _read(path: str, fd: int) -> Spooled:

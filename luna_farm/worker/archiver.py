@@ -114,7 +114,7 @@ class _Writer:
 
     def _add(self, place: ShardPlace, order: _Order) -> None:
         shard = self._opened(place)
-        spooled = upload_spool.read(order.message["path"])
+        spooled = upload_spool.read_to_send(order.message["path"])
         token = f"{spooled.job_id}-{spooled.index}"
         found = shard.recovered.get(token) if order.message["again"] else None
         if found is None:

@@ -176,7 +176,7 @@ class Uploader:
 
     def _stored(self, message: dict[str, Any], location: Location | None, options: Any) -> Stored:
         """Send one file; the name that it got is relative to the root, as the wanted one is."""
-        spooled = upload_spool.read(message["path"])
+        spooled = upload_spool.read_to_send(message["path"])
         try:
             mounts.require(message["mount"], f"{message['root']}/{message['name']}")
         except DiskError as error:

@@ -14,6 +14,7 @@ from running_farm import RunningFarm, Start, until
 
 from luna_farm.errors import FarmError
 from luna_farm.storage.notes import NOTES
+from luna_farm_client import Receipt, SaveRequest
 
 ROW = "state folder"
 
@@ -78,6 +79,30 @@ def test_a_folder_that_cannot_be_made_again_stops_acceptance(farm: Start, tmp_pa
         until(lambda: told(one, "was removed while the farm runs"), "it is made again")
         album.add(client)
         assert album.settled(client)["lost"] == 0
+
+
+def test_copies_that_went_with_the_folder_are_named_and_hold_up_no_other(farm: Start, tmp_path: Path) -> None:
+    one, mirror = farm(), tmp_path / "mirror"
+    mirror.write_text("in the way")
+    album = Album(one.out)
+    with one.client() as client:
+
+        def submit() -> Receipt:
+            request = SaveRequest(album.next_images(), output_dir=one.out, mirrors=[mirror])
+            return client.submit(request)
+
+        gone = submit()
+        until(lambda: any(row["error"] for row in client.status()["destinations"]), "the copy waits")
+        taken_away(one.state)
+        until(lambda: told(one, "was removed while the farm runs"), "the removal is noticed")
+        mirror.unlink()
+        kept = submit()
+        report = client.wait(gone, 60)
+        assert report.state == "failed"
+        assert "was removed, and with it what was to be sent" in report.images[0].error
+        assert Path(gone.paths[0]).exists(), "the image itself was saved before"
+        assert client.wait(kept, 60).state == "done"
+    assert one.stop() == 0
 
 
 def test_notes_and_reports_go_on_in_the_new_folder(farm: Start) -> None:

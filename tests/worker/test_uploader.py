@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from luna_farm.core import frames
+from luna_farm.core.shards import ShardPlace
 from luna_farm.storage import mounts
 from luna_farm.storage.upload_spool import Target, UploadSpool
 from luna_farm.worker import uploader
@@ -109,3 +111,37 @@ def test_a_copy_waits_for_the_disk_that_it_belongs_on(
                 assert f"no disk is mounted at {mirror}" in answer["error"]
                 assert not mirror.exists()
     assert (mirror / "a.png").read_bytes() == b"png"
+
+
+@pytest.mark.parametrize("order", ["upload", "member"])
+@pytest.mark.parametrize(
+    ("what", "decision"), [("file", "fail"), ("trailer", "fail"), ("folder", "hold or retry")]
+)
+def test_what_was_removed_from_the_spool_is_not_waited_for(
+    tmp_path: Path, order: str, what: str, decision: str
+) -> None:
+    """It would hold up all others for good. A folder that is gone may be on a disk that comes back."""
+    spool, out = UploadSpool(str(tmp_path / "spool")), str(tmp_path / "out")
+    target = [Target(out, "a.png")]
+    form = {"content_type": "image/png", "files_in_it": [("png", 3)], "metadata": b"{}"}
+    spooled = spool.write("job-0001", 0, [b"png"], target, **form)
+    message = {"id": 7, "path": spooled.path, "name": "a.png", "again": False}
+    if order == "upload":
+        message |= {"root": out, "mount": ""}
+    else:
+        message |= {"shard": ShardPlace("job-0001-0-s1", "zip", out, f"{out}/a.zip").to_map()}
+    if what == "trailer":
+        Path(spooled.path).write_bytes(b"png")
+    else:
+        shutil.rmtree(spool.folder)
+        if what == "file":
+            Path(spool.folder).mkdir()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        Uploader(theirs, (), spool, str(tmp_path)).take({"t": order, **message})
+        read = frames.FrameBuffer()
+        while (said := read.next()) is None:
+            read.feed(ours.recv(4096))
+    (answer,) = said["answers"]
+    assert answer["decision"] in decision
+    assert spooled.path in answer["error"]
