@@ -175,6 +175,10 @@ so. Windows, macOS, NFS and SMB were not tested; a folder that hangs was, by FUS
   repeats a sync that failed: it writes the file again from the pixels.
 - `kill -9` of everything and a full removal of the state folder: what was accepted and not saved is then
   known to no process. Dead letters lie in that folder, too.
+- The removal of the state folder under a running farm, for what waits there for a destination, a mirror or an
+  archive: each such image is named as failed.
+- A disk that is missing when the farm starts: of the output folder it is known that it was there, and a
+  warning says so, but files go to the disk below. Of other folders that no open job names, nothing is known.
 - The loss of the journal file: durable images are saved from their pixels, others are lost with it, and so
   are the reports of jobs that finished since the farm was idle last. Their files are there.
 - A user who deletes the files of the farm in shared memory while no worker has them mapped and the disk

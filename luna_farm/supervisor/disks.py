@@ -12,7 +12,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from luna_farm import system
 from luna_farm.locations import is_url
@@ -33,12 +34,12 @@ _Answers = dict[str, tuple[str, bool]]
 
 
 class Disks:
-    """The disks that one farm has written to."""
+    """The disks that one farm has written to. `points`: mount points that were in use before it began."""
 
-    def __init__(self) -> None:
+    def __init__(self, points: Iterable[str] = ()) -> None:
         self._folders: dict[str, tuple[str, float, float]] = {}
         """Folder -> the mount point of its disk, when it was looked up, and when it was there last."""
-        self._points: set[str] = set()
+        self._points = set(points)
         """Mount points that were in use."""
         self._local: set[str] = set()
         """Folders on disks of this machine, which answer at once."""
@@ -148,3 +149,18 @@ class Disks:
             self._silent.discard(mirror)
             answer.put(self._believed(folders))
         return answer
+
+
+def since_last_start(folder: str, before: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """Return what the next start has to know of the output folder, and a sentence if nothing is mounted now
+    where it was when the farm began last. before: what that start left."""
+    mount = before.get("output_mount") if before.get("output_dir") == folder else ""
+    known = mount if isinstance(mount, str) else ""
+    found, gone = Disks([known] if known else []).of_mirrors([folder])
+    kept = {"output_dir": folder, "output_mount": found.get(folder, known)}
+    if not gone:
+        return kept, ""
+    return kept, (
+        f"No disk is mounted at {known}, where the output folder {folder} was when the farm began last. Until"
+        " one is mounted there, files go to the disk below. If that is meant, set another output_dir."
+    )

@@ -34,6 +34,7 @@ from luna_farm.supervisor import state_dir
 from luna_farm.supervisor.arena_memory import ArenaMemory
 from luna_farm.supervisor.commands import Commands
 from luna_farm.supervisor.dashboard import Dashboard
+from luna_farm.supervisor.disks import since_last_start
 from luna_farm.supervisor.executor import Executor
 from luna_farm.supervisor.finder import Finder
 from luna_farm.supervisor.inheritance import Inheritance
@@ -208,13 +209,16 @@ class Supervisor:
     def _introduce(self) -> None:
         """Say where we listen: in the state folder, in the status, in the log."""
         state_dir.forget_left(self.config.state_dir)
-        before = state_dir.read_endpoint(self.config.state_dir).get("boot_id")
-        if before not in (None, system.boot_id()):
+        before = state_dir.read_endpoint(self.config.state_dir)
+        if before.get("boot_id") not in (None, system.boot_id()):
             self._sweep_strays()
+        disk, missing = since_last_start(str(self.config.output_dir), before)
+        if missing:
+            self.note(missing)
         config, feed, port = self.config, self.services.feed, self.services.listener.port
         feed_port = feed.port if feed else None
         endpoint = {"host": config.host, "port": port, "feed_port": feed_port, "pid": os.getpid()}
-        self.guard.endpoint = {**endpoint, "managed": managed(), "boot_id": system.boot_id()}
+        self.guard.endpoint = {**endpoint, "managed": managed(), "boot_id": system.boot_id(), **disk}
         state_dir.write_endpoint(config.state_dir, self.guard.endpoint)
         limits = {**self.farm.limits.of_request(), "max_jobs": config.max_jobs}
         folders = {"state_dir": str(config.state_dir), "output_dir": str(config.output_dir)}

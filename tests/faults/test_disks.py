@@ -237,6 +237,11 @@ def test_nothing_is_saved_below_a_disk_that_was_unmounted(
         Path(album.promised[0].receipt.paths[0]).write_bytes(kept)
         figures.none("disks", "unmounted, then mounted again", **album.settled(client))
     one.stop()
+    subprocess.run(["umount", disk], check=True)
+    one.restart()
+    (note,) = one.status()["notes"]
+    assert note.startswith(f"No disk is mounted at {disk}, where the output folder {one.out} was")
+    one.stop()
 
 
 def test_no_copy_and_no_archive_is_saved_below_a_disk_that_was_unmounted(

@@ -15,7 +15,7 @@ import pytest
 from luna_farm import system
 from luna_farm.storage import mounts
 from luna_farm.supervisor import disks as module
-from luna_farm.supervisor.disks import Disks
+from luna_farm.supervisor.disks import Disks, since_last_start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="NOT TESTED: Windows has drives instead")
 
@@ -112,6 +112,21 @@ def test_a_folder_in_a_mirror_that_hangs_holds_up_nothing(
     for _ in range(2):
         assert disks.of_mirrors(["/mnt/disk/a"], ["link"])[1] == []
     assert not disks.are_local(["/mnt/disk/a/link"])
+
+
+def test_a_disk_that_is_missing_since_the_last_start_is_named(mounted: set[str]) -> None:
+    out = "/mnt/disk/out"
+    kept, said = since_last_start(out, {})
+    assert (kept, said) == ({"output_dir": out, "output_mount": "/mnt/disk"}, "")
+    mounted.remove("/mnt/disk")
+    for _ in range(2):
+        kept, said = since_last_start(out, kept)
+        assert said.startswith(f"No disk is mounted at /mnt/disk, where the output folder {out} was")
+    assert since_last_start("/home/out", kept)[1] == "", "another folder"
+    assert since_last_start("s3://bucket", kept)[1] == ""
+    assert since_last_start(out, {**kept, "output_mount": 7})[1] == "", "nonsense"
+    mounted.add("/mnt/disk")
+    assert since_last_start(out, kept) == (kept, "")
 
 
 @pytest.fixture
