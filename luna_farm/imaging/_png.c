@@ -53,10 +53,12 @@ static int overlap(const Py_buffer *a, const Py_buffer *b) {
 }
 
 PyDoc_STRVAR(idat_doc,
-"idat(pixels, height, row_bytes, pixel_bytes, sample_bytes, first_row, last_row, level, out) -> (written, adler)\n\n"
+"idat(pixels, height, row_bytes, pixel_bytes, sample_bytes, first_row, last_row, level, out[, filter]) -> (written, adler)"
+"\n\n"
 "Compresses rows first_row .. last_row - 1 into `out` as one IDAT chunk, with the GIL released. The strip that begins\n"
 "at row 0 opens the zlib stream and the one that ends at the last row ends it; the Adler-32 of the filtered bytes is\n"
-"written only by a strip that is the whole image, and returned always. Memory: see kernel/strip.h.");
+"written only by a strip that is the whole image, and returned always. filter: that of all rows at levels 5 to 9, 0 to 5\n"
+"as in filter(), or 6 for what a sample says. Memory: see kernel/strip.h.");
 
 static PyObject *py_idat(PyObject *self, PyObject *args) {
     strip s;
@@ -65,9 +67,10 @@ static PyObject *py_idat(PyObject *self, PyObject *args) {
     size_t written;
     luna_status status;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*O&O&O&O&O&O&iw*:idat", &b.pixels, to_size, &s.height, to_size, &s.row_bytes, to_size,
+    s.filter = FILTER_ASKED;
+    if (!PyArg_ParseTuple(args, "y*O&O&O&O&O&O&iw*|i:idat", &b.pixels, to_size, &s.height, to_size, &s.row_bytes, to_size,
                           &s.pixel_bytes, to_size, &s.sample_bytes, to_size, &s.first_row, to_size, &s.last_row,
-                          &s.level, &b.out))
+                          &s.level, &b.out, &s.filter))
         return NULL;
     s.pixels = b.pixels.buf;
     const char *wrong = refused_strip(&s, (size_t)b.pixels.len);
@@ -106,6 +109,7 @@ static PyObject *py_filter(PyObject *self, PyObject *args) {
         return NULL;
     s.pixels = b.pixels.buf;
     s.level = 6;
+    s.filter = FILTER_ASKED;
     const char *wrong = refused_strip(&s, (size_t)b.pixels.len);
     if (!wrong && (size_t)b.out.len != stream_bytes(&s))
         wrong = "the destination holds row bytes + 1 bytes for each row";
@@ -145,6 +149,7 @@ static PyObject *py_sample(PyObject *self, PyObject *args) {
     s.first_row = 0;
     s.last_row = s.height;
     s.level = 6;
+    s.filter = FILTER_ASKED;
     const char *wrong = refused_strip(&s, (size_t)pixels.len);
     if (wrong) {
         PyBuffer_Release(&pixels);
@@ -171,7 +176,7 @@ static PyObject *py_bound(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "rows x (row bytes + 1) lies between 2 and 2**30");
         return NULL;
     }
-    strip s = {NULL, rows, row_bytes, 1, 1, 0, rows, 0};
+    strip s = {NULL, rows, row_bytes, 1, 1, 0, rows, 0, FILTER_ASKED};
     return PyLong_FromSize_t(luna_idat_bound(&s));
 }
 

@@ -12,6 +12,7 @@ def idat(
     last_row: int,
     level: int,
     out: Any,
+    chosen: int = 6,
     /,
 ) -> tuple[int, int]: ...
 def filter(  # noqa: A001

@@ -225,6 +225,25 @@ def test_the_highest_level_is_as_small_as_the_best_filter_and_libdeflate(name: s
     assert sum(len(part) for part in png.encode(pixels, level=9)) <= 1.02 * best + 100
 
 
+@pytest.mark.parametrize("name", sorted(drawings()))
+def test_level_6_is_nearly_as_small_as_the_best_filter_and_zlib_ng(name: str) -> None:
+    zlib_ng = pytest.importorskip("zlib_ng.zlib_ng")
+    pixels = np.tile(drawings()[name], (3, 2, 1))[:640, :500].copy()
+    best = min(
+        len(zlib_ng.compress(png_library._filtered(pixels, (chosen,)).tobytes(), 6)) for chosen in (0, 2, 4)
+    )
+    assert sum(len(part) for part in png.encode(pixels, level=6)) <= 1.03 * best + 100
+
+
+@pytest.mark.parametrize("level", range(5, 10))
+def test_without_zlib_ng_libdeflate_serves_the_higher_levels(
+    level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "zlib_ng", None)
+    for pixels in (*drawings().values(), np.zeros((300, 300, 3), np.uint8)):
+        assert np.array_equal(np.asarray(decoded(pixels, level)), pixels)
+
+
 @pytest.mark.parametrize("sigma", [0, 1.2])
 @pytest.mark.parametrize("name", ["bands", "edges", "cells", "white"])
 def test_a_higher_level_is_never_much_larger(name: str, sigma: float) -> None:

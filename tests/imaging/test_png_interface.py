@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import zlib
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def test_whatever_is_asked_of_the_kernel_is_done_or_refused(data: st.DataObject)
     call(kernel.quantize_planes, draw(ANYTHING), draw(ANYTHING), draw(NUMBERS), draw(NUMBERS))
     pixels, out = draw(BUFFERS), bytearray(draw(st.sampled_from([0, 100, 6000, 40_000])))
     call(kernel.idat, pixels, *(draw(NUMBERS) for _ in range(7)), out)
+    call(kernel.idat, pixels, *(draw(NUMBERS) for _ in range(7)), out, draw(NUMBERS))
     call(kernel.filter, pixels, *(draw(NUMBERS) for _ in range(7)), out)
     call(kernel.sample, pixels, *(draw(NUMBERS) for _ in range(4)))
     call(kernel.idat, *(draw(ANYTHING) for _ in range(draw(st.integers(0, 10)))))
@@ -78,6 +80,20 @@ def test_what_fits_is_done(height: int, width: int, step: int, level: int, chose
     assert kernel.idat(pixels, height, row, step, 1, 0, height, level, out)[0] <= len(out)
     kernel.filter(pixels, height, row, step, 1, 0, height, chosen, bytearray(height * (row + 1)))
     assert kernel.sample(pixels, height, row, step, 1)[0] in (0, 1, 2, 4, 5)
+
+
+@pytest.mark.parametrize("chosen", range(5))
+def test_the_filter_that_is_asked_for_is_that_of_all_rows(chosen: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 9, (40, 90), np.uint8)
+    out = bytearray(kernel.bound(40, 90))
+    written = kernel.idat(pixels, 40, 90, 3, 1, 0, 40, 6, out, chosen)[0]
+    assert set(zlib.decompress(out[8 : written - 4])[::91]) == {chosen}
+
+
+def test_a_filter_that_png_does_not_have_is_refused() -> None:
+    for chosen in (-1, 7):
+        with pytest.raises(ValueError, match="filter is"):
+            kernel.idat(bytes(30), 1, 30, 3, 1, 0, 1, 6, bytearray(kernel.bound(1, 30)), chosen)
 
 
 @settings(max_examples=60, deadline=None)

@@ -248,7 +248,9 @@ int main(int count, char **arguments) {
     }
     for (int i = 0; i < rounds; i++) {
         u32 top = i % 4 ? 60 : 300, pixel = PIXELS[random_below(6)];
-        strip s = {NULL, 1 + random_below(top), 0, pixel, 1 + (size_t)(pixel % 2 == 0 && random_below(2)), 0, 0, 0};
+        strip s = {NULL, 1 + random_below(top), 0, pixel, 1 + (size_t)(pixel % 2 == 0 && random_below(2)), 0, 0, 0, FILTER_ASKED};
+        if (i % 2)
+            s.filter = (int)random_below(FILTER_ASKED);
         s.row_bytes = pixel * (1 + random_below(top));
         if (i % 16 == 5) { /* a row longer than a block */
             s.height = 1 + random_below(2);

@@ -36,6 +36,7 @@ _THREADS = 4
 # An IDAT chunk holds less than 2**31 bytes, and the kernel counts positions in 32 bits.
 _STRIP_LIMIT_BYTES = 2**29
 MAX_ROW_BYTES = 2**29
+_SAMPLED = 6  # the kernel's number for the filter that its own sample finds
 
 
 def backend() -> str:
@@ -88,7 +89,7 @@ def _data(pixels: NDArray[Any], level: int) -> list[bytes | memoryview]:
             stream = png_small.stream(pixels, level)
             if isinstance(stream, bytes):
                 return [chunk(b"IDAT", stream)]
-            level = stream
+            return [_strip(pixels, stream.level, 0, height, stream.filter)[0]]
         return [_strip(pixels, level, 0, height)[0]]
     # Imported here, because few images are that large.
     from concurrent.futures import ThreadPoolExecutor
@@ -107,11 +108,16 @@ def _strip_count(image_bytes: int) -> int:
     return max(threads, -(-image_bytes // _STRIP_LIMIT_BYTES))
 
 
-def _strip(pixels: NDArray[Any], level: int, first: int, last: int) -> tuple[memoryview, int]:
-    """One IDAT chunk for rows first .. last - 1, and the Adler-32 of their filtered bytes."""
+def _strip(
+    pixels: NDArray[Any], level: int, first: int, last: int, chosen: int = _SAMPLED
+) -> tuple[memoryview, int]:
+    """One IDAT chunk for rows first .. last - 1, and the Adler-32 of their filtered bytes.
+
+    chosen: the filter from level 5 on.
+    """
     height, row, step = _geometry(pixels)
     out = np.empty(_png.bound(last - first, row), np.uint8)
-    written, adler = _png.idat(pixels, height, row, step, pixels.itemsize, first, last, level, out)
+    written, adler = _png.idat(pixels, height, row, step, pixels.itemsize, first, last, level, out, chosen)
     return out[:written].data, adler
 
 

@@ -6,7 +6,7 @@
 
 /* Zero bytes on either side of a row in its buffer: the widest vector. */
 enum { MARGIN = 64, LONG_ROW = 1024 };
-enum { FILTER_NONE, FILTER_SUB, FILTER_UP, FILTER_AVERAGE, FILTER_PAETH, FILTER_COUNT, FILTER_BEST = FILTER_COUNT };
+enum { FILTER_NONE, FILTER_SUB, FILTER_UP, FILTER_AVERAGE, FILTER_PAETH, FILTER_COUNT, FILTER_BEST = FILTER_COUNT, FILTER_ASKED };
 
 /* What cost() in filter_rows.h makes of 0 .. 15 where it cannot look it up: 4 min(v, 1) + 2 min(v, 3) + min(v, 7) + v. */
 static const u8 COSTS[16] = {0, 8, 12, 16, 18, 20, 22, 24, 25, 26, 27, 28, 29, 30, 31, 32};

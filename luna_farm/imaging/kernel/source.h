@@ -18,6 +18,7 @@ typedef struct {
     size_t sample_bytes; /* 1, or 2 for 16-bit samples in the machine's order */
     size_t first_row, last_row; /* the strip: rows first_row .. last_row - 1 */
     int level;
+    int filter; /* of all rows at levels 5 to 9, where the caller has found it by trials; FILTER_ASKED: the sample's */
 } strip;
 
 /* Where filtering has got to: `done` bytes of row `y` are filtered, its number included; 0: not begun. */
@@ -48,6 +49,8 @@ static luna_status luna_check_strip(const strip *s, size_t bytes) {
         return LUNA_ROWS_OUTSIDE;
     if (!luna_fits_strip(s->last_row - s->first_row, s->row_bytes))
         return LUNA_STRIP_TOO_LARGE;
+    if (s->filter < FILTER_NONE || s->filter > FILTER_ASKED)
+        return LUNA_BAD_FILTER;
     return s->level < 0 || s->level > 9 ? LUNA_BAD_LEVEL : LUNA_OK;
 }
 

@@ -26,7 +26,7 @@ static const char *luna_status_text(luna_status status) {
         [LUNA_ROWS_OUTSIDE] = "rows first..last lie in the image, and the image in the buffer",
         [LUNA_STRIP_TOO_LARGE] = "a strip has at most 2**30 bytes",
         [LUNA_BAD_LEVEL] = "level is 0..9",
-        [LUNA_BAD_FILTER] = "filter is 0..5",
+        [LUNA_BAD_FILTER] = "filter is 0..5, or 6 where a sample may decide",
     };
     return TEXT[status];
 }

@@ -179,6 +179,8 @@ static size_t plan_section(workspace *w, const strip *s, size_t y) {
     scanner *scan = &w->tiles->scan;
     if (s->level == 0) {
         w->plan.filter = FILTER_NONE;
+    } else if (s->level >= 5 && s->filter != FILTER_ASKED) {
+        w->plan = (plan){s->filter, METHOD_RUNS, 0, 0};
     } else {
         w->plan = choose_any(w->isa, s, &w->rows, w->tiles, part);
     }
