@@ -225,6 +225,23 @@ def test_the_highest_level_is_as_small_as_the_best_filter_and_libdeflate(name: s
     assert sum(len(part) for part in png.encode(pixels, level=9)) <= 1.02 * best + 100
 
 
+def soft_edged_colours(side: int) -> NDArray[np.uint8]:
+    """Flat colours whose edges are blurred by enlarging, as in cel shading."""
+    waves = np.random.default_rng(3).integers(0, 256, (14, 14, 3), np.uint8)
+    half = (side // 2,) * 2
+    smooth = np.asarray(Image.fromarray(waves).resize(half, Image.Resampling.BICUBIC)).astype(int)
+    flat = (smooth * 6 // 256 * 51).astype(np.uint8)
+    return np.asarray(Image.fromarray(flat).resize((side, side), Image.Resampling.BILINEAR))
+
+
+def test_soft_edges_of_flat_colours_are_no_larger_than_pillows() -> None:
+    pytest.importorskip("luna_farm.imaging._png", reason="the PNG kernel was not built")
+    pixels, file = soft_edged_colours(512), io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=4)
+    assert np.array_equal(np.asarray(decoded(pixels, 4)), pixels)
+    assert sum(len(part) for part in png.encode(pixels, level=4)) <= file.tell()
+
+
 @pytest.mark.parametrize("name", sorted(drawings()))
 def test_level_6_is_nearly_as_small_as_the_best_filter_and_zlib_ng(name: str) -> None:
     zlib_ng = pytest.importorskip("zlib_ng.zlib_ng")

@@ -175,6 +175,9 @@ def _smallest(image: Image, sampled: int, method: int, symbols: int, level: int)
         scout = libdeflate(_SCOUT_OF_REPEATED if repetitive else _SCOUT)
         found = [one for one, _ in ranked(image, scout, FILTERS)]
         best = found[0]
+    elif best != sampled:
+        # Windows may miss where patterns of many rows change; bands are higher.
+        best = ranked(image, libdeflate(_SCOUT_OF_REPEATED), {best, sampled})[0][0]
     if crowded:
         # What the slow level will leave, the next one tells better.
         size = sum(size for _, size in ranked(image, libdeflate(_SCOUT + 1), [best]))

@@ -12,7 +12,7 @@
 #include "tiles.h"
 
 /* Bands of dense images; of less than BANDS_FROM bytes they would take too much of the time. */
-enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 2 << 20, BAND_HOPE = 1015, FEW_ROWS = 4 };
+enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 2 << 20, BAND_HOPE = 1020, FEW_ROWS = 4 };
 /* After so many small tiles, where runs leave so many symbols, matches that can begin in fewer places of 100 or that cost
  * so many thousandths are tried no further. */
 enum { QUICK_GLANCES = 2, QUICK_DENSE = 50, QUICK_HITS = 12, FLAT = 45 };
