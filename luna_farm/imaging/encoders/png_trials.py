@@ -21,13 +21,8 @@ Pixels = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Compress = Callable[[Bytes], bytes]
 
-NONE, UP, PAETH, BEST, ASKED = (
-    0,
-    2,
-    4,
-    5,
-    6,
-)  # filters as the kernel numbers them; ASKED: by the kernel's own sample
+# Filters as the kernel numbers them; ASKED: by the kernel's own sample.
+NONE, UP, PAETH, BEST, ASKED = 0, 2, 4, 5, 6
 FILTERS = (0, 1, 2, 4, 5)
 RUNS_AT = 4  # the level at which the kernel searches quickly or not at all
 _CHUNK_HEAD, _CHUNK_TAIL = 8, 4  # bytes of a chunk before and behind its data
@@ -41,11 +36,8 @@ _REACH = 2**15  # bytes before it that a match can begin at
 # to be in the next round.
 _ROUNDS = (((1, 6), 1.1), ((3, 4), 1.04), ((0, 2, 5, 7), 1.0))
 _WINDOWS = 8
-_RACED = (
-    NONE,
-    UP,
-    PAETH,
-)  # the others win nothing of what repeats itself, unless the kernel's sample found them
+# The others win nothing of what repeats itself, unless the kernel's sample found them.
+_RACED = (NONE, UP, PAETH)
 # What a compressor leaves counts as that much more after BEST: each row its own filter suits literals, and in
 # an image as a whole matches like it less.
 _BEST_LOSES = 1.02

@@ -1,5 +1,6 @@
-/* Decides at levels 1 to 4 whether what choose() finds gives way to one of the greedy searches, which begin matches at words or at
- * bytes: for sections of 16 bits, and at levels 3 and 4 for bytes (the last part). Of 16 bits, where there may be something to find, each is tried on bands of the section, and the smallest is taken. */
+/* Decides at levels 1 to 4 whether what choose() finds gives way to one of the greedy searches, which begin matches at words
+ * or at bytes: for sections of 16 bits, and at levels 3 and 4 for bytes (the last part). Of 16 bits, where there may be
+ * something to find, each is tried on bands of the section, and the smallest is taken. */
 #ifndef LUNA_DEEP_H
 #define LUNA_DEEP_H
 
