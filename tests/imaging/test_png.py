@@ -236,7 +236,7 @@ def soft_edged_colours(side: int) -> NDArray[np.uint8]:
 
 def test_soft_edges_of_flat_colours_are_no_larger_than_pillows() -> None:
     pytest.importorskip("luna_farm.imaging._png", reason="the PNG kernel was not built")
-    pixels, file = soft_edged_colours(512), io.BytesIO()
+    pixels, file = soft_edged_colours(864), io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=4)
     assert np.array_equal(np.asarray(decoded(pixels, 4)), pixels)
     assert sum(len(part) for part in png.encode(pixels, level=4)) <= file.tell()

@@ -44,8 +44,8 @@ typedef struct {
     int count;
 } bands;
 
-static bands place_bands(const strip *s, section part) {
-    bands of = {{{0, 0, 0, 0}}, count_tiles(s, part, WIDE_ROWS, DEEP_BAND_BYTES, BAND_SHARE, DEEP_BANDS)};
+static bands place_bands(const strip *s, section part, size_t share) {
+    bands of = {{{0, 0, 0, 0}}, count_tiles(s, part, WIDE_ROWS, DEEP_BAND_BYTES, share, DEEP_BANDS)};
     for (size_t i = 0; i < (size_t)of.count; i++) {
         of.at[i] = place_tile(s, part, (int)i, of.count, WIDE_ROWS, DEEP_BAND_BYTES);
         of.at[i].y = part.first + (part.last - part.first - of.at[i].rows) * (2 * i + 1) / (2 * (size_t)of.count);
@@ -79,7 +79,7 @@ static const candidate *cheapest(int isa, const strip *s, const row_buffers *b, 
 /* What to do where words may repeat each other, or the usual plan is a search: that is `usual`. */
 static plan choose_search(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, plan usual, int none) {
     static const u8 OTHERS[2] = {FILTER_UP, FILTER_SUB};
-    const bands of = place_bands(s, part);
+    const bands of = place_bands(s, part, BAND_SHARE);
     candidate candidates[MOST_CANDIDATES], other, *end = candidates;
     clear_tiles(m, WIDE_ROWS * DEEP_BAND_BYTES);
     clear_greedy(&m->scan, WIDE_ROWS * DEEP_BAND_BYTES);
@@ -110,11 +110,13 @@ static plan choose_search(int isa, const strip *s, const row_buffers *b, tile_me
 /* A section of bytes that the quick search is planned for: whether the greedy one, a byte at a time, leaves at most BYTES_PAY
  * hundredths, since it takes a quarter longer. It does where flat colours have smooth edges, as in cel shading: what repeats there
  * is often less than two pixels, or begins in the midst of one. After each band it is given up if it leaves more than BYTES_HOPE.
- * Where runs leave few symbols, pixels are what repeats (no image of less than BYTES_SYMBOLS gained anything). */
-enum { BYTES_PAY = 94, BYTES_HOPE = 98, BYTES_FROM = 1 << 18, BYTES_SYMBOLS = 8 };
+ * Where runs leave few symbols, pixels are what repeats (no image of less than BYTES_SYMBOLS gained anything).
+ * Few bands mislead: with one, RGBA of 400x400 was 38 % larger. So BYTES_FROM and BYTES_SHARE give four of an image, and pixels
+ * of four bytes, of which bands mislead even so and which gain least, keep the quick search. */
+enum { BYTES_PAY = 94, BYTES_HOPE = 98, BYTES_FROM = 2 << 20, BYTES_SYMBOLS = 8, BYTES_SHARE = 10, BYTES_MOST_PIXEL = 3 };
 static plan choose_bytes(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, plan usual) {
     const size_t step = m->scan.step;
-    const bands of = place_bands(s, part);
+    const bands of = place_bands(s, part, BYTES_SHARE);
     candidate tried[3], *best = tried;
     m->position = FIRST_POSITION;
     clear_greedy(&m->scan, WIDE_ROWS * DEEP_BAND_BYTES);
@@ -139,7 +141,8 @@ static plan choose_any(int isa, const strip *s, const row_buffers *b, tile_memor
         const plan usual = choose(isa, s, b, m, part);
         /* what was counted for `usual` is still in m->sum, so that a search which is not replaced starts as it would have */
         const int may_pay = s->level > 2 && s->level < 5 && usual.method == METHOD_SCAN && usual.symbols >= BYTES_SYMBOLS &&
-                            usual.symbols < PLAIN_SYMBOLS && (part.last - part.first) * s->row_bytes >= BYTES_FROM;
+                            usual.symbols < PLAIN_SYMBOLS && s->pixel_bytes <= BYTES_MOST_PIXEL &&
+                            (part.last - part.first) * s->row_bytes >= BYTES_FROM;
         return may_pay ? choose_bytes(isa, s, b, m, part, usual) : usual;
     }
     tile tiles[GLANCES];
