@@ -4,6 +4,7 @@
     python3 scripts/bench corpus FOLDER
     python3 scripts/bench png FOLDER [--half report] [--levels 1,4] [--rivals] [--kinds depth,mask] [--jobs 8]
     python3 scripts/bench png FOLDER --side 400      the same images, made smaller
+    python3 scripts/bench png FOLDER --cut 511       a square out of each of them
     python3 scripts/bench png FOLDER --write         puts the table into docs/png.md, the plot beside it
 
 Sizes are relative to Pillow's level 4 on the same image; speed is how many times less CPU time than Pillow's
@@ -58,6 +59,8 @@ GOALS = {
     6: ("Pillow 9", 1.0, 0.1),
     9: ("the best filter and libdeflate 12", 1.01, 1.05),
 }  # at most, size and time
+CUT_AT = 200, 300
+"""The top left corner of what is cut out: odd enough that layouts of pages are cut through."""
 
 
 def main() -> None:
@@ -72,12 +75,13 @@ def main() -> None:
     parser.add_argument("--rivals", nargs="?", const="all", default="", metavar="LIBRARY_AND_LEVEL")
     parser.add_argument("--jobs", type=int, default=1, help="images at a time")
     parser.add_argument("--side", type=int, default=0, help="make each image so many pixels high and wide")
+    parser.add_argument("--cut", type=int, default=0, help="cut a square of so many pixels out of each image")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     levels = [int(level) for level in arguments.levels.split(",")]
     paths = [path for path in sorted(arguments.folder.glob("*.npy")) if wanted(path.stem, arguments)]
     tasks = [
-        (path, version, levels, arguments.rivals, arguments.side)
+        (path, version, levels, arguments.rivals, arguments.side, arguments.cut)
         for path in paths
         for version in ("clean", "noisy")
     ]
@@ -109,10 +113,13 @@ def _kind(name: str) -> str:
     return name.rsplit("-", 1)[0]
 
 
-def measure_file(task: tuple[Path, str, list[int], str, int]) -> list[Cell]:
+def measure_file(task: tuple[Path, str, list[int], str, int, int]) -> list[Cell]:
     """The cells of one version of an image, in a process of its own."""
-    path, version, levels, wanted_rivals, side = task
+    path, version, levels, wanted_rivals, side, cut = task
     pixels = corpus.smaller(np.load(path), side) if side else np.load(path)
+    if cut:
+        top, left = min(CUT_AT[0], len(pixels) - cut), min(CUT_AT[1], pixels.shape[1] - cut)
+        pixels = np.ascontiguousarray(pixels[top : top + cut, left : left + cut])
     pixels = pixels if version == "clean" else corpus.noisy(pixels)
     name = path.stem
     return list(measure(_half(name), _kind(name), version, pixels, levels, wanted_rivals))

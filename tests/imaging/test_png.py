@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from luna_farm.imaging.encoders import png, png_library
 
@@ -212,6 +212,32 @@ def test_a_photograph_in_the_middle_of_a_page_does_not_hide_the_page(side: int) 
     file = io.BytesIO()
     Image.fromarray(page).save(file, "PNG", compress_level=4)
     assert sum(len(part) for part in png.encode(page, level=4)) <= 1.05 * file.tell()
+
+
+@pytest.mark.parametrize("level", [1, 4])
+@pytest.mark.parametrize("side", [400, 512])
+def test_a_photograph_beside_text_costs_no_more_than_with_pillow(side: int, level: int) -> None:
+    """A quarter is a photograph, the rest enlarged text on white, which few small places show."""
+    rng = np.random.default_rng(1)
+    letters = rng.integers(0, 2, (26, 8, 6)) * 200
+    letters[:, 7:] = letters[:, :, 5:] = 0
+    page = np.full((side, side), 245)
+    for top in range(6, side - 8, 28):
+        line = letters[rng.integers(0, 26, (side - 16) // 6)]
+        page[top : top + 8, 8 : 8 + 6 * len(line)] -= np.concatenate(line, 1)
+    drawn = Image.fromarray(page.astype(np.uint8)).resize((side * 13 // 10,) * 2, Image.Resampling.BICUBIC)
+    pixels = np.array(drawn.convert("RGB").crop((0, 0, side, side)))
+    half = side // 2
+    noise = Image.fromarray(rng.integers(0, 256, (half, half, 3), np.uint8)).filter(
+        ImageFilter.GaussianBlur(2)
+    )
+    photograph = (np.array(noise, float) - 128) * 8 + 128 + rng.normal(0, 1.5, (half, half, 3))
+    pixels[half - 20 : 2 * half - 20, half : 2 * half] = np.clip(photograph, 0, 255)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=4)
+    found = b"".join(png.encode(pixels, level=level))
+    assert len(found) <= 1.02 * file.tell()
+    assert np.array_equal(np.array(Image.open(io.BytesIO(found))), pixels)
 
 
 @pytest.mark.parametrize("name", ["bands", "edges", "cells"])

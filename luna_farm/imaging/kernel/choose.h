@@ -12,10 +12,14 @@
 #include "tiles.h"
 
 /* Bands of dense images; of less than BANDS_FROM bytes they would take too much of the time. */
-enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 2 << 20, BAND_HOPE = 1020, FEW_ROWS = 4 };
+enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 1 << 19, BAND_HOPE = 1020, FEW_ROWS = 4 };
 /* After so many small tiles, where runs leave so many symbols, matches that can begin in fewer places of 100 or that cost
  * so many thousandths are tried no further. */
 enum { QUICK_GLANCES = 2, QUICK_DENSE = 50, QUICK_HITS = 12, FLAT = 45 };
+
+/* Small images get few tiles, and those may all miss the text beside a photograph. One that is flat in many places is searched
+ * unless its tiles cost so many thousandths of what runs leave of them. */
+enum { MIXED_BELOW = 2 << 20, MIXED_PAYS = 1060 };
 
 /* The small tiles that are looked at first, far from one another from the beginning. Returns how many. */
 static int place_glances(const strip *s, section part, tile *tiles) {
@@ -197,6 +201,8 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     u64 pays = scan_pays(s->level, p.symbols);
     if (s->level < 5 && p.symbols >= DENSE_SYMBOLS && (part.last - part.first) * s->row_bytes < UNSURE_BELOW)
         pays -= UNSURE;
+    if (s->level < 5 && pays < MIXED_PAYS && (part.last - part.first) * s->row_bytes < MIXED_BELOW && flat_share(s, part) >= FLAT)
+        pays = MIXED_PAYS;
     if (look.cost * 1000 < look.runs * pays) {
         p.method = METHOD_SCAN;
         p.plain_may_pay = 0;

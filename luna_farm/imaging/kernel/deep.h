@@ -111,9 +111,9 @@ static plan choose_search(int isa, const strip *s, const row_buffers *b, tile_me
  * hundredths, since it takes a quarter longer. It does where flat colours have smooth edges, as in cel shading: what repeats there
  * is often less than two pixels, or begins in the midst of one. After each band it is given up if it leaves more than BYTES_HOPE.
  * Where runs leave few symbols, pixels are what repeats (no image of less than BYTES_SYMBOLS gained anything).
- * Few bands mislead: with one, RGBA of 400x400 was 38 % larger. So BYTES_FROM and BYTES_SHARE give four of an image, and pixels
- * of four bytes, of which bands mislead even so and which gain least, keep the quick search. */
-enum { BYTES_PAY = 94, BYTES_HOPE = 98, BYTES_FROM = 2 << 20, BYTES_SYMBOLS = 8, BYTES_SHARE = 10, BYTES_MOST_PIXEL = 3 };
+ * Few bands mislead: with one, RGBA of 400x400 was 38 % larger. So BYTES_SHARE is large, and pixels of four bytes, of which
+ * bands mislead even so and which gain least, keep the quick search. */
+enum { BYTES_PAY = 94, BYTES_HOPE = 98, BYTES_FROM = 1 << 18, BYTES_SYMBOLS = 8, BYTES_SHARE = 10, BYTES_MOST_PIXEL = 3 };
 static plan choose_bytes(int isa, const strip *s, const row_buffers *b, tile_memory *m, section part, plan usual) {
     const size_t step = m->scan.step;
     const bands of = place_bands(s, part, BYTES_SHARE);

@@ -25,6 +25,7 @@ typedef struct {
     parser *strings;
     sequence waiting;
     plan plan;
+    int misled; /* the plan's filter does not suit the blocks that come */
     u8 *memory;
 } workspace;
 
@@ -118,8 +119,53 @@ static void put_waiting(workspace *w, const u8 *data, size_t n, bitstream *bits,
     learn_scan_costs(&w->tiles->scan, &h);
 }
 
-/* Sends data[0..n), a block of filtered bytes. */
-static luna_status put_filtered(workspace *w, const strip *s, const u8 *data, size_t n, u32 position, size_t row_end,
+/* A filter that suits what repeats itself does not suit a photograph on the same page, and a sample may have missed that. Where a
+ * search leaves more than one byte in DENSE as a literal, bands of the block tell what runs alone would leave after the best
+ * filter of each row: the search is misled if that is less. It is over once there is less than one literal in REPETITIVE. */
+enum { DENSE = 8, REPETITIVE = 4, TRIED_BANDS = 4, TRIED_ROWS = 4, MISLED_PAYS = 95 };
+static int is_misled(workspace *w, const strip *s, const sequence *before, section part, size_t n) {
+    const sequence *q = &w->waiting;
+    const size_t literals = q->literal_count - before->literal_count;
+    const sequence added = {q->tokens + before->count, q->literals + before->literal_count, q->count - before->count, literals, 0, n};
+    histogram searched, runs;
+    size_t bytes = 0;
+    if (literals * DENSE < n)
+        return 0;
+    count_sequence(&searched, &added);
+    memset(&runs, 0, sizeof runs);
+    for (int i = 0; i < TRIED_BANDS; i++) {
+        const tile band = place_tile(s, part, i, TRIED_BANDS, TRIED_ROWS, WIDE_BYTES);
+        const size_t all = filter_tile(w->isa, s, &w->rows, w->tiles, band, FILTER_BEST);
+        add_runs(w->isa, w->tiles, w->tiles->stream, all, SHORT_RUN, &runs);
+        bytes += all;
+    }
+    return whole_cost(&runs) * n * 100 < whole_cost(&searched) * bytes * MISLED_PAYS;
+}
+
+/* Searches data[0..n), a block that begins at `from`, and sends what waits. */
+static luna_status put_searched(workspace *w, const strip *s, cursor from, u8 *data, size_t n, u32 position, size_t row_end,
+                                bitstream *bits, int final) {
+    search *const find = w->plan.method == METHOD_SCAN ? scan : scan_greedily;
+    const section part = {from.y, from.y + n / (s->row_bytes + 1)};
+    if (open_literals(w) != LUNA_OK)
+        return LUNA_NO_MEMORY;
+    const sequence before = w->waiting;
+    find(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
+    if (w->misled) {
+        w->misled = (w->waiting.literal_count - before.literal_count) * REPETITIVE > n;
+    } else if (w->plan.filter != FILTER_BEST && from.done == 0 && part.last > part.first && is_misled(w, s, &before, part, n)) {
+        w->misled = 1;
+        w->waiting = before;
+        fill_block(w->isa, s, &w->rows, &from, FILTER_BEST, data, n);
+        find(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
+    }
+    if (final || w->waiting.count + w->waiting.literal_count > CARRIED)
+        put_waiting(w, data, n, bits, final);
+    return LUNA_OK;
+}
+
+/* Sends data[0..n), a block of filtered bytes that begins at `from`. */
+static luna_status put_filtered(workspace *w, const strip *s, cursor from, u8 *data, size_t n, u32 position, size_t row_end,
                                 bitstream *bits, int final) {
     if (s->level == 0) {
         put_stored(bits, data, n, final);
@@ -130,11 +176,7 @@ static luna_status put_filtered(workspace *w, const strip *s, const u8 *data, si
         size_t count = find_tokens(w->strings, data, n, position, &EFFORTS[s->level], w->tokens, &h);
         put_block(w->isa, bits, w->book, &h, data, n, w->tokens, count, NULL, 0, final);
     } else if (w->plan.method >= METHOD_SCAN) {
-        if (open_literals(w) != LUNA_OK)
-            return LUNA_NO_MEMORY;
-        (w->plan.method == METHOD_SCAN ? scan : scan_greedily)(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
-        if (final || w->waiting.count + w->waiting.literal_count > CARRIED)
-            put_waiting(w, data, n, bits, final);
+        return put_searched(w, s, from, data, n, position, row_end, bits, final);
     } else {
         put_runs(w, s, data, n, bits, final);
     }
@@ -162,7 +204,7 @@ static u64 literals_size(const u8 *data, size_t n) {
  * its pixels together. Returns how many bytes. */
 static size_t next_block(workspace *w, const strip *s, cursor *at, u8 *block, size_t room) {
     const cursor from = *at;
-    size_t n = fill_block(w->isa, s, &w->rows, at, w->plan.filter, block, room);
+    size_t n = fill_block(w->isa, s, &w->rows, at, w->misled ? FILTER_BEST : w->plan.filter, block, room);
     const u8 *pixels = s->pixels + from.y * s->row_bytes;
     if (w->plan.plain_may_pay && from.done == 0 && at->done == 0 &&
         literals_size(pixels, (at->y - from.y) * s->row_bytes) * 100 < literals_size(block, n) * PLAIN_PAYS) {
@@ -177,6 +219,7 @@ static size_t plan_section(workspace *w, const strip *s, size_t y) {
     size_t rows = SECTION_BYTES / (s->row_bytes + 1) + 1, left = s->last_row - y, sections = (left + rows / 2) / rows;
     section part = {y, sections <= 1 ? s->last_row : y + rows};
     scanner *scan = &w->tiles->scan;
+    w->misled = 0;
     if (s->level == 0) {
         w->plan.filter = FILTER_NONE;
     } else if (s->level >= 5 && s->filter != FILTER_ASKED) {
@@ -221,10 +264,11 @@ static luna_status luna_put_idat(const strip *s, u8 *out, size_t *written, u32 *
         size_t row_end = at.done ? s->row_bytes + 1 - at.done : 0;
         int small = w.plan.method >= METHOD_SCAN && w.room > SMALL_BLOCK_BYTES && s->row_bytes < SMALL_BLOCK_BYTES;
         size_t room = small ? SMALL_BLOCK_BYTES : w.room;
+        const cursor from = at;
         size_t n = next_block(&w, s, &at, block, room);
         if (position == FIRST_POSITION)
             block[-1] = (u8)~block[0]; /* nothing came before, so no run may begin with the first byte */
-        luna_status status = put_filtered(&w, s, block, n, position, row_end, &bits, last && at.y == s->last_row);
+        luna_status status = put_filtered(&w, s, from, block, n, position, row_end, &bits, last && at.y == s->last_row);
         if (status != LUNA_OK) {
             close_workspace(&w);
             return status;
