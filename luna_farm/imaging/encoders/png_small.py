@@ -135,6 +135,9 @@ def _repetitive(image: Image, sampled: int, level: int, symbols: int) -> bytes:
         ways.append((chosen, libdeflate(_QUICK_LIBDEFLATE), _QUICK_GAINS))
     if sampled != chosen:
         ways.append((sampled, slow, _SLOW_LOSES))
+    if image.is_small:  # bands of it would say little, and take as long
+        made = [image.compressed(one, way) for one, way, _ in ways]
+        return min([*made, image.searched()] if symbols >= _THICK else made, key=len)
     sizes = [sum(added(image, one, way, *band) for band in image.bands[::2]) * k for one, way, k in ways]
     if symbols >= _THICK and image.tried(RUNS_AT, every=2) < min(sizes):
         return image.searched()
@@ -163,9 +166,11 @@ def _dense(image: Image, sampled: int, level: int, symbols: int) -> bytes | ByKe
 
 def _smallest(image: Image, sampled: int, method: int, symbols: int, level: int) -> bytes | ByKernel:
     repetitive = method == _SEARCHED
-    libraries = [libdeflate(_LIBDEFLATE_LEVELS[level][0 if repetitive else 1])]
+    libraries = [libdeflate(_LIBDEFLATE_LEVELS[level][0 if repetitive or image.is_small else 1])]
     if level == 8 and repetitive and (other := zlib_ng(_ZLIB_NG_LEVELS[level])):
         libraries.append(other)
+    if image.is_small:
+        image.bands = [(0, image.height)]
     crowded = not repetitive or symbols >= _CROWDED
     runs = image.tried(RUNS_AT) if crowded else 0
     if runs > image.tried_bytes * _INCOMPRESSIBLE:
