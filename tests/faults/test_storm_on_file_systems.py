@@ -23,7 +23,7 @@ from test_kill_storm import Killer
 
 IMAGES, WORKERS, SUPERVISORS = (10_000, 200, 20) if LONG else (60, 4, 1)
 CLIENTS = 3
-IMAGE_MIB = 400 if LONG else 40
+IMAGE_MIB = 2000 if LONG else 40
 CLIENT_SCRIPT = Path(__file__).parent / "storm_client.py"
 
 Mount = Callable[[Path, Path], Path]
