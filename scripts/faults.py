@@ -152,8 +152,10 @@ the setting) puts the pixels on the disk before the job is accepted, and closes 
 - Pixels on the disk carry their request: a journal that is damaged, cut or lost costs no durable image.
   Records are numbered, so that one that is missing, doubled or out of place shows, and reading goes on behind
   damage. What may have been saved already is set aside for `luna-farm retry`, never written twice.
-- A disk that is unmounted is noticed: files wait for it, instead of going to the folder of that name below.
-  A state folder that is removed under a running farm is made again with all open jobs.
+- A disk that is unmounted is noticed: files, archives, further outputs and copies at mirrors wait for it,
+  instead of going to the folder of that name below, also those for folders below its mount point that
+  were not used before. The farm remembers the disks that it has written to until it is restarted; jobs
+  remember theirs. A state folder that is removed under a running farm is made again with all open jobs.
 - Everything that grows has a bound, and at the bound the caller is told `busy` at once.
 
 ## What was measured
