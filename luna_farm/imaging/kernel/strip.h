@@ -121,7 +121,8 @@ static void put_waiting(workspace *w, const u8 *data, size_t n, bitstream *bits,
 
 /* A filter that suits what repeats itself does not suit a photograph on the same page, and a sample may have missed that. Where a
  * search leaves more than one byte in DENSE as a literal, bands of the block tell what runs alone would leave after the best
- * filter of each row: the search is misled if that is less. It is over once there is less than one literal in REPETITIVE. */
+ * filter of each row: the search is misled if that is less than MISLED_PAYS hundredths. That is over once a block has less than
+ * one literal in REPETITIVE bytes. */
 enum { DENSE = 8, REPETITIVE = 4, TRIED_BANDS = 4, TRIED_ROWS = 4, MISLED_PAYS = 95 };
 static int is_misled(workspace *w, const strip *s, const sequence *before, section part, size_t n) {
     const sequence *q = &w->waiting;
