@@ -102,6 +102,30 @@ class FarmLife(RuleBasedStateMachine):
         clients = sorted(self.world.bundled)
         self.world.abort_many(clients[pick % len(clients)])
 
+    @rule(client=CLIENTS, images=st.integers(1, 3), again=ANY, want=st.integers(0, 1))
+    def open_early(self, client: int, images: int, again: int, want: int) -> None:
+        """A submit that is sent before its images are copied."""
+        self.world.open_early(client, images, self._request(again), want)
+
+    @precondition(lambda self: self.world.copying)
+    @rule(pick=ANY, seen=st.booleans())
+    def copied(self, pick: int, seen: bool) -> None:
+        """A client has copied its images, or looks for its answer again; the farm sees that now or later."""
+        clients = sorted(self.world.copying)
+        client = clients[pick % len(clients)]
+        if self.world.copying[client].done:
+            self.world.look_for_answer(client)
+        else:
+            self.world.copied(client)
+        if seen:
+            self.world.marked.look()
+
+    @precondition(lambda self: any(not mine.done for mine in self.world.copying.values()))
+    @rule(pick=ANY)
+    def abort_early(self, pick: int) -> None:
+        clients = sorted(client for client, mine in self.world.copying.items() if not mine.done)
+        self.world.abort_early(clients[pick % len(clients)])
+
     @precondition(lambda self: self.world.opened)
     @rule(client=CLIENTS, count=st.integers(1, 8))
     def seal(self, client: int, count: int) -> None:

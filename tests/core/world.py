@@ -12,6 +12,7 @@ from typing import Any
 
 from world_checks import Checks
 from world_clients import Clients
+from world_marks import EarlyReceipts
 from world_uploads import Destinations
 from world_workers import FINAL, GARBAGE, File, Key, Process, Workers
 
@@ -30,7 +31,7 @@ from luna_farm.core.state import Farm
 from luna_farm.locations import is_url
 
 
-class World(Clients, Workers, Checks):
+class World(Clients, EarlyReceipts, Workers, Checks):
     """Everything that is not the core. `limits` are those of every farm that runs here."""
 
     def __init__(self, limits: Limits) -> None:
@@ -46,6 +47,10 @@ class World(Clients, Workers, Checks):
         """Who wrote each page, in memory and in the spool."""
         self.requests: dict[str, dict[str, Any]] = {}
         """What files of the spool say of themselves."""
+        self.words: dict[tuple[str, int], bytearray] = {}
+        """What lies at the ends of slots: the marks of their clients."""
+        self.promised: set[Key] = set()
+        """Images that their clients believe to be accepted."""
         self.segments: set[str] = set()
         self.files: dict[Key, File] = {}
         self.outside = Destinations()
@@ -81,7 +86,9 @@ class World(Clients, Workers, Checks):
         self.asked: dict[int, int] = {}
         self.answered: Counter[int] = Counter()
         self.held: list[Any] = []
+        self.begin_marks()
         inherited = recovery.restore(self.farm, recovered, self, self.now)
+        self.found_complete()
         self.compact()
         for instruction in inherited:
             self._carry_out(instruction)
@@ -105,6 +112,7 @@ class World(Clients, Workers, Checks):
         if reboot:
             self.segments = {name for name in self.segments if not name.startswith("shm:")}
             self.memory = {page: tag for page, tag in self.memory.items() if page[0] in self.segments}
+            self.words.clear()
         known_jobs = set(recovered.jobs)
         found = [
             Spooled.of(name, self.requests[name]) for name in sorted(self.segments & self.requests.keys())
@@ -165,6 +173,7 @@ class World(Clients, Workers, Checks):
                 if i.segment in (image.task.segment, image.spool) and image.state is not ImageState.UPLOADING
             ]
             assert not users, f"{i.segment} is forgotten while {users} need it"
+            assert i.segment != self.farm.segment, "the arena is forgotten"
             self.segments.discard(i.segment)
         elif isinstance(i, do.Publish):
             self._published(i.event.to_map())
@@ -185,18 +194,24 @@ class World(Clients, Workers, Checks):
             self.held.append(i)
 
     def _replied(self, i: do.Reply) -> None:
-        self.answered[i.reply] += 1
-        assert i.reply in self.asked, "an answer without a request"
-        assert self.answered[i.reply] == 1, "a request is answered twice"
         message = i.message
+        assert i.reply in self.asked, "an answer without a request"
+        if message == {"seal": True}:
+            assert i.reply in self.early
+            assert not self.answered[i.reply], "a seal is asked for after the receipt"
+            self.seals_wanted.add(i.reply)
+            return
+        self.answered[i.reply] += 1
+        aborted = message.get("aborted") and i.reply in self.early
+        assert self.answered[i.reply] <= 1 + bool(aborted), "a request is answered twice"
         for lease in message.get("leases", []):
             self.leases.setdefault(i.client, {})[lease["lease"]] = lease
         if not message.get("success") or message.get("aborted") or "paused" in message:
             return
         for receipt in message.get("receipts", [message]):
-            self._acknowledged(receipt)
+            self._acknowledged(receipt, i.reply in self.early - self.seals_wanted)
 
-    def _acknowledged(self, message: dict[str, Any]) -> None:
+    def _acknowledged(self, message: dict[str, Any], early: bool) -> None:
         job_id = message["job_id"]
         kept = [one for r in (*self.reports, *self.journal) for one in r.get("jobs", [r])]
         records = [r for r in kept if r["r"] == "job" and r["job_id"] == job_id]
@@ -206,7 +221,9 @@ class World(Clients, Workers, Checks):
         assert known in (None, job_id) or known not in self.farm.jobs, "one request became two jobs"
         self.receipts[record["request_id"]] = job_id
         for index in range(message["num_images"]):
-            assert (job_id, index) in self.accepted, "acknowledged before all of it is in the journal"
+            assert early or (job_id, index) in self.accepted, (
+                "acknowledged before all of it is in the journal"
+            )
 
     def _appended(self, records: tuple[dict[str, Any], ...]) -> None:
         for record in records:
@@ -268,6 +285,8 @@ class World(Clients, Workers, Checks):
         for leases in self.leases.values():
             for lease in leases.values():
                 owners.update(self._pages(lease["segment"], lease["offset"], lease["size"]))
+        for lease in (lease for mine in self.copying.values() if not mine.done for lease in mine.leases):
+            owners.update(self._pages(lease["segment"], lease["offset"], lease["size"]))
         for until, lease in self.ghosts:
             if until > self.now:
                 owners.update(self._pages(lease["segment"], lease["offset"], lease["size"]))
@@ -286,6 +305,8 @@ class World(Clients, Workers, Checks):
         for leases in self.leases.values():
             for lease in leases.values():
                 self.write(lease, GARBAGE)
+        for lease in (lease for mine in self.copying.values() if not mine.done for lease in mine.leases):
+            self.write(lease, GARBAGE)
         for until, lease in self.ghosts:
             if until > self.now:
                 self.write(lease, GARBAGE)
@@ -391,7 +412,7 @@ class World(Clients, Workers, Checks):
         """Everybody gets done, and nothing is left: no slot, no name, no link, no unanswered request."""
         self.broken.clear()
         self.ask(1, events.PauseRequested, False)
-        for client in {*self.opened, *self.bundled}:
+        for client in {*self.opened, *self.bundled, *self.copying}:
             self.gone(client, False, 0.0)
         for _ in range(200):
             self.now += 1.9
@@ -441,4 +462,5 @@ class World(Clients, Workers, Checks):
         }
         assert saved - away | saved & set(self.files) == set(self.files) - left_behind
         assert set(self.accepted.values()) <= FINAL | {"failed"}
+        assert self.promised <= set(self.accepted), "a client believes that images are accepted"
         assert len({file.path for file in self.files.values()}) == len(self.files), "a file was overwritten"

@@ -16,6 +16,7 @@ class Clients:
 
     def ask(self, client: int, kind: type, *rest: Any) -> int:
         """A request that must be answered once."""
+        self.marked.look()
         self.asked_ever += 1
         self.asked[self.asked_ever] = client
         self.happens(kind(client, self.asked_ever, *rest))
@@ -98,6 +99,7 @@ class Clients:
                 self.write(lease, (submit.request_id, lease["lease"]))
                 del self.leases[client][lease["lease"]]
         if parts:
+            self.marked.look()
             self.happens(events.Sealed(client, reply, tuple(parts)))
 
     def abort(self, client: int) -> None:
@@ -116,13 +118,18 @@ class Clients:
         self.retried.update(self.farm.open_jobs.keys() - before - {job_id})
 
     def give_back(self, client: int, number: int) -> None:
-        """Give back a lease."""
+        """Give back a lease, but for one that the client copies into."""
+        mine = self.copying.get(client)
+        if mine is not None and number in {lease["lease"] for lease in mine.leases}:
+            return
+        self.marked.look()
         self.leases.get(client, {}).pop(number, None)
         self.happens(events.LeasesReturned(client, (number,)))
 
     def gone(self, client: int, may_write: bool, rest_s: float) -> None:
         """A client vanishes; what is left of it may go on writing for a while."""
-        leases = self.leases.pop(client, {})
+        copied_into = self.gone_early(client)
+        leases = self.leases.pop(client, {}) | {lease["lease"]: lease for lease in copied_into}
         self.opened.pop(client, None)
         self.bundled.pop(client, None)
         self.asked = {reply: c for reply, c in self.asked.items() if c != client or self.answered[reply]} | {
