@@ -275,7 +275,8 @@ def test_each_image_is_stored_once_whatever_ends_while_it_is_sent(
             proxy.every = 0
             one.check(images)
         assert one.farm.stop() == 0
-    assert sent_by_workers(reports), "none was sent by the cluster: nothing of this was tested"
+    # How many the cluster gets of a few is a matter of speed; of many it must get its share.
+    assert sent_by_workers(reports) > (images // 5 if long else 0)
     assert {path.name for path in once.iterdir()} == {"ray.sending", "ray.stored"}, "both points were met"
 
 
