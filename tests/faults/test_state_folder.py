@@ -24,6 +24,19 @@ def taken_away(folder: Path) -> None:
     shutil.rmtree(folder.rename(folder.with_name("trash")))
 
 
+def blocked(folder: Path) -> None:
+    """Put a file where a folder is; the farm may make the folder again between two steps of this."""
+    block = folder.with_name("block")
+    block.write_text("in the way")
+    while True:
+        taken_away(folder)
+        try:
+            block.rename(folder)
+        except OSError:  # the folder is there again: a file replaces none
+            continue
+        return
+
+
 def told(farm: RunningFarm, what: str) -> bool:
     """Whether the status or the log says so by now."""
     return what in farm.log_text()
@@ -70,13 +83,13 @@ def test_a_folder_that_cannot_be_made_again_stops_acceptance(farm: Start, tmp_pa
     with one.client() as client:
         album.add(client)
         album.wait(client)
-        taken_away(one.state)
-        one.state.write_text("in the way")
+        blocked(one.state)
         until(lambda: told(one, "cannot be made again"), "the removal is noticed")
         with pytest.raises(FarmError, match="was taken away"):
             client.submit(album.next_images(), when_busy="report")
+        made = one.log_text().count("was removed while the farm runs")
         one.state.unlink()
-        until(lambda: told(one, "was removed while the farm runs"), "it is made again")
+        until(lambda: one.log_text().count("was removed while the farm runs") > made, "it is made again")
         album.add(client)
         assert album.settled(client)["lost"] == 0
 
