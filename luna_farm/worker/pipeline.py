@@ -98,15 +98,12 @@ def encoded(
             warnings.append(
                 f"The quality gate rejects it ({verdict.score:.3f} of {verdict.threshold:.3f}); it is kept."
             )
-    started = time.perf_counter()
-    looks = {**scores.measure(frames[0]).to_map(), "nan_count": task.flaws}
-    ms["scores"] = _lap(started)
     if task.flaws:
         warnings.append(
             f"{task.flaws} values were NaN or infinite and were replaced (NaN by 0). A decoder that "
             "overflows in 16 bits makes them; run it in float32 (ComfyUI: --fp32-vae)."
         )
-    sample = thumbnail.sample(frames[0]) if sampled or task.thumbnail else None
+    first = frames[0]
     started = time.perf_counter()
     if signing.watermark:
         frames = Marked(frames, signing.watermark)
@@ -122,6 +119,11 @@ def encoded(
     warnings += dict.fromkeys(warning for file in files for warning in file.encoded.warnings)
     ms["encode"] = _lap(started)
     crash_point("worker.encoded")
+    # After the encoder, which has read every pixel: reading here and there costs a third of it then.
+    started = time.perf_counter()
+    looks = {**scores.measure(first).to_map(), "nan_count": task.flaws}
+    ms["scores"] = _lap(started)
+    sample = thumbnail.sample(first) if sampled or task.thumbnail else None
     small = thumbnail.encode(sample, thumbnail.LIVE_SIDE) if task.thumbnail and sample else b""
     beside = _member_metadata(task, embedded, verdict) if task.archive else b""
     return Made(task, options, state, verdict, files, warnings, ms, small, sample, embedded, looks, beside)

@@ -1,12 +1,14 @@
 """Processor time of one image in client, supervisor and workers, in turns with another checkout.
 
     python3 scripts/bench processor --against CHECKOUT [--side 64] [--images 1000] [--rounds 4] [--workflow]
+        [--set catalogue=false --set thumbnail_bytes=0]
 
 CHECKOUT is another working tree of this project whose kernel is built (`python setup.py build_ext
 --inplace`). Each side starts a farm of its own with two workers on a disk in memory and hands images over one
-by one, a job each. Figures are microseconds of processor time, the least and the median of the rounds; ratios
-are those of CHECKOUT to this one: above 1, this one takes less. Linux only: the scheduler counts. The last
-line is the time on the clock, of an image in a row of many; on a busy machine it says little.
+by one, a job each; `--set` gives that of this checkout a setting, to leave out what the other has not.
+Figures are microseconds of processor time, the least and the median of the rounds; ratios are those of
+CHECKOUT to this one: above 1, this one takes less. Linux only: the scheduler counts. The last line is the
+time on the clock, of an image in a row of many; on a busy machine it says little.
 """
 
 from __future__ import annotations
@@ -119,13 +121,13 @@ def used_by_images(
     return {part: value / images for part, value in found.items()}
 
 
-def measured(checkout: Path, options: list[str]) -> dict[str, float]:
+def measured(checkout: Path, options: list[str], settings: Mapping[str, str]) -> dict[str, float]:
     """Measure the code of a checkout, in a process that imports it."""
     with tempfile.TemporaryDirectory() as packages:
         Path(packages, "luna_farm").symlink_to(checkout / "luna_farm")
         Path(packages, "luna_farm_client").symlink_to(checkout / "client")
         command = [sys.executable, __file__, "--one", *options]
-        environ = {**os.environ, "PYTHONPATH": packages}
+        environ = {**os.environ, **settings, "PYTHONPATH": packages}
         done = subprocess.run(command, env=environ, cwd=packages, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
@@ -139,6 +141,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--workflow", action="store_true", help="with a prompt and a workflow of 20 KB")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="of this side's farm"
+    )
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -146,11 +151,14 @@ def main() -> None:
         return
     options = ["--side", str(given.side), "--images", str(given.images), *["--workflow"] * given.workflow]
     sides = {"other": given.against.resolve(), "this": ROOT}
+    given_here = (setting.partition("=") for setting in given.set)
+    settings = {"this": {f"LUNA_FARM_{name.upper()}": value for name, _, value in given_here}, "other": {}}
     rows: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for _ in range(given.rounds):
         for side, checkout in sides.items():
-            rows[side].append(measured(checkout, options))
+            rows[side].append(measured(checkout, options, settings[side]))
     documents = ", with a workflow" if given.workflow else ""
+    documents += "".join(f", this with {setting}" for setting in given.set)
     print(f"{given.images} images of {given.side}x{given.side}{documents}, us of processor time an image")
     print(f"{'':<14}{'least':>10}{'':>10}{'':>8}{'median':>10}")
     print(f"{'':<14}" + f"{'other':>10}{'this':>10}{'ratio':>8}" * 2)
