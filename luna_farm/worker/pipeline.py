@@ -1,4 +1,4 @@
-"""One image, from its pixels to its file: view -> gate -> encode -> sign -> write -> result.
+"""One image, from its pixels to its file: view -> gate -> encode -> sign -> scores -> write -> result.
 
 The farm's workers and the blocking `save_here` take the same road. Pixels are never copied here: the encoder
 reads the slot. This module must never know of pipes or jobs.
