@@ -162,7 +162,7 @@ def test_a_state_folder_that_is_full_takes_nothing_new_and_loses_nothing(
         LUNA_FARM_CRASH=f"{point}:*:raise:ENOSPC", LUNA_FARM_CRASH_WHILE=str(full), journal_bytes="64KiB"
     )
     album = Album(one.out)
-    with one.client(timeout=2.0) as client:
+    with one.client(timeout=20.0) as client:
         album.add(client)
         full.touch()
         refused = accepted = 0

@@ -412,7 +412,7 @@ def test_a_request_that_is_sent_once_more_costs_no_memory(tmp_path: Path) -> Non
     request = SaveRequest([SaveImage(LARGE)], request_id="sent-again")
     try:
         farm.start()
-        with farm.client(timeout=5.0) as client:
+        with farm.client(timeout=30.0) as client:
             first = client.submit(request, when_busy="report")
             for _ in range(20):
                 assert client.submit(request, when_busy="report") == first

@@ -243,10 +243,10 @@ def test_file_server_that_dies_at_any_moment(start_server: Start, proxied: Proxi
 def test_slow_is_not_dead(start_server: Start, proxied: Proxied, name: str) -> None:
     server = start_server(name)
     proxy = proxied(server)
-    _, sink = opened(server, proxy.port, timeout=0.6)
+    _, sink = opened(server, proxy.port, timeout=2.0)
     at = key()
     body = os.urandom(100_000)
-    proxy.fail(Fault("slow", rate=100_000))
+    proxy.fail(Fault("slow", rate=40_000))
     assert put(sink, at, body) == at
     assert stored(sink, at, body)
 
