@@ -194,6 +194,22 @@ def test_drawings_keep_their_strings_at_every_level() -> None:
         assert compressed_size(pixels, level) < pixels.nbytes / 10
 
 
+@pytest.mark.parametrize("level", [1, 4])
+def test_text_below_a_photograph_on_a_narrow_strip_is_searched(level: int) -> None:
+    """A few tiles show the photograph alone; the rest must not be taken for more of it."""
+    pixels = smooth(1024, 90)
+    page = pixels[717:]
+    page[:] = 250
+    rng = np.random.default_rng(5)
+    glyphs = rng.integers(0, 2, (12, 12, 6, 1), np.uint8) * 230
+    for y in range(4, len(page) - 16, 16):
+        for x in range(4, 80, 8):
+            page[y : y + 12, x : x + 6] -= glyphs[rng.integers(12)]
+    pillow = io.BytesIO()
+    Image.fromarray(pixels).save(pillow, "PNG", compress_level=4)
+    assert compressed_size(pixels, level) <= pillow.tell() * (1.005 if level == 4 else 1.05)
+
+
 def compressed_size(pixels: np.ndarray, level: int) -> int:
     out = bytearray(kernel.bound(pixels.shape[0], pixels[0].nbytes))
     written, _ = kernel.idat(pixels, pixels.shape[0], pixels[0].nbytes, 3, 1, 0, pixels.shape[0], level, out)

@@ -17,6 +17,10 @@ enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 1 << 19, BAND_H
  * so many thousandths are tried no further. */
 enum { QUICK_GLANCES = 2, QUICK_DENSE = 50, QUICK_HITS = 12, FLAT = 45 };
 
+/* Level 1 has one filter for all rows, which a few small tiles choose. Where so many places of 100 are flat, the rest of the section
+ * may be nothing like those tiles: each row gets its best filter, and shorter runs, as at level 2. */
+enum { UNEVEN = 25 };
+
 /* Small images get few tiles, and those may all miss the text beside a photograph. One that is flat in many places is searched
  * unless its tiles cost so many thousandths of what runs leave of them. */
 enum { MIXED_BELOW = 2 << 20, MIXED_PAYS = 1060 };
@@ -185,6 +189,10 @@ static plan choose(int isa, const strip *s, const row_buffers *b, tile_memory *m
     clear_tiles(m, GLANCE_ROWS * GLANCE_BYTES);
     const int hopeful = glance(isa, s, b, m, part), single = s->level == 1 ? single_filter(isa, s, b, m, part) : FILTER_BEST;
     plan by_glance = plan_runs(s, sum, single);
+    if (s->level == 1 && by_glance.method == METHOD_RUNS && flat_share(s, part) >= UNEVEN) {
+        by_glance.filter = FILTER_BEST;
+        by_glance.method = METHOD_SHORT_RUNS;
+    }
     if (!hopeful)
         look_at_bands(isa, s, b, m, part, &by_glance);
     if (!hopeful)

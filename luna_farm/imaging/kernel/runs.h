@@ -137,10 +137,14 @@ static size_t mark_runs(int isa, const u8 *data, size_t n, int least, u64 *cover
 
 /* Splits data[0..n) into literals and runs of at least `least` repeats, one of the three above. Returns the number of
  * tokens, at most n / SHORTEST_RUN + 1. data[-1] is readable and counts as what came before, and data[n .. n + 64) is
- * readable. `covered` has room for n / 64 + 2, `edge` for 2 * n / SHORTEST_RUN + 8. */
+ * readable. `covered` has room for n / 64 + 2, `edge` for 2 * n / SHORTEST_RUN + EDGES_AFTER: behind where runs begin and end it
+ * is left n so many times. */
+enum { EDGES_AFTER = 8 };
 static size_t find_runs(int isa, const u8 *data, size_t n, int least, u64 *covered, u32 *edge, token *tokens) {
     size_t count = 0, notes = mark_runs(isa, data, n, least, covered, edge);
     u32 literal = 0;
+    for (size_t i = 0; i < EDGES_AFTER; i++)
+        edge[notes + i] = (u32)n;
     for (size_t i = 0; i < notes; i += 2) {
         u32 start = edge[i], run = edge[i + 1] - start;
         for (; run > MAX_MATCH; literal = start) {

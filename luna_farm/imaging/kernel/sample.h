@@ -29,7 +29,7 @@ typedef struct {
     u8 literals[MOST_TILE + SCAN_SLACK];
     token tokens[MOST_TILE / MIN_MATCH + 2];
     u64 covered[MOST_TILE / 64 + 3];
-    u32 edges[2 * MOST_TILE / SHORTEST_RUN + 8];
+    u32 edges[2 * MOST_TILE / SHORTEST_RUN + 8 + EDGES_AFTER];
     sample sum;
 } tile_memory;
 
