@@ -34,6 +34,7 @@ PARTS = ("client", "supervisor", "workers", "others", "all", "on the clock")
 TOGETHER = 400
 """Jobs that are open at a time."""
 SETTLED_S = 0.3
+WORKERS = 2
 
 
 def used_us(pids: Iterable[int]) -> float:
@@ -67,7 +68,7 @@ def running(folder: Path) -> Iterator[tuple[Any, int]]:
     os.environ["LUNA_FARM_STATE_DIR"] = str(folder / "state")
     command = [sys.executable, *["-S"] * sys.flags.no_site, "-m", "luna_farm", "start"]
     command += ["--port", "0", "--feed-port", "0", "--output-dir", str(folder / "out")]
-    command += ["--min-workers", "2", "--max-workers", "2"]
+    command += ["--min-workers", str(WORKERS), "--max-workers", str(WORKERS)]
     farm = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         endpoint = folder / "state" / "endpoint.json"
@@ -105,8 +106,10 @@ def used_by_images(
                 client.wait(job)
 
     save("w", max(100, images // 10))
-    time.sleep(SETTLED_S)
-    workers = [worker["pid"] for worker in client.status()["workers"]]
+    workers: list[int] = []
+    while len(workers) < WORKERS:  # one may still be starting: its time would be that of "others"
+        time.sleep(SETTLED_S)
+        workers = [worker["pid"] for worker in client.status()["workers"] if worker["state"] != "starting"]
     children = [child.pid for child in psutil.Process(pid).children(recursive=True)]
     others = [child for child in children if child not in workers]
     processes = {"supervisor": [pid], "workers": workers, "others": others}
