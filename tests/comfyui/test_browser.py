@@ -123,6 +123,10 @@ NODES_AND_TOASTS = f"""() => {{
 }}"""
 ROOM_OF_AN_IMAGE = 100
 """Pixels; the lines of a reason take less."""
+# ComfyUI lays a curtain over the page while it starts and while it opens a file.
+NO_CURTAIN = "!document.querySelector('.p-blockui-mask, #splash-loader')"
+DROP_AT = {"x": 500, "y": 1000}
+"""Left of the toasts and of the small map."""
 MODES = {"canvas": False, "vue": True}
 PROMPTS = int(os.environ.get("LUNA_FARM_TEST_PROMPTS", "12"))
 
@@ -143,7 +147,7 @@ class Browser:
     def loaded(self) -> None:
         """Wait until the page knows the nodes and shows no curtain any more."""
         self.until("window.app?.graph && app.extensionManager && !!LiteGraph.registered_node_types.LoadImage")
-        self.until("!document.querySelector('.p-blockui-mask, #splash-loader')")
+        self.until(NO_CURTAIN)
         self.until("app.api.clientId && app.api.socket?.readyState === WebSocket.OPEN")
 
     def build(self, node: str = "LunaDaemonImageSaver", **widgets: Any) -> None:
@@ -190,12 +194,20 @@ class Browser:
             self.page.screenshot(path=str(path), clip=self.page.evaluate(where))
 
     def drop(self, path: Path) -> None:
-        """Drop a file on the empty canvas, as the operating system does."""
+        """Drop a file on the empty canvas, as the operating system does. What lies over the canvas would take
+        it: the curtain of a file that was dropped before, for one."""
+        self.until(f"document.elementFromPoint({DROP_AT['x']}, {DROP_AT['y']}) === app.canvas.canvas")
         session = self.page.context.new_cdp_session(self.page)
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
-            session.send("Input.dispatchDragEvent", {"type": kind, "x": 900, "y": 700, "data": data})
+            session.send("Input.dispatchDragEvent", {"type": kind, **DROP_AT, "data": data})
         session.detach()
+
+    def opens(self, path: Path) -> None:
+        """Drop a file on a canvas without nodes, and wait until the workflow of `build` is open from it."""
+        self.page.evaluate("app.graph.clear()")
+        self.drop(path)
+        self.until(f"app.graph._nodes.some((node) => node.title === 'Speichern ü 月') && {NO_CURTAIN}")
 
 
 @pytest.fixture(scope="module")
@@ -504,9 +516,7 @@ def test_a_dropped_file_opens_its_workflow(format_1, widgets, browser, request):
     browser.queue()
     browser.until(f"{LINE} === '1 saved'")
     (path,) = (browser.comfy.base / "output" / browser.mode / "RAW").glob(f"{name}_RAW.*")
-    browser.page.evaluate("app.graph.clear()")
-    browser.drop(path)
-    browser.until("app.graph._nodes.some((node) => node.title === 'Speichern ü 月')")
+    browser.opens(path)
     values = browser.page.evaluate(
         "app.graph._nodes.find((n) => n.title === 'Speichern ü 月').widgets_values"
     )
@@ -529,9 +539,7 @@ def test_a_workflow_too_large_for_a_jpeg_opens_from_the_file_beside_it(browser, 
         )
         report = farm.wait(farm.submit(request).job_id, 30)
     assert report.images[0].warnings, "the report says so"
-    browser.page.evaluate("app.graph.clear()")
-    browser.drop(Path(report.images[0].path).with_suffix(".json"))
-    browser.until("app.graph._nodes.some((node) => node.title === 'Speichern ü 月')")
+    browser.opens(Path(report.images[0].path).with_suffix(".json"))
 
 
 def test_files_of_others_still_go_to_comfyui(browser, tmp_path):
@@ -540,11 +548,10 @@ def test_files_of_others_still_go_to_comfyui(browser, tmp_path):
 
     browser.build(filename="x")
     graph = tmp_path / "graph.json"
-    graph.write_text(json.dumps(browser.page.evaluate("app.graph.serialize()")))
-    browser.page.evaluate("app.graph.clear()")
-    browser.drop(graph)
-    browser.until("app.graph._nodes.some((node) => node.title === 'Speichern ü 月')")
+    graph.write_text(browser.page.evaluate("JSON.stringify(app.graph.serialize())"))
+    browser.opens(graph)
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.jpg")
+    browser.page.evaluate("app.graph.clear()")
     browser.drop(tmp_path / "plain.jpg")
     # Newer frontends make a node that loads it, older ones say that it holds no workflow.
     told = "[...toasts].some((one) => one.includes('plain.jpg'))"
