@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from free_ports import free_port
+
 from luna_farm.core import frames, protocol
 from luna_farm.storage import arena, arena_size
 from luna_farm_client import FarmClient
@@ -41,7 +43,8 @@ class FarmProcess:
 
     def __init__(self, home: Path, **settings: Any) -> None:
         self.home, self.state, self.out = home, home / "state", home / "out"
-        self.settings = {"port": 0, "feed_port": "off", "arena_bytes": "64MiB", "max_workers": 2, **settings}
+        usual = {"port": free_port(), "feed_port": "off", "arena_bytes": "64MiB", "max_workers": 2}
+        self.settings: dict[str, Any] = {**usual, **settings}
         self.open_after_s = 0.0
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None

@@ -87,7 +87,7 @@ print(os.nice(0) - before)
 
 def test_a_worker_steps_back_and_a_refusal_is_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     with start_python(LOWER) as process:
-        assert int(process.communicate(timeout=30)[0]) > 0
+        assert int(process.communicate(timeout=60)[0]) > 0
 
     def refuse(step: int) -> int:
         raise PermissionError(errno.EPERM, "no")
@@ -107,7 +107,7 @@ def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
         server = socket.create_server((request.param, 0), family=family)
     except OSError:
         pytest.skip(f"NOT TESTED: this machine has no {request.param}")
-    server.settimeout(30)
+    server.settimeout(60)
     with server:
         yield server
 
@@ -136,7 +136,7 @@ def test_a_peer_of_another_user_is_known_by_that_users_id(listener: socket.socke
         accepted, _ = listener.accept()
         with accepted:
             assert system.peer_uid(accepted) == 65534
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 def test_a_peer_that_has_closed_is_not_taken_for_root(listener: socket.socket) -> None:
@@ -266,14 +266,14 @@ print(*system.open_file_limit())
 
 def test_the_limit_of_open_files_is_raised_as_far_as_allowed() -> None:
     with start_python(RAISE) as process:
-        assert process.communicate(timeout=30)[0].split() == ["100", "100"]
+        assert process.communicate(timeout=60)[0].split() == ["100", "100"]
 
 
 def test_a_living_process_exists_and_one_that_was_collected_does_not() -> None:
     assert system.process_exists(os.getpid())
     assert system.process_exists(1)
     with start_python("") as process:
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert not system.process_exists(process.pid)
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "engine"), str(ROOT / "tests" / "faults")]
+sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("engine", "faults", "")]
 
 KINDS: dict[str, dict[str, Any]] = {
     "PNG level 1": {"format": "png", "png_compression": 1},

@@ -21,7 +21,7 @@ from luna_farm.core import frames
 from luna_farm.core.messages import ImageTask, SaveOptions
 
 MakeRow = Callable[..., CatalogueRow]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Peer:

@@ -151,7 +151,7 @@ def test_several_make_one_file_at_the_same_moment(tmp_path: Path, make_row: Make
     def begin(number: int) -> list[str]:
         set_aside = []
         for round_ in range(10):
-            at_once.wait(30)
+            at_once.wait(60)
             store = Store(tmp_path / f"{round_}")
             store.put([make_row(path=f"/out/{number}.png")])
             store.close()

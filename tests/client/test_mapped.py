@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterator
 
@@ -31,9 +32,14 @@ class Gpu:
         self.calls.append(f"unlock {view.nbytes}")
 
 
+def fresh_name() -> str:
+    """The name of a segment that no other run on this machine makes."""
+    return f"shm:luna-{secrets.token_hex(8)}"
+
+
 @pytest.fixture
 def arena() -> Iterator[Arena]:
-    made = Arena.create("shm:luna-mapped-test", 1 << 16)
+    made = Arena.create(fresh_name(), 1 << 16)
     yield made
     made.close()
     arenas.remove(made.name)
@@ -49,7 +55,7 @@ def locked(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> MappedSegments:
 def join_page_lock() -> None:
     for thread in threading.enumerate():
         if thread.name == "page-lock":
-            thread.join(10)
+            thread.join(60)
 
 
 def test_an_arena_is_locked_once_and_unlocked_before_it_is_closed(
@@ -60,7 +66,7 @@ def test_an_arena_is_locked_once_and_unlocked_before_it_is_closed(
     attached = segments.arena(arena.name)
     for _ in range(3):
         segments.about_to_fill(attached, "on the GPU")
-    assert gpu.done.wait(10)
+    assert gpu.done.wait(60)
     join_page_lock()
     segments.close()
     assert gpu.calls == ["lock 65536", "unlock 65536"]
@@ -82,7 +88,7 @@ def test_what_could_not_be_locked_is_not_unlocked_and_not_tried_again(
     segments = locked(monkeypatch, gpu)
     attached = segments.arena(arena.name)
     segments.about_to_fill(attached, "on the GPU")
-    assert gpu.done.wait(10)
+    assert gpu.done.wait(60)
     join_page_lock()
     segments.about_to_fill(attached, "on the GPU")
     segments.close()
@@ -92,7 +98,7 @@ def test_what_could_not_be_locked_is_not_unlocked_and_not_tried_again(
 def test_memory_is_locked_only_once_all_of_it_is_there_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU writes to a page past the kernel: one that the farm gives back must never be locked."""
     monkeypatch.setattr(mapped, "CLAIM_POLL_S", 0.0)
-    owned = Arena.create("shm:luna-mapped-grows", 1 << 20, 1 << 16)
+    owned = Arena.create(fresh_name(), 1 << 20, 1 << 16)
     try:
         gpu = Gpu()
         segments = locked(monkeypatch, gpu)
@@ -114,7 +120,7 @@ def test_memory_is_locked_only_once_all_of_it_is_there_for_good(monkeypatch: pyt
 
 def test_a_farm_without_room_for_all_of_it_is_used_the_slower_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "CLAIM_S", 0.0)
-    owned = Arena.create("shm:luna-mapped-small", 1 << 20, 1 << 16)
+    owned = Arena.create(fresh_name(), 1 << 20, 1 << 16)
     try:
         gpu = Gpu()
         segments = locked(monkeypatch, gpu)

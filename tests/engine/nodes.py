@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from free_ports import free_port
 
 STORE_BYTES = 100_000_000
 START_S = 90.0
@@ -53,7 +53,7 @@ class RayNodes:
         # Short: the path of a socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="lray-"))
         self._net = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 1}"
-        self.port = _free_port("" if ips else self._ip(0))
+        self.port = free_port("" if ips else self._ip(0))
         self.address = f"{self._ip(0)}:{self.port}"
         self.secrets = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.environ = {
@@ -204,14 +204,6 @@ class RayNodes:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _free_port(ip: str) -> int:
-    """A port below those that the system gives to connections: one of them could take it in the meantime."""
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with contextlib.suppress(OSError), socket.create_server((ip, port)):
-            return port
-
-
 def _line(process: psutil.Process) -> list[str]:
     try:
         line: list[str] = process.cmdline()
@@ -227,7 +219,7 @@ def _kill(process: psutil.Process) -> None:
 
 
 def main() -> None:
-    """Start a cluster by hand: python tests/engine/nodes.py 1 2 2"""
+    """Start a cluster by hand: PYTHONPATH=tests python tests/engine/nodes.py 1 2 2"""
     nodes = RayNodes([float(cpus) for cpus in sys.argv[1:]])
     started = time.monotonic()
     try:

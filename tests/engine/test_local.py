@@ -78,4 +78,4 @@ async def test_a_killed_worker_is_collected_before_it_is_reported(
     gone = await kept.wait(events.WorkerGone, pool)
     assert gone.why == "ended by SIGKILL"
     assert not psutil.pid_exists(ready.pid)
-    await asyncio.wait_for(pool.close(1.0), 30)
+    await asyncio.wait_for(pool.close(1.0), 60)

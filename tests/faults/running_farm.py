@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+from free_ports import free_port
 from measured import FIGURES
 
 import luna_farm
@@ -30,7 +30,7 @@ from luna_farm_client import FarmClient
 T = TypeVar("T")
 LISTENS_S = 60.0
 """How long a start may take on a machine that is busy with other things."""
-LEAVES_S = 5.0
+LEAVES_S = 60.0
 MOST_DEATHS = 1000
 MUTATED = Path(__file__).parent / "mutated"
 IMPORTED_FROM = Path(luna_farm.__file__).parents[1]
@@ -50,13 +50,6 @@ def until(condition: Callable[[], T], what: str, deadline_s: float = 60.0) -> T:
         if time.monotonic() > end:
             raise Impatient(f"waited {deadline_s:.0f} s for: {what}")
         time.sleep(0.005)
-
-
-def free_port() -> int:
-    """A port that is free now; a farm that is started again wants the one it had."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class RunningFarm:
@@ -213,7 +206,7 @@ class RunningFarm:
         return list(self._known.values())
 
     def left_processes(self) -> list[int]:
-        """Those of its processes that still live; each has a few seconds to see that the others are gone."""
+        """Those of its processes that still live; each may take a while to see that the others are gone."""
         _, left = psutil.wait_procs(list(self._known.values()), timeout=LEAVES_S)
         return [process.pid for process in left if process.status() != psutil.STATUS_ZOMBIE]
 

@@ -18,6 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from running_farm import answers
 
 from luna_farm_client import FarmClient, SaveImage, SaveRequest

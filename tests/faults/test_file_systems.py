@@ -30,6 +30,7 @@ WRITER = f"""
 import sys
 from luna_farm.storage import writer
 out, who, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+print("ready", flush=True)
 sys.stdin.readline()
 for n in range(count):
     content = f"{{who}} {{n}}\\n".encode().ljust({CONTENT}, b".")
@@ -149,6 +150,8 @@ def test_4_processes_under_one_name(kind: str, disk: Callable[[str], Disk], figu
     out = disk(kind).folder / "out"
     out.mkdir()
     processes = writers(out)
+    for process in processes:
+        process.stdout.readline()
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()

@@ -82,7 +82,7 @@ def test_saves_go_on_while_everything_is_killed(
             if len(album.promised) < due + AHEAD or waited == len(album.promised):
                 album.add(client)
             else:
-                client.wait(album.promised[waited].receipt.job_id, 60)
+                client.wait(album.promised[waited].receipt.job_id, 300)
                 waited += 1
         killer.join()
         assert killer.error is None, killer.error
@@ -145,7 +145,7 @@ def test_large_images_are_handed_over_while_the_supervisor_is_killed(
         while ambush.is_alive():
             ambush.begun.set()
             album.add(client, 1 + len(album.promised) % 3)
-            client.wait(album.promised[-1].receipt.job_id, 60)
+            client.wait(album.promised[-1].receipt.job_id, 300)
         assert ambush.error is None, ambush.error
         count = album.settled(client)
     assert one.stop() == 0

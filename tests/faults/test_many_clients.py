@@ -69,7 +69,7 @@ def slow_ones(one: RunningFarm, sent: bytes) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
         clients = []
         for _ in range(CLIENTS):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", one.port), timeout=30))
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", one.port), timeout=60))
             with suppress(OSError):
                 sock.sendall(sent)
             clients.append(sock)
@@ -104,7 +104,7 @@ def test_64_file_descriptors(farm: Start, figures: Figures) -> None:
     with ExitStack() as stack:
         let_in = told_busy = unanswered = 0
         for _ in range(100):
-            client = stack.enter_context(one.client(timeout=1.0))
+            client = stack.enter_context(one.client())
             try:
                 client.ping()
                 let_in += 1
@@ -141,7 +141,7 @@ def test_60_dashboards_and_64_file_descriptors(farm: Start, figures: Figures) ->
     album = Album(one.out)
     with ExitStack() as stack:
         crowd = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", feed), timeout=30)) for _ in range(60)
+            stack.enter_context(socket.create_connection(("127.0.0.1", feed), timeout=60)) for _ in range(60)
         ]
         for viewer in crowd:
             with suppress(OSError):
@@ -206,7 +206,7 @@ def fuzzed(chance: random.Random, token: str) -> bytes:
 
 def known(one: RunningFarm) -> socket.socket:
     """A connection that was let in: what it sends from here on is taken seriously."""
-    sock = socket.create_connection(("127.0.0.1", one.port), timeout=30)
+    sock = socket.create_connection(("127.0.0.1", one.port), timeout=60)
     token = (one.state / "token").read_text()
     hello = {"cmd": "hello", "protocol": "luna-farm", "version": 1, "token": token, "pid": 0, "id": 1}
     packed = msgpack.packb(hello)
@@ -270,7 +270,7 @@ def test_10000_fuzzed_frames_and_foreign_preambles(farm: Start, figures: Figures
 def _exchange(one: RunningFarm, sent: bytes) -> bytes:
     """Send something and read until the farm closes."""
     answer = b""
-    with socket.create_connection(("127.0.0.1", one.port), timeout=30) as sock:
+    with socket.create_connection(("127.0.0.1", one.port), timeout=60) as sock:
         sock.sendall(sent)
         with suppress(OSError):
             while data := sock.recv(4096):

@@ -29,9 +29,7 @@ def published_and_not_reported(farm: Start, tmp_path: Path, memory: bool, **envi
     with one.client() as client:
         receipt = album.add(client).receipt
     until(lambda: list(fired.iterdir()), "the file has its name")
-    for process in one.note_processes():
-        process.kill()
-    one.process.wait()
+    one.kill(children=True)
     if memory:
         Path(receipt.paths[0]).rename(one.out / "a_renamed.png")
     else:

@@ -20,6 +20,7 @@ WRITER = """
 import sys
 from luna_farm.storage import writer
 out, who, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+print("ready", flush=True)
 sys.stdin.readline()
 for n in range(count):
     done = writer.publish(f"{out}/a.png", [f"{who} {n}".encode()], output_dir=out,
@@ -42,6 +43,8 @@ def race(out: Path, writers: int, each: int, **environ: str) -> dict[str, int]:
         )
         for number in range(writers)
     ]
+    for process in processes:
+        process.stdout.readline()
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()

@@ -112,11 +112,7 @@ def test_after_a_reboot_durable_jobs_are_finished_and_others_reported_by_name(
             durable.add(client, durable=True, filename="durable")
             plain.add(client, filename="plain")
         one.workers_ready(2)
-    for process in one.note_processes()[::-1]:
-        with_it = psutil.Process(process.pid) if process.is_running() else None
-        if with_it is not None:
-            with_it.kill()
-    one.process.wait()
+    one.kill(children=True)
     environ = {}
     if memory == "gone":
         for name in one.segments():
@@ -152,7 +148,7 @@ def told_by_feed(one: RunningFarm, kind: str) -> list[dict[str, object]]:
     with connect(f"ws://127.0.0.1:{port}/?after=0", proxy=None) as feed:
         first, last = -1, 0
         while first < last:
-            message = json.loads(feed.recv(timeout=30))
+            message = json.loads(feed.recv(timeout=60))
             if message.get("type") == "resumed":
                 last = message["last"]
                 first = last if not last else 0

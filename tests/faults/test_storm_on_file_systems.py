@@ -154,7 +154,7 @@ def test_nothing_is_lost_or_made_twice_on(
             killer = Killer(one, keeper, WORKERS, SUPERVISORS)
             killer.start()
             due = 0.0
-            until(lambda: len(clients.receipts()) > 0 or not killer.is_alive(), "the first receipt")
+            until(lambda: len(clients.receipts()) > 0 or not killer.is_alive(), "the first receipt", 120)
             while killer.is_alive() or sum(map(len, clients.receipts().values())) < IMAGES:
                 if killer.share >= due:
                     clients.kill_one()

@@ -12,7 +12,7 @@ from typing import Any
 from fake_farm import FakeFarm
 from websockets.asyncio.client import ClientConnection, connect
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """How long a test waits for what must come; never reached when all is well."""
 
 

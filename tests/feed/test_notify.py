@@ -21,7 +21,7 @@ def manager(tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         address = str(tmp_path / "notify")
         listener.bind(address)
-        listener.settimeout(5)
+        listener.settimeout(60)
         yield listener, address
 
 
@@ -41,7 +41,7 @@ def test_lines_arrive_in_one_datagram(manager: tuple[socket.socket, str]) -> Non
 def test_an_abstract_address_is_reached() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0luna-farm-test-{os.getpid()}")
-        listener.settimeout(5)
+        listener.settimeout(60)
         notifier = notify.Notifier({"NOTIFY_SOCKET": f"@luna-farm-test-{os.getpid()}"})
         notifier.send(notify.ALIVE)
         assert listener.recv(100) == b"WATCHDOG=1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from array import array
@@ -33,7 +34,7 @@ def launched(tmp_path: Path) -> Iterator[Launched]:
     yield found
     with FarmClient(port=found.port, token=token(tmp_path)) as farm:
         farm.shutdown(now=True)
-    found.process.wait(20)
+    found.process.wait(60)
 
 
 def token(tmp_path: Path) -> str:
@@ -50,7 +51,7 @@ def save(port: int, tmp_path: Path) -> str:
     )
     with FarmClient(port=port, token=token(tmp_path)) as farm:
         receipt = farm.submit(request)
-        farm.wait(receipt.job_id, timeout=30)
+        farm.wait(receipt.job_id, timeout=120)
     return receipt.job_id
 
 
@@ -68,7 +69,10 @@ async def test_every_message_of_a_farm_that_saves(launched: Launched, tmp_path: 
         }
         refused = await subscription.answer(**ask)
         await subscription.send(type="get_status")
-        seen += await subscription.until(lambda message: message.get("type") == "status")
+        # The first one may have been made before the image was saved.
+        seen += await subscription.until(
+            lambda m: m.get("type") == "status" and m["data"]["totals"]["images_saved"]
+        )
     validator = jsonschema.Draft202012Validator(SCHEMA)
     for message in [*seen, refused]:
         validator.validate(message)
@@ -91,14 +95,16 @@ async def test_the_time_that_a_client_takes_to_fill_a_slot_is_not_the_farms(
     with Wire(launched.port) as wire:
         wire.hello(token(tmp_path))
         lease = wire.ask({"cmd": "lease", "sizes": [48], "id": 2})["leases"][0]["lease"]
+        sent = time.monotonic()
         wire.send({**submit, "output_dir": str(tmp_path), "images": [image]})
         async with connect(f"ws://127.0.0.1:{launched.feed_port}/?after=0") as connection:
             subscription = Subscription(connection)
-            for _ in range(3):  # the status comes once a second
+            for _ in range(4):  # the status comes once a second
                 await subscription.until(lambda message: message.get("type") == "status")
+            held_ms = (time.monotonic() - sent) * 1e3
             wire.send({"cmd": "seal", "id": 3, "parts": [[lease, 1]]})
             seen = await subscription.until(lambda message: message.get("event") == "save_job_queued")
-    assert 0 < seen[-1]["handover_ms"] < 1000
+    assert 0 < seen[-1]["handover_ms"] < held_ms / 2
 
 
 async def test_a_link_of_the_farm_lets_a_browser_act_and_its_actions_reach_the_farm(
@@ -111,7 +117,7 @@ async def test_a_link_of_the_farm_lets_a_browser_act_and_its_actions_reach_the_f
             address = f"http://127.0.0.1:{launched.feed_port}/api/login"
             secret = link.partition("#login=")[2]
             ask = urllib.request.Request(address, headers={"Authorization": f"Login {secret}"})
-            with urllib.request.urlopen(ask, timeout=20) as answer:
+            with urllib.request.urlopen(ask, timeout=60) as answer:
                 return str(json.load(answer)["session"])
 
         session = await asyncio.to_thread(login)
@@ -136,7 +142,7 @@ async def test_what_a_farm_saves_is_in_its_gallery_with_its_thumbnail(
     job_id = await asyncio.to_thread(save, launched.port, tmp_path)
 
     def ask(path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{launched.feed_port}{path}", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{launched.feed_port}{path}", timeout=60) as answer:
             return bytes(answer.read())
 
     def tiles() -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from luna_farm.core import frames, protocol
 from luna_farm.core.messages import SaveOptions
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "security"))
+sys.path += [str(HERE.parent / "security"), str(HERE.parent)]
 from real_farm import IMPORTED_FROM, RealFarm  # noqa: E402
 
 UNAUTHENTICATED = 0.02

@@ -82,7 +82,7 @@ def test_what_is_late_is_named_and_there_the_next_time(models: Path, monkeypatch
     hash_file = known._hash
 
     def slow(key: hashes.Key) -> str:
-        go.wait(30)
+        go.wait(60)
         return hash_file(key)
 
     monkeypatch.setattr(known, "_hash", slow)

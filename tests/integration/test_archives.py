@@ -169,10 +169,11 @@ def test_an_archive_never_replaces_a_file(farm: Farm) -> None:
     one.out.mkdir(exist_ok=True)
     (one.out / "a_00003.tar").write_bytes(b"other")
     with one.client() as client:
-        request = SaveRequest([image(1)], archive="tar", filename="a", shard_idle_s=5)
+        request = SaveRequest([image(1)], archive="tar", filename="a", shard_images=2)
         report = client.wait(client.submit(request), 60)
         assert report.paths == (str(one.out / "a_00004.tar"),)
         (one.out / "a_00004.tar").write_bytes(b"other, too")
+        client.submit(SaveRequest([image(2)], archive="tar", filename="a", shard_images=2))
         until((one.out / "a_00005.tar").exists, "the next free number")
         until(lambda: not client.status()["archives"], "it is published")
         (found,) = client.job(report.job_id).images
@@ -199,7 +200,7 @@ def test_killed_at_a_point_every_member_is_in_one_archive(
     once.mkdir()
     monkeypatch.setenv("LUNA_FARM_CRASH", point)
     monkeypatch.setenv("LUNA_FARM_CRASH_ONCE", str(once))
-    one = farm(port=_free_port()).start()
+    one = farm().start()
     with one.kept_alive(), one.client(timeout=60, restart_s=60) as client:
         jobs = [
             client.submit(
@@ -226,7 +227,7 @@ def test_an_archive_has_copies_at_its_mirrors(
     if point:
         monkeypatch.setenv("LUNA_FARM_CRASH", point)
         monkeypatch.setenv("LUNA_FARM_CRASH_ONCE", str(once))
-    one = farm(port=_free_port()).start()
+    one = farm().start()
     with one.kept_alive(), one.client(timeout=60, restart_s=60) as client:
         images = [image(n) for n in range(3)]
         given = {"archive": "tar", "filename": "a", "save_path": "d", "mirrors": [mirror]}
@@ -245,13 +246,6 @@ def test_an_archive_has_copies_at_its_mirrors(
     assert numbers(members(places[0])) == [0, 1, 2]
     assert (mirror / "d" / "a_00001.tar").read_bytes() == b"other"
     assert len(list(one.out.rglob("*.*"))) + len(list(mirror.rglob("*.*"))) == 3
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _check(one: FarmProcess, reports: list[JobReport]) -> None:

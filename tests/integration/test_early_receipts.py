@@ -283,7 +283,6 @@ def test_our_client_asks_again_when_the_farm_ended_meanwhile(
             until(lambda: b"filling" in (farm.state / "journal").read_bytes(), "the job is journaled")
             farm.kill()
             killed.append(True)
-            farm.settings["port"] = farm.port
             farm.start()
         return real(self, *given)
 
@@ -311,7 +310,6 @@ def test_a_segment_that_went_with_its_farm_is_asked_for_again(
     def restarted(self: Session, *given: Any) -> Any:
         if not stopped:
             stopped.append(farm.stop())
-            farm.settings["port"] = farm.port
             farm.start()
         return real(self, *given)
 

@@ -228,7 +228,7 @@ def test_a_durable_job_is_saved_like_any_other_and_its_spool_goes(
 def test_what_has_not_begun_can_be_cancelled(shared_farm: FarmProcess, tmp_path: Path) -> None:
     with shared_farm.client() as farm:
         noisy = [
-            SaveImage(np.random.default_rng(n).integers(0, 256, (700, 700, 3), np.uint8)) for n in range(16)
+            SaveImage(np.random.default_rng(n).integers(0, 256, (700, 700, 3), np.uint8)) for n in range(40)
         ]
         receipt = farm.submit(SaveRequest(noisy, output_dir=tmp_path, filename="a", png_compression=9))
         cancelled = farm.cancel(receipt.job_id)

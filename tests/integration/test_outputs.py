@@ -174,7 +174,7 @@ def test_a_disk_that_is_full_in_between_costs_no_second_file(
     full.touch()
     monkeypatch.setenv("LUNA_FARM_CRASH", "writer.created:3:raise:ENOSPC")
     monkeypatch.setenv("LUNA_FARM_CRASH_WHILE", str(full))
-    one = farm(max_workers=1, min_workers=1, port=_free_port()).start()
+    one = farm(max_workers=1, min_workers=1).start()
     with one.client() as client:
         job = client.submit(request())
         until(lambda: client.job(job).images[0].state == "held", "the disk refuses the third file")
@@ -185,10 +185,3 @@ def test_a_disk_that_is_full_in_between_costs_no_second_file(
         one.start()
         assert client.wait(job, 60).state == "done"
     assert files(one.out) == NAMES
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

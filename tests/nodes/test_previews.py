@@ -179,7 +179,7 @@ def ask(query: dict[str, str], handler: Handler, then: Any, path: str = "/view")
         for _ in range(3):
             await asyncio.sleep(0)
         then()
-        assert await asyncio.wait_for(asked, 10) == "answer"
+        assert await asyncio.wait_for(asked, 60) == "answer"
 
     asyncio.run(both())
 

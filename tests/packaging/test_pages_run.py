@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("docs/tutorials/*.md"), *ROOT.glob("docs/how-to/*.md")])
@@ -21,12 +21,6 @@ case "$1 $2" in
   *) echo "pip $*: not expected here" >&2; exit 1 ;;
 esac
 """
-
-
-def free_port() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
 
 
 @pytest.fixture
@@ -45,8 +39,8 @@ def reader(tmp_path):
         "HOME": str(tmp_path),
         "PATH": os.pathsep.join(path),
         "LUNA_FARM_STATE_DIR": str(tmp_path / "state"),
-        "LUNA_FARM_PORT": free_port(),
-        "LUNA_FARM_FEED_PORT": free_port(),
+        "LUNA_FARM_PORT": str(free_port()),
+        "LUNA_FARM_FEED_PORT": str(free_port()),
         "LUNA_FARM_ARENA_BYTES": "32MiB",
     }
     yield tmp_path, environ

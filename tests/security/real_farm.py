@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from free_ports import free_port
+
 import luna_farm
 from luna_farm.core import frames, protocol
 from luna_farm_client import FarmClient
@@ -28,7 +30,8 @@ class RealFarm:
     def __init__(self, home: Path, **given: Any) -> None:
         self.home, self.state, self.out = home, home / "state", home / "out"
         self.log_path = home / "standard-error"
-        usual = {"arena_bytes": "32MiB", "max_workers": 2, "min_workers": 1, "feed_port": "0", "port": "0"}
+        usual = {"arena_bytes": "32MiB", "max_workers": 2, "min_workers": 1, "feed_port": "0"}
+        usual["port"] = str(free_port())  # a farm that is started again is found where it was
         self.settings = usual | {name: value for name, value in given.items() if not name.isupper()}
         self.environ = {name: value for name, value in given.items() if name.isupper()}
         self.process: subprocess.Popen[bytes] | None = None
@@ -59,7 +62,6 @@ class RealFarm:
             assert self.process.poll() is None, f"the farm ended: {self.log()[-2000:]}"
             assert time.monotonic() < end, "the farm does not listen"
             time.sleep(0.01)
-        self.settings["port"] = self.port  # a farm that is started again is found where it was
         return self
 
     @property

@@ -38,7 +38,7 @@ UPGRADE = {
 
 def ask(farm: RealFarm, path: str, headers: dict[str, str], host: str | None = None) -> tuple[int, str, str]:
     """Status, headers and body of one request."""
-    connection = http.client.HTTPConnection("127.0.0.1", farm.feed_port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", farm.feed_port, timeout=60)
     connection.putrequest("GET", path, skip_host=True)
     for name, value in {"Host": host or f"127.0.0.1:{farm.feed_port}", **headers}.items():
         connection.putheader(name, value)
@@ -118,7 +118,7 @@ def test_what_the_feed_tells_holds_no_secret(start: Start) -> None:
             await feed.send(json.dumps({"type": "action", "name": "retry", "job_id": "x", "token": "wrong"}))
             await feed.send(json.dumps({"type": "action", "name": "retry", "job_id": "x", "token": token}))
             while not any('"unknown_job"' in text for text in heard):
-                heard.append(str(await asyncio.wait_for(feed.recv(), 30)))
+                heard.append(str(await asyncio.wait_for(feed.recv(), 60)))
 
     asyncio.run(listen())
     told = "".join(heard)

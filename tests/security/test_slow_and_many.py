@@ -348,7 +348,7 @@ def test_sockets_of_a_burst_are_taken_whole(farm: RealFarm) -> None:
         sock.sendall(frames.encode(protocol.hello(farm.token, os.getpid())))
         socks.append(sock)
     for sock in socks:
-        sock.settimeout(20)
+        sock.settimeout(60)
         answer = Wire(sock).hear()
         assert answer is not None
         assert answer["protocol"] == "luna-farm"

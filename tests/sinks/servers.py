@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from free_ports import free_port
+
 HERE = Path(__file__).parent
 START_S = 60.0
 ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -43,13 +45,6 @@ class Server:
             for name, value in self.options.items()
         }
         return url, options
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
@@ -82,7 +77,7 @@ def moto(folder: Path) -> Iterator[Server]:
     command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with process(command, port, folder / "moto.log"):
         endpoint = f"http://127.0.0.1:{port}"
-        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/luna", method="PUT"), timeout=20).close()
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/luna", method="PUT"), timeout=60).close()
         yield Server("s3", port, "s3://luna", {"endpoint": endpoint, "region": "us-east-1", **_keys("test")})
 
 
@@ -220,6 +215,6 @@ def _make_container(options: dict[str, Any], port: int) -> None:
         },
     )
     try:
-        urllib.request.urlopen(request, timeout=20).close()
+        urllib.request.urlopen(request, timeout=60).close()
     except urllib.error.HTTPError as error:
         raise RuntimeError(error.read().decode()) from error

@@ -314,7 +314,7 @@ def test_retry_after_is_kept(start_server: Start, proxied: Proxied) -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_refused_connection_holds(start_server: Start, name: str) -> None:
-    from servers import free_port
+    from free_ports import free_port
 
     server = start_server(name)
     at, sink = opened(server, free_port())
@@ -371,7 +371,7 @@ def test_certificate_that_is_not_trusted_holds(scheme: str) -> None:
     import ssl
 
     import trustme
-    from servers import free_port
+    from free_ports import free_port
 
     port = free_port()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -46,8 +46,10 @@ def test_everything_is_stored_once_while_everything_is_killed(
                 due = size["images"] * number / len(plan)
                 until(lambda: len(jobs) >= due, "images are handed over")  # noqa: B023
                 if kind == "supervisor":
-                    os.kill(one.farm.pid, signal.SIGKILL)
+                    ended = one.farm.process
+                    ended.kill()
                     done["supervisor"] += 1
+                    until(lambda: one.farm.process is not ended, "it is started again")  # noqa: B023
                 elif number % 2:
                     done["uploader"] += until(lambda: _kill(one, "uploader"), "an uploader to kill")
                 else:

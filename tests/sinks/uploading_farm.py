@@ -15,14 +15,14 @@ import numpy as np
 from farm_process import FarmProcess, until
 from fault_proxy import FaultProxy
 from numpy.typing import NDArray
-from servers import Server, free_port
+from servers import Server
 
 from luna_farm.locations import parse
 from luna_farm.storage.sinks import open_sink
 from luna_farm_client import FarmClient, JobReport, SaveImage, SaveRequest
 
 Pixels = NDArray[np.uint8]
-DONE_S = 60.0
+DONE_S = 120.0
 FOREIGN = b"an object of another program"
 
 
@@ -46,7 +46,7 @@ class UploadingFarm:
         (home / "luna-farm.toml").write_text(
             f'[destinations.store]\nurl = "{url}"\n' + "\n".join(lines) + "\n"
         )
-        self.farm = FarmProcess(home, **{"port": free_port(), **settings})
+        self.farm = FarmProcess(home, **settings)
 
     def start(self, **environ: str) -> FarmClient:
         """Start the farm, with crash points in the environment, and return a client."""

@@ -76,7 +76,7 @@ def test_several_make_one_file_at_the_same_moment(tmp_path: Path) -> None:
 
     def put(which: int) -> None:
         for store in stores[which]:
-            at_once.wait(10)
+            at_once.wait(60)
             store.put([(f"job{which}", 0, jpeg(which))])
             store.close()
 

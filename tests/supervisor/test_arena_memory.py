@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -153,7 +154,7 @@ def test_no_slot_ever_lies_where_no_memory_is(steps: list[tuple[int, int, bool]]
 
 @pytest.fixture
 def arena() -> Iterator[Arena]:
-    made = Arena.create("shm:luna-memory-test", SIZE, FIRST)
+    made = Arena.create(f"shm:luna-{secrets.token_hex(8)}", SIZE, FIRST)
     yield made
     made.unlink()
     made.close()

@@ -103,7 +103,7 @@ def _start(plan: str) -> subprocess.Popen[str]:
 
 def test_kill_is_a_real_kill() -> None:
     with _start("writer.named") as process:
-        assert process.communicate(timeout=30)[0] == ""
+        assert process.communicate(timeout=60)[0] == ""
         assert process.returncode == -signal.SIGKILL
 
 
@@ -112,4 +112,4 @@ def test_stop_hangs_until_it_is_continued() -> None:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         process.send_signal(signal.SIGCONT)
-        assert process.communicate(timeout=30)[0] == "passed\n"
+        assert process.communicate(timeout=60)[0] == "passed\n"

@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from free_ports import free_port
 
 from luna_farm import __version__
 from luna_farm.config_provenance import UNSIGNED
@@ -32,7 +33,7 @@ from luna_farm.worker.cluster import Cluster, ClusterError, Node, NotYet, Worker
 from luna_farm.worker.remote import Desk
 from luna_farm.worker.sending import Offers
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class FakeActor:
@@ -78,8 +79,7 @@ class FakeCluster:
         return Node("127.0.0.1", self.port())
 
     def port(self) -> int:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port: int = server.getsockname()[1]
+        port = free_port()
         if self.nodes_live:
             self.servers.append(socket.create_server(("127.0.0.1", port)))
         return port
@@ -275,14 +275,14 @@ def test_an_image_for_an_object_store_is_sent_there_or_spooled_here(
 
 def test_until_there_is_a_cluster_workers_wait_and_may_end(start: Start) -> None:
     place = "No Ray cluster answers."
-    one = start(away=[place] * 200)
+    one = start(away=[place] * 1_000_000)
     assert one.hears("failed")["why"] == place
     one.say("spawn", 1)
     one.say("spawn", 2)
     one.say("kill", 2, why="not needed")
-    heard = [one.heard.get(timeout=WAIT_S) for _ in range(20)]
-    gone = [message for message in heard if message["t"] == "gone"]
-    assert [(message["worker"], message["why"]) for message in gone] == [(2, "not needed")]
+    while (message := one.heard.get(timeout=WAIT_S))["t"] == "failed":
+        pass
+    assert (message["t"], message["worker"], message["why"]) == ("gone", 2, "not needed")
     one.cluster.away.clear()
     while (message := one.heard.get(timeout=WAIT_S))["t"] == "failed":
         pass
