@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from fake_farm import TOKEN, FakeFarm, folder
+from free_ports import free_port
 
 from luna_farm import system
 from luna_farm.feed import auth
@@ -35,6 +36,7 @@ try:
     from axe_playwright_python.async_playwright import Axe
     from playwright.async_api import Browser, Page, async_playwright, expect
 
+    expect.set_options(timeout=60_000)  # a busy machine takes its time
     MISSING = "" if CHROMIUM else "no chromium on this machine (Debian: apt-get install chromium)"
 except ImportError as error:
     MISSING = f"{error.name} is not installed (pip install playwright axe-playwright-python)"
@@ -58,7 +60,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def farm() -> AsyncIterator[FakeFarm]:
     fake = FakeFarm()
     fake.now = datetime.now(timezone.utc)
-    feed = await fake.serve()
+    feed = await fake.serve(free_port())  # one that stays free while it is lost
     yield fake
     await feed.close()
 
@@ -133,8 +135,8 @@ async def test_it_shows_what_the_farm_does_while_it_saves(screen: Screen, farm: 
     await screen.shows("#workers", "93 %")
     await screen.shows("#folders", "Cannot be written for 1 min: No space left on device")
     await screen.shows("#trouble", "The disk is full.")
-    assert await screen.page.locator("#results li").count() == 18
-    assert await screen.page.locator("#results li:not(.rejected) img").count() > 10
+    await expect(screen.page.locator("#results li")).to_have_count(18)
+    await expect(screen.page.locator("#results li:not(.rejected) img").nth(10)).to_be_attached()
     farm.job(images=5)
     await screen.shows("#f-saved", str(farm.saved))
     await screen.shows("#results li:first-child .name", f"night_{farm.jobs:04d}")
