@@ -30,6 +30,8 @@ ALIASES = (
     "luna",
     "farm",
 )
+BATCH_NUM = "%batch_num%"
+"""Tells the images of a batch apart, which must then be handed over together."""
 SHARED = (
     "save_path", "filename", "model_name", "quality_gate", "min_quality_threshold", "png_compression",
     "lossy_quality", "lossless_webp", "filename_index", "custom_metadata", "preset", "outputs",
@@ -50,10 +52,11 @@ def save_request(inputs: Mapping[str, Any], output_dir: str, metadata: Any) -> A
     prefix = str(inputs.get("filename_prefix") or "").strip()
     if prefix:
         named = _as_save_image(prefix)
+        whole = inputs.get("animation_fps") or BATCH_NUM in named["filename"]
         images = [
             package.SaveImage(image, format=row.format)
             for row in given
-            for image in ([row.image] if inputs.get("animation_fps") else pixels.one_by_one(row.image))
+            for image in ([row.image] if whole else pixels.one_by_one(row.image))
         ]
     else:
         named = {}
@@ -79,8 +82,8 @@ def save_request(inputs: Mapping[str, Any], output_dir: str, metadata: Any) -> A
 
 
 def _as_save_image(prefix: str) -> dict[str, str]:
-    """Return save_path and filename that give the names of ComfyUI's SaveImage: PREFIX_00001_.png, the number
-    counting on for every image, with folders in the prefix."""
+    """Return save_path and filename that give the names of ComfyUI's SaveImage: PREFIX_00001_.png, with
+    folders in the prefix. Images that are handed over one by one count on."""
     folder, _, name = prefix.replace("\\", "/").rpartition("/")
     return {"save_path": folder, "filename": f"{name}_%counter%_"}
 

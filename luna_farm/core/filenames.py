@@ -17,6 +17,7 @@ from luna_farm.core.messages import FORMAT_NAMES, FORMATS
 from luna_farm.core.outputs import Output
 from luna_farm.core.schema import Submit
 from luna_farm.core.template import (
+    BATCH_NUM,
     COUNTER,
     DEFAULT_FILENAME,
     JobFacts,
@@ -160,7 +161,8 @@ def image_name(
     path_bytes: int = PATH_BYTES,
     output: Output | None = None,
 ) -> Resolved:
-    """Return `<save_path>[/<affix>]/<filename>[_<affix>][_<batch>].<ext>`, with "/" between the parts.
+    """Return `<save_path>[/<affix>]/<filename>[_<affix>][_<batch>].<ext>`, with "/" between the parts. A
+    filename with `%batch_num%` has the place in the batch there and not at its end, as ComfyUI's SaveImage.
 
     `format` is a key of FORMATS, `batch_index` counts from 0, `path_bytes` bounds the path with its
     output_dir. The text may hold `%counter%`, which `storage/names.py` replaces. Raises InvalidRequest if no
@@ -176,7 +178,8 @@ def image_name(
     safe = without_secrets(Resolved(plain(affix))) if affix else Resolved("")
     tail = fit(clean_part(safe.text), AFFIX_BYTES) if affix.strip(" .") else ""
     folders = clean_folders(folder.text) + ([tail] if subdir and tail else [])
-    batch = f"_{batch_index:0{options.batch_digits or len(str(batch_size - 1))}d}" if batch_size > 1 else ""
+    placed = batch_size > 1 and BATCH_NUM not in options.filename
+    batch = f"_{batch_index:0{options.batch_digits or len(str(batch_size - 1))}d}" if placed else ""
     ending = (f"_{tail}" if tail else "") + batch
     if output is None:
         ending += f".{FORMATS[format]}"

@@ -28,6 +28,9 @@ MODEL_EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 COUNTER = "%counter%"
 """Stays in the text: only who looks at the disk (`storage/names.py`) knows the number."""
 
+BATCH_NUM = "%batch_num%"
+"""The place in the batch as ComfyUI's SaveImage calls it; with it in the filename there is no other."""
+
 VALUE_CHARS = 255
 """A value is cut to this: no part of a path holds more, and a prompt of a megabyte must not become a name."""
 
@@ -149,7 +152,7 @@ _TOKENS: dict[str, Callable[[Values], str | None]] = {
     "index": lambda v: str(v.job.options.filename_index),
     "affix": lambda v: v.affix,
     "batch": lambda v: str(v.batch_index),
-    "batch_num": lambda v: str(v.batch_index),  # as ComfyUI's SaveImage calls it
+    BATCH_NUM[1:-1]: lambda v: str(v.batch_index),
     "width": lambda v: str(v.width),
     "height": lambda v: str(v.height),
     "seed": lambda v: v.job.prompt.seed(),

@@ -71,6 +71,8 @@ def name(
         ({"filename": "a", "affix": " . "}, "a.png"),
         ({"filename": "a", "batch_size": 2, "batch_index": 1}, "RAW/a_RAW_1.png"),
         ({"filename": "a", "batch_size": 1, "batch_index": 1}, "RAW/a_RAW.png"),
+        ({"filename": "a%batch_num%b", "batch_size": 2, "batch_index": 1}, "RAW/a1b_RAW.png"),
+        ({"filename": "a%batch%b", "batch_size": 2, "batch_index": 1}, "RAW/a1b_RAW_1.png"),
         ({"filename": "a", "format": "jpeg"}, "RAW/a_RAW.jpg"),
         ({"filename": "a", "format": "tiff", "affix": ""}, "a.tif"),
         ({}, "RAW/2025_03_04_150609_UnknownModel_RAW.png"),
@@ -312,7 +314,7 @@ def test_no_template_leads_outside(
     assert ntpath.splitdrive(relative)[0] == ""
     assert PurePosixPath("/out", relative).is_relative_to("/out")
     assert PureWindowsPath("C:/out", relative).is_relative_to("C:/out")
-    assert parts[-1].endswith("_0.png" if batch > 1 else ".png")
+    assert parts[-1].endswith("_0.png" if batch > 1 and "%batch_num%" not in filename else ".png")
 
 
 def test_long_names_keep_affix_batch_and_extension() -> None:

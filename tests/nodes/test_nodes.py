@@ -394,6 +394,15 @@ def test_a_prefix_makes_the_names_of_save_image(comfy, tensor, tmp_path):
         ]
 
 
+def test_a_prefix_may_number_the_images_of_a_batch(comfy, tensor, tmp_path):
+    """As SaveImage does it, and in the next prompt nothing is replaced."""
+    comfy.output = tmp_path / "out"
+    for number in (1, 2):
+        _, (_, paths, *_rest) = run(LunaMultiSaver(), image_1=tensor, filename_prefix="a/b_%batch_num%")
+        names = [os.path.join("a", f"b_{place}_{number:05}_.png") for place in (0, 1)]
+        assert [os.path.relpath(path, comfy.output) for path in paths] == names
+
+
 def test_a_mask_becomes_alpha_as_comfyui_joins_it(comfy, farm, tensor):
     import torch
 
