@@ -62,12 +62,11 @@ def test_from_start_to_stop(luna, tmp_path):
     assert luna("retry", job["job_id"])[0] == 1
     assert luna("job", "00000000")[0] == 1
 
-    workers = [worker["pid"] for worker in status["workers"]]
+    processes = [psutil.Process(each) for each in (pid, *(worker["pid"] for worker in status["workers"]))]
     code, out, _ = luna("stop")
     assert (code, out) == (0, f"The farm (process {pid}) has stopped.\n")
     assert luna("status")[0] == 3  # the port that it listened on
-    alive = [process for process in [pid, *workers] if psutil.pid_exists(process)]
-    assert [p for p in alive if psutil.Process(p).status() != psutil.STATUS_ZOMBIE] == []
+    assert not any(map(is_alive, processes))
 
 
 def test_two_farms_are_told_apart(luna, tmp_path):
@@ -129,7 +128,8 @@ def test_a_folder_that_cannot_be_written_is_said_and_its_job_cancelled(luna, tmp
     crash = {"LUNA_FARM_CRASH": "writer.written:*:raise:ENOSPC", "LUNA_FARM_CRASH_WHILE": str(full)}
     assert luna("start", "--detach", "--port", 0, "--feed-port", "off", **crash)[0] == 0
     np.save(tmp_path / "a.npy", np.zeros((8, 8, 3), np.uint8))
-    code, _, err = luna("save", "a.npy", "--output-dir", "files", "--timeout", 2)
+    until(lambda: json.loads(luna("status", "--json")[1])["workers"], "a worker is ready")
+    code, _, err = luna("save", "a.npy", "--output-dir", "files", "--timeout", 10)
     assert code == 1
     assert f"Waiting for {tmp_path / 'files'}: " in err
     assert "No space left on device" in err
@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_its_job_cancelled(luna, tmp
 def is_alive(process):
     """Whether a process runs. One that ended may wait long for an init that collects it."""
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

@@ -162,7 +162,7 @@ def s3_error(status: str, code: str, headers: str = "") -> Fault:
 def _answer(client: socket.socket, answer: bytes) -> None:
     """Read the whole request, then answer."""
     with contextlib.suppress(OSError):
-        client.settimeout(2.0)
+        client.settimeout(60.0)
         data = b""
         while b"\r\n\r\n" not in data:
             data += client.recv(65536)

@@ -23,6 +23,10 @@ from luna_farm.storage.sinks.sink import Decision, Sink, SinkError, Upload, desc
 BODY = os.urandom(300_000)
 SERVERS = ("moto", "seaweedfs", "azurite", "gcs", "sftp", "ftp", "webdav")
 HTTP_SERVERS = ("moto", "seaweedfs", "azurite", "gcs", "webdav")
+PATIENCE_S = 60.0
+"""Of a sink whose server answers, however busy the machine is."""
+STALLS_S = 3.0
+"""Of a sink that is to find out that its server does not answer."""
 _numbers = itertools.count()
 
 _opened: list[Sink] = []
@@ -51,7 +55,7 @@ def upload_of(body: bytes = BODY, token: str = "job-0") -> Upload:
 def opened(server: Server, port: int | None = None, **options: Any) -> tuple[Location, Sink]:
     url, given = server.through(port) if port else (server.url, server.options)
     at = parse("output_dir", url)
-    _opened.append(open_sink(at, {"timeout": 1.0, **given, **options}))
+    _opened.append(open_sink(at, {"timeout": PATIENCE_S, **given, **options}))
     return at, _opened[-1]
 
 
@@ -138,7 +142,7 @@ def test_of_many_that_want_one_key_each_gets_its_own(start_server: Start, name: 
     got: list[str] = []
 
     def work(number: int) -> None:
-        sink = open_sink(parse("output_dir", server.url), {"timeout": 20.0, **server.options})
+        sink = open_sink(parse("output_dir", server.url), {"timeout": PATIENCE_S, **server.options})
         sink.exists("warm")
         gate.wait()
         again = False
@@ -177,7 +181,7 @@ def test_broken_connection_is_tried_again(
 ) -> None:
     server = start_server(name)
     proxy = proxied(server)
-    _, sink = opened(server, proxy.port)
+    _, sink = opened(server, proxy.port, timeout=STALLS_S if fault == "stall" else PATIENCE_S)
     at = key()
     if name == "ftp" and after:
         after = 60  # its data goes another way: here between two commands
@@ -243,9 +247,9 @@ def test_file_server_that_dies_at_any_moment(start_server: Start, proxied: Proxi
 def test_slow_is_not_dead(start_server: Start, proxied: Proxied, name: str) -> None:
     server = start_server(name)
     proxy = proxied(server)
-    _, sink = opened(server, proxy.port, timeout=2.0)
+    _, sink = opened(server, proxy.port, timeout=4.0)
     at = key()
-    body = os.urandom(100_000)
+    body = os.urandom(200_000)
     proxy.fail(Fault("slow", rate=40_000))
     assert put(sink, at, body) == at
     assert stored(sink, at, body)
@@ -358,7 +362,7 @@ def test_unknown_host_key_is_refused(start_server: Start, tmp_path: Any) -> None
 def test_missing_bucket_is_named(start_server: Start, name: str) -> None:
     server = start_server(name)
     at = parse("output_dir", server.url + "missing")
-    sink = open_sink(at, {"timeout": 1.0, **server.options})
+    sink = open_sink(at, {"timeout": PATIENCE_S, **server.options})
     _opened.append(sink)
     error = refusal_of(lambda: put(sink, key()))
     assert error.kind == "missing"
@@ -399,7 +403,7 @@ def test_certificate_that_is_not_trusted_holds(scheme: str) -> None:
     keys = {"access_key_id": "a", "secret_access_key": "b", "region": "x"} if scheme == "s3" else {}
     if scheme == "az":
         keys = {"account": "a", "account_key": "AAAA"}
-    sink = open_sink(parse("output_dir", url), {"timeout": 2.0, **endpoint, **keys})
+    sink = open_sink(parse("output_dir", url), {"timeout": PATIENCE_S, **endpoint, **keys})
     error = refusal_of(lambda: put(sink, key()))
     listener.close()
     sink.close()
@@ -428,7 +432,7 @@ def test_a_file_of_the_settings_that_cannot_be_used_is_named(
         given.write_text('{"private_key": "sesame"}')
     keys = {"access_key_id": "a", "secret_access_key": "b"} if url.startswith("s3") else {}
     keys = {"account": "a", "account_key": "AAAA"} if url.startswith("az") else keys
-    sink = open_sink(parse("output_dir", url), {"timeout": 1.0, setting: given, **keys})
+    sink = open_sink(parse("output_dir", url), {"timeout": PATIENCE_S, setting: given, **keys})
     error = refusal_of(lambda: put(sink, key()))
     sink.close()
     if setting == "known_hosts" and there:  # a file without keys for the server
@@ -446,7 +450,7 @@ def test_google_takes_a_key_file(start_server: Start, tmp_path: Path) -> None:
     no_account = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
     no_account |= {"gcs_base_url": server.options["endpoint"], "disable_oauth": True}
     given.write_text(json.dumps(no_account))
-    options = {"endpoint": server.options["endpoint"], "service_account": given, "timeout": 5.0}
+    options = {"endpoint": server.options["endpoint"], "service_account": given, "timeout": PATIENCE_S}
     sink = open_sink(parse("output_dir", server.url), options)
     assert put(sink, key())
     sink.close()
@@ -458,7 +462,7 @@ def test_a_library_that_panics_costs_a_try() -> None:
         "access_key_id": "a",
         "secret_access_key": "sesame",
         "endpoint": "http://exa mple",
-        "timeout": 1.0,
+        "timeout": PATIENCE_S,
     }
     sink = open_sink(parse("output_dir", "s3://bucket"), options)
     error = refusal_of(lambda: put(sink, key()))
@@ -476,7 +480,7 @@ def test_a_library_that_panics_costs_a_try() -> None:
     ],
 )
 def test_keys_that_are_none_are_named_as_such(wrong: dict[str, str], kind: str) -> None:
-    sink = open_sink(parse("output_dir", "az://container"), {"timeout": 1.0, **wrong})
+    sink = open_sink(parse("output_dir", "az://container"), {"timeout": PATIENCE_S, **wrong})
     error = refusal_of(lambda: put(sink, key()))
     sink.close()
     assert (error.kind, error.decision) == (kind, Decision.HOLD)

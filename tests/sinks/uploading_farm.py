@@ -42,7 +42,7 @@ class UploadingFarm:
         self.url = f"{url}/{home.parent.name}-{home.name}"
         """A prefix that no other test uses."""
         self.foreign: set[str] = set()
-        lines = [f"{key} = {json.dumps(value)}" for key, value in {"timeout": 2.0, **self.options}.items()]
+        lines = [f"{key} = {json.dumps(value)}" for key, value in self.options.items()]
         (home / "luna-farm.toml").write_text(
             f'[destinations.store]\nurl = "{url}"\n' + "\n".join(lines) + "\n"
         )
