@@ -113,7 +113,11 @@ class FarmProcess:
         def keep() -> None:
             while not over.wait(0.01):
                 if self.process is not None and self.process.poll() is not None:
-                    self.start()
+                    try:
+                        self.start()
+                    except AssertionError:
+                        if (self.process.poll() or 0) >= 0:  # else it was killed while it started
+                            raise
 
         thread = threading.Thread(target=keep)
         thread.start()

@@ -112,7 +112,7 @@ def test_what_the_feed_tells_holds_no_secret(start: Start) -> None:
                         filename="a",
                         prompt={"1": {"inputs": {"api_key": "hunter2-hunter2"}, "class_type": "Ask"}},
                     )
-                    client.wait(client.submit(sent).job_id, 30)
+                    client.wait(client.submit(sent).job_id, 60)
 
             await asyncio.to_thread(save)
             await feed.send(json.dumps({"type": "action", "name": "retry", "job_id": "x", "token": "wrong"}))
