@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from luna_farm.cli import checks_machine as checks
 from luna_farm.cli.checks_machine import Holder
@@ -119,8 +120,8 @@ def test_a_port_that_is_off_or_any_is_fine() -> None:
 
 
 def test_a_port_is_really_tried_and_its_holder_found() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        number = taken.getsockname()[1]
+    number = free_port()  # one that nobody takes afterwards
+    with socket.create_server(("127.0.0.1", number)):
         assert checks.try_port("127.0.0.1", number) == errno.EADDRINUSE
         holder = checks.find_holder(number)
         assert holder is not None

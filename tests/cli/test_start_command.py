@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from free_ports import free_port
 
 from luna_farm import config, config_settings
 from luna_farm.cli import launch, start
@@ -87,8 +88,8 @@ def test_a_taken_port_is_named_with_its_holder(farm_run, cli):
         raise OSError(errno.EADDRINUSE, "Address already in use")
 
     farm_run(run)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()  # one that nobody takes afterwards
+    with socket.create_server(("127.0.0.1", port)):
         code, _, err = cli("start", "--port", port, "--feed-port", "off")
     assert code == 1
     assert err.startswith(f"Port {port} is taken by process {os.getpid()} (")
@@ -226,8 +227,8 @@ def test_an_endpoint_of_an_earlier_farm_is_not_mistaken_for_the_new_one(tmp_path
 
 
 def test_a_port_that_does_not_answer_is_no_farm():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()  # one that nobody takes afterwards
+    with socket.create_server(("127.0.0.1", port)):
         assert launch._answers({"host": "127.0.0.1", "port": port})
     assert not launch._answers({"host": "127.0.0.1", "port": port})
 

@@ -118,8 +118,7 @@ def test_what_waits_for_a_destination_survives_everything(make: Make) -> None:
     assert [report.state for report in reports] == ["done"] * 6
     one.check(6)
     client.close()
-    log = one.farm.log
-    assert "takes files again" in log
+    until(lambda: "takes files again" in one.farm.log, "the log says so")
     assert one.farm.stop() == 0
 
 
