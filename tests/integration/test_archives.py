@@ -297,7 +297,7 @@ def test_a_shard_whose_file_is_gone_is_told(farm: Farm) -> None:
     one = farm().start()
     client: FarmClient
     with one.client() as client:
-        request = SaveRequest([image(1)], archive="tar", filename="a", shard_idle_s=2)
+        request = SaveRequest([image(1)], archive="tar", filename="a", shard_idle_s=8)
         assert client.wait(client.submit(request), 60).state == "done"
         (temp,) = one.out.glob(".luna-*")
         temp.unlink()

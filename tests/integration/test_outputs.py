@@ -172,14 +172,19 @@ def test_a_disk_that_is_full_in_between_costs_no_second_file(
 ) -> None:
     full = tmp_path / "full"
     full.touch()
-    monkeypatch.setenv("LUNA_FARM_CRASH", "writer.created:3:raise:ENOSPC")
+    # Each try of the third file comes one point further, so that it stays refused for a while.
+    points = ("created", "half_written", "written", "synced", "noted")
+    crash = ",".join(f"writer.{point}:3:raise:ENOSPC" for point in points)
+    monkeypatch.setenv("LUNA_FARM_CRASH", crash)
     monkeypatch.setenv("LUNA_FARM_CRASH_WHILE", str(full))
     one = farm(max_workers=1, min_workers=1).start()
     with one.client() as client:
         job = client.submit(request())
-        until(lambda: client.job(job).images[0].state == "held", "the disk refuses the third file")
-        states = [row["state"] for row in client.job(job).images[0].outputs]
-        assert states == ["held", "saved", "saved"]
+        held = until(
+            lambda: [image for image in client.job(job).images if image.state == "held"],
+            "the disk refuses the third file",
+        )
+        assert [row["state"] for row in held[0].outputs] == ["held", "saved", "saved"]
         full.unlink()
         one.kill()
         one.start()
