@@ -30,7 +30,7 @@ from bootstrap import PYTHON, ROOT, TORCH, VENV, StepFailed
 
 PAGE = ROOT / "docs" / "reliability.md"
 NOTES = VENV / "fault-figures.json"
-TEST_TIMEOUT_S = {False: 300, True: 3600}
+TEST_TIMEOUT_S = {False: 900, True: 3600}
 
 
 class Row(NamedTuple):

@@ -24,7 +24,7 @@ REPORT = VENV / "test-report.xml"
 # Folders whose import name is another one: what mypy, which knows no package_dir, has to see.
 LINKS = {"luna_farm": "luna_farm", "luna_farm_client": "client", "luna_farm_nodes": "comfy_nodes"}
 # A test that hangs must not hold the whole run: far above what any test takes.
-TEST_TIMEOUT_S = 300
+TEST_TIMEOUT_S = 900
 PROCESSES = 3
 """Of the tests. They wait for others half of the time: on two processors three take less than two."""
 CORE_COVERAGE, TOTAL_COVERAGE = 100, 90

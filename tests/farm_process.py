@@ -22,7 +22,7 @@ from luna_farm.storage import arena, arena_size
 from luna_farm_client import FarmClient
 
 T = TypeVar("T")
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 """How long a test waits for what must come; never reached when all is well."""
 
 

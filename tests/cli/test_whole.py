@@ -25,7 +25,7 @@ def luna(tmp_path):
     def run(*arguments, **more):
         command = [sys.executable, "-m", "luna_farm", *map(str, arguments)]
         done = subprocess.run(
-            command, capture_output=True, text=True, env={**environ, **more}, cwd=tmp_path, timeout=60
+            command, capture_output=True, text=True, env={**environ, **more}, cwd=tmp_path, timeout=120
         )
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout, done.stderr

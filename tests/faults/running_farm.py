@@ -28,7 +28,7 @@ from luna_farm.storage import arena, arena_size
 from luna_farm_client import FarmClient
 
 T = TypeVar("T")
-LISTENS_S = 60.0
+LISTENS_S = 120.0
 """How long a start may take on a machine that is busy with other things."""
 LEAVES_S = 60.0
 MOST_DEATHS = 1000
@@ -40,7 +40,7 @@ class Impatient(AssertionError):
     """What was waited for did not come."""
 
 
-def until(condition: Callable[[], T], what: str, deadline_s: float = 60.0) -> T:
+def until(condition: Callable[[], T], what: str, deadline_s: float = 120.0) -> T:
     """Return what `condition` returns once that is true; fail with `what` if it is not in time."""
     end = time.monotonic() + deadline_s
     while True:
@@ -154,7 +154,7 @@ class RunningFarm:
         for client in self._clients:
             client.close()
         self.process.send_signal(number)
-        return self.process.wait(timeout=120)
+        return self.process.wait(timeout=180)
 
     def destroy(self) -> None:
         """Leave no process and no memory, whatever state the test left it in."""
@@ -268,7 +268,7 @@ class Keeper:
             self.error = error
 
 
-def answers(client: FarmClient, ask: Callable[[FarmClient], T], deadline_s: float = 60.0) -> T:
+def answers(client: FarmClient, ask: Callable[[FarmClient], T], deadline_s: float = 120.0) -> T:
     """Ask until a farm answers: between two supervisors there may be none for a while."""
     found: list[T] = []
 

@@ -20,7 +20,7 @@ from luna_farm.core import frames, protocol
 from luna_farm_client import FarmClient
 
 IMPORTED_FROM = Path(luna_farm.__file__).parents[1]
-LISTENS_S = 60.0
+LISTENS_S = 120.0
 
 
 class RealFarm:
@@ -109,7 +109,7 @@ class RealFarm:
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=180)
 
     def client(self, **given: Any) -> FarmClient:
         """A client that finds the token where clients do."""
