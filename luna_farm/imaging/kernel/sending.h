@@ -22,18 +22,20 @@ static void put_found_runs(workspace *w, const strip *s, const u8 *data, size_t 
 }
 
 /* Searches whole rows that runs alone were planned for, in pieces of which each goes out in the smaller way: so codes and costs
- * follow what changes from piece to piece. */
-static void put_mixed(workspace *w, const strip *s, u8 *data, size_t n, u32 position, int least, bitstream *bits, int final) {
+ * follow what changes from piece to piece. Returns how many bytes are literals, about. */
+static size_t put_mixed(workspace *w, const strip *s, u8 *data, size_t n, u32 position, int least, bitstream *bits, int final) {
     const size_t stride = s->row_bytes + 1, pieces = (n + SMALL_BLOCK_BYTES / 2) / SMALL_BLOCK_BYTES, rows = n / stride;
     const size_t most = rows / (pieces < 1 ? 1 : pieces) * stride;
     histogram runs, h;
     u64 sum = 0, less = 0;
+    size_t literals = 0;
     for (size_t at = 0; at < n;) {
         const size_t piece = n - at < most + most / 2 ? n - at : most;
         const int last = final && at + piece == n;
         size_t count = find_runs(w->isa, data + at, piece, least, w->covered, w->edges, w->tokens);
         count_runs(&runs, data + at, piece, w->tokens, count, 0);
         const u64 cost = whole_cost(&runs), found = search_rows(w, w->mixed, data + at, piece, position + (u32)at, &h);
+        literals += found < cost ? w->waiting.literal_count : piece;
         if (found < cost) {
             put_sequence(w->isa, bits, w->book, &w->waiting, &h, data + at, last);
             learn_scan_costs(&w->tiles->scan, &h);
@@ -52,6 +54,7 @@ static void put_mixed(workspace *w, const strip *s, u8 *data, size_t n, u32 posi
     } else {
         w->pauses = 0;
     }
+    return literals;
 }
 
 /* Whether a block is to be searched though runs alone were planned. If so, it is filtered by the best filter of each row. */
@@ -130,20 +133,50 @@ static int is_misled(workspace *w, const strip *s, const sequence *before, secti
     return whole_cost(&runs) * n * 100 < whole_cost(&searched) * bytes * MISLED_PAYS;
 }
 
+/* Sends a block that the plan's filter does not suit as what is mixed: each piece in the best way for it. `refill`: it is filtered
+ * by the plan. */
+static void put_misled(workspace *w, const strip *s, cursor from, u8 *data, size_t n, u32 position, int refill, bitstream *bits,
+                       int final) {
+    const size_t step = w->tiles->scan.step;
+    if (w->waiting.bytes)
+        put_waiting(w, NULL, 0, bits, 0);
+    if (refill)
+        fill_block(w->isa, s, &w->rows, &from, FILTER_BEST, data, n);
+    if (w->mixed == METHOD_RUNS)
+        w->mixed = try_part(w, s, data, n, position, PARTS_OF_BLOCK / 2, SHORT_RUN);
+    if (w->mixed == METHOD_RUNS)
+        w->mixed = METHOD_SCAN;
+    clear_sequence(&w->waiting);
+    w->misled = put_mixed(w, s, data, n, position, SHORT_RUN, bits, final) * REPETITIVE > n;
+    if (!w->misled) {
+        forget_places(w, s, w->plan.method, (s->last_row - s->first_row) * (s->row_bytes + 1));
+        w->tiles->scan.step = step;
+    }
+}
+
 /* Searches data[0..n), a block that begins at `from`, and sends what waits. */
 static luna_status put_searched(workspace *w, const strip *s, cursor from, u8 *data, size_t n, u32 position, size_t row_end,
                                 bitstream *bits, int final) {
     search *const find = w->plan.method == METHOD_SCAN ? scan : scan_greedily;
     const section part = {from.y, from.y + n / (s->row_bytes + 1)};
+    const int whole_rows = from.done == 0 && n % (s->row_bytes + 1) == 0, bytes = s->sample_bytes == 1;
     if (open_literals(w) != LUNA_OK)
         return LUNA_NO_MEMORY;
+    if (w->misled && whole_rows && bytes) {
+        put_misled(w, s, from, data, n, position, 0, bits, final);
+        return LUNA_OK;
+    }
     const sequence before = w->waiting;
     find(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
     if (w->misled) {
         w->misled = (w->waiting.literal_count - before.literal_count) * REPETITIVE > n;
-    } else if (w->plan.filter != FILTER_BEST && from.done == 0 && part.last > part.first && is_misled(w, s, &before, part, n)) {
+    } else if (w->plan.filter != FILTER_BEST && whole_rows && is_misled(w, s, &before, part, n)) {
         w->misled = 1;
         w->waiting = before;
+        if (bytes) {
+            put_misled(w, s, from, data, n, position, 1, bits, final);
+            return LUNA_OK;
+        }
         fill_block(w->isa, s, &w->rows, &from, FILTER_BEST, data, n);
         find(w->isa, &w->tiles->scan, data, n, position, row_end, &w->waiting);
     }
