@@ -18,7 +18,7 @@ enum { BANDS = 3, BAND_ROWS = 8, BAND_BYTES = 4096, BANDS_FROM = 1 << 19, BAND_H
 enum { QUICK_GLANCES = 2, QUICK_DENSE = 50, QUICK_HITS = 12, FLAT = 45 };
 
 /* Level 1 has one filter for all rows, which a few small tiles choose. Where so many places of 100 are flat, the rest of the section
- * may be nothing like those tiles: each row gets its best filter, and shorter runs, as at level 2. */
+ * may be nothing like those tiles: each row gets its best filter, and runs of SHORT_RUN. */
 enum { UNEVEN = 25 };
 
 /* Small images get few tiles, and those may all miss the text beside a photograph. One that is flat in many places is searched

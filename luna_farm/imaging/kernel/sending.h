@@ -57,33 +57,36 @@ static size_t put_mixed(workspace *w, const strip *s, u8 *data, size_t n, u32 po
     return literals;
 }
 
-/* Whether a block is to be searched though runs alone were planned. If so, it is filtered by the best filter of each row. */
-static int is_mixed(workspace *w, const strip *s, cursor from, u8 *data, size_t n, u32 position, int least) {
+enum { RUNS_STAND, RUNS_LOST, MIXED };
+
+/* Whether a block is to be searched though runs alone were planned: MIXED, and it is filtered by the best filter of each row; else
+ * whether a trial wrote over its runs. */
+static int look_for_mixture(workspace *w, const strip *s, cursor from, u8 *data, size_t n, u32 position, int least) {
     const int refiltered = w->plan.filter != FILTER_BEST;
     cursor at = from;
     if (s->sample_bytes != 1 || from.done || n % (s->row_bytes + 1))
-        return 0;
+        return RUNS_STAND;
     const int part = sharpest_part(data, n, w->edges, least);
     if (part < 0)
-        return 0;
+        return RUNS_STAND;
     if (w->pause) {
         w->pause--;
-        return 0;
+        return RUNS_STAND;
     }
     if (open_literals(w) != LUNA_OK)
-        return 0; /* runs need no further memory */
+        return RUNS_STAND; /* runs need no further memory */
     if (refiltered)
         fill_block(w->isa, s, &w->rows, &at, FILTER_BEST, data, n);
     if (w->mixed == METHOD_RUNS)
         w->mixed = try_part(w, s, data, n, position, part, least);
     if (w->mixed != METHOD_RUNS)
-        return 1;
+        return MIXED;
     clear_sequence(&w->waiting);
     w->pause = w->pauses = 2 * w->pauses + 1;
     at = from;
     if (refiltered)
         fill_block(w->isa, s, &w->rows, &at, w->plan.filter, data, n);
-    return 0;
+    return RUNS_LOST;
 }
 
 /* Sends a block with runs alone, or whatever its runs ask for. */
@@ -91,11 +94,12 @@ static void put_runs(workspace *w, const strip *s, cursor from, u8 *data, size_t
     const int quick = s->level <= 2, shorter = w->plan.method == METHOD_SHORT_RUNS;
     const int least = quick ? (shorter ? SHORT_RUN : LONG_RUN) : (shorter ? SHORTEST_RUN : SHORT_RUN);
     size_t count = find_runs(w->isa, data, n, least, w->covered, w->edges, w->tokens);
-    if (is_mixed(w, s, from, data, n, position, least)) {
+    const int found = look_for_mixture(w, s, from, data, n, position, least);
+    if (found == MIXED) {
         put_mixed(w, s, data, n, position, least, bits, final);
         return;
     }
-    if (w->literals) /* a search may have written over the runs */
+    if (found == RUNS_LOST)
         count = find_runs(w->isa, data, n, least, w->covered, w->edges, w->tokens);
     put_found_runs(w, s, data, n, count, least, bits, final);
 }
