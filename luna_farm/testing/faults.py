@@ -84,11 +84,13 @@ class Faults:
         self._while = environ.get("LUNA_FARM_CRASH_WHILE", "")
         for text in filter(None, environ.get("LUNA_FARM_CRASH", "").split(",")):
             point, nth, how = (*text.strip().split(":", 2), "", "")[:3]
-            self._plan[point] = (_count(nth or "1", text), how or "kill")
             if point not in POINTS:
                 known = ", ".join(POINTS)
                 raise ValueError(f"LUNA_FARM_CRASH: {point!r} is no crash point; there are: {known}.")
+            if point in self._plan:
+                raise ValueError(f"LUNA_FARM_CRASH: {point!r} is there twice; allowed: each point once.")
             _check_how(how or "kill", text)
+            self._plan[point] = (_count(nth or "1", text), how or "kill")
 
     def __bool__(self) -> bool:
         return bool(self._plan)

@@ -82,6 +82,7 @@ def test_half_a_write_is_half_a_write(tmp_path: Path) -> None:
         ("writer.named:1:raise:ENOTHING", "ends in 'raise:ENOTHING'"),
         ("writer.named:1:raise", "ends in 'raise'"),
         ("writer.named:1:kill:now", "ends in 'kill:now'"),
+        ("writer.named:1,worker.encoded,writer.named:3", "'writer.named' is there twice"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_at_the_start(plan: str, complaint: str) -> None:
