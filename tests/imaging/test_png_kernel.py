@@ -210,6 +210,18 @@ def test_text_below_a_photograph_on_a_narrow_strip_is_searched(level: int) -> No
     assert compressed_size(pixels, level) <= pillow.tell() * (1.005 if level == 4 else 1.05)
 
 
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_gray_in_colours_is_searched_however_rough_it_is(channels: int, level: int) -> None:
+    """Each pixel repeats an earlier one of its value, which a look for longer repetition does not see."""
+    gray = np.random.default_rng(5).normal(128, 20, (200, 200, 1)).clip(0, 255).astype(np.uint8)
+    pixels = np.repeat(gray, channels, axis=2)
+    pixels[..., 3:] = 255
+    pillow = io.BytesIO()
+    Image.fromarray(pixels).save(pillow, "PNG", compress_level=4)
+    assert sum(map(len, png.encode(pixels, level=level))) < pillow.tell()
+
+
 def compressed_size(pixels: np.ndarray, level: int) -> int:
     out = bytearray(kernel.bound(pixels.shape[0], pixels[0].nbytes))
     written, _ = kernel.idat(pixels, pixels.shape[0], pixels[0].nbytes, 3, 1, 0, pixels.shape[0], level, out)
