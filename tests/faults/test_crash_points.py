@@ -47,7 +47,7 @@ def set_aside(farm: RunningFarm, client: FarmClient) -> None:
     """An image that no encoder can make: 70,000 pixels are more than a JPEG can be wide."""
     impossible = SaveImage(np.zeros((1, 70_000, 3), np.uint8), format="jpeg")
     receipt = client.submit(SaveRequest(images=[impossible], output_dir=farm.out, filename="never"))
-    assert client.wait(receipt.job_id, 60).state == "failed"
+    assert client.wait(receipt.job_id, 300).state == "failed"
 
 
 @pytest.mark.parametrize(

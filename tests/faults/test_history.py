@@ -24,7 +24,7 @@ def test_more_finished_jobs_than_the_journal_could_hold_and_new_ones_are_taken(
                 images=[SaveImage(pixels)], output_dir=one.out, filename="a", png_compression=0
             )
             receipt = client.submit(request, when_busy="report")
-            assert client.wait(receipt.job_id, 60).state == "done"
+            assert client.wait(receipt.job_id, 300).state == "done"
             jobs.append(receipt.job_id)
         one.kill()
         reports = (one.state / "reports").stat().st_size
@@ -32,7 +32,7 @@ def test_more_finished_jobs_than_the_journal_could_hold_and_new_ones_are_taken(
         assert client.job(jobs[-1]).state == "done"
         assert len(client.jobs(limit=100)) == 24
         receipt = client.submit(request, when_busy="report")
-        assert client.wait(receipt.job_id, 60).state == "done"
+        assert client.wait(receipt.job_id, 300).state == "done"
     assert reports > 4 * 262144
     assert (one.state / "journal").stat().st_size < 2 * 262144
     assert one.stop() == 0

@@ -162,7 +162,7 @@ def test_a_full_journal(farm: Start, figures: Figures) -> None:
     one.kill()
     one.restart()
     with one.client() as client:
-        states = {client.wait(job_id, 60).state for job_id in accepted}
+        states = {client.wait(job_id, 300).state for job_id in accepted}
         client.submit(request(one, prompt=large))
     assert states == {"done"}
     figures.within("shared memory", "journal full: busy", took_s, BUSY_S)

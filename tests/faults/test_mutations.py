@@ -36,7 +36,7 @@ def published_and_not_reported(farm: Start, tmp_path: Path, memory: bool, **envi
         arena.remove(one.segments()[0])
     one.restart(**environ)
     with one.client() as client:
-        state = client.wait(receipt.job_id, 60).state
+        state = client.wait(receipt.job_id, 300).state
     one.stop()
     files = len(list(one.out.glob("a_*.png")))
     return {"lost": int(state != "done"), "duplicate": files - 1, "stray": len(one.temps())}

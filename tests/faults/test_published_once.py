@@ -21,7 +21,7 @@ def test_once_a_job_is_done_no_temporary_name_is_left(farm: Start, figures: Figu
     with one.client() as client:
         for _ in range(200):
             receipt = client.submit(SaveRequest(images=[SaveImage(pixels)], output_dir=one.out, filename="a"))
-            assert client.wait(receipt.job_id, 60).state == "done"
+            assert client.wait(receipt.job_id, 300).state == "done"
             left += bool(one.temps())
     one.stop()
     figures.none(ROW, f"200 jobs are done, a disk with {disk or 'everything'}", temporary_name_left=left)
@@ -43,10 +43,10 @@ def test_equal_images_of_one_name_become_one_file_each(
     )
     with one.client() as client:
         receipt = client.submit(request)
-        report = client.wait(receipt.job_id, 60)
+        report = client.wait(receipt.job_id, 300)
         while report.state == "failed":
             client.retry(receipt.job_id)
-            report = client.wait(receipt.job_id, 60)
+            report = client.wait(receipt.job_id, 300)
     one.stop()
     paths = {image.path for image in report.images}
     found = {str(path) for path in one.out.rglob("*") if path.is_file()}

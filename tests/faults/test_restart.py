@@ -166,7 +166,7 @@ def test_dead_letters_survive_the_loss_of_the_journal(farm: Start, figures: Figu
     album = Album(one.out)
     with one.client() as client:
         job_id = album.add(client, 2).receipt.job_id
-        assert client.wait(job_id, 60).state == "failed"
+        assert client.wait(job_id, 300).state == "failed"
     one.kill()
     (one.state / "journal").unlink()
     one.restart()

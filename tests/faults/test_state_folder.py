@@ -110,11 +110,11 @@ def test_copies_that_went_with_the_folder_are_named_and_hold_up_no_other(farm: S
         until(lambda: told(one, "was removed while the farm runs"), "the removal is noticed")
         mirror.unlink()
         kept = submit()
-        report = client.wait(gone, 60)
+        report = client.wait(gone, 300)
         assert report.state == "failed"
         assert "was removed, and with it what was to be sent" in report.images[0].error
         assert Path(gone.paths[0]).exists(), "the image itself was saved before"
-        assert client.wait(kept, 60).state == "done"
+        assert client.wait(kept, 300).state == "done"
     assert one.stop() == 0
 
 

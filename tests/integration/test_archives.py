@@ -87,7 +87,7 @@ def test_the_images_of_a_job_are_in_one_archive(farm: Farm, kind: str) -> None:
         )
         path = str(one.out / "day" / f"a_00001.{kind}")
         assert receipt.paths == (path,) * 6
-        report = client.wait(receipt, 60)
+        report = client.wait(receipt, 300)
         assert (report.state, report.paths) == ("done", (path,) * 6)
         assert [found.member for found in report.images] == [f"a_I{n}.png" for n in range(6)]
         (output,) = report.images[2].outputs
@@ -113,7 +113,7 @@ def test_webdataset_reads_the_shards_of_many_jobs(farm: Farm) -> None:
             client.submit(SaveRequest([image(n)], archive="tar", filename="set", shard_images=4))
             for n in range(10)
         ]
-        reports = [client.wait(job, 60) for job in jobs]
+        reports = [client.wait(job, 300) for job in jobs]
         assert {report.state for report in reports} == {"done"}
         until(lambda: len(client.status()["archives"]) == 1, "full shards are published")
     assert one.stop() == 0, "a stop publishes the open shard"
@@ -208,7 +208,7 @@ def test_killed_at_a_point_every_member_is_in_one_archive(
             )
             for n in range(4)
         ]
-        reports = [client.wait(job, 60) for job in jobs]
+        reports = [client.wait(job, 300) for job in jobs]
         assert {report.state for report in reports} == {"done"}
         until(lambda: not client.status()["archives"], "all archives are published")
     assert [path.name for path in once.iterdir()] == [point.partition(":")[0]], "the point was reached"

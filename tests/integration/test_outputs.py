@@ -60,7 +60,7 @@ def test_all_files_of_an_image_are_there_under_one_stem(farm: Farm) -> None:
     one = farm().start()
     with one.client() as client:
         receipt = client.submit(request())
-        report = client.wait(receipt, 60)
+        report = client.wait(receipt, 300)
         assert files(one.out) == NAMES
         assert sides(one.out) == [(60, 40), (16, 11), (30, 20)]
         (found,) = report.images
@@ -87,7 +87,7 @@ def test_the_short_form_and_the_text_form(farm: Farm) -> None:
     with one.client() as client:
         for fields in ({"thumbnail": True}, {"outputs": "jpeg, png 20 small"}):
             job = client.submit(SaveRequest([SaveImage(pixels, format="jpeg")], filename="b", **fields))
-            assert client.wait(job, 60).state == "done"
+            assert client.wait(job, 300).state == "done"
         with pytest.raises(InvalidRequest, match="outputs"):
             client.submit(SaveRequest([SaveImage(pixels)], outputs="gif"))
     assert files(one.out) == ["b.jpg", "b_00001.jpg", "b_00001_small.png", "b_thumb.jpg"]
@@ -188,5 +188,5 @@ def test_a_disk_that_is_full_in_between_costs_no_second_file(
         full.unlink()
         one.kill()
         one.start()
-        assert client.wait(job, 60).state == "done"
+        assert client.wait(job, 300).state == "done"
     assert files(one.out) == NAMES

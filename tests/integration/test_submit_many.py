@@ -55,7 +55,7 @@ def test_each_request_is_a_job_of_its_own(farm: Farm) -> None:
     with one.client() as client:
         receipts = client.submit_many([request(n, durable=n == 3) for n in range(20)])
         assert [receipt.paths[0] for receipt in receipts] == [str(one.out / f"n{n}_I.png") for n in range(20)]
-        assert {client.wait(receipt, 60).state for receipt in receipts} == {"done"}
+        assert {client.wait(receipt, 300).state for receipt in receipts} == {"done"}
         check(one.out, 20)
         with pytest.raises(InvalidRequest, match=r"requests\[1\].png_compression"):
             client.submit_many([request(30), request(31, png_compression=77)])
@@ -74,13 +74,13 @@ def test_what_does_not_fit_into_one_message_goes_in_several(farm: Farm) -> None:
             *("l0.png", "l1.png", "n0_I.png", "n1_I.png", "n2_I.png"),
             *(f"l{n}.png" for n in range(2, 7)),
         ]
-        assert {client.wait(receipt, 60).state for receipt in receipts} == {"done"}
+        assert {client.wait(receipt, 300).state for receipt in receipts} == {"done"}
         client.pause()  # or workers might keep up
         with pytest.raises(FarmBusy) as caught:
             client.submit_many(requests * 3, when_busy="report")
         client.resume()
         for receipt in caught.value.receipts:
-            client.wait(receipt, 60)
+            client.wait(receipt, 300)
 
 
 def test_over_the_wire_and_by_asyncio(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,14 +93,14 @@ def test_over_the_wire_and_by_asyncio(farm: Farm, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(MappedSegments, "arena", elsewhere)
     with one.client() as client:
         for receipt in client.submit_many([request(n) for n in range(3)]):
-            assert client.wait(receipt, 60).state == "done"
+            assert client.wait(receipt, 300).state == "done"
     monkeypatch.undo()
     monkeypatch.setenv("LUNA_FARM_STATE_DIR", str(one.state))
 
     async def more() -> None:
         async with AsyncFarmClient("127.0.0.1", one.port) as client:
             for receipt in await client.submit_many([request(n) for n in range(3, 6)]):
-                assert (await client.wait(receipt, 60)).state == "done"
+                assert (await client.wait(receipt, 300)).state == "done"
 
     asyncio.run(more())
     check(one.out, 6)
@@ -117,6 +117,6 @@ def test_an_answer_that_was_lost_costs_no_second_job(
     one = farm().start()
     with one.kept_alive(), one.client(timeout=60, restart_s=60) as client:
         receipts = client.submit_many([request(n) for n in range(5)])
-        assert {client.wait(receipt, 60).state for receipt in receipts} == {"done"}
+        assert {client.wait(receipt, 300).state for receipt in receipts} == {"done"}
     assert list(once.iterdir()), "the point was reached"
     check(one.out, 5)

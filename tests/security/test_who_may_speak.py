@@ -111,7 +111,7 @@ def test_a_restart_with_a_new_token_fails_no_submit_of_a_running_client(start: S
             thread.join()
         assert failed == []
         assert len(tokens) == 4
-        assert {client.wait(job_id, 60).state for job_id in done} == {"done"}
+        assert {client.wait(job_id, 300).state for job_id in done} == {"done"}
     assert len(list((tmp_path / "out").glob("*.png"))) == len(set(done)) == len(done)
 
 
@@ -312,7 +312,7 @@ def test_tls_from_end_to_end(
     async def twin() -> str:
         other = AsyncFarmClient(port=far.port)
         receipt = await other.submit(request(tmp_path / "shared"))
-        report = await other.wait(receipt.job_id, 60)
+        report = await other.wait(receipt.job_id, 300)
         other.close()
         return report.state
 
