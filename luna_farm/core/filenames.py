@@ -162,7 +162,8 @@ def image_name(
     output: Output | None = None,
 ) -> Resolved:
     """Return `<save_path>[/<affix>]/<filename>[_<affix>][_<batch>].<ext>`, with "/" between the parts. A
-    filename with `%batch_num%` has the place in the batch there and not at its end, as ComfyUI's SaveImage.
+    filename with `%batch_num%` has the place in the batch there and not at its end, as ComfyUI's SaveImage,
+    unless it is cut or hidden there: the images of a batch never have one name.
 
     `format` is a key of FORMATS, `batch_index` counts from 0, `path_bytes` bounds the path with its
     output_dir. The text may hold `%counter%`, which `storage/names.py` replaces. Raises InvalidRequest if no
@@ -172,23 +173,28 @@ def image_name(
     values = Values(facts, affix, batch_index, width, height)
     save_path = options.save_path if output is None or output.save_path is None else output.save_path
     folder = without_secrets(_below(resolve(save_path, values), options.output_dir))
-    stem = without_secrets(resolve(options.filename, values))
+    written = resolve(options.filename, values)
+    stem = without_secrets(written)
+    told = BATCH_NUM in options.filename and stem.text == written.text
     if not stem.text.strip(" ."):
         stem = without_secrets(resolve(DEFAULT_FILENAME, values))
     safe = without_secrets(Resolved(plain(affix))) if affix else Resolved("")
     tail = fit(clean_part(safe.text), AFFIX_BYTES) if affix.strip(" .") else ""
     folders = clean_folders(folder.text) + ([tail] if subdir and tail else [])
-    placed = batch_size > 1 and BATCH_NUM not in options.filename
-    batch = f"_{batch_index:0{options.batch_digits or len(str(batch_size - 1))}d}" if placed else ""
-    ending = (f"_{tail}" if tail else "") + batch
+    before = f"_{tail}" if tail else ""
+    place = f"_{batch_index:0{options.batch_digits or len(str(batch_size - 1))}d}" if batch_size > 1 else ""
     if output is None:
-        ending += f".{FORMATS[format]}"
+        behind = f".{FORMATS[format]}"
     else:
         suffix = f"_{fit(clean_part(plain(output.suffix)), AFFIX_BYTES)}" if output.suffix.strip(" .") else ""
-        ending += f"{NUMBER}{suffix}.{FORMATS[output.format]}"
+        behind = f"{NUMBER}{suffix}.{FORMATS[output.format]}"
     root_bytes = len(options.output_dir.encode("utf-8", "surrogatepass")) + 1
     name = clean_part(_without_extension(stem.text, format))
+    ending = before + ("" if told else place) + behind
     text = assemble(folders, name, ending, path_bytes - root_bytes)
+    if told and text != "/".join((*folders, name + ending)):  # the place may be what was cut
+        ending = before + place + behind
+        text = assemble(folders, name, ending, path_bytes - root_bytes)
     warnings = [*folder.warnings, *stem.warnings, *safe.warnings]
     if text != "/".join((*folders, name + ending)) or tail != clean_part(safe.text) != "_":
         warnings.append(_CUT)

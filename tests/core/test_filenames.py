@@ -326,6 +326,15 @@ def test_long_names_keep_affix_batch_and_extension() -> None:
     assert NAME_BYTES - 1 <= len(affix.encode()) <= NAME_BYTES
 
 
+@pytest.mark.parametrize("before", ["", "f" * 400, "ghp_" + "A1b2C3d4E5f6" * 3])
+def test_images_of_a_batch_never_have_one_name(before: str) -> None:
+    """Also where their place in it would be in a part that is cut, or in one that is hidden."""
+    names = [
+        name(filename=f"{before}%batch_num%", batch_size=12, batch_index=index).text for index in range(12)
+    ]
+    assert len(set(names)) == 12, names
+
+
 def test_long_paths_lose_of_the_filename_first_then_of_the_folders() -> None:
     room = 300
     first = name(save_path="a" * 100, filename="f" * 200, subdir=False, path_bytes=room).text
