@@ -126,8 +126,9 @@ def test_a_holder_that_the_system_does_not_tell_is_no_error(monkeypatch):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """Replace the launch; holds the arguments that it got."""
+    """Replace the launch; holds the arguments that it got. No farm is asked what it has to say."""
     got = []
+    monkeypatch.setenv("LUNA_FARM_PORT", str(free_port()))
 
     def fake(arguments, state_dir, environ=None):
         got.append(list(arguments))
