@@ -288,6 +288,16 @@ def test_without_zlib_ng_libdeflate_serves_the_higher_levels(
         assert np.array_equal(np.asarray(decoded(pixels, level)), pixels)
 
 
+@pytest.mark.parametrize("shape", [(1024, 1024, 3), (700, 1100, 4), (900, 1600, 1)])
+def test_black_is_one_run_from_beginning_to_end(shape):
+    """The kernel filters it piece by piece, and the file shows nothing of that."""
+    if png.backend() != "kernel":
+        pytest.skip("NOT APPLICABLE: a library compresses the whole")
+    pixels = np.zeros(shape, np.uint8)
+    rows = bytes(shape[0] * (shape[1] * shape[2] + 1))
+    assert sum(map(len, png.encode(pixels, level=4))) <= len(zlib.compress(rows, 9)) + 64
+
+
 @pytest.mark.parametrize("sigma", [0, 1.2])
 @pytest.mark.parametrize("name", ["bands", "edges", "cells", "white"])
 def test_a_higher_level_is_never_much_larger(name: str, sigma: float) -> None:

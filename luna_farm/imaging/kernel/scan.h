@@ -193,8 +193,16 @@ static token *put_run(token *to, u32 literals, const u8 *p, size_t length, u32 d
     return to;
 }
 
-INLINE void add_run(sequence *q, const u8 *p, size_t length, u32 distance) {
-    q->count = (size_t)(put_run(q->tokens + q->count, q->tail, p, length, distance) - q->tokens);
+/* A run of one byte. Where what waits ends with one, which the end of a buffer cut off, that is lengthened first. */
+INLINE void add_run(sequence *q, const u8 *p, size_t length) {
+    if (q->count && !q->tail && length >= MAX_MATCH + MIN_MATCH) {
+        token *last = q->tokens + q->count - 1;
+        size_t more = last->distance ? 0 : MAX_MATCH - last->length;
+        last->length = (u16)(last->length + more);
+        p += more;
+        length -= more;
+    }
+    q->count = (size_t)(put_run(q->tokens + q->count, q->tail, p, length, 1) - q->tokens);
     q->tail = 0;
 }
 

@@ -220,9 +220,10 @@ static TARGET void FN(scan)(scanner *s, const u8 *data, size_t n, u32 position, 
             if (i <= at && n - at > 64) {
                 u64 next = load64(p + 1);
                 if (next == (u8)next * 0x0101010101010101ull) { /* one byte again and again */
-                    add_literals(q, data + taken, at + 2 - taken);
-                    i = at + 2 + equal_bytes(p + 2, p + 1, (unsigned)(n - at - 2));
-                    add_run(q, p + 2, i - at - 2, 1);
+                    const size_t run = p[0] == p[1] ? at + (p[-1] != p[1]) : at + 2; /* begins behind its first byte */
+                    add_literals(q, data + taken, run - taken);
+                    i = run + equal_bytes(data + run, data + run - 1, (unsigned)(n - run));
+                    add_run(q, data + run, i - run);
                     taken = i;
                 } else if (above == stride && load64(p) == load64(p - stride)) {
                     add_literals(q, data + taken, at - taken);
