@@ -46,7 +46,7 @@ Uploading = Callable[[Server, FaultProxy], UploadingFarm]
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file for each crash point that an actor has met, while a test has made `armed` there."""
+    """A folder with a file for each crash point that an actor has met, while `armed` is there."""
     return tmp_path_factory.mktemp("once")
 
 
@@ -274,7 +274,7 @@ def test_each_image_is_stored_once_whatever_ends_while_it_is_sent(
             reports = one.wait(client, jobs)
 
             def has_its_share() -> bool:
-                """How many of a few the cluster gets is a matter of speed: more come until it has sent one."""
+                """How many of a few the cluster gets is a matter of speed: more come until it sent one."""
                 if sent_by_workers(reports) > (images // 5 if long else 0) and met(once) == BOTH:
                     return True
                 jobs.append(one.save(client, [len(jobs)]))
