@@ -252,6 +252,21 @@ def test_the_highest_level_is_as_small_as_the_best_filter_and_libdeflate(name: s
     assert sum(len(part) for part in png.encode(pixels, level=9)) <= 1.02 * best + 100
 
 
+@pytest.mark.parametrize("level", [8, 9])
+@pytest.mark.parametrize("name", sorted(drawings()))
+def test_the_highest_levels_find_what_noise_leaves(name: str, level: int) -> None:
+    """Of black with noise half is black, so there are matches left, which reach further than a sample."""
+    deflate = pytest.importorskip("deflate")
+    pixels = np.tile(drawings()[name], (2, 2, 1))[:600, :600]
+    noise = np.random.default_rng(2).normal(0, 1.2, pixels.shape)
+    pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    best = min(
+        len(deflate.zlib_compress(png_library._filtered(pixels, (chosen,)).tobytes(), 12))
+        for chosen in range(5)
+    )
+    assert sum(len(part) for part in png.encode(pixels, level=level)) <= 1.02 * best
+
+
 def soft_edged_colours(side: int) -> NDArray[np.uint8]:
     """Flat colours whose edges are blurred by enlarging, as in cel shading."""
     waves = np.random.default_rng(3).integers(0, 256, (14, 14, 3), np.uint8)

@@ -39,7 +39,7 @@ from luna_farm.imaging.encoders.png_trials import (
 )
 
 # Symbols that runs leave of 100 bytes: nearly empty below, few repetitions from here on, hardly any, noise.
-_EMPTY, _THICK, _CROWDED, _NOISY = 2, 40, 80, 96
+_EMPTY, _THICK, _CROWDED, _NOISY = 2, 40, 92, 96
 _SEARCHED = 2  # the kernel's method for what repeats itself
 _SMALL_TRIALS = 2  # filters that levels 8 and 9 try whole on a small image, of which a sample says little
 # With the kernel's parser at more than so much of what runs alone leave, an image is noise, and libraries
@@ -171,7 +171,8 @@ def _smallest(image: Image, sampled: int, method: int, symbols: int, level: int)
         libraries.append(other)
     if image.is_small:
         image.bands = [(0, image.height)]
-    crowded = not repetitive or symbols >= _CROWDED
+    # Where there are matches, the parser seems better by bands than it is: they lack what lies before them.
+    crowded = symbols >= _CROWDED
     runs = image.tried(RUNS_AT) if crowded else 0
     if runs > image.tried_bytes * _INCOMPRESSIBLE:
         return ByKernel(RUNS_AT)
