@@ -80,10 +80,10 @@ class Image:
         """The zlib stream of the whole image."""
         return compress(self.filtered(chosen, 0, self.height))
 
-    def searched(self) -> bytes:
-        """The zlib stream of the whole image as the kernel's quick search makes it."""
+    def by_kernel(self, level: int = RUNS_AT, chosen: int = ASKED) -> bytes:
+        """The zlib stream of the whole image as the kernel makes it, by its quick search unless asked."""
         out = np.empty(_png.bound(self.height, self.row), np.uint8)
-        written = _png.idat(*self.named, 0, self.height, RUNS_AT, out)[0]
+        written = _png.idat(*self.named, 0, self.height, level, out, chosen)[0]
         return out[_CHUNK_HEAD : written - _CHUNK_TAIL].tobytes()
 
     def tried(self, level: int, chosen: int = ASKED, every: int = 1) -> int:
