@@ -6,7 +6,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -21,6 +21,8 @@ from luna_farm_client.session import Session
 from luna_farm_client.steps import Copy, Receive, Send, Sleep, Steps
 
 T = TypeVar("T")
+CLOSES_S = 1.0
+"""How long the end of a connection may take."""
 
 
 class AsyncConnection:
@@ -140,6 +142,13 @@ class AsyncConnection:
         self.broken = True
         self._writer.close()
 
+    async def closed(self) -> None:
+        """Return once the socket is closed, after `close`: over TLS the other side says so first. Its silence
+        is not waited for."""
+        with suppress(OSError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._writer.wait_closed(), CLOSES_S)
+        self._writer.transport.abort()
+
 
 class AsyncFarmClient:
     """As `FarmClient`, with coroutines of the same names. For one event loop of one process; any number of
@@ -164,7 +173,10 @@ class AsyncFarmClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        connections = tuple(self._idle)
         self.close()
+        for connection in connections:
+            await connection.closed()
 
     async def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
         """As `FarmClient.submit`; images are copied in a thread."""

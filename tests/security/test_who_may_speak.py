@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -310,13 +311,14 @@ def test_tls_from_end_to_end(
     assert len(list((tmp_path / "shared").glob("*.png"))) == 2
 
     async def twin() -> str:
-        other = AsyncFarmClient(port=far.port)
-        receipt = await other.submit(request(tmp_path / "shared"))
-        report = await other.wait(receipt.job_id, 300)
-        other.close()
-        return report.state
+        async with AsyncFarmClient(port=far.port) as other:
+            receipt = await other.submit(request(tmp_path / "shared"))
+            return (await other.wait(receipt.job_id, 300)).state
 
-    assert asyncio.run(twin()) == "done"
+    loop = asyncio.new_event_loop()  # which does nothing more once that is done
+    assert loop.run_until_complete(twin()) == "done"
+    loop.close()
+    gc.collect()  # a connection that is still open is told here
     command = [sys.executable, "-m", "luna_farm", "status", "--json", "--port", str(far.port)]
     environ = {**os.environ, "PYTHONPATH": str(IMPORTED_FROM), "LUNA_FARM_STATE_DIR": str(tmp_path / "none")}
     told = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
@@ -381,7 +383,7 @@ def test_handshakes_that_do_not_end_keep_nobody_out(
     slow = [far.knock() for _ in range(200)]
     trusted = ssl.create_default_context(cafile=certificates["authority"])
     with FarmClient("localhost", far.port, SECRET, tls=trusted) as client:
-        assert client.wait(client.submit(request(tmp_path / "shared")).job_id, 60).state == "done"
+        assert client.wait(client.submit(request(tmp_path / "shared")).job_id, 300).state == "done"
     for sock in slow:
         sock.close()
     assert "Traceback" not in far.said()
