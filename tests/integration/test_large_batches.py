@@ -37,7 +37,7 @@ with FarmClient("127.0.0.1", int(sys.argv[1]), timeout=600) as client:
         global most
         while not over.wait(0.002):
             most = max(most, own_bytes())
-    looker = threading.Thread(target=look)
+    looker = threading.Thread(target=look, daemon=True)
     looker.start()
     receipt = client.submit(SaveRequest(images, filename="frame"))
     over.set()
