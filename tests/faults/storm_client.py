@@ -8,6 +8,7 @@ a kill leaves the whole line or nothing.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -27,6 +28,9 @@ from luna_farm_client import FarmClient, SaveImage, SaveRequest
 
 BLOCK, BITS, SIDE = 8, 32, 8
 FORMATS = ("png", "png", "jpeg", "webp")
+AHEAD = 40
+"""Jobs handed over and not waited for: kills shall always hit something, and no thousands shall be left in
+the end where the clients get more of the processors than the workers."""
 _noise = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
@@ -63,6 +67,7 @@ def main() -> None:
     client.endpoint = dataclasses.replace(client.endpoint, state_dir=Path(state))
     answers(client, lambda client: client.ping())  # between two supervisors there may be none
     chance, number = random.Random(int(first)), int(first)
+    ahead: collections.deque[str] = collections.deque()
     log = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     while True:
         count = chance.choice((1, 1, 2, 3))
@@ -86,6 +91,10 @@ def main() -> None:
         )
         line = json.dumps({"job": receipt.job_id, "numbers": numbers})
         os.write(log, line.encode() + b"\n")
+        ahead.append(receipt.job_id)
+        if len(ahead) > AHEAD:
+            oldest = ahead.popleft()
+            answers(client, lambda client: client.wait(oldest, 300.0), 300.0)  # noqa: B023
 
 
 if __name__ == "__main__":
