@@ -27,27 +27,25 @@ class Scheme:
     """One kind of destination: the extra that installs it ("" for none), the modules that it needs, what
     `host` is called.
 
-    `conditional`: the service itself refuses to replace an object; else the farm checks first, and another
-    writer between check and upload is replaced. `tokens`: it keeps our token with an object, so that an
-    upload is recognised even where it was encoded anew.
+    `tokens`: it keeps our token with an object, so that an upload is recognised even where it was encoded
+    anew.
     """
 
     extra: str
     modules: tuple[str, ...]
     host: str
-    conditional: bool
     tokens: bool = False
 
 
 SCHEMES: dict[str, Scheme] = {
-    "s3": Scheme("cloud", ("obstore",), "bucket", True, True),
-    "gs": Scheme("cloud", ("obstore",), "bucket", True, True),
-    "az": Scheme("cloud", ("obstore",), "container", True, True),
-    "sftp": Scheme("remote", ("asyncssh",), "server", True),
-    "ftp": Scheme("", (), "server", False),
-    "ftps": Scheme("", (), "server", False),
-    "webdav+http": Scheme("remote", ("httpx",), "server", True),
-    "webdav+https": Scheme("remote", ("httpx",), "server", True),
+    "s3": Scheme("cloud", ("obstore",), "bucket", tokens=True),
+    "gs": Scheme("cloud", ("obstore",), "bucket", tokens=True),
+    "az": Scheme("cloud", ("obstore",), "container", tokens=True),
+    "sftp": Scheme("remote", ("asyncssh",), "server"),
+    "ftp": Scheme("", (), "server"),
+    "ftps": Scheme("", (), "server"),
+    "webdav+http": Scheme("remote", ("httpx",), "server"),
+    "webdav+https": Scheme("remote", ("httpx",), "server"),
 }
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 CONTROL = ("fixed", "increment", "decrement", "randomize")
 BYPASSED, MUTED = 4, 2
 NOT_RUN = ("Note", "MarkdownNote", "Reroute", "PrimitiveNode")
-SAVERS = ("SaveImage", "SaveImageAdvanced", "PreviewImage", "SaveAnimatedWEBP", "SaveSVGNode")
 # Names of widgets in order, where a workflow does not give them (ComfyUI 0.33.0, nodes.py and comfy_extras/).
 WIDGETS = {
     "KSampler": "seed control steps cfg sampler_name scheduler denoise",

@@ -70,10 +70,6 @@ class RayNodes:
             return self._ips[node]
         return f"{self._net}.{node + 1}"
 
-    def ip(self, node: int) -> str:
-        """Address of a node."""
-        return self._ip(node)
-
     def start(self) -> RayNodes:
         """Start the head, then the others at the same time."""
         self.start_head()

@@ -50,7 +50,7 @@ class Wire:
         self.loss = 0.0
         """Share of packets that are lost."""
         self.cut = False
-        self.packets = self.lost = 0
+        self.lost = 0
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Wire:
@@ -122,7 +122,6 @@ class Wire:
             wait_s = max(0.0, waiting[0][0] - time.monotonic()) if waiting else 0.05
             if select.select([source], [], [], min(wait_s, 0.05))[0]:
                 packet = os.read(source, MTU + 100)
-                self.packets += 1
                 if self.cut or random.random() < self.loss:
                     self.lost += 1
                 else:

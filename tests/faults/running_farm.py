@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -222,11 +222,6 @@ class RunningFarm:
         """Everything it logged."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
-    def job_state(self, job_id: str) -> str:
-        """The state of a job now."""
-        with self.client() as client:
-            return client.job(job_id).state
-
 
 def _exists(segment: str) -> bool:
     kind, _, name = segment.partition(":")
@@ -236,8 +231,8 @@ def _exists(segment: str) -> bool:
 class Keeper:
     """Starts the supervisor again whenever it has died, as systemd would. `deaths` counts."""
 
-    def __init__(self, farm: RunningFarm, environ: Mapping[str, str] | None = None) -> None:
-        self._farm, self._environ = farm, dict(environ or {})
+    def __init__(self, farm: RunningFarm) -> None:
+        self._farm = farm
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep)
         self.deaths = 0

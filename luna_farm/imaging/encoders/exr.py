@@ -25,7 +25,6 @@ from luna_farm.imaging.encoders import Encoded, colour_warning, needed
 from luna_farm.imaging.marks import Marks
 from luna_farm.imaging.metadata import Embedded
 
-COMPRESSIONS = ("zip", "dwaa", "none")
 _CHANNELS = {1: "Y", 3: "RGB", 4: "RGBA"}
 
 

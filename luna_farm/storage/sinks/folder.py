@@ -10,10 +10,6 @@ from luna_farm.storage import writer
 from luna_farm.storage.sinks.refusals import of_exception, refusal
 from luna_farm.storage.sinks.sink import Decision, SinkError, Stored, Upload, is_body
 
-BLOCK_BYTES = 1 << 20
-COMPARED_NAMES = 1000
-"""How many numbered names an upload that may have succeeded looks through for its bytes."""
-
 CHUNK_BYTES = 1 << 20
 RECENT = 32
 """Numbers under which an earlier try may have published the file."""
