@@ -260,7 +260,7 @@ def render(run: Mapping[str, Any]) -> str:
 def main() -> int:
     """Run, note, render. Returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--long", action="store_true", help="the long form, half an hour or so")
+    parser.add_argument("--long", action="store_true", help="the long form, one to two hours")
     parser.add_argument("--render", action="store_true", help="write the page from the last figures")
     parser.add_argument("--figures", type=Path, metavar="F", help="note the figures there; write no page")
     parser.add_argument("--add", type=Path, metavar="F", help="take figures of another machine, and render")
