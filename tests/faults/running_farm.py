@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 import psutil
 from free_ports import free_port
-from measured import FIGURES
 
 import luna_farm
 from luna_farm.errors import FarmError
@@ -56,7 +55,7 @@ class RunningFarm:
     """`luna-farm start` with state and output below `home`. Settings by their names, environment in capitals.
 
     `before`: a command that starts it in another world (`unshare`, `prlimit`). `user`: as whom it runs.
-    `bare`: without coverage in its processes, because their size is looked at or there are hundreds.
+    Without coverage, which would take a third of each start, and be measured with it.
     """
 
     def __init__(
@@ -66,13 +65,12 @@ class RunningFarm:
         before: Sequence[str] = (),
         out: Path | None = None,
         user: int = 0,
-        bare: bool = False,
         **given: Any,
     ) -> None:
         self.home, self.state, self.out = home, home / "state", out or home / "out"
         self.port = free_port()
         self.log_path = home / "log"
-        self._before, self._user, self._bare = tuple(before), user, bare
+        self._before, self._user = tuple(before), user
         self.environ = {name: value for name, value in given.items() if name.isupper()}
         usual = {"arena_bytes": "64MiB", "max_workers": 2, "kept_reports": 100_000, "feed_port": "off"}
         self.settings = usual | {name: value for name, value in given.items() if not name.isupper()}
@@ -92,8 +90,7 @@ class RunningFarm:
         ]
         command = [*self._before, sys.executable, "-m", "luna_farm", "start", "--log-format", "json"]
         command += ["--port", str(self.port), "--output-dir", str(self.out), *options]
-        # What coverage adds to a process would be measured with it.
-        left_out = ("LUNA_FARM_", *(("COVERAGE_", "COV_CORE_") if FIGURES or self._bare else ()))
+        left_out = ("LUNA_FARM_", "COVERAGE_", "COV_CORE_")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         environ.update(
             PYTHONPATH=str(IMPORTED_FROM), LUNA_FARM_STATE_DIR=str(self.state), HOME=str(self.home)

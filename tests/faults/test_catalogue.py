@@ -39,7 +39,6 @@ def test_killed_around_the_catalogue_it_agrees_with_the_disk_after_a_restart(
     fired.mkdir()
     one = farm(
         started=False,
-        bare=True,
         LUNA_FARM_CRASH=",".join(f"{point}:3" for point in POINTS),
         LUNA_FARM_CRASH_ONCE=str(fired),
     )
@@ -66,7 +65,7 @@ def test_killed_around_the_catalogue_it_agrees_with_the_disk_after_a_restart(
 
 
 def test_all_processes_killed_at_once_and_again(farm: Start, figures: Figures, long: bool) -> None:
-    one = farm(bare=True)
+    one = farm()
     album = Album(one.out)
     times = 10 if long else 2
     for _ in range(times):
@@ -88,7 +87,7 @@ def test_all_processes_killed_at_once_and_again(farm: Start, figures: Figures, l
 
 
 def test_a_cataloguer_that_dies_is_started_again(farm: Start) -> None:
-    one = farm(bare=True, min_workers=1, max_workers=1)
+    one = farm(min_workers=1, max_workers=1)
     workers = set(one.workers_ready(1))
     album = Album(one.out)
     with one.client() as client:

@@ -62,7 +62,6 @@ def test_killed_at_every_point_nothing_is_lost_or_there_twice(
     fired.mkdir()
     one = farm(
         started=False,
-        bare=True,
         arena_bytes="160MiB",
         LUNA_FARM_CRASH=",".join(points),
         LUNA_FARM_CRASH_ONCE=str(fired),

@@ -39,7 +39,7 @@ def size(one: RunningFarm) -> dict[str, int]:
 
 def test_thousands_of_jobs_leave_nothing_behind(farm: Start, figures: Figures, long: bool) -> None:
     jobs, before_that = (10_000, 1_000) if long else (1_000, 300)
-    one = farm(kept_reports=200, min_workers=2, max_workers=2, journal_bytes="1MiB", bare=True)
+    one = farm(kept_reports=200, min_workers=2, max_workers=2, journal_bytes="1MiB")
     one.workers_ready(2)
     with one.client() as client:
         for phase in (before_that, jobs):
@@ -108,7 +108,7 @@ def hand_over(one: RunningFarm, number: int, until_s: float) -> None:
 @pytest.mark.skipif(not LONG, reason="a part of the long form: it takes 20 minutes")
 @pytest.mark.timeout(MIXED_S + 900)
 def test_memory_is_flat_after_the_first_minutes_of_a_mixed_load(farm: Start, figures: Figures) -> None:
-    one = farm(kept_reports=200, min_workers=2, max_workers=2, bare=True, arena_bytes="256MiB")
+    one = farm(kept_reports=200, min_workers=2, max_workers=2, arena_bytes="256MiB")
     one.workers_ready(2)
     begun = time.monotonic()
     threads = [threading.Thread(target=hand_over, args=(one, n, begun + MIXED_S)) for n in range(3)]

@@ -15,7 +15,7 @@ def test_more_finished_jobs_than_the_journal_could_hold_and_new_ones_are_taken(
     farm: Start, figures: Figures
 ) -> None:
     """Several times the bytes of the journal in reports; nothing is refused."""
-    one = farm(journal_bytes="256KiB", bare=True)
+    one = farm(journal_bytes="256KiB")
     pixels = np.zeros((IMAGES, 4, 4, 3), np.uint8)
     with one.client() as client:
         jobs = []

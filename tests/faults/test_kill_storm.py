@@ -67,7 +67,7 @@ def test_saves_go_on_while_everything_is_killed(
     farm: Start, figures: Figures, tmp_path: Path, long: bool
 ) -> None:
     saves, workers, supervisors = (10_000, 1_000, 100) if long else (600, 90, 9)
-    one = farm(bare=True, min_workers=POOL, max_workers=POOL)
+    one = farm(min_workers=POOL, max_workers=POOL)
     one.out.mkdir()
     foreign = {one.out / f"a_I0{number}.png": os.urandom(100) for number in ("", "_00003", "_00100")}
     for path, content in foreign.items():
@@ -135,7 +135,7 @@ def test_large_images_are_handed_over_while_the_supervisor_is_killed(
 ) -> None:
     """Their receipts come while they are copied (`core/early.py`): the marks in the slots must be enough."""
     kills = 300 if long else 8
-    one = farm(bare=True, min_workers=2, max_workers=2)
+    one = farm(min_workers=2, max_workers=2)
     one.out.mkdir()
     album = Album(one.out, size=(512, 640))
     with Keeper(one) as keeper, one.client() as client:

@@ -217,7 +217,7 @@ def known(one: RunningFarm) -> socket.socket:
 
 def test_10000_fuzzed_frames_and_foreign_preambles(farm: Start, figures: Figures, long: bool) -> None:
     """Half of them without a token, half behind a right hello."""
-    one = farm(bare=True)
+    one = farm()
     one.workers_ready(2)
     chance = random.Random(4)
     token = (one.state / "token").read_text()

@@ -136,9 +136,9 @@ class TestRayPool(PoolContract):
 
 
 def ray_farm(farm: Start, nodes: RayNodes, **given: Any) -> RunningFarm:
-    """A farm that uses the cluster, bare of coverage, with few workers of its own."""
+    """A farm that uses the cluster, with few workers of its own."""
     usual = {"engine": "ray", "ray_address": nodes.address, "ray_max_workers": 5, "min_workers": 1}
-    return farm(bare=True, **{**usual, **nodes.secrets, **given})
+    return farm(**{**usual, **nodes.secrets, **given})
 
 
 def engine(one: RunningFarm) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def test_no_cluster_is_a_sentence(farm: Start) -> None:
     """Nothing hangs, and nothing is written about it twice."""
     if WHY_NOT:
         pytest.skip(WHY_NOT)
-    one = farm(bare=True, engine="ray", ray_address="127.9.9.9:9", min_workers=1)
+    one = farm(engine="ray", ray_address="127.9.9.9:9", min_workers=1)
     one.workers_ready(1)
     until(lambda: engine(one)["error"].startswith("No Ray cluster answers at 127.9.9.9:9."), "the reason")
     assert one.stop() == 0

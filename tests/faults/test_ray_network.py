@@ -46,7 +46,7 @@ def nodes(wire: Wire) -> Iterator[RayNodes]:
 def start(farm: Start, nodes: RayNodes) -> RunningFarm:
     """A farm on this side whose cluster works."""
     given = {"engine": "ray", "ray_address": nodes.address, "ray_max_workers": 3, "min_workers": 1}
-    one = farm(bare=True, **given, **nodes.secrets)
+    one = farm(**given, **nodes.secrets)
     until(lambda: any(worker["node"] for worker in one.status()["workers"]), "a worker there", 90)
     one.out.mkdir()
     return one

@@ -147,7 +147,7 @@ class Clients:
 def test_nothing_is_lost_or_made_twice_on(
     farm: Start, figures: Figures, disk: Callable[[Mount], Path], tmp_path: Path, mount: Mount
 ) -> None:
-    one = farm(bare=True, out=disk(mount) / "out")
+    one = farm(out=disk(mount) / "out")
     clients = Clients(one, tmp_path / "receipts")
     try:
         with Keeper(one) as keeper:
