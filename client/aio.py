@@ -175,8 +175,7 @@ class AsyncFarmClient:
     async def __aexit__(self, *_: object) -> None:
         connections = tuple(self._idle)
         self.close()
-        for connection in connections:
-            await connection.closed()
+        await asyncio.gather(*(connection.closed() for connection in connections))
 
     async def submit(self, request: SaveRequest, *, when_busy: str = "wait") -> Receipt:
         """As `FarmClient.submit`; images are copied in a thread."""
