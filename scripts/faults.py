@@ -191,6 +191,7 @@ so. Windows, macOS, NFS and SMB were not tested; a folder that hangs was, by FUS
 def run_tests(long: bool, figures: Path, arguments: list[str]) -> int:
     """Run all fault tests, two files at a time; returns the exit code."""
     environ = {"LUNA_FARM_TEST_FIGURES": str(figures), "LUNA_FARM_TEST_LONG": "1" if long else "0"}
+    environ["PYTHONDONTWRITEBYTECODE"] = ""  # thousands of processes start: see test.py
     command = [sys.executable, "-m", "pytest", "tests/faults", "-p", "no:cacheprovider"]
     command += ["-n", "2", "--dist", "loadfile", f"--timeout={TEST_TIMEOUT_S[long]}", *arguments]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **environ}, check=False).returncode
