@@ -60,10 +60,8 @@ def demo() -> int:
         console.print("Starting a farm on free ports ...")
         with own_farm(Path(folder), WORKERS) as (launched, farm):
             ready_s = wait_ready(farm, WORKERS, launched.open_after_s)
-            console.print(
-                f"  process {launched.pid}: port open after {launched.open_after_s:.2f} s, ", end=""
-            )
-            console.print(f"{WORKERS} workers ready after {ready_s:.2f} s")
+            console.print(f"  process {launched.pid}: port open after {launched.open_after_s:.2f} s,", end="")
+            console.print(f" {WORKERS} workers ready after {ready_s:.2f} s")
             console.print(f"  dashboard while it runs: http://{launched.host}:{launched.feed_port}/\n")
             names = ", ".join(photographs.names)
             console.print(f"Saving {len(photographs.names)} images, {photographs.source}: {names}.\n")
