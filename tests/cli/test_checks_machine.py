@@ -120,7 +120,7 @@ def test_a_port_that_is_off_or_any_is_fine() -> None:
 
 
 def test_a_port_is_really_tried_and_its_holder_found() -> None:
-    number = free_port()  # one that nobody takes afterwards
+    number = free_port()  # no other program takes it afterwards
     with socket.create_server(("127.0.0.1", number)):
         assert checks.try_port("127.0.0.1", number) == errno.EADDRINUSE
         holder = checks.find_holder(number)

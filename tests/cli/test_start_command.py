@@ -88,7 +88,7 @@ def test_a_taken_port_is_named_with_its_holder(farm_run, cli):
         raise OSError(errno.EADDRINUSE, "Address already in use")
 
     farm_run(run)
-    port = free_port()  # one that nobody takes afterwards
+    port = free_port()  # no other program takes it afterwards
     with socket.create_server(("127.0.0.1", port)):
         code, _, err = cli("start", "--port", port, "--feed-port", "off")
     assert code == 1
@@ -228,7 +228,7 @@ def test_an_endpoint_of_an_earlier_farm_is_not_mistaken_for_the_new_one(tmp_path
 
 
 def test_a_port_that_does_not_answer_is_no_farm():
-    port = free_port()  # one that nobody takes afterwards
+    port = free_port()  # no other program takes it afterwards
     with socket.create_server(("127.0.0.1", port)):
         assert launch._answers({"host": "127.0.0.1", "port": port})
     assert not launch._answers({"host": "127.0.0.1", "port": port})

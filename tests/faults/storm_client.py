@@ -29,8 +29,8 @@ from luna_farm_client import FarmClient, SaveImage, SaveRequest
 BLOCK, BITS, SIDE = 8, 32, 8
 FORMATS = ("png", "png", "jpeg", "webp")
 AHEAD = 40
-"""Jobs handed over and not waited for: kills shall always hit something, and no thousands shall be left in
-the end where the clients get more of the processors than the workers."""
+"""Jobs that a client hands over before it waits for the oldest: enough that each kill hits some, and few
+enough that a machine on which clients get more processor time than workers is not left with thousands."""
 _noise = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""A catalogue of images that nobody generated, with thumbnails and some files: for the tests of the gallery
+"""A catalogue of made-up images, with thumbnails and some files: for the tests of the gallery
 and its screenshots. Deterministic: the same number gives the same image."""
 
 from __future__ import annotations

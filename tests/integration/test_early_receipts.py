@@ -1,4 +1,4 @@
-"""Receipts that come while pixels are still copied: whoever is killed when, what counts is the mark."""
+"""Receipts that come while pixels are still copied: whatever process is killed, and when, the mark counts."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_no_image_waits_for_the_clock_of_the_farm(tmp_path: Path) -> None:
         with farm.client() as client:
             assert client.wait(client.submit(SaveRequest([SaveImage(LARGE)])), 60).state == "done"
             receipt = client.submit(SaveRequest([SaveImage(LARGE)]))
-            until(Path(receipt.paths[0]).exists, "it is saved while nobody asks")
+            until(Path(receipt.paths[0]).exists, "it is saved while no client asks")
         assert farm.stop() == 0
     finally:
         farm.destroy()

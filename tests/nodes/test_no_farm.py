@@ -48,7 +48,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """A port that nobody else gets, and where nobody listens."""
+    """A port that is bound, so that no other program gets it, and on which no program listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
