@@ -13,6 +13,7 @@ from PIL import Image
 
 from luna_farm.errors import FarmUnavailable, InvalidRequest, NotPossible, UnknownJob
 from luna_farm_client import AsyncFarmClient, SaveImage, SaveRequest
+from luna_farm_client.aio import AsyncConnection
 
 
 def client(shared_farm: FarmProcess, **options: object) -> AsyncFarmClient:
@@ -110,3 +111,22 @@ async def test_something_else_on_the_port_is_no_farm() -> None:
     async with server, AsyncFarmClient("127.0.0.1", port, token="x", timeout=5.0) as farm:
         with pytest.raises(FarmUnavailable, match="does not answer"):
             await farm.status()
+
+
+async def test_its_connections_close_at_the_same_time(
+    shared_farm: FarmProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, each would have its own second for a farm that is silent."""
+    closing, all_closing, closed = 0, asyncio.Event(), AsyncConnection.closed
+
+    async def together(self: AsyncConnection) -> None:
+        nonlocal closing
+        if (closing := closing + 1) == 3:
+            all_closing.set()
+        await asyncio.wait_for(all_closing.wait(), 120)
+        await closed(self)
+
+    monkeypatch.setattr(AsyncConnection, "closed", together)
+    async with client(shared_farm) as farm:
+        await asyncio.gather(*(farm.ping() for _ in range(3)))
+    assert closing == 3
