@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 from running_farm import IMPORTED_FROM, RunningFarm, Start, until
 
 from luna_farm.errors import FarmBusy
+from luna_farm.supervisor.disks import STILL_THERE_S
 from luna_farm_client import FarmClient, Output, SaveImage, SaveRequest
 
 ROW = "disks"
@@ -217,8 +219,11 @@ def test_images_are_what_they_were(tmp_path: Path) -> None:
 
 
 def unmount(disk: Path) -> None:
-    """Take the disk away once nothing is open there: a farm looks at its folders whenever it likes."""
+    """Take the disk away once nothing is open there: a farm looks at its folders whenever it likes.
+    Return once no farm believes any more that it is still there."""
     until(lambda: not subprocess.run(["umount", disk], check=False, capture_output=True).returncode, "umount")
+    gone_at = time.monotonic()
+    until(lambda: time.monotonic() - gone_at > STILL_THERE_S, "no farm has seen it lately")
 
 
 def test_nothing_is_saved_below_a_disk_that_was_unmounted(
